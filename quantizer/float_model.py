@@ -1,0 +1,132 @@
+"""An exporter's ONNX file -> the float model that the rest of the build works on.
+
+read -> convert to opset 13 -> one 1x3xSxS input -> constants folded -> shapes known
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import onnx
+import onnxruntime as ort
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, checker, helper, shape_inference, version_converter
+
+from quantizer.errors import UnsupportedModel
+from quantizer.graph import Graph
+
+MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
+EXPORT_HINT: Final = (
+    "export it to ONNX first (Ultralytics: yolo export model=X.pt format=onnx; "
+    "YOLOv5 and YOLOv7: python export.py --weights X.pt --include onnx)"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FloatModel:
+    """A float32 detector with one input f32[1,3,size,size] and one output of known shape."""
+
+    model: onnx.ModelProto
+    size: int
+    output_shape: tuple[int, ...]
+    metadata: dict[str, str]
+
+    @property
+    def graph(self) -> Graph:
+        return Graph.of(self.model)
+
+
+def read_float_model(path: Path, size: int) -> FloatModel:
+    """Read and normalise a detector; raises UnsupportedModel with what was seen and what to do."""
+    model = _read(path)
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    model = _resized(_upgraded(model), size)
+    try:
+        model = shape_inference.infer_shapes(_folded(model), strict_mode=True, data_prop=True)
+        checker.check_model(model, full_check=True)
+    except Exception as exc:  # the libraries raise many kinds, all of them about this graph
+        raise UnsupportedModel(
+            f"{path.name} does not work at {size}x{size}: {_first_line(exc)}. A decode with its "
+            f"size baked in can only run at that size: pass it as --size, or export at {size}"
+        ) from exc
+    graph = Graph.of(model)
+    shape = graph.shapes.get(graph.outputs[0], ())
+    return FloatModel(model, size, shape, metadata)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise UnsupportedModel(f"no such file: {path}")
+    if path.suffix in {".pt", ".pth", ".pkl"}:
+        raise UnsupportedModel(f"{path.name} is a pickle, which is code: {EXPORT_HINT}")
+    try:
+        model = onnx.load(path)
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as exc:
+        raise UnsupportedModel(f"{path.name} is not a readable ONNX file: {exc}") from exc
+    if not model.graph.node:
+        raise UnsupportedModel(f"{path.name} is not an ONNX model: it has no nodes")
+    return model
+
+
+def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
+    opset = next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 1)
+    if opset >= MIN_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, MIN_OPSET)
+    except Exception as exc:  # the converter raises RuntimeError and its own kinds alike
+        raise UnsupportedModel(f"opset {opset} cannot be converted: {_first_line(exc)}") from exc
+
+
+def _resized(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
+    """A copy whose only input is f32[1,3,size,size] and whose only output is the first one.
+
+    YOLOv5's exporter may add its three undecoded maps after the decoded output: they are dropped.
+    """
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    seen = ", ".join(f"{value.name} {_shape_text(value)}" for value in inputs)
+    if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
+        raise UnsupportedModel(f"expected one image input [1,3,H,W], saw: {seen}")
+    tensor_type = inputs[0].type.tensor_type
+    if tensor_type.elem_type != TensorProto.FLOAT:
+        raise UnsupportedModel(f"expected a float32 input, saw: {seen}; export in float32")
+    channels = tensor_type.shape.dim[1]
+    if channels.HasField("dim_value") and channels.dim_value != 3:
+        raise UnsupportedModel(f"expected a 3-channel image [1,3,H,W], saw: {seen}")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    image = helper.make_tensor_value_info(inputs[0].name, TensorProto.FLOAT, [1, 3, size, size])
+    output = helper.make_tensor_value_info(graph.output[0].name, TensorProto.FLOAT, None)
+    for field, values in (("input", [image]), ("output", [output]), ("value_info", [])):
+        copy.graph.ClearField(field)
+        getattr(copy.graph, field).extend(values)
+    return copy
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants folded, batch norms fused, dead nodes gone: ONNX Runtime's basic level, which
+    keeps to standard operators."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(target)
+        ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        folded = onnx.load(target)
+    standard = [item for item in folded.opset_import if item.domain in {"", "ai.onnx"}]
+    folded.ClearField("opset_import")
+    folded.opset_import.extend(standard)
+    return folded
+
+
+def _shape_text(value: onnx.ValueInfoProto) -> str:
+    dims = value.type.tensor_type.shape.dim
+    return "[" + ",".join(str(dim.dim_value or dim.dim_param or "?") for dim in dims) + "]"
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__

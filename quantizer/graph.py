@@ -1,0 +1,89 @@
+"""A read-only index over an ONNX graph: who makes a tensor, who reads it, what is constant."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+# Operators that only move values: what comes out lies between the bounds of what went in.
+MOVERS = frozenset(
+    {
+        "Concat",
+        "DepthToSpace",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """The nodes of `model` in topological order, and who is connected to whom by tensor name."""
+
+    model: onnx.ModelProto
+    nodes: tuple[onnx.NodeProto, ...]
+    producer: dict[str, onnx.NodeProto]
+    consumers: dict[str, tuple[onnx.NodeProto, ...]]
+    constants: dict[str, onnx.TensorProto]
+    shapes: dict[str, tuple[int, ...]]  # of the tensors whose shape is known and static
+    outputs: tuple[str, ...]
+    input: str
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> Self:
+        graph = model.graph
+        constants = {tensor.name: tensor for tensor in graph.initializer}
+        producer: dict[str, onnx.NodeProto] = {}
+        consumers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            producer.update({name: node for name in node.output if name})
+            for name in dict.fromkeys(node.input):
+                if name:
+                    consumers[name].append(node)
+        described = [*graph.value_info, *graph.input, *graph.output]
+        shapes = {
+            value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            for value in described
+            if all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+        }
+        inputs = [value.name for value in graph.input if value.name not in constants]
+        return cls(
+            model,
+            tuple(graph.node),
+            producer,
+            {name: tuple(nodes) for name, nodes in consumers.items()},
+            constants,
+            shapes,
+            tuple(value.name for value in graph.output),
+            inputs[0],
+        )
+
+    def is_constant(self, name: str) -> bool:
+        return name in self.constants
+
+    def constant(self, name: str) -> NDArray[np.generic]:
+        """The value of a constant; raises KeyError for anything else."""
+        return numpy_helper.to_array(self.constants[name])
+
+    def activations_of(self, node: onnx.NodeProto) -> tuple[str, ...]:
+        """The inputs of a node that are computed, not constant."""
+        return tuple(name for name in node.input if name and name not in self.constants)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute of a node."""
+    return next((attr.i for attr in node.attribute if attr.name == name), default)

@@ -1,0 +1,98 @@
+"""The arithmetic: what a quantized number means.
+
+Source: Q-YOLO (arXiv 2307.04816) section 3, and the QuantizeLinear operator of ONNX:
+q = clip(round(x / scale) + zero_point), x' = (q - zero_point) * scale, ties rounded to even.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.detections import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The interval of real values that is represented; values outside are clipped."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How activations are represented: asymmetric unsigned, or symmetric signed, in `bits`."""
+
+    symmetric: bool = False
+    bits: int = 8
+
+    @property
+    def lowest(self) -> int:
+        return -(2 ** (self.bits - 1)) if self.symmetric else 0
+
+    @property
+    def highest(self) -> int:
+        return 2 ** (self.bits - 1) - 1 if self.symmetric else 2**self.bits - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantParams:
+    """scale f32[] or f32[C], zero_point of the same shape (u8 or i8), axis of the channels."""
+
+    scale: Floats
+    zero_point: NDArray[np.uint8] | NDArray[np.int8]
+    axis: int | None = None
+
+
+def grid_of(
+    low: NDArray[np.float64], high: NDArray[np.float64], scheme: Scheme
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and zero point of many ranges at once; each range is widened to hold zero."""
+    low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    if scheme.symmetric:
+        scale = np.maximum(high, -low) / scheme.highest
+        zero = np.zeros_like(scale)
+    else:
+        scale = (high - low) / scheme.highest
+        zero = -low
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)  # a tensor that is always zero
+    return scale, np.clip(np.rint(zero / scale), scheme.lowest, scheme.highest)
+
+
+def activation_params(bounds: Range, scheme: Scheme) -> QuantParams:
+    """Per-tensor parameters of one range."""
+    scale, zero = grid_of(np.array(bounds.low), np.array(bounds.high), scheme)
+    kind = np.int8 if scheme.symmetric else np.uint8
+    return QuantParams(scale.astype(np.float32), zero.astype(kind))
+
+
+def weight_params(weight: Floats, axis: int) -> QuantParams:
+    """Per-channel symmetric int8 by MinMax, as the paper quantizes weights."""
+    others = tuple(dim for dim in range(weight.ndim) if dim != axis)
+    peak = np.abs(weight).max(axis=others)
+    scale = np.where(peak > 0, peak / 127, 1.0).astype(np.float32)  # a channel of zeros
+    return QuantParams(scale, np.zeros(scale.shape, np.int8), axis)
+
+
+def quantize_array(values: Floats, params: QuantParams) -> NDArray[np.uint8] | NDArray[np.int8]:
+    """f32 -> u8 or i8 of the same shape."""
+    limits = np.iinfo(params.zero_point.dtype)
+    scale, zero = _aligned(params, values.ndim)
+    steps = np.rint(values / scale) + zero
+    return np.clip(steps, limits.min, limits.max).astype(params.zero_point.dtype)
+
+
+def dequantize_array(steps: NDArray[np.uint8] | NDArray[np.int8], params: QuantParams) -> Floats:
+    """u8 or i8 -> f32 of the same shape."""
+    scale, zero = _aligned(params, steps.ndim)
+    return ((steps.astype(np.float32) - zero) * scale).astype(np.float32)
+
+
+def _aligned(params: QuantParams, ndim: int) -> tuple[Floats, Floats]:
+    scale, zero = params.scale, params.zero_point.astype(np.float32)
+    if params.axis is None:
+        return scale, zero
+    shape = [1] * ndim
+    shape[params.axis] = -1
+    return scale.reshape(shape), zero.reshape(shape)

@@ -1,0 +1,73 @@
+"""The lowest value that a tensor can take, where its origin fixes it.
+
+1. SiLU (x * sigmoid(x), or one of its fused operators): -0.2785, the paper's constant.
+2. ReLU, Sigmoid, Softmax, HardSigmoid, and the image itself: 0. HardSwish: -0.375.
+3. What only moves values (Concat, MaxPool, Resize, ...): the smallest bound of its inputs.
+4. A residual Add: the sum of the bounds of its inputs.
+Anything else has no bound of its own, and the observed minimum stands in for it.
+"""
+
+from typing import Final
+
+import onnx
+
+from quantizer.graph import MOVERS, Graph
+
+SILU_MINIMUM: Final = -0.2785  # of x * sigmoid(x), at x = -1.2785 (Q-YOLO, section 3.2)
+HARD_SWISH_MINIMUM: Final = -0.375  # of x * clip(x / 6 + 1/2, 0, 1), at x = -1.5
+
+FIXED: Final = {
+    "Relu": 0.0,
+    "Sigmoid": 0.0,
+    "Softmax": 0.0,
+    "HardSigmoid": 0.0,
+    "HardSwish": HARD_SWISH_MINIMUM,
+    "Swish": SILU_MINIMUM,
+}
+
+
+def lower_bounds(graph: Graph) -> dict[str, float]:
+    """The bound of each tensor that has one, by tensor name."""
+    bounds = {graph.input: 0.0}
+    for node in graph.nodes:
+        bound = _bound(graph, node, bounds)
+        if bound is not None:
+            bounds.update(dict.fromkeys(node.output, bound))
+    return bounds
+
+
+def is_silu(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether this Mul multiplies a tensor by its own sigmoid."""
+    if node.op_type != "Mul":
+        return False
+    for value, gate in (tuple(node.input), tuple(reversed(node.input))):
+        maker = graph.producer.get(gate)
+        if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == value:
+            return True
+    return False
+
+
+def _bound(graph: Graph, node: onnx.NodeProto, bounds: dict[str, float]) -> float | None:
+    if node.op_type in FIXED:
+        return FIXED[node.op_type]
+    if is_silu(graph, node):
+        return SILU_MINIMUM
+    inputs = graph.activations_of(node)
+    known = [bounds[name] for name in inputs if name in bounds]
+    if not inputs or len(known) < len(inputs) or len(inputs) < _data_inputs(node):
+        return None
+    if node.op_type in MOVERS and not _overshoots(node):
+        return min(known)
+    if node.op_type == "Add":
+        return sum(known)
+    return None
+
+
+def _data_inputs(node: onnx.NodeProto) -> int:
+    """How many inputs must be computed for a rule to hold: a constant could have any sign."""
+    return len(node.input) if node.op_type in {"Add", "Concat"} else 1
+
+
+def _overshoots(node: onnx.NodeProto) -> bool:
+    """Cubic interpolation leaves the interval of its inputs; nearest and linear do not."""
+    return any(attr.name == "mode" and attr.s == b"cubic" for attr in node.attribute)

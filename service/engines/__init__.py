@@ -1,0 +1,41 @@
+"""The contract of an engine, and the one place that chooses an implementation."""
+
+from pathlib import Path
+from typing import Protocol
+
+from service.cpu import usable_threads
+from service.detections import Floats
+from service.manifest import Variant
+
+
+class Engine(Protocol):
+    """A loaded model. One call at a time; `infer` releases the GIL while it computes."""
+
+    def infer(self, tensor: Floats) -> Floats:
+        """f32[1,3,size,size] -> the model's raw output, owned by the caller.
+
+        Raises EngineFailed.
+        """
+
+    def close(self) -> None:
+        """Free the model; a second call does nothing."""
+
+
+def load_engine(folder: Path, variant: Variant, threads: int = 0) -> Engine:
+    """The engine of one variant; `threads` 0 takes what this process may use.
+
+    Raises EngineFailed when the runtime cannot load it, DeviceUnavailable when it is not installed.
+    """
+    count = threads or usable_threads()
+    model = folder / variant.model
+    match variant.runtime:
+        case "openvino":
+            from service.engines.openvino_engine import OpenVinoEngine, blob_key
+
+            fits = variant.blob is not None and variant.blob_key == blob_key()
+            blob = folder / variant.blob if fits and variant.blob else None
+            return OpenVinoEngine(model, blob, count)
+        case "onnxruntime":
+            from service.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+            return OnnxRuntimeEngine(model, count)

@@ -1,0 +1,68 @@
+"""OpenVINO on the CPU."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from service.cpu import cpu_fingerprint
+from service.detections import Floats
+from service.errors import DeviceUnavailable, EngineFailed
+
+try:
+    import openvino as ov
+except ImportError as exc:
+    raise DeviceUnavailable("openvino is not installed: pip install 'qyolo[cpu]'") from exc
+
+log = logging.getLogger(__name__)
+
+
+def blob_key() -> str:
+    """A blob holds code for one OpenVINO version and one kind of processor."""
+    return f"openvino-{ov.get_version()}-{cpu_fingerprint()}"
+
+
+def compile_options(threads: int) -> dict[str, object]:
+    """One request at a time, as fast as it goes, at the precision that the graph states.
+
+    Without the precision hint OpenVINO runs a float graph in bfloat16 where the processor has it,
+    and the fp32 variant would not be fp32.
+    """
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+
+
+class OpenVinoEngine:
+    """Runs an IR, from its compiled blob where one fits this machine."""
+
+    def __init__(self, model: Path, blob: Path | None, threads: int) -> None:
+        compiled = _compile(model, blob, compile_options(threads))
+        self._request: ov.InferRequest | None = compiled.create_infer_request()
+
+    def infer(self, tensor: Floats) -> Floats:
+        if self._request is None:
+            raise EngineFailed("the engine is closed")
+        try:
+            result = self._request.infer([tensor], share_inputs=True)
+        except RuntimeError as exc:
+            raise EngineFailed("OpenVINO could not run the model") from exc
+        return np.asarray(result[0], np.float32)
+
+    def close(self) -> None:
+        self._request = None
+
+
+def _compile(model: Path, blob: Path | None, options: dict[str, object]) -> ov.CompiledModel:
+    core = ov.Core()
+    if blob is not None:
+        try:
+            return core.import_model(blob.read_bytes(), "CPU", options)
+        except RuntimeError:
+            log.warning("the compiled blob cannot be loaded; compiling the model instead")
+    try:
+        return core.compile_model(core.read_model(model), "CPU", options)
+    except RuntimeError as exc:
+        raise EngineFailed("OpenVINO could not load the model") from exc

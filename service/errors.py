@@ -1,0 +1,67 @@
+"""What can go wrong while serving, each error with the HTTP status that it means.
+
+bytes -> [NotAnImage | ImageTooLarge | CorruptImage] -> image -> [Overloaded | NotReady] -> boxes
+
+The message of an error reaches the client: it may speak of the request, never of paths or versions.
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of all; `status` is the HTTP status, `title` the summary in the problem document."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+
+class BadRequest(ServiceError):
+    status = 400
+    title = "Bad request"
+
+
+class VariantNotFound(ServiceError):
+    status = 404
+    title = "Unknown variant"
+
+
+class PayloadTooLarge(ServiceError):
+    status = 413
+    title = "Payload too large"
+
+
+class ImageTooLarge(ServiceError):
+    status = 413
+    title = "Image has too many pixels"
+
+
+class NotAnImage(ServiceError):
+    status = 415
+    title = "Not an image that is understood"
+
+
+class CorruptImage(ServiceError):
+    status = 422
+    title = "Image cannot be decoded"
+
+
+class Overloaded(ServiceError):
+    status = 429
+    title = "Too many requests"
+
+
+class NotReady(ServiceError):
+    status = 503
+    title = "Not ready"
+
+
+class EngineFailed(ServiceError):
+    """The runtime refused to load a model or to run it: our fault, not the client's."""
+
+
+class BadModelFolder(ServiceError):
+    """A model folder that is missing, incomplete, changed, or made by something else."""
+
+
+class DeviceUnavailable(ServiceError):
+    """The device or the runtime that was asked for is not there."""

@@ -1,0 +1,125 @@
+"""What a model folder says of itself, and the proof that it is whole.
+
+manifest.json        the Manifest below
+checksums.sha256     of every other file, the manifest included; `sha256sum -c` reads it too
+report.json          what the build measured
+model.qdq.onnx       the quantized graph
+<variant>/           the engine's files
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from service.errors import BadModelFolder
+from service.heads import HeadName
+from service.preprocess import PreprocessName
+
+MANIFEST: Final = "manifest.json"
+CHECKSUMS: Final = "checksums.sha256"
+REPORT: Final = "report.json"
+QDQ: Final = "model.qdq.onnx"
+
+Runtime = Literal["openvino", "onnxruntime"]
+Precision = Literal["fp32", "int8"]
+
+
+class Variant(BaseModel):
+    """One engine; paths are relative to the folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runtime: Runtime
+    precision: Precision
+    model: str
+    blob: str | None = None  # the compiled form of `model`
+    blob_key: str | None = None  # the runtime version and processor that can load the blob
+
+
+class Manifest(BaseModel):
+    """The contents of manifest.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: str
+    device: Literal["cpu"]
+    size: int
+    head: HeadName
+    preprocess: PreprocessName
+    class_names: tuple[str, ...]
+    default: str  # the variant that is served where a request names none
+    variants: dict[str, Variant]
+    source_sha256: str
+    versions: dict[str, str]
+    created: str  # UTC, ISO 8601
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.default not in self.variants:
+            raise ValueError(f"the default {self.default!r} is not among the variants")
+        for variant in self.variants.values():
+            for path in (variant.model, variant.blob):
+                if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
+                    raise ValueError(f"{path!r} leaves the folder")
+        return self
+
+    def class_name(self, class_id: int) -> str:
+        """The class's name; its number where an end-to-end head knows more classes than names."""
+        names = self.class_names
+        return names[class_id] if 0 <= class_id < len(names) else f"class {class_id}"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json and, last, the checksums of everything in the folder."""
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in _files(folder)]
+    (folder / CHECKSUMS).write_text("".join(lines))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Verify every checksum and read the manifest; raises BadModelFolder."""
+    verify(folder)
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise BadModelFolder(f"{folder / MANIFEST}: {where}: {first['msg']}") from exc
+
+
+def verify(folder: Path) -> None:
+    """Raise BadModelFolder unless the folder holds exactly the files it was written with."""
+    try:
+        text = (folder / CHECKSUMS).read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BadModelFolder(f"{folder} is not a model folder: no readable {CHECKSUMS}") from exc
+    expected = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
+        if match is None:
+            raise BadModelFolder(f"{folder / CHECKSUMS} is corrupt")
+        expected[match[2]] = match[1]
+    present = set(_files(folder))
+    for name, digest in expected.items():
+        if name not in present:
+            raise BadModelFolder(f"{folder} is incomplete: {name} is missing")
+        if _sha256(folder / name) != digest:
+            raise BadModelFolder(f"{folder} is corrupt: {name} has changed")
+    if MANIFEST not in expected:
+        raise BadModelFolder(f"{folder} is not a model folder: no {MANIFEST}")
+    if extra := sorted(present - set(expected)):
+        raise BadModelFolder(f"{folder} holds {extra[0]}, which the build did not write")
+
+
+def _files(folder: Path) -> list[str]:
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
