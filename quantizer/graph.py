@@ -87,3 +87,8 @@ class Graph:
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     """An integer attribute of a node."""
     return next((attr.i for attr in node.attribute if attr.name == name), default)
+
+
+def layer_name(node: onnx.NodeProto) -> str:
+    """The node's name; what it computes, where the exporter gave none."""
+    return node.name or node.output[0]

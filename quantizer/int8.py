@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from service.detections import Floats
 
+Steps = NDArray[np.uint8] | NDArray[np.int8]
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -29,11 +31,11 @@ class Scheme:
 
     @property
     def lowest(self) -> int:
-        return -(2 ** (self.bits - 1)) if self.symmetric else 0
+        return -(1 << (self.bits - 1)) if self.symmetric else 0
 
     @property
     def highest(self) -> int:
-        return 2 ** (self.bits - 1) - 1 if self.symmetric else 2**self.bits - 1
+        return (1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +43,7 @@ class QuantParams:
     """scale f32[] or f32[C], zero_point of the same shape (u8 or i8), axis of the channels."""
 
     scale: Floats
-    zero_point: NDArray[np.uint8] | NDArray[np.int8]
+    zero_point: Steps
     axis: int | None = None
 
 
@@ -63,8 +65,8 @@ def grid_of(
 def activation_params(bounds: Range, scheme: Scheme) -> QuantParams:
     """Per-tensor parameters of one range."""
     scale, zero = grid_of(np.array(bounds.low), np.array(bounds.high), scheme)
-    kind = np.int8 if scheme.symmetric else np.uint8
-    return QuantParams(scale.astype(np.float32), zero.astype(kind))
+    steps = zero.astype(np.int8) if scheme.symmetric else zero.astype(np.uint8)
+    return QuantParams(scale.astype(np.float32), steps)
 
 
 def weight_params(weight: Floats, axis: int) -> QuantParams:
@@ -75,15 +77,16 @@ def weight_params(weight: Floats, axis: int) -> QuantParams:
     return QuantParams(scale, np.zeros(scale.shape, np.int8), axis)
 
 
-def quantize_array(values: Floats, params: QuantParams) -> NDArray[np.uint8] | NDArray[np.int8]:
+def quantize_array(values: Floats, params: QuantParams) -> Steps:
     """f32 -> u8 or i8 of the same shape."""
     limits = np.iinfo(params.zero_point.dtype)
     scale, zero = _aligned(params, values.ndim)
     steps = np.rint(values / scale) + zero
-    return np.clip(steps, limits.min, limits.max).astype(params.zero_point.dtype)
+    clipped: Steps = np.clip(steps, limits.min, limits.max).astype(params.zero_point.dtype)
+    return clipped
 
 
-def dequantize_array(steps: NDArray[np.uint8] | NDArray[np.int8], params: QuantParams) -> Floats:
+def dequantize_array(steps: Steps, params: QuantParams) -> Floats:
     """u8 or i8 -> f32 of the same shape."""
     scale, zero = _aligned(params, steps.ndim)
     return ((steps.astype(np.float32) - zero) * scale).astype(np.float32)

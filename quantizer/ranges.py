@@ -120,7 +120,7 @@ def _magnitudes(bins: Bins) -> NDArray[np.float64]:
     """The histogram of |x| on BINS bins from zero to the largest magnitude."""
     peak = max(np.abs(bins.edges).max(), np.finfo(np.float32).tiny)
     index = np.minimum((np.abs(bins.centres) / peak * BINS).astype(int), BINS - 1)
-    return np.bincount(index, weights=bins.counts, minlength=BINS)
+    return np.bincount(index, weights=bins.counts, minlength=BINS).astype(np.float64)
 
 
 def _divergence(kept: NDArray[np.float64], clipped: float, levels: int) -> float:

@@ -13,6 +13,8 @@ from service.image import Pixels
 GOLDEN_ANGLE: Final = 0.381966  # of a turn: neighbouring classes get hues that are far apart
 JPEG_QUALITY: Final = 90
 
+PictureType = Literal["image/jpeg", "image/png"]
+
 
 def draw(image: Pixels, found: Detections, class_name: Callable[[int], str]) -> Image.Image:
     """A copy of u8[H,W,3] RGB with every box, its class and its score; the best on top."""
@@ -34,7 +36,7 @@ def draw(image: Pixels, found: Detections, class_name: Callable[[int], str]) -> 
     return picture
 
 
-def encode(picture: Image.Image, media_type: Literal["image/jpeg", "image/png"]) -> bytes:
+def encode(picture: Image.Image, media_type: PictureType) -> bytes:
     """The picture as a file."""
     buffer = io.BytesIO()
     if media_type == "image/png":

@@ -2,7 +2,8 @@
 
 bytes -> [NotAnImage | ImageTooLarge | CorruptImage] -> image -> [Overloaded | NotReady] -> boxes
 
-The message of an error reaches the client: it may speak of the request, never of paths or versions.
+The message of an error reaches the client, unless its status is 500: it may speak of the request,
+never of paths or versions.
 """
 
 from typing import ClassVar
@@ -13,6 +14,7 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
+    retry_after_s: ClassVar[int | None] = None  # where trying again helps
 
 
 class BadRequest(ServiceError):
@@ -25,6 +27,16 @@ class VariantNotFound(ServiceError):
     title = "Unknown variant"
 
 
+class ReportNotFound(ServiceError):
+    status = 404
+    title = "No build report"
+
+
+class NotAcceptable(ServiceError):
+    status = 406
+    title = "No answer of an acceptable type"
+
+
 class PayloadTooLarge(ServiceError):
     status = 413
     title = "Payload too large"
@@ -33,6 +45,11 @@ class PayloadTooLarge(ServiceError):
 class ImageTooLarge(ServiceError):
     status = 413
     title = "Image has too many pixels"
+
+
+class UnsupportedUpload(ServiceError):
+    status = 415
+    title = "Unsupported media type"
 
 
 class NotAnImage(ServiceError):
@@ -45,14 +62,21 @@ class CorruptImage(ServiceError):
     title = "Image cannot be decoded"
 
 
+class UnknownClass(ServiceError):
+    status = 422
+    title = "Unknown class"
+
+
 class Overloaded(ServiceError):
     status = 429
     title = "Too many requests"
+    retry_after_s = 1
 
 
 class NotReady(ServiceError):
     status = 503
     title = "Not ready"
+    retry_after_s = 5
 
 
 class EngineFailed(ServiceError):
@@ -65,3 +89,7 @@ class BadModelFolder(ServiceError):
 
 class DeviceUnavailable(ServiceError):
     """The device or the runtime that was asked for is not there."""
+
+
+class ModelUnavailable(ServiceError):
+    """The model folder that the server waits for will not come: its build failed."""

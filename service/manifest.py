@@ -75,9 +75,9 @@ class Manifest(BaseModel):
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json and, last, the checksums of everything in the folder."""
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in _files(folder)]
-    (folder / CHECKSUMS).write_text("".join(lines))
+    (folder / CHECKSUMS).write_text("".join(lines), "utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
 def verify(folder: Path) -> None:
     """Raise BadModelFolder unless the folder holds exactly the files it was written with."""
     try:
-        text = (folder / CHECKSUMS).read_text()
+        text = (folder / CHECKSUMS).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise BadModelFolder(f"{folder} is not a model folder: no readable {CHECKSUMS}") from exc
     expected = {}

@@ -11,26 +11,37 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QYOLO_", frozen=True, extra="ignore")
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one"
+    )
     threads: int = Field(
-        0, ge=0, description="inference threads; 0 takes the CPU quota of the cgroup, rounded down"
+        default=0,
+        ge=0,
+        description="inference threads; 0 takes the CPU quota of the cgroup, rounded down",
     )
     capacity: int = Field(
-        32, ge=1, description="requests in the house at once; one more is answered 429"
+        default=32, ge=1, description="requests in the house at once; one more is answered 429"
     )
     max_bytes: int = Field(
-        20 * 2**20, ge=1, description="largest request body, in bytes; a larger one is answered 413"
+        default=20 * 2**20,
+        ge=1,
+        description="largest request body, in bytes; a larger one is answered 413",
     )
     max_pixels: int = Field(
-        50_000_000, ge=1, le=178_000_000, description="largest image, in pixels; checked undecoded"
+        default=50_000_000,
+        ge=1,
+        le=178_000_000,
+        description="largest image, in pixels; checked undecoded",
     )
-    conf: float = Field(0.25, ge=0, lt=1, description="default score threshold")
-    iou: float = Field(0.45, gt=0, le=1, description="default IoU threshold of the NMS")
-    max_det: int = Field(300, ge=1, le=1000, description="default limit of boxes in an answer")
+    conf: float = Field(default=0.25, ge=0, lt=1, description="default score threshold")
+    iou: float = Field(default=0.45, gt=0, le=1, description="default IoU threshold of the NMS")
+    max_det: int = Field(
+        default=300, ge=1, le=1000, description="default limit of boxes in an answer"
+    )
     drain_s: int = Field(
-        30, ge=1, description="seconds that accepted requests get to finish after SIGTERM"
+        default=30, ge=1, description="seconds that accepted requests get to finish after SIGTERM"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="how much is logged"
+        default="info", description="how much is logged"
     )

@@ -1,0 +1,1 @@
+"""float ONNX + images -> observe -> ranges -> Q/DQ graph -> compiled engines + report."""

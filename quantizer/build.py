@@ -1,0 +1,224 @@
+"""The whole method, top to bottom."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import onnx
+
+from quantizer.builders import Builder, Built, load_builder
+from quantizer.calibration import FEW_IMAGES, Images, find_images, split
+from quantizer.errors import NoCalibrationImages
+from quantizer.float_model import FloatModel, read_float_model
+from quantizer.int8 import Range, Scheme
+from quantizer.layout import Layout, recognise
+from quantizer.observe import observe
+from quantizer.placement import plan_placement
+from quantizer.quantize import quantize
+from quantizer.recipe import Recipe
+from quantizer.report import (
+    AgreementReport,
+    CalibrationReport,
+    LayerReport,
+    ModelReport,
+    OptionsReport,
+    Report,
+    int8_convolutions,
+    layer_reports,
+    tensor_reports,
+)
+from quantizer.runtime import choose_runtime
+from quantizer.versions import sha256_of, versions
+from service.agreement import Agreement, agreement
+from service.cpu import usable_threads
+from service.detections import Floats
+from service.detector import Detector, Query
+from service.manifest import QDQ, REPORT, Manifest, Precision, write_manifest
+from service.preprocess import PREPROCESS, Preprocess
+from service.readiness import Progress, ReportProgress
+
+
+def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
+    """Quantize and compile `recipe.model` into the empty `folder`, a model folder afterwards.
+
+    Raises QuantizerError for what the user can mend, ServiceError when a runtime is missing.
+    """
+    clock = Clock()
+    threads = recipe.threads or usable_threads()
+    runtime = choose_runtime(recipe.device, recipe.runtime)
+    builder = load_builder(runtime, threads)
+
+    progress(Progress("read"))
+    with clock.lap("read"):
+        model = read_float_model(recipe.model, recipe.size)
+        layout = recognise(model, recipe.head, recipe.preprocess, recipe.classes)
+        graph = model.graph
+        placement = plan_placement(graph, recipe.keep_float)
+
+    calibrating, held_out = split(find_images(recipe.calibration))
+    images = Images(calibrating)
+    with clock.lap("calibrate"):
+        watched = [site.tensor for site in placement.activations]
+        stream = _stream(images, recipe.size, PREPROCESS[layout.preprocess], progress)
+        histograms = observe(graph, watched, stream, threads)
+    calibration = _calibration_report(recipe, images, len(held_out), clock)
+
+    progress(Progress("ranges"))
+    scheme = Scheme(recipe.symmetric)
+    image_range = Range(0.0, 255 / PREPROCESS[layout.preprocess].divisor)
+    with clock.lap("ranges"):
+        quantized = quantize(graph, placement, histograms, recipe.ranges, scheme, image_range)
+        onnx.checker.check_model(quantized.model, full_check=True)
+        onnx.save(quantized.model, folder / QDQ)
+
+    built = _compile(
+        builder, {"fp32": model.model, "int8": quantized.model}, folder, clock, progress
+    )
+    manifest = _manifest(recipe, layout, built)
+    with clock.lap("compare"):
+        compared = Images(held_out or calibrating)
+        agreed = _agreement(folder, manifest, compared, threads, progress)
+
+    layers = layer_reports(placement, built)
+    report = Report(
+        model=_model_report(manifest, model),
+        options=OptionsReport(recipe.ranges, recipe.symmetric, recipe.keep_float, runtime, threads),
+        calibration=calibration,
+        int8_convolutions=int8_convolutions(layers),
+        agreement=AgreementReport(bool(held_out), agreed),
+        bytes={name: part.bytes for name, part in built.items()},
+        seconds=clock.seconds,
+        versions=manifest.versions,
+        warnings=_warnings(calibration, layers),
+        layers=layers,
+        tensors=tensor_reports(placement, histograms, quantized.choices, scheme),
+    )
+    (folder / REPORT).write_text(report.to_json())
+    write_manifest(folder, manifest)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Wall seconds by the name of the step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _stream(
+    images: Images, size: int, how: Preprocess, progress: ReportProgress
+) -> Iterator[Floats]:
+    """The readable images' tensors, telling how many of the files are done."""
+    total = len(images.paths)
+    progress(Progress("calibrate", 0, total))
+    for done, tensor in enumerate(images.tensors(size, how), start=1):
+        if tensor is not None:
+            yield tensor
+        progress(Progress("calibrate", done, total))
+
+
+def _calibration_report(
+    recipe: Recipe, images: Images, held_out: int, clock: Clock
+) -> CalibrationReport:
+    usable = len(images.paths) - len(images.unreadable)
+    if usable == 0:
+        raise NoCalibrationImages(
+            f"none of the {len(images.paths)} images in {recipe.calibration} can be decoded"
+        )
+    return CalibrationReport(
+        images=usable,
+        held_out=held_out,
+        unreadable=tuple(path.name for path in images.unreadable),
+        ms_per_image=round(clock.seconds["calibrate"] / len(images.paths) * 1000, 2),
+    )
+
+
+def _compile(
+    builder: Builder,
+    graphs: Mapping[Precision, onnx.ModelProto],
+    folder: Path,
+    clock: Clock,
+    progress: ReportProgress,
+) -> dict[Precision, Built]:
+    built = {}
+    progress(Progress("compile", 0, len(graphs)))
+    for done, (precision, graph) in enumerate(graphs.items(), start=1):
+        with clock.lap(f"compile {precision}"):
+            built[precision] = builder.build(graph, folder, precision)
+        progress(Progress("compile", done, len(graphs)))
+    return built
+
+
+def _manifest(recipe: Recipe, layout: Layout, built: Mapping[Precision, Built]) -> Manifest:
+    return Manifest(
+        name=recipe.model.stem,
+        device="cpu",
+        size=recipe.size,
+        head=layout.head,
+        preprocess=layout.preprocess,
+        class_names=layout.class_names,
+        default="int8",
+        variants={name: part.variant for name, part in built.items()},
+        source_sha256=sha256_of(recipe.model),
+        versions=versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _agreement(
+    folder: Path, manifest: Manifest, images: Images, threads: int, progress: ReportProgress
+) -> Agreement:
+    """int8's boxes against fp32's at the serving thresholds, from the engines just written."""
+    detectors = [Detector.load(folder, manifest, name, threads) for name in ("fp32", "int8")]
+    query, pairs, total = Query(), [], len(images.paths)
+    progress(Progress("compare", 0, total))
+    for done, image in enumerate(images.pixels(), start=1):
+        if image is not None:
+            reference, candidate = (detector.detect(image, query) for detector in detectors)
+            pairs.append((reference, candidate))
+        progress(Progress("compare", done, total))
+    for detector in detectors:
+        detector.close()
+    return agreement(pairs)
+
+
+def _model_report(manifest: Manifest, model: FloatModel) -> ModelReport:
+    return ModelReport(
+        name=manifest.name,
+        sha256=manifest.source_sha256,
+        head=manifest.head,
+        preprocess=manifest.preprocess,
+        size=manifest.size,
+        classes=len(manifest.class_names),
+        output=model.output_shape,
+    )
+
+
+def _warnings(calibration: CalibrationReport, layers: tuple[LayerReport, ...]) -> tuple[str, ...]:
+    found = []
+    if calibration.images < FEW_IMAGES:
+        found.append(
+            f"only {calibration.images} usable calibration images: below {FEW_IMAGES} the ranges "
+            "depend on chance; use at least 100 like those the detector will see"
+        )
+    if calibration.unreadable:
+        found.append(f"{len(calibration.unreadable)} images could not be decoded and were skipped")
+    counts = int8_convolutions(layers)
+    if counts.executed < counts.planned:
+        found.append(
+            f"{counts.planned - counts.executed} of {counts.planned} quantized convolutions do not "
+            "run in int8 here: see layers in the report"
+        )
+    if counts.planned == 0:
+        found.append("no convolution is quantized: int8 is the float model")
+    return tuple(found)

@@ -1,0 +1,146 @@
+"""Built once: model folders kept by content, published whole or not at all.
+
+<root>/<key>/         a finished model folder
+<root>/<key>.lock     held while the entry is looked at or built
+<root>/<key>.new      a build under way; what a killed one left is cleared by the next
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock
+
+from quantizer.calibration import find_images
+from quantizer.errors import BadOption, UnsupportedModel
+from quantizer.recipe import Recipe
+from quantizer.runtime import choose_runtime
+from quantizer.versions import sha256_of, source_digest, versions
+from service.cpu import cpu_fingerprint
+from service.errors import BadModelFolder
+from service.manifest import CHECKSUMS, verify
+
+log = logging.getLogger(__name__)
+
+KEY_LENGTH: Final = 24  # hexadecimal digits: 96 bits
+
+
+def build_key(recipe: Recipe) -> str:
+    """A digest of everything that a build depends on, and of nothing else.
+
+    The model's bytes (external data too), the calibration images' bytes, the options, the versions
+    of the packages and of this code, the processor. Not paths, not times, not the thread count.
+    Raises UnsupportedModel or NoCalibrationImages when there is nothing to read.
+    """
+    if not recipe.model.is_file():
+        raise UnsupportedModel(f"no such file: {recipe.model}")
+    options = asdict(recipe)
+    for path in ("model", "calibration", "classes", "threads"):
+        del options[path]
+    facts = {
+        "name": recipe.model.stem,
+        "model": [sha256_of(path) for path in _parts_of(recipe.model)],
+        "images": sorted(sha256_of(path) for path in find_images(recipe.calibration)),
+        "classes": _digest_of(recipe.classes),
+        "options": options | {"runtime": choose_runtime(recipe.device, recipe.runtime)},
+        "versions": versions(),
+        "code": source_digest(),
+        "cpu": cpu_fingerprint(),
+    }
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def lookup(root: Path, key: str) -> Path | None:
+    """The entry of a key if it is there and whole; a damaged one counts as absent."""
+    entry = root / key
+    if not entry.exists():
+        return None
+    try:
+        verify(entry)
+    except BadModelFolder as exc:
+        log.warning("cache entry %s is damaged and will be rebuilt: %s", key, exc)
+        return None
+    return entry
+
+
+def obtain(root: Path, key: str, build: Callable[[Path], object], rebuild: bool = False) -> Path:
+    """The entry of a key, built where it is absent or damaged, or where `rebuild` says so.
+
+    One process at a time works on a key; another waits for it and takes what it built.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f"{key}.lock"):
+        entry = None if rebuild else lookup(root, key)
+        if entry is None:
+            entry = root / key
+            publish(entry, build)
+        return entry
+
+
+def publish(target: Path, build: Callable[[Path], object]) -> None:
+    """Let `build` fill a new folder beside `target`, then put it in target's place in one step.
+
+    A failed or interrupted build leaves `target` as it was.
+    """
+    staging = target.with_name(f"{target.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        build(staging)
+        _to_disk(staging)
+        _swap(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to replace something that is not a model folder; raises BadOption."""
+    if folder.exists() and not folder.is_dir():
+        raise BadOption(f"--out {folder} is a file")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).exists():
+        raise BadOption(f"--out {folder} holds other things; name an empty or a new folder")
+
+
+def _swap(staging: Path, target: Path) -> None:
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    staging.rename(target)
+    _sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _to_disk(folder: Path) -> None:
+    """A rename may reach the disk before the data does, unless that is flushed first."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _parts_of(model: Path) -> list[Path]:
+    """The ONNX file and, by the exporters' habit of naming, its external data."""
+    beside = model.parent.glob(f"{model.name}*data*")
+    return [model, *sorted(path for path in beside if path.is_file())]
+
+
+def _digest_of(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise BadOption(f"no such file: {path}")
+    return sha256_of(path)

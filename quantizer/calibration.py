@@ -1,0 +1,65 @@
+"""Image folder -> the tensors that the server would make of these images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from quantizer.errors import NoCalibrationImages
+from service.detections import Floats
+from service.errors import ServiceError
+from service.image import SUFFIXES, Pixels, decode_image
+from service.preprocess import Preprocess, prepare
+
+MAX_PIXELS: Final = 178_000_000  # the user's own files: only what Pillow calls a bomb is refused
+FEW_IMAGES: Final = 16  # below this a range depends on chance; the build warns
+MAX_HELD_OUT: Final = 16
+HELD_OUT_SHARE: Final = 6  # one image in six, so that the ranges lose little
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every JPEG, PNG, WebP and BMP file below the folder, by name.
+
+    Raises NoCalibrationImages when there is none.
+    """
+    if not folder.is_dir():
+        raise NoCalibrationImages(f"no such folder: {folder}")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise NoCalibrationImages(f"no {', '.join(sorted(SUFFIXES))} file in {folder}")
+    return found
+
+
+def split(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Images to calibrate on, and images held out to compare int8 with fp32 on.
+
+    Spread evenly over the names, so that a folder sorted by scene gives some of each to both.
+    """
+    count = min(MAX_HELD_OUT, len(paths) // HELD_OUT_SHARE)
+    if count == 0:
+        return paths, []
+    chosen = {index * len(paths) // count for index in range(count)}
+    held_out = [path for index, path in enumerate(paths) if index in chosen]
+    return [path for index, path in enumerate(paths) if index not in chosen], held_out
+
+
+@dataclass(slots=True)
+class Images:
+    """Reads images one at a time; those that cannot be decoded are skipped and remembered."""
+
+    paths: list[Path]
+    unreadable: list[Path] = field(default_factory=list)
+
+    def pixels(self) -> Iterator[Pixels | None]:
+        """u8[H,W,3] for each path in turn, None for one that is unreadable."""
+        for path in self.paths:
+            try:
+                yield decode_image(path.read_bytes(), MAX_PIXELS)
+            except (ServiceError, OSError):
+                self.unreadable.append(path)
+                yield None
+
+    def tensors(self, size: int, how: Preprocess) -> Iterator[Floats | None]:
+        """f32[1,3,size,size] for each path in turn, None for one that is unreadable."""
+        for image in self.pixels():
+            yield None if image is None else prepare(image, size, how).tensor

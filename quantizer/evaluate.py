@@ -1,0 +1,137 @@
+"""Accuracy of every variant of a model folder on annotated images."""
+
+import io
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from quantizer.calibration import MAX_PIXELS
+from quantizer.errors import BadAnnotations
+from service.agreement import Agreement, agreement
+from service.detections import Detections
+from service.detector import Detector, Query
+from service.image import decode_image
+from service.manifest import Manifest, read_manifest
+from service.readiness import Progress, ReportProgress
+
+# The customary settings for COCO AP (YOLOv5's and YOLOv7's val.py; NMS IoU of YOLOX's eval).
+AP_QUERY: Final = Query(conf=0.001, iou=0.65, max_det=300, multi_label=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """COCO's bounding-box averages, 0..1."""
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """AP by variant; agreement with fp32 at the serving thresholds by variant."""
+
+    model: str
+    images: int
+    variants: Mapping[str, Accuracy]
+    agreement_with_fp32: Mapping[str, Agreement]
+
+
+def evaluate(
+    folder: Path, images: Path, annotations: Path, threads: int, progress: ReportProgress
+) -> Evaluation:
+    """Run every variant over every annotated image.
+
+    Raises BadAnnotations, BadModelFolder, or the ServiceError of an image that cannot be decoded.
+    """
+    manifest = read_manifest(folder)
+    truth, categories = _truth(annotations, images, manifest)
+    detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
+    served: dict[str, list[Detections]] = {name: [] for name in detectors}
+    progress(Progress("evaluate", 0, len(truth.imgs)))
+    for done, (image_id, record) in enumerate(truth.imgs.items(), start=1):
+        pixels = decode_image((images / record["file_name"]).read_bytes(), MAX_PIXELS)
+        for name, detector in detectors.items():
+            prepared = detector.prepare(pixels)
+            raw = detector.infer(prepared)
+            found = detector.finish(raw, prepared, AP_QUERY)
+            results[name] += _coco_results(found, image_id, categories)
+            served[name].append(detector.finish(raw, prepared, Query()))
+        progress(Progress("evaluate", done, len(truth.imgs)))
+    for detector in detectors.values():
+        detector.close()
+    return Evaluation(
+        model=manifest.name,
+        images=len(truth.imgs),
+        variants={name: _accuracy(truth, rows) for name, rows in results.items()},
+        agreement_with_fp32={
+            name: agreement(list(zip(served["fp32"], found, strict=True)))
+            for name, found in served.items()
+            if name != "fp32" and "fp32" in served
+        },
+    )
+
+
+def _truth(annotations: Path, images: Path, manifest: Manifest) -> tuple[COCO, dict[int, int]]:
+    """The annotations, and the category id of each class of the model that they know."""
+    try:
+        with redirect_stdout(io.StringIO()):  # pycocotools prints
+            truth = COCO(str(annotations))
+    except (OSError, ValueError, KeyError, AssertionError) as exc:
+        raise BadAnnotations(f"{annotations} cannot be read as COCO JSON: {exc}") from exc
+    missing = [
+        rec["file_name"] for rec in truth.imgs.values() if not (images / rec["file_name"]).is_file()
+    ]
+    if missing or not truth.imgs:
+        raise BadAnnotations(
+            f"{len(missing)} of {len(truth.imgs)} annotated images are not in {images}"
+            + (f", {missing[0]} for one" if missing else "")
+        )
+    by_name = {category["name"]: key for key, category in truth.cats.items()}
+    categories = {
+        index: by_name[name] for index, name in enumerate(manifest.class_names) if name in by_name
+    }
+    if not categories:
+        raise BadAnnotations(
+            f"no class of the model ({', '.join(manifest.class_names[:5])}, ...) is a category "
+            f"of {annotations} ({', '.join(list(by_name)[:5])}, ...)"
+        )
+    return truth, categories
+
+
+def _coco_results(
+    found: Detections, image_id: int, categories: Mapping[int, int]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": image_id,
+            "category_id": categories[int(class_id)],
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            "score": float(score),
+        }
+        for (x1, y1, x2, y2), score, class_id in zip(
+            found.xyxy, found.scores, found.class_ids, strict=True
+        )
+        if int(class_id) in categories
+    ]
+
+
+def _accuracy(truth: COCO, results: list[dict[str, Any]]) -> Accuracy:
+    if not results:
+        return Accuracy(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    with redirect_stdout(io.StringIO()):
+        scored = COCOeval(truth, truth.loadRes(results), "bbox")
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    # pycocotools says -1 where a size has no object.
+    return Accuracy(*(round(max(float(value), 0.0), 4) for value in scored.stats[:6]))

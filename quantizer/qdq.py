@@ -1,0 +1,95 @@
+"""Mechanism: a placement and its parameters -> a copy of the graph with Q/DQ pairs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from quantizer.graph import Graph, layer_name
+from quantizer.int8 import QuantParams, quantize_array, weight_params
+from quantizer.placement import Placement
+
+
+def insert_qdq(
+    graph: Graph, placement: Placement, params: Mapping[str, QuantParams]
+) -> onnx.ModelProto:
+    """A new model; `params` holds the parameters of every activation site by tensor name.
+
+    All readers of a site's tensor read the dequantized one: a runtime fuses the pair into the
+    kernel that computes the tensor only if nobody else needs the float values. Weights are stored
+    as int8 with a DequantizeLinear; biases stay float and are folded by the runtime.
+    """
+    quantized = {site.tensor for site in placement.activations}
+    weights = {site.tensor: site.axis for site in placement.weights}
+    int8_layers = {site.layer for site in placement.weights}
+    nodes: list[onnx.NodeProto] = []
+    constants: dict[str, onnx.TensorProto] = {}
+    for name, axis in weights.items():
+        nodes.append(_dequantized_weight(graph, name, axis, constants))
+    if graph.input in quantized:
+        nodes.extend(_pair(graph.input, params[graph.input], constants))
+    for original in graph.nodes:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        for index, name in enumerate(original.input):
+            is_weight = name in weights and layer_name(original) in int8_layers
+            if name in quantized or is_weight:
+                node.input[index] = _dequantized(name)
+        nodes.append(node)
+        for name in original.output:
+            if name in quantized:
+                nodes.extend(_pair(name, params[name], constants))
+    return _with(graph.model, nodes, constants)
+
+
+def _dequantized(name: str) -> str:
+    return f"{name}/dequantized"
+
+
+def _pair(
+    name: str, params: QuantParams, constants: dict[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    scale, zero, steps = f"{name}/scale", f"{name}/zero_point", f"{name}/quantized"
+    constants[scale] = numpy_helper.from_array(params.scale, scale)
+    constants[zero] = numpy_helper.from_array(params.zero_point, zero)
+    return [
+        helper.make_node("QuantizeLinear", [name, scale, zero], [steps], name=steps),
+        helper.make_node(
+            "DequantizeLinear", [steps, scale, zero], [_dequantized(name)], name=_dequantized(name)
+        ),
+    ]
+
+
+def _dequantized_weight(
+    graph: Graph, name: str, axis: int, constants: dict[str, onnx.TensorProto]
+) -> onnx.NodeProto:
+    weight = graph.constant(name).astype(np.float32)
+    params = weight_params(weight, axis)
+    steps, scale, zero = f"{name}/quantized", f"{name}/scale", f"{name}/zero_point"
+    constants[steps] = numpy_helper.from_array(quantize_array(weight, params), steps)
+    constants[scale] = numpy_helper.from_array(params.scale, scale)
+    constants[zero] = numpy_helper.from_array(params.zero_point, zero)
+    return helper.make_node(
+        "DequantizeLinear",
+        [steps, scale, zero],
+        [_dequantized(name)],
+        name=_dequantized(name),
+        axis=axis,
+    )
+
+
+def _with(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: dict[str, onnx.TensorProto]
+) -> onnx.ModelProto:
+    """A copy with these nodes, these constants added and those that nothing reads dropped."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.ClearField("node")
+    copy.graph.node.extend(nodes)
+    copy.graph.ClearField("value_info")
+    read = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    copy.graph.ClearField("initializer")
+    copy.graph.initializer.extend([*kept, *constants.values()])
+    return copy

@@ -1,0 +1,30 @@
+"""One build's choices."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from quantizer.ranges import RangeRule
+from service.heads import HeadName
+from service.manifest import Runtime
+from service.preprocess import PreprocessName
+
+Device = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to build from what; None lets the build find out."""
+
+    model: Path
+    calibration: Path
+    size: int = 640
+    ranges: RangeRule = "uh"
+    symmetric: bool = False
+    head: HeadName | None = None
+    preprocess: PreprocessName | None = None
+    classes: Path | None = None
+    keep_float: tuple[str, ...] = ()
+    device: Device = "auto"
+    runtime: Runtime | None = None
+    threads: int = 0  # of the build itself; 0 takes what this process may use

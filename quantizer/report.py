@@ -1,0 +1,173 @@
+"""What a build did and measured: report.json."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from quantizer.builders import Built
+from quantizer.histogram import Histogram
+from quantizer.int8 import Scheme
+from quantizer.placement import Placement
+from quantizer.quantize import Choice
+from quantizer.ranges import RangeRule, squared_errors
+from service.agreement import Agreement
+from service.manifest import Precision, Runtime
+
+INT8_NAMES = frozenset({"u8", "i8"})  # what runtimes call it
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    name: str
+    sha256: str
+    head: str
+    preprocess: str
+    size: int
+    classes: int
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionsReport:
+    ranges: RangeRule
+    symmetric: bool
+    keep_float: tuple[str, ...]
+    runtime: Runtime
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    images: int
+    held_out: int
+    unreadable: tuple[str, ...]
+    ms_per_image: float  # decoding, letterbox, execution and counting
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReport:
+    """One quantized activation. `clipped` is the share of values outside the represented range,
+    `sqnr_db` the signal-to-quantization-noise ratio over the calibration images."""
+
+    tensor: str
+    group: str
+    observed_low: float
+    observed_high: float
+    floor: float | None  # the lower bound that the tensor's origin fixes
+    low: float
+    high: float
+    scale: float
+    zero_point: int
+    clipped: float
+    sqnr_db: float | None  # None for a tensor that is always zero
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One convolution: the plan, and what the runtime executes in each variant."""
+
+    layer: str
+    planned: str  # int8 or float
+    reason: str
+    executed: Mapping[Precision, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementReport:
+    """int8 against fp32; `held_out` tells whether the ranges were chosen on other images."""
+
+    held_out: bool
+    int8_vs_fp32: Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Convolutions:
+    planned: int
+    executed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The contents of report.json."""
+
+    model: ModelReport
+    options: OptionsReport
+    calibration: CalibrationReport
+    int8_convolutions: Int8Convolutions
+    agreement: AgreementReport
+    bytes: Mapping[Precision, int]
+    seconds: Mapping[str, float]
+    versions: Mapping[str, str]
+    warnings: tuple[str, ...]
+    layers: tuple[LayerReport, ...]
+    tensors: tuple[TensorReport, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def layer_reports(
+    placement: Placement, built: Mapping[Precision, Built]
+) -> tuple[LayerReport, ...]:
+    """Every convolution, quantized ones first, each in the graph's order."""
+    plan = [(site.layer, "int8", "") for site in placement.weights]
+    plan += [(kept.layer, "float", kept.reason) for kept in placement.kept_float]
+    return tuple(
+        LayerReport(
+            layer,
+            planned,
+            reason,
+            {name: part.executed.get(layer, "unknown") for name, part in built.items()},
+        )
+        for layer, planned, reason in plan
+    )
+
+
+def int8_convolutions(layers: tuple[LayerReport, ...]) -> Int8Convolutions:
+    """How many were planned, and how many of those really run on integers."""
+    planned = [layer for layer in layers if layer.planned == "int8"]
+    executed = [layer for layer in planned if layer.executed["int8"] in INT8_NAMES]
+    return Int8Convolutions(len(planned), len(executed))
+
+
+def tensor_reports(
+    placement: Placement,
+    histograms: Mapping[str, Histogram],
+    choices: Mapping[str, Choice],
+    scheme: Scheme,
+) -> tuple[TensorReport, ...]:
+    """What its range does to the values of every quantized activation."""
+    return tuple(
+        _tensor_report(
+            site.tensor, site.group, histograms[site.tensor], choices[site.group], scheme
+        )
+        for site in placement.activations
+    )
+
+
+def _tensor_report(
+    tensor: str, group: str, histogram: Histogram, choice: Choice, scheme: Scheme
+) -> TensorReport:
+    scale, zero = float(choice.params.scale), int(choice.params.zero_point)
+    low, high = (scheme.lowest - zero) * scale, (scheme.highest - zero) * scale
+    bins = histogram.bins
+    outside = (bins.centres < low - scale / 2) | (bins.centres > high + scale / 2)
+    signal = float(bins.counts @ np.square(bins.centres))
+    bounds = choice.bounds
+    (noise,) = squared_errors(bins, np.array([bounds.low]), np.array([bounds.high]), scheme)
+    return TensorReport(
+        tensor=tensor,
+        group=group,
+        observed_low=histogram.low,
+        observed_high=histogram.high,
+        floor=choice.floor,
+        low=low,
+        high=high,
+        scale=scale,
+        zero_point=zero,
+        clipped=float(bins.counts[outside].sum() / bins.counts.sum()),
+        sqnr_db=round(10 * float(np.log10(signal / noise)), 2) if signal and noise else None,
+    )

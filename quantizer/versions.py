@@ -1,0 +1,39 @@
+"""What a build was made with."""
+
+import hashlib
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+PACKAGES: Final = ("qyolo", "numpy", "onnx", "onnxruntime", "openvino", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of every package that can change a build; those not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def source_digest() -> str:
+    """Of the code that decides a build, so that an edited checkout does not find an old entry."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for package in ("quantizer", "service"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""The command line: qyolo build | serve | up | detect | eval | bench."""

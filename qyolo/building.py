@@ -1,0 +1,105 @@
+"""The build in a process of its own, whose memory and packages are gone when the server runs."""
+
+import logging
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+from quantizer.cache import lookup, obtain
+from quantizer.errors import QuantizerError
+from quantizer.recipe import Recipe
+from qyolo.progress import progress_bars
+from service.errors import ModelUnavailable, NotReady, ServiceError
+from service.readiness import Progress, ReportProgress
+
+log = logging.getLogger(__name__)
+
+TERMINATION_S: Final = 5.0  # then it is killed; the next build clears what it left
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The child's last word: what the build warned of, or why it failed."""
+
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class BuildSource:
+    """Gives the cache's entry, building it in a child process where there is none."""
+
+    def __init__(self, recipe: Recipe, root: Path, key: str) -> None:
+        self._recipe = recipe
+        self._root = root
+        self._key = key
+        self._cancelled = Event()
+        self._child: SpawnProcess | None = None
+
+    def folder(self, report: ReportProgress) -> Path:
+        """Block until the entry is there; raises ModelUnavailable, or NotReady when cancelled."""
+        entry = lookup(self._root, self._key)
+        if entry is None:
+            self._build(report)
+            entry = self._root / self._key
+        return entry
+
+    def cancel(self) -> None:
+        """Stop the child, if there is one."""
+        self._cancelled.set()
+        child = self._child
+        if child is not None and child.is_alive():
+            child.terminate()
+            child.join(TERMINATION_S)
+            child.kill()
+
+    def _build(self, report: ReportProgress) -> None:
+        ours, theirs = get_context("spawn").Pipe(duplex=False)
+        arguments = (self._recipe, self._root, self._key, theirs)
+        child = get_context("spawn").Process(target=_run_build, args=arguments, daemon=True)
+        child.start()
+        self._child = child
+        theirs.close()
+        if self._cancelled.is_set():
+            self.cancel()
+        with progress_bars() as show:
+            finished = _listen(ours, report, show)
+        child.join()
+        if self._cancelled.is_set():
+            raise NotReady("the build was cancelled")
+        if finished is None:
+            raise ModelUnavailable(f"the build process died with exit code {child.exitcode}")
+        if finished.error is not None:
+            raise ModelUnavailable(finished.error)
+        for warning in finished.warnings:
+            log.warning(warning)
+
+
+def _listen(messages: Connection, *reports: ReportProgress) -> Finished | None:
+    """Pass progress on until the child has finished; None when it died without a word."""
+    with messages:
+        while True:
+            try:
+                message: Progress | Finished = messages.recv()
+            except EOFError:
+                return None
+            if isinstance(message, Finished):
+                return message
+            for report in reports:
+                report(message)
+
+
+def _run_build(recipe: Recipe, root: Path, key: str, parent: Connection) -> None:
+    """In the child. When the parent is gone, the next progress report ends the build."""
+    from quantizer.build import build
+
+    warnings: list[str] = []
+    try:
+        obtain(root, key, lambda to: warnings.extend(build(recipe, to, parent.send).warnings))
+        parent.send(Finished(tuple(warnings)))
+    except (QuantizerError, ServiceError, OSError) as exc:
+        if not isinstance(exc, BrokenPipeError):
+            parent.send(Finished(error=str(exc)))

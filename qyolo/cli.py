@@ -1,0 +1,280 @@
+"""The commands, in the order in which a user meets them.
+
+Each imports what it needs when it runs: a server must not hold what only a build uses.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from quantizer.errors import BadOption, NoCalibrationImages, QuantizerError
+from quantizer.recipe import Recipe
+from qyolo import options
+from qyolo.progress import progress_bars
+from service.detector import Query
+from service.errors import ServiceError
+from service.settings import Settings
+
+USER_ERROR, INTERNAL_ERROR = 2, 1
+
+app = typer.Typer(
+    name="qyolo",
+    help="Turn a float YOLO detector into an int8 engine for this box, and serve it over REST.",
+    epilog="Start with: qyolo up model.onnx --calibration images/",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line: exit code 2 for what the user can mend, 1 for what only we can."""
+    try:
+        app()
+    except (QuantizerError, ServiceError, OSError) as exc:
+        _fail(exc, str(exc), USER_ERROR)
+    except Exception as exc:
+        _fail(exc, f"internal error: {exc!r} (--debug shows where)", INTERNAL_ERROR)
+
+
+def _fail(exc: Exception, message: str, code: int) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exception(exc)
+    typer.echo(f"qyolo: {message}", err=True)
+    raise SystemExit(code) from exc
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qyolo {version('qyolo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print and exit."),
+    ] = False,
+) -> None:
+    if debug:
+        logging.basicConfig(level="DEBUG", stream=sys.stderr)
+
+
+@app.command()
+def build(
+    model: options.Model,
+    calibration: options.Calibration = None,
+    size: options.Size = 640,
+    ranges: options.Ranges = "uh",
+    symmetric: options.Symmetric = False,
+    head: options.Head = None,
+    preprocess: options.HowPrepared = None,
+    classes: options.Classes = None,
+    keep_float: options.KeepFloat = None,
+    device: options.OnDevice = "auto",
+    runtime: options.WithRuntime = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Model folder to write; default: an entry of the cache.")
+    ] = None,
+    rebuild: options.Rebuild = False,
+) -> None:
+    """Quantize MODEL and compile it for this box; prints the model folder.
+
+    Calibrates on images, chooses the range of every activation, writes the QDQ ONNX, compiles an
+    fp32 and an int8 engine and compares their boxes on images held out from the calibration.
+    """
+    from quantizer.build import build as run
+    from quantizer.cache import build_key, check_target, obtain, publish
+    from quantizer.report import Report
+    from qyolo.tables import summarise
+
+    recipe = Recipe(
+        model=model,
+        calibration=_given(calibration),
+        size=size,
+        ranges=ranges,
+        symmetric=symmetric,
+        head=head,
+        preprocess=preprocess,
+        classes=classes,
+        keep_float=tuple(keep_float or ()),
+        device=device,
+        runtime=runtime,
+    )
+    reports: list[Report] = []
+    with progress_bars() as progress:
+
+        def fill(folder: Path) -> None:
+            reports.append(run(recipe, folder, progress))
+
+        if out is not None:
+            check_target(out)
+            publish(out.resolve(), fill)
+        else:
+            out = obtain(options.cache_root(), build_key(recipe), fill, rebuild)
+    for report in reports:
+        summarise(report)
+    typer.echo(out)
+
+
+@app.command()
+def serve(
+    folder: options.Folder,
+    host: options.Host = None,
+    port: options.Port = None,
+    threads: options.Threads = None,
+) -> None:
+    """Serve a model folder over REST."""
+    from qyolo.serving import run_server
+    from service.manifest import verify
+    from service.sources import FolderSource
+
+    verify(folder)
+    run_server(_settings(host, port, threads), FolderSource(folder))
+
+
+@app.command()
+def up(
+    model: options.Model,
+    calibration: options.Calibration = None,
+    size: options.Size = 640,
+    ranges: options.Ranges = "uh",
+    symmetric: options.Symmetric = False,
+    head: options.Head = None,
+    preprocess: options.HowPrepared = None,
+    classes: options.Classes = None,
+    keep_float: options.KeepFloat = None,
+    device: options.OnDevice = "auto",
+    runtime: options.WithRuntime = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    threads: options.Threads = None,
+) -> None:
+    """Build where the cache has no match, then serve: the whole job in one word.
+
+    The server listens at once; /readyz tells how far the build is. The build runs in a process of
+    its own.
+    """
+    from quantizer.cache import build_key
+    from qyolo.building import BuildSource
+    from qyolo.serving import run_server
+
+    recipe = Recipe(
+        model=model,
+        calibration=_given(calibration),
+        size=size,
+        ranges=ranges,
+        symmetric=symmetric,
+        head=head,
+        preprocess=preprocess,
+        classes=classes,
+        keep_float=tuple(keep_float or ()),
+        device=device,
+        runtime=runtime,
+    )
+    source = BuildSource(recipe, options.cache_root(), build_key(recipe))
+    run_server(_settings(host, port, threads), source)
+
+
+@app.command()
+def detect(
+    folder: options.Folder,
+    images: Annotated[list[Path], typer.Argument(help="Images to look at.")],
+    variant: options.OfVariant = None,
+    conf: Annotated[float, typer.Option(min=0, max=1, help="Score threshold.")] = Query().conf,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="NMS threshold.")] = Query().iou,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures with their boxes drawn.")
+    ] = None,
+    threads: options.Threads = None,
+) -> None:
+    """Print the boxes of each image as a line of JSON, as the server would answer."""
+    from qyolo.detect import ImageFailure, detect_images
+
+    query = Query(conf=conf, iou=iou)
+    failures = 0
+    for answer in detect_images(
+        folder, images, variant, query, save, options.MAX_PIXELS, threads or 0
+    ):
+        typer.echo(answer.model_dump_json())
+        failures += isinstance(answer, ImageFailure)
+    if failures:
+        raise QuantizerError(f"{failures} of {len(images)} images gave no boxes")
+
+
+@app.command("eval")
+def evaluate(
+    folder: options.Folder,
+    images: Annotated[Path, typer.Option(help="Folder of the annotated images.")],
+    annotations: Annotated[Path, typer.Option(help="Their annotations, as COCO JSON.")],
+    as_json: options.AsJson = False,
+    threads: options.Threads = None,
+) -> None:
+    """Measure the COCO AP of every variant, and how far int8 agrees with fp32."""
+    from quantizer.evaluate import evaluate as run
+    from qyolo.tables import show_evaluation
+
+    with progress_bars() as progress:
+        result = run(folder, images, annotations, threads or 0, progress)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
+    else:
+        show_evaluation(result)
+
+
+@app.command()
+def bench(
+    folder: options.Folder,
+    image: Annotated[
+        Path | None, typer.Option(help="Picture to time; default: noise of 640x480.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all variants.")] = 200,
+    as_json: options.AsJson = False,
+    threads: options.Threads = None,
+) -> None:
+    """Measure the latency of every variant, interleaved in one run."""
+    from qyolo.bench import bench as run
+    from qyolo.bench import noise
+    from qyolo.tables import show_bench
+    from service.image import decode_image
+
+    pixels = noise() if image is None else decode_image(image.read_bytes(), options.MAX_PIXELS)
+    with progress_bars() as progress:
+        result = run(folder, pixels, rounds, threads or 0, progress)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
+    else:
+        show_bench(result)
+
+
+def _given(calibration: Path | None) -> Path:
+    if calibration is None:
+        raise NoCalibrationImages(
+            "--calibration DIR is needed: a folder of about 100 images like those the detector "
+            "will see"
+        )
+    return calibration
+
+
+def _settings(host: str | None, port: int | None, threads: int | None) -> Settings:
+    """The environment's settings, with what the command line says over them."""
+    try:
+        settings = Settings()
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        raise BadOption(f"QYOLO_{str(first['loc'][0]).upper()}: {first['msg']}") from exc
+    given = {"host": host, "port": port, "threads": threads}
+    return settings.model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )

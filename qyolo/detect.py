@@ -1,0 +1,84 @@
+"""Boxes of image files, as the server would answer them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from service.answer import Answer
+from service.detector import Detector, Query
+from service.drawing import draw, encode
+from service.errors import ServiceError, VariantNotFound
+from service.image import decode_image
+from service.manifest import Manifest, read_manifest
+from service.schemas import DetectAnswer, detect_answer
+from service.timings import Stopwatch
+
+
+class ImageAnswer(DetectAnswer):
+    """The server's answer, and the file that it speaks of."""
+
+    file: str
+
+
+class ImageFailure(BaseModel):
+    """A file that gave no boxes, and why."""
+
+    file: str
+    error: str
+
+
+def detect_images(
+    folder: Path,
+    images: Sequence[Path],
+    variant: str | None,
+    query: Query,
+    save: Path | None,
+    max_pixels: int,
+    threads: int,
+) -> Iterator[ImageAnswer | ImageFailure]:
+    """Each image's answer in turn; with `save`, its picture with boxes is written there as well.
+
+    Raises BadModelFolder, EngineFailed, VariantNotFound before the first image.
+    """
+    manifest = read_manifest(folder)
+    name = variant or manifest.default
+    if name not in manifest.variants:
+        raise VariantNotFound(f"no variant {name!r}; there are: {', '.join(manifest.variants)}")
+    detector = Detector.load(folder, manifest, name, threads)
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        try:
+            answer = _detect(image, detector, name, query, max_pixels, manifest, save)
+        except (ServiceError, OSError) as exc:
+            yield ImageFailure(file=str(image), error=str(exc))
+            continue
+        body = detect_answer(manifest, answer)
+        yield ImageAnswer(file=str(image), **body.model_dump())
+    detector.close()
+
+
+def _detect(
+    image: Path,
+    detector: Detector,
+    variant: str,
+    query: Query,
+    max_pixels: int,
+    manifest: Manifest,
+    save: Path | None,
+) -> Answer:
+    clock = Stopwatch()
+    with clock.stage("decode"):
+        pixels = decode_image(image.read_bytes(), max_pixels)
+    with clock.stage("preprocess"):
+        prepared = detector.prepare(pixels)
+    with clock.stage("infer"):
+        raw = detector.infer(prepared)
+    with clock.stage("postprocess"):
+        found = detector.finish(raw, prepared, query)
+    answer = Answer(variant, pixels.shape[1], pixels.shape[0], found, clock.read())
+    if save is not None:
+        picture = encode(draw(pixels, found, manifest.class_name), "image/jpeg")
+        (save / f"{image.stem}.jpg").write_bytes(picture)
+    return answer

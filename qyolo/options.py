@@ -1,0 +1,110 @@
+"""The command line's arguments and options, each defined once."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantizer.ranges import RangeRule
+from quantizer.recipe import Device
+from service.heads import HeadName
+from service.manifest import Runtime
+from service.preprocess import PreprocessName
+
+
+def cache_root() -> Path:
+    """QYOLO_CACHE_DIR, or qyolo under the user's cache directory (XDG)."""
+    chosen = os.environ.get("QYOLO_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "qyolo"
+
+
+MAX_PIXELS = 178_000_000  # the user's own files: only what Pillow calls a bomb is refused
+
+BUILD, SERVE = "Build", "Server"
+
+Model = Annotated[
+    Path, typer.Argument(help="Float YOLO detector, as its official exporter wrote it (.onnx).")
+]
+OfVariant = Annotated[
+    str | None, typer.Option(help="fp32 or int8; default: the folder's own choice.")
+]
+Folder = Annotated[Path, typer.Argument(help="Model folder that `qyolo build` wrote.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of images like those the detector will see; about 100 are enough.",
+        rich_help_panel=BUILD,
+    ),
+]
+Size = Annotated[
+    int, typer.Option(min=32, max=4096, help="Input side in pixels.", rich_help_panel=BUILD)
+]
+Ranges = Annotated[
+    RangeRule,
+    typer.Option(help="How activation ranges are chosen; uh is Q-YOLO's.", rich_help_panel=BUILD),
+]
+Symmetric = Annotated[
+    bool,
+    typer.Option(
+        "--symmetric", help="Symmetric int8 activations, not uint8.", rich_help_panel=BUILD
+    ),
+]
+Head = Annotated[
+    HeadName | None,
+    typer.Option(help="Output layout, where it is not recognised.", rich_help_panel=BUILD),
+]
+HowPrepared = Annotated[
+    PreprocessName | None,
+    typer.Option(
+        "--preprocess",
+        help="yolo: RGB 0..1, padded around; yolox: BGR 0..255, padded bottom right.",
+        rich_help_panel=BUILD,
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(help="File with one class name on each line.", rich_help_panel=BUILD),
+]
+KeepFloat = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Layers to leave float, as a shell pattern of their names; repeatable.",
+        rich_help_panel=BUILD,
+    ),
+]
+OnDevice = Annotated[
+    Device, typer.Option(envvar="QYOLO_DEVICE", help="What to build for.", rich_help_panel=BUILD)
+]
+WithRuntime = Annotated[
+    Runtime | None,
+    typer.Option(help="Engine; default: OpenVINO where installed.", rich_help_panel=BUILD),
+]
+Rebuild = Annotated[
+    bool,
+    typer.Option("--rebuild", help="Build even if the cache has a match.", rich_help_panel=BUILD),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=0, help="Inference threads; 0: the CPU quota. [env: QYOLO_THREADS]"),
+]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        help="Address to listen on. [env: QYOLO_HOST] [default: 127.0.0.1]", rich_help_panel=SERVE
+    ),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port; 0 picks a free one and prints it. [env: QYOLO_PORT] [default: 8000]",
+        rich_help_panel=SERVE,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -1,0 +1,40 @@
+"""Progress bars on a terminal; silence elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from service.readiness import Progress, ReportProgress
+
+
+@contextmanager
+def progress_bars() -> Iterator[ReportProgress]:
+    """A reporter that keeps one bar for each phase on stderr, gone when the block ends."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+    tasks: dict[str, TaskID] = {}
+
+    def report(step: Progress) -> None:
+        if step.phase not in tasks:
+            tasks[step.phase] = bars.add_task(step.phase)
+        bars.update(tasks[step.phase], completed=step.done, total=step.total or None)
+
+    with bars:
+        yield report

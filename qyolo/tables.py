@@ -1,0 +1,66 @@
+"""Results as people read them."""
+
+from rich.console import Console
+from rich.table import Table
+
+from quantizer.evaluate import Evaluation
+from quantizer.report import Report
+from qyolo.bench import PERCENTILES, Bench
+
+
+def summarise(report: Report) -> None:
+    """A finished build in a few lines, on stderr: stdout carries the folder's path."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    counts, calibration = report.int8_convolutions, report.calibration
+    agreed = report.agreement.int8_vs_fp32
+    seen = "held-out" if report.agreement.held_out else "calibration"
+    console.print(
+        f"{report.model.name}: {report.model.head} head, {report.model.classes} classes, "
+        f"{report.model.size}x{report.model.size}, ranges by {report.options.ranges} from "
+        f"{calibration.images} images\n"
+        f"{counts.executed} of {counts.planned} quantized convolutions run in int8, "
+        f"{len(report.layers) - counts.planned} convolutions stay float\n"
+        f"int8 agrees with fp32 on {agreed.matched:.1%} of the boxes in {agreed.images} {seen} "
+        f"images (mean IoU {agreed.mean_iou:.3f}, mean score difference "
+        f"{agreed.mean_score_difference:.3f})\n"
+        f"built in {sum(report.seconds.values()):.1f} s"
+    )
+    for warning in report.warnings:
+        console.print(f"warning: {warning}")
+
+
+def show_evaluation(result: Evaluation) -> None:
+    """AP by variant, and the agreement with fp32."""
+    table = Table(title=f"{result.model}: COCO AP on {result.images} images")
+    for heading in ("variant", "AP", "AP50", "AP75", "small", "medium", "large"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for name, accuracy in result.variants.items():
+        values = (accuracy.ap, accuracy.ap50, accuracy.ap75)
+        sizes = (accuracy.ap_small, accuracy.ap_medium, accuracy.ap_large)
+        table.add_row(name, *(f"{value:.4f}" for value in values + sizes))
+    console = Console()
+    console.print(table)
+    for name, agreed in result.agreement_with_fp32.items():
+        console.print(
+            f"{name} agrees with fp32 on {agreed.matched:.1%} of the boxes above the serving "
+            f"threshold (mean IoU {agreed.mean_iou:.3f}, mean score difference "
+            f"{agreed.mean_score_difference:.3f}, largest {agreed.max_score_difference:.3f})",
+            highlight=False,
+        )
+
+
+def show_bench(result: Bench) -> None:
+    """Latency by variant."""
+    table = Table(title=f"{result.model}: {result.rounds} rounds on a {result.image} picture, ms")
+    table.add_column("variant")
+    for stage in ("infer", "pixels to boxes"):
+        for rank in PERCENTILES:
+            table.add_column(f"{stage} p{rank}", justify="right")
+    table.add_column("speed-up", justify="right")
+    for name, latency in result.variants.items():
+        values = [*latency.infer_ms.values(), *latency.total_ms.values()]
+        factor = result.speedup.get(name)
+        table.add_row(
+            name, *(f"{value:.2f}" for value in values), f"{factor:.2f}x" if factor else "-"
+        )
+    Console().print(table)

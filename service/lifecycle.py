@@ -1,0 +1,97 @@
+"""From a model source to a running pipeline and back, while the server answers probes."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock, Thread
+
+from service.errors import NotReady, ServiceError
+from service.pipeline import Pipeline
+from service.readiness import Progress, Readiness
+from service.sources import ModelSource
+
+log = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """Brings the model up in a thread of its own, once; `on_failure` is called in that thread."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        open_pipeline: Callable[[Path], Pipeline],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self._source = source
+        self._open_pipeline = open_pipeline
+        self._on_failure = on_failure
+        self._readiness = Readiness("building")
+        self._changing = Lock()
+        self._pipeline: Pipeline | None = None
+        # A daemon, so that a source that cannot be cancelled does not keep a killed process alive.
+        self._thread = Thread(target=self._bring_up, name="model", daemon=True)
+
+    @property
+    def readiness(self) -> Readiness:
+        return self._readiness
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Raises NotReady, saying how far it is."""
+        if self._readiness.state != "ready" or self._pipeline is None:
+            raise NotReady(_in_words(self._readiness))
+        return self._pipeline
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Give up what is not ready yet, finish what runs, free everything."""
+        self._become(Readiness("stopping"))
+        self._source.cancel()
+        await asyncio.to_thread(self._thread.join)
+        if self._pipeline is not None:
+            await asyncio.to_thread(self._pipeline.close)
+
+    def _bring_up(self) -> None:
+        try:
+            folder = self._source.folder(self._report)
+            self._become(Readiness("loading"))
+            self._pipeline = self._open_pipeline(folder)
+        except Exception as exc:
+            self._fail(exc)
+        else:
+            self._become(Readiness("ready"))
+
+    def _report(self, progress: Progress) -> None:
+        self._become(Readiness("building", progress))
+
+    def _fail(self, exc: Exception) -> None:
+        if self._readiness.state == "stopping":  # it was told to give up
+            return
+        foreseen = isinstance(exc, ServiceError)
+        message = str(exc) if foreseen else f"{type(exc).__name__}: {exc}"
+        log.error("the model cannot be served: %s", message, exc_info=None if foreseen else exc)
+        # The message may name paths, so whoever polls /readyz is sent to the log.
+        self._become(Readiness("failed", detail="the model cannot be served; the log says why"))
+        self._on_failure(message)
+
+    def _become(self, readiness: Readiness) -> None:
+        with self._changing:
+            if self._readiness.state != "stopping":
+                self._readiness = readiness
+
+
+def _in_words(readiness: Readiness) -> str:
+    match readiness.state:
+        case "building":
+            progress = readiness.progress
+            if progress is None:
+                return "the model is being built"
+            count = f" {progress.done} of {progress.total}" if progress.total else ""
+            return f"the model is being built: {progress.phase}{count}"
+        case "failed":
+            return readiness.detail
+        case state:
+            return f"the server is {state}"

@@ -1,0 +1,63 @@
+"""The loaded detectors of one model folder."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from service.detector import Detector
+from service.errors import VariantNotFound
+from service.manifest import REPORT, Manifest, read_manifest
+
+AUTO: Final = "auto"
+
+log = logging.getLogger(__name__)
+
+
+class Variants:
+    """The same model at several precisions, by name."""
+
+    def __init__(
+        self, manifest: Manifest, detectors: Mapping[str, Detector], report: bytes | None = None
+    ) -> None:
+        self.manifest = manifest
+        self.report = report  # the build's report.json, as it lies in the folder
+        self._detectors = detectors
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._detectors)
+
+    def get(self, name: str | None = None) -> tuple[str, Detector]:
+        """The variant's own name and its detector; no name or "auto" means the default one.
+
+        Raises VariantNotFound.
+        """
+        chosen = self.manifest.default if name in (None, AUTO) else name
+        if chosen not in self._detectors:
+            raise VariantNotFound(f"no variant {chosen!r}; there are: {', '.join(self.names)}")
+        return chosen, self._detectors[chosen]
+
+    def close(self) -> None:
+        for detector in self._detectors.values():
+            detector.close()
+
+
+def load_variants(folder: Path, threads: int) -> Variants:
+    """Every variant of a verified folder, loaded and warm; `threads` 0 takes what is allowed.
+
+    Raises BadModelFolder, EngineFailed or DeviceUnavailable.
+    """
+    manifest = read_manifest(folder)
+    detectors: dict[str, Detector] = {}
+    try:
+        for name in manifest.variants:
+            detectors[name] = Detector.load(folder, manifest, name, threads)
+            detectors[name].warm_up()
+            log.info("loaded %s %s", manifest.name, name)
+    except BaseException:
+        for detector in detectors.values():
+            detector.close()
+        raise
+    report = folder / REPORT
+    return Variants(manifest, detectors, report.read_bytes() if report.is_file() else None)

@@ -1,0 +1,124 @@
+"""Stand-ins for what is slow or far away: engines that compute nothing, sources that wait."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from service.detections import Floats
+from service.detector import Detector
+from service.engines import Engine
+from service.errors import NotReady
+from service.manifest import Manifest, Variant
+from service.readiness import Progress, ReportProgress
+from service.variants import Variants
+
+CLASS_NAMES = ("person", "traffic light", "dog")
+PATIENCE_S = 10.0  # a test that waits longer has failed
+
+
+def manifest_of(*names: str, **changes: object) -> Manifest:
+    """A manifest of a 64x64 YOLOv5 with three classes; the last variant is the default."""
+    fields: dict[str, object] = {
+        "name": "tiny",
+        "device": "cpu",
+        "size": 64,
+        "head": "yolov5",
+        "preprocess": "yolo",
+        "class_names": CLASS_NAMES,
+        "default": names[-1],
+        "variants": {
+            name: Variant(
+                runtime="onnxruntime",
+                precision="int8" if name == "int8" else "fp32",
+                model=f"{name}/model.onnx",
+            )
+            for name in names
+        },
+        "source_sha256": "ab" * 32,
+        "versions": {},
+        "created": "2026-01-01T00:00:00Z",
+    }
+    return Manifest.model_validate(fields | changes)
+
+
+def yolov5_raw(rows: Sequence[tuple[float, float, float, float, float, int]]) -> Floats:
+    """Rows of centre x, y, width, height, score, class -> a raw YOLOv5 output."""
+    raw = np.zeros((1, len(rows), 5 + len(CLASS_NAMES)), np.float32)
+    for index, (x, y, width, height, score, class_id) in enumerate(rows):
+        raw[0, index, :5] = x, y, width, height, score
+        raw[0, index, 5 + class_id] = 1.0
+    return raw
+
+
+class FakeEngine:
+    """Answers the same raw output to every image; a closed gate holds it, `failure` is raised."""
+
+    def __init__(self, raw: Floats) -> None:
+        self.raw = raw
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.failure: Exception | None = None
+        self.closed = False
+        self.calls = 0
+        self.tensor: Floats | None = None
+
+    def infer(self, tensor: Floats) -> Floats:
+        self.calls += 1
+        self.tensor = tensor
+        self.entered.set()
+        assert self.gate.wait(PATIENCE_S)
+        if self.failure is not None:
+            raise self.failure
+        return self.raw.copy()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def variants_of(
+    engines: Mapping[str, Engine], report: bytes | None = b'{"made": "up"}', **changes: object
+) -> Variants:
+    manifest = manifest_of(*engines, **changes)
+    detectors = {name: Detector(engine, manifest) for name, engine in engines.items()}
+    return Variants(manifest, detectors, report)
+
+
+class HeldSource:
+    """A build that stands at some progress until it is released or cancelled."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._go_on = threading.Event()
+        self._cancelled = False
+
+    def folder(self, report: ReportProgress) -> Path:
+        report(self._progress)
+        assert self._go_on.wait(PATIENCE_S)
+        if self._cancelled:
+            raise NotReady("the build was cancelled")
+        return Path()
+
+    def release(self) -> None:
+        self._go_on.set()
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._go_on.set()
+
+
+class FailingSource:
+    """A build that ends badly."""
+
+    def __init__(self, failure: Exception) -> None:
+        self._failure = failure
+
+    def folder(self, report: ReportProgress) -> Path:
+        raise self._failure
+
+    def cancel(self) -> None:
+        pass
+
+

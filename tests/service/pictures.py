@@ -1,0 +1,26 @@
+"""Images made in code, encoded as clients send them."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """Red grows to the right, green downwards; smooth enough for JPEG to keep."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, np.full_like(x, 90)], axis=-1).astype(np.uint8))
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def jpeg(width: int = 200, height: int = 100) -> bytes:
+    return encoded(gradient(width, height), "JPEG", quality=95)
+
+
+def png(width: int = 200, height: int = 100) -> bytes:
+    return encoded(gradient(width, height), "PNG")

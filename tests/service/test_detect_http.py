@@ -1,0 +1,293 @@
+"""POST /v1/detect over a socket: every body, every answer."""
+
+import base64
+import io
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.service.live import serving, two_variants
+from tests.service.pictures import encoded, gradient, jpeg, png
+
+PERSON = {"box": [75.0, 37.5, 125.0, 62.5], "score": 0.9, "class_id": 0, "class_name": "person"}
+DOG = {"box": [25.0, 12.5, 50.0, 37.5], "score": 0.6, "class_id": 2, "class_name": "dog"}
+STAGES = {"decode", "preprocess", "queue", "infer", "postprocess", "total"}
+
+
+@pytest.fixture(scope="module")
+def live():
+    variants, *_ = two_variants()
+    with serving(variants, max_bytes=2_000_000, max_pixels=1_000_000) as running:
+        yield running
+
+
+@pytest.fixture
+def client(live):
+    return live.client
+
+
+def post(client: httpx.Client, data: bytes, path: str = "/v1/detect", **options) -> httpx.Response:
+    headers = {"Content-Type": "image/jpeg"} | options.pop("headers", {})
+    return client.post(path, content=data, headers=headers, **options)
+
+
+def assert_problem(answer: httpx.Response, status: int) -> dict:
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["instance"] == f"urn:qyolo:request:{answer.headers['x-request-id']}"
+    return problem
+
+
+BODIES = {
+    "raw jpeg": {"content": jpeg(), "headers": {"Content-Type": "image/jpeg"}},
+    "raw png": {"content": png(), "headers": {"Content-Type": "image/png"}},
+    "raw webp": {
+        "content": encoded(gradient(200, 100), "WEBP"),
+        "headers": {"Content-Type": "image/webp"},
+    },
+    "raw bmp": {
+        "content": encoded(gradient(200, 100), "BMP"),
+        "headers": {"Content-Type": "image/bmp"},
+    },
+    "octets": {"content": png(), "headers": {"Content-Type": "application/octet-stream"}},
+    "a wrong subtype": {"content": png(), "headers": {"Content-Type": "image/gif"}},
+    "capitals and parameters": {
+        "content": png(),
+        "headers": {"Content-Type": "Image/PNG; name=a.png"},
+    },
+    "part file": {"files": {"file": ("a.jpg", jpeg(), "image/jpeg")}},
+    "part image": {"files": {"image": ("a.jpg", jpeg())}},
+    "part and fields": {"files": {"file": ("a.jpg", jpeg())}, "data": {"note": "hello"}},
+    "json": {"json": {"image": base64.b64encode(jpeg()).decode()}},
+    "json data url": {
+        "json": {"image": "data:image/jpeg;base64," + base64.b64encode(jpeg()).decode()}
+    },
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_every_body_form_gives_the_same_boxes_in_source_pixels(client, body):
+    answer = client.post("/v1/detect", params={"variant": "fp32"}, **body)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    content = answer.json()
+    assert content["model"] == "tiny"
+    assert content["variant"] == "fp32"
+    assert content["image"] == {"width": 200, "height": 100}
+    assert content["detections"] == [PERSON, DOG]
+    assert set(content["timings_ms"]) == STAGES
+
+
+def test_stages_add_up_to_no_more_than_the_total(client):
+    timings = post(client, jpeg()).json()["timings_ms"]
+    total = timings.pop("total")
+    assert all(value >= 0 for value in timings.values())
+    assert sum(timings.values()) <= total + 0.01
+
+
+def test_a_tall_image_has_its_padding_at_the_sides(client):
+    content = post(client, jpeg(100, 200), params={"variant": "fp32", "classes": "person"}).json()
+    # scale 0.32, 16 columns of padding at the left: x 24..40 -> 25..75, y 28..36 -> 87.5..112.5
+    assert content["image"] == {"width": 100, "height": 200}
+    assert content["detections"][0]["box"] == [25.0, 87.5, 75.0, 112.5]
+
+
+def test_exif_orientation_turns_the_image_before_anything_else(client):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright
+    data = encoded(gradient(100, 200), "JPEG", exif=exif)
+    content = post(client, data, params={"variant": "fp32", "classes": "person"}).json()
+    assert content["image"] == {"width": 200, "height": 100}
+    assert content["detections"] == [PERSON]
+
+
+@pytest.mark.parametrize(
+    ("path", "variant"),
+    [
+        ("/v1/detect", "int8"),
+        ("/v1/detect?variant=auto", "int8"),
+        ("/v1/detect?variant=fp32", "fp32"),
+        ("/v1/models/fp32/detect", "fp32"),
+        ("/v1/models/int8/detect", "int8"),
+        ("/v1/models/auto/detect", "int8"),
+    ],
+)
+def test_the_variant_is_the_one_asked_for_or_the_default(client, path, variant):
+    answer = post(client, jpeg(), path)
+    assert answer.json()["variant"] == variant
+    assert answer.headers["x-qyolo-variant"] == variant
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("conf=0.7", ["person"]),
+        ("conf=0.05", ["person", "dog", "traffic light"]),
+        ("conf=0.95", []),
+        ("iou=1", ["person", "person", "dog"]),
+        ("max_det=1", ["person"]),
+        ("classes=dog", ["dog"]),
+        ("classes=2", ["dog"]),
+        ("classes=0,2", ["person", "dog"]),
+        ("classes=dog&classes=person", ["person", "dog"]),
+        ("classes=traffic%20light, dog&conf=0.05", ["dog", "traffic light"]),
+        ("classes=", ["person", "dog"]),
+    ],
+)
+def test_the_query_chooses_boxes(client, query, found):
+    answer = post(client, jpeg(), f"/v1/models/fp32/detect?{query}")
+    assert [row["class_name"] for row in answer.json()["detections"]] == found
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "conf=1", "conf=-0.1", "conf=nan", "conf=much", "iou=0", "iou=1.01", "max_det=0",
+        "max_det=1001", "max_det=1.5", "confidence=0.5",
+    ],
+)  # fmt: skip
+def test_a_bad_query_is_422_and_names_the_parameter(client, query):
+    problem = assert_problem(post(client, jpeg(), f"/v1/detect?{query}"), 422)
+    assert query.partition("=")[0] in problem["detail"]
+
+
+@pytest.mark.parametrize("name", ["cat", "3", "-1", "9" * 5000, "²"])
+def test_an_unknown_class_is_422_and_is_named(client, name):
+    problem = assert_problem(post(client, jpeg(), params={"classes": name}), 422)
+    assert problem["type"] == "urn:qyolo:problem:unknown-class"
+    assert name in problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/detect?variant=fp16", "/v1/models/fp16/detect"])
+def test_an_unknown_variant_is_404_and_names_the_known(client, path):
+    problem = assert_problem(post(client, jpeg(), path), 404)
+    assert problem["type"] == "urn:qyolo:problem:variant-not-found"
+    assert "fp32, int8" in problem["detail"]
+
+
+BAD_BODIES = {
+    "empty": {"content": b"", "headers": {"Content-Type": "image/png"}},
+    "no such part": {"files": {"picture": ("a.jpg", jpeg())}},
+    "part without filename": {"files": {"file": (None, b"text")}},
+    "empty part": {"files": {"file": ("a.jpg", b"")}},
+    "two files": {"files": [("file", ("a.jpg", jpeg())), ("image", ("b.jpg", jpeg()))]},
+    "no boundary": {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+    "torn multipart": {
+        "content": b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nab',
+        "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+    },
+    "no multipart": {
+        "content": b"hello",
+        "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+    },
+    "not json": {"content": b"{", "headers": {"Content-Type": "application/json"}},
+    "json of another shape": {"json": ["a"]},
+    "json without image": {"json": {"file": "abcd"}},
+    "json with more": {"json": {"image": "abcd", "conf": 0.5}},
+    "image is no text": {"json": {"image": 7}},
+    "bad alphabet": {"json": {"image": "ab$d"}},
+    "bad padding": {"json": {"image": "abc"}},
+    "not ascii": {"json": {"image": "äöüß"}},
+    "nothing": {"json": {"image": ""}},
+}
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+def test_a_body_that_cannot_be_read_is_400(client, body):
+    problem = assert_problem(client.post("/v1/detect", **body), 400)
+    assert problem["type"] == "urn:qyolo:problem:bad-request"
+    assert problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": ""},
+        {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"},
+    ],
+)
+def test_another_media_type_is_415_and_the_accepted_are_named(client, headers):
+    problem = assert_problem(client.post("/v1/detect", content=jpeg(), headers=headers), 415)
+    assert problem["type"] == "urn:qyolo:problem:unsupported-upload"
+    if "Content-Encoding" not in headers:
+        assert "multipart/form-data" in problem["detail"]
+        assert "application/json" in problem["detail"]
+
+
+@pytest.mark.parametrize("data", [b"hello", b"GIF89a" + bytes(100), b"<svg/>", bytes(1000)])
+def test_what_is_no_image_is_415(client, data):
+    problem = assert_problem(post(client, data), 415)
+    assert problem["type"] == "urn:qyolo:problem:not-an-image"
+
+
+def test_a_truncated_image_is_422(client):
+    problem = assert_problem(post(client, jpeg()[:-500]), 422)
+    assert problem["type"] == "urn:qyolo:problem:corrupt-image"
+
+
+def test_too_many_pixels_are_413(client):
+    problem = assert_problem(post(client, encoded(Image.new("L", (1001, 1000)), "PNG")), 413)
+    assert problem["type"] == "urn:qyolo:problem:image-too-large"
+    assert "1001x1000" in problem["detail"]
+
+
+def test_a_body_that_is_announced_too_large_is_413(client):
+    problem = assert_problem(post(client, bytes(2_000_001)), 413)
+    assert problem["type"] == "urn:qyolo:problem:payload-too-large"
+
+
+def test_a_body_that_turns_out_too_large_is_413(client):
+    chunks = (bytes(100_000) for _ in range(21))
+    answer = client.post("/v1/detect", content=chunks, headers={"Content-Type": "image/png"})
+    assert "content-length" not in answer.request.headers
+    assert_problem(answer, 413)
+
+
+def test_a_body_without_a_length_is_read(client):
+    data = png()
+    chunks = (data[start : start + 1000] for start in range(0, len(data), 1000))
+    answer = client.post("/v1/detect", content=chunks, headers={"Content-Type": "image/png"})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("media_type", ["image/jpeg", "image/png"])
+def test_a_picture_comes_with_its_boxes_drawn(client, media_type):
+    blank = encoded(Image.new("RGB", (200, 100)), "PNG")
+    answer = post(client, blank, params={"variant": "fp32"}, headers={"Accept": media_type})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == media_type
+    assert answer.headers["x-qyolo-variant"] == "fp32"
+    picture = Image.open(io.BytesIO(answer.content))
+    assert picture.format == media_type.removeprefix("image/").upper()
+    assert picture.size == (200, 100)
+    pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert pixels[62, 80:120].max() > 150  # the person's lower edge
+    assert pixels[80:, 140:].max() < 30  # nothing was seen there
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("*/*", "application/json"),
+        ("image/*", "image/jpeg"),
+        ("image/png, image/jpeg;q=0.9", "image/png"),
+        ("image/png;q=0.5, application/json;q=0.4", "image/png"),
+        ("image/png;q=0.5, application/json", "application/json"),
+        ("text/html, */*;q=0.1", "application/json"),
+    ],
+)
+def test_the_accept_header_is_weighed(client, accept, media_type):
+    answer = post(client, jpeg(), headers={"Accept": accept})
+    assert answer.headers["content-type"] == media_type
+
+
+def test_an_unacceptable_answer_is_406(client):
+    problem = assert_problem(post(client, jpeg(), headers={"Accept": "text/html"}), 406)
+    assert "image/png" in problem["detail"]
