@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import onnx
@@ -92,7 +93,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         bytes={name: part.bytes for name, part in built.items()},
         seconds=clock.seconds,
         versions=manifest.versions,
-        warnings=_warnings(calibration, layers),
+        warnings=_warnings(calibration, layers, recipe.keep_float),
         layers=layers,
         tensors=tensor_reports(placement, histograms, quantized.choices, scheme),
     )
@@ -204,8 +205,14 @@ def _model_report(manifest: Manifest, model: FloatModel) -> ModelReport:
     )
 
 
-def _warnings(calibration: CalibrationReport, layers: tuple[LayerReport, ...]) -> tuple[str, ...]:
-    found = []
+def _warnings(
+    calibration: CalibrationReport, layers: tuple[LayerReport, ...], keep_float: tuple[str, ...]
+) -> tuple[str, ...]:
+    found = [
+        f"--keep-float {pattern} matches no convolution"
+        for pattern in keep_float
+        if not any(fnmatchcase(layer.layer, pattern) for layer in layers)
+    ]
     if calibration.images < FEW_IMAGES:
         found.append(
             f"only {calibration.images} usable calibration images: below {FEW_IMAGES} the ranges "

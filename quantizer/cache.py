@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from quantizer.calibration import find_images
 from quantizer.errors import BadOption, UnsupportedModel
@@ -70,18 +70,33 @@ def lookup(root: Path, key: str) -> Path | None:
     return entry
 
 
-def obtain(root: Path, key: str, build: Callable[[Path], object], rebuild: bool = False) -> Path:
+def obtain(
+    root: Path,
+    key: str,
+    build: Callable[[Path], object],
+    rebuild: bool = False,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Path:
     """The entry of a key, built where it is absent or damaged, or where `rebuild` says so.
 
-    One process at a time works on a key; another waits for it and takes what it built.
+    One process at a time works on a key; another says so by `on_wait`, waits, and takes what the
+    first built.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"{key}.lock"):
+    lock = FileLock(root / f"{key}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
         entry = None if rebuild else lookup(root, key)
         if entry is None:
             entry = root / key
             publish(entry, build)
         return entry
+    finally:
+        lock.release()
 
 
 def publish(target: Path, build: Callable[[Path], object]) -> None:

@@ -8,10 +8,9 @@ from typing import Final
 from quantizer.errors import NoCalibrationImages
 from service.detections import Floats
 from service.errors import ServiceError
-from service.image import SUFFIXES, Pixels, decode_image
+from service.image import MOST_PIXELS, SUFFIXES, Pixels, decode_image
 from service.preprocess import Preprocess, prepare
 
-MAX_PIXELS: Final = 178_000_000  # the user's own files: only what Pillow calls a bomb is refused
 FEW_IMAGES: Final = 16  # below this a range depends on chance; the build warns
 MAX_HELD_OUT: Final = 16
 HELD_OUT_SHARE: Final = 6  # one image in six, so that the ranges lose little
@@ -54,7 +53,7 @@ class Images:
         """u8[H,W,3] for each path in turn, None for one that is unreadable."""
         for path in self.paths:
             try:
-                yield decode_image(path.read_bytes(), MAX_PIXELS)
+                yield decode_image(path.read_bytes(), MOST_PIXELS)
             except (ServiceError, OSError):
                 self.unreadable.append(path)
                 yield None

@@ -10,12 +10,11 @@ from typing import Any, Final
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from quantizer.calibration import MAX_PIXELS
 from quantizer.errors import BadAnnotations
 from service.agreement import Agreement, agreement
 from service.detections import Detections
 from service.detector import Detector, Query
-from service.image import decode_image
+from service.image import MOST_PIXELS, decode_image
 from service.manifest import Manifest, read_manifest
 from service.readiness import Progress, ReportProgress
 
@@ -59,7 +58,7 @@ def evaluate(
     served: dict[str, list[Detections]] = {name: [] for name in detectors}
     progress(Progress("evaluate", 0, len(truth.imgs)))
     for done, (image_id, record) in enumerate(truth.imgs.items(), start=1):
-        pixels = decode_image((images / record["file_name"]).read_bytes(), MAX_PIXELS)
+        pixels = decode_image((images / record["file_name"]).read_bytes(), MOST_PIXELS)
         for name, detector in detectors.items():
             prepared = detector.prepare(pixels)
             raw = detector.infer(prepared)

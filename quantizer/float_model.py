@@ -8,15 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, checker, helper, shape_inference, version_converter
 
-from quantizer.errors import UnsupportedModel
+from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.graph import Graph
 
 MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
+STRIDE: Final = 32  # of the coarsest map that every YOLO has
 EXPORT_HINT: Final = (
     "export it to ONNX first (Ultralytics: yolo export model=X.pt format=onnx; "
     "YOLOv5 and YOLOv7: python export.py --weights X.pt --include onnx)"
@@ -39,6 +41,8 @@ class FloatModel:
 
 def read_float_model(path: Path, size: int) -> FloatModel:
     """Read and normalise a detector; raises UnsupportedModel with what was seen and what to do."""
+    if size % STRIDE:
+        raise BadOption(f"--size {size}: YOLOs take multiples of {STRIDE}")
     model = _read(path)
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     model = _resized(_upgraded(model), size)
@@ -96,10 +100,16 @@ def _resized(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     channels = tensor_type.shape.dim[1]
     if channels.HasField("dim_value") and channels.dim_value != 3:
         raise UnsupportedModel(f"expected a 3-channel image [1,3,H,W], saw: {seen}")
+    first = graph.output[0]
+    if first.type.tensor_type.elem_type != TensorProto.FLOAT:
+        raise UnsupportedModel(
+            f"expected float32 boxes, the first output {first.name} is of another type: a model "
+            "with its own NMS is not read; export it without (no --end2end, nms=False)"
+        )
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     image = helper.make_tensor_value_info(inputs[0].name, TensorProto.FLOAT, [1, 3, size, size])
-    output = helper.make_tensor_value_info(graph.output[0].name, TensorProto.FLOAT, None)
+    output = helper.make_tensor_value_info(first.name, TensorProto.FLOAT, None)
     for field, values in (("input", [image]), ("output", [output]), ("value_info", [])):
         copy.graph.ClearField(field)
         getattr(copy.graph, field).extend(values)
@@ -108,14 +118,16 @@ def _resized(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """Constants folded, batch norms fused, dead nodes gone: ONNX Runtime's basic level, which
-    keeps to standard operators."""
+    keeps to standard operators. Run once: shape inference believes a Reshape that cannot be."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
     with TemporaryDirectory() as folder:
         target = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(target)
-        ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        (image,) = session.get_inputs()
+        session.run(None, {image.name: np.zeros(image.shape, np.float32)})
         folded = onnx.load(target)
     standard = [item for item in folded.opset_import if item.domain in {"", "ai.onnx"}]
     folded.ClearField("opset_import")

@@ -93,11 +93,11 @@ def _exponent_for(low: float, high: float) -> int:
 
 
 def _coarsened(histogram: Histogram, exponent: int) -> Histogram:
-    factor = 2 ** (exponent - histogram.exponent)
-    if factor == 1:
+    shift = min(exponent - histogram.exponent, 63)  # then only the sign is left
+    if shift == 0:
         return histogram
-    first = histogram.first // factor
-    lead = histogram.first - first * factor
-    tail = -(lead + len(histogram.counts)) % factor
-    counts = np.pad(histogram.counts, (lead, tail)).reshape(-1, factor).sum(axis=1)
+    index = (histogram.first + np.arange(len(histogram.counts), dtype=np.int64)) >> shift
+    first = int(index[0])
+    counts = np.zeros(int(index[-1]) - first + 1, np.int64)
+    np.add.at(counts, index - first, histogram.counts)
     return Histogram(counts, first, exponent, histogram.low, histogram.high)

@@ -120,9 +120,9 @@ def _names_in_metadata(text: str) -> tuple[str, ...]:
     """Ultralytics writes a Python dict or list of names."""
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError) as exc:
+        names = [value[key] for key in sorted(value)] if isinstance(value, dict) else list(value)
+    except (ValueError, SyntaxError, TypeError) as exc:
         raise UnsupportedModel(f"the metadata's class names are unreadable: {text[:60]}") from exc
-    names = [value[key] for key in sorted(value)] if isinstance(value, dict) else list(value)
     return tuple(map(str, names))
 
 

@@ -52,20 +52,14 @@ def _bound(graph: Graph, node: onnx.NodeProto, bounds: dict[str, float]) -> floa
         return FIXED[node.op_type]
     if is_silu(graph, node):
         return SILU_MINIMUM
-    inputs = graph.activations_of(node)
-    known = [bounds[name] for name in inputs if name in bounds]
-    if not inputs or len(known) < len(inputs) or len(inputs) < _data_inputs(node):
+    # A constant among the data has no bound here, so no rule holds for what is made with it.
+    data = node.input if node.op_type in {"Add", "Concat"} else node.input[:1]
+    known = [bounds[name] for name in data if name in bounds]
+    if not known or len(known) < len(data):
         return None
     if node.op_type in MOVERS and not _overshoots(node):
         return min(known)
-    if node.op_type == "Add":
-        return sum(known)
-    return None
-
-
-def _data_inputs(node: onnx.NodeProto) -> int:
-    """How many inputs must be computed for a rule to hold: a constant could have any sign."""
-    return len(node.input) if node.op_type in {"Add", "Concat"} else 1
+    return sum(known) if node.op_type == "Add" else None
 
 
 def _overshoots(node: onnx.NodeProto) -> bool:

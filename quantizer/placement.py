@@ -7,7 +7,7 @@
    int8 through the rearrangement, and requantizing costs more than it wins. One that reads the
    image itself is quantized: pixels are 8-bit numbers, so its input loses nothing.
 4. A depthwise convolution stays float: it sums a handful of products only, so the rounding of a
-   tensor whose channels differ widely in range shows in full (docs/placement.md has the figures).
+   tensor whose channels differ widely in range shows in full (YOLOX-nano collapses over it).
 5. What the user names stays float.
 6. The input of a quantized convolution is quantized where it is computed: through Concat, MaxPool,
    Resize and the like the pair moves up to each source, so that these run in int8 as well.
@@ -16,7 +16,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from typing import Final
 
 import numpy as np
@@ -144,7 +144,7 @@ def _reason_for_float(
     tail: set[int],
 ) -> str | None:
     name = layer_name(node)
-    pattern = next((pattern for pattern in keep_float if fnmatch(name, pattern)), None)
+    pattern = next((pattern for pattern in keep_float if fnmatchcase(name, pattern)), None)
     if pattern is not None:
         return f"asked for by {pattern}"
     if id(node) in predictions:

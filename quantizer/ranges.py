@@ -91,24 +91,31 @@ RANGE_RULES: Final[dict[RangeRule, Rule]] = {
 def squared_errors(
     bins: Bins, lows: NDArray[np.float64], highs: NDArray[np.float64], scheme: Scheme
 ) -> NDArray[np.float64]:
-    """Sum of squared errors of quantizing the bins' centres with each of K ranges: f64[K]."""
+    """Sum of squared errors of quantizing the bins' centres with each of K ranges: f64[K].
+
+    Computed in units of the largest magnitude, so that no square leaves float32.
+    """
+    tiny = np.finfo(np.float32).tiny
+    peak = max(abs(bins.edges[0]), abs(bins.edges[-1]), tiny)
     occupied = bins.counts > 0
-    centres = bins.centres[occupied].astype(np.float32)
+    centres = (bins.centres[occupied] / peak).astype(np.float32)
     counts = bins.counts[occupied]
     scales, zeros = grid_of(lows, highs, scheme)
+    scales = np.maximum(scales / peak, tiny)
     errors = np.empty(len(scales))
     for start in range(0, len(scales), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
         scale = scales[block, None].astype(np.float32)
         zero = zeros[block, None].astype(np.float32)
-        error = centres / scale
+        with np.errstate(over="ignore"):  # a range of no width: infinitely many steps, clipped next
+            error = centres / scale
         np.rint(error, out=error)
         np.clip(error, scheme.lowest - zero, scheme.highest - zero, out=error)
         error *= scale
         error -= centres
         np.square(error, out=error)
         errors[block] = error @ counts
-    return errors
+    return errors * peak**2
 
 
 def _candidates(bins: Bins) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from service.readiness import Progress, ReportProgress
 
 log = logging.getLogger(__name__)
 
+WAITING: Final = Progress("wait for another build")
 TERMINATION_S: Final = 5.0  # then it is killed; the next build clears what it left
 
 
@@ -98,7 +99,12 @@ def _run_build(recipe: Recipe, root: Path, key: str, parent: Connection) -> None
 
     warnings: list[str] = []
     try:
-        obtain(root, key, lambda to: warnings.extend(build(recipe, to, parent.send).warnings))
+        obtain(
+            root,
+            key,
+            lambda folder: warnings.extend(build(recipe, folder, parent.send).warnings),
+            on_wait=lambda: parent.send(WAITING),
+        )
         parent.send(Finished(tuple(warnings)))
     except (QuantizerError, ServiceError, OSError) as exc:
         if not isinstance(exc, BrokenPipeError):

@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +39,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line: exit code 2 for what the user can mend, 1 for what only we can."""
+    # Pillow's own advice on big images: what is too big is refused by our limit, with a clear error.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         app()
     except (QuantizerError, ServiceError, OSError) as exc:
@@ -97,6 +100,7 @@ def build(
     from quantizer.build import build as run
     from quantizer.cache import build_key, check_target, obtain, publish
     from quantizer.report import Report
+    from qyolo.building import WAITING
     from qyolo.tables import summarise
 
     recipe = Recipe(
@@ -122,7 +126,8 @@ def build(
             check_target(out)
             publish(out.resolve(), fill)
         else:
-            out = obtain(options.cache_root(), build_key(recipe), fill, rebuild)
+            key = build_key(recipe)
+            out = obtain(options.cache_root(), key, fill, rebuild, lambda: progress(WAITING))
     for report in reports:
         summarise(report)
     typer.echo(out)
@@ -204,9 +209,7 @@ def detect(
 
     query = Query(conf=conf, iou=iou)
     failures = 0
-    for answer in detect_images(
-        folder, images, variant, query, save, options.MAX_PIXELS, threads or 0
-    ):
+    for answer in detect_images(folder, images, variant, query, save, threads or 0):
         typer.echo(answer.model_dump_json())
         failures += isinstance(answer, ImageFailure)
     if failures:
@@ -247,9 +250,9 @@ def bench(
     from qyolo.bench import bench as run
     from qyolo.bench import noise
     from qyolo.tables import show_bench
-    from service.image import decode_image
+    from service.image import MOST_PIXELS, decode_image
 
-    pixels = noise() if image is None else decode_image(image.read_bytes(), options.MAX_PIXELS)
+    pixels = noise() if image is None else decode_image(image.read_bytes(), MOST_PIXELS)
     with progress_bars() as progress:
         result = run(folder, pixels, rounds, threads or 0, progress)
     if as_json:

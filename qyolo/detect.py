@@ -9,7 +9,7 @@ from service.answer import Answer
 from service.detector import Detector, Query
 from service.drawing import draw, encode
 from service.errors import ServiceError, VariantNotFound
-from service.image import decode_image
+from service.image import MOST_PIXELS, decode_image
 from service.manifest import Manifest, read_manifest
 from service.schemas import DetectAnswer, detect_answer
 from service.timings import Stopwatch
@@ -34,7 +34,6 @@ def detect_images(
     variant: str | None,
     query: Query,
     save: Path | None,
-    max_pixels: int,
     threads: int,
 ) -> Iterator[ImageAnswer | ImageFailure]:
     """Each image's answer in turn; with `save`, its picture with boxes is written there as well.
@@ -50,7 +49,7 @@ def detect_images(
         save.mkdir(parents=True, exist_ok=True)
     for image in images:
         try:
-            answer = _detect(image, detector, name, query, max_pixels, manifest, save)
+            answer = _detect(image, detector, name, query, manifest, save)
         except (ServiceError, OSError) as exc:
             yield ImageFailure(file=str(image), error=str(exc))
             continue
@@ -64,13 +63,12 @@ def _detect(
     detector: Detector,
     variant: str,
     query: Query,
-    max_pixels: int,
     manifest: Manifest,
     save: Path | None,
 ) -> Answer:
     clock = Stopwatch()
     with clock.stage("decode"):
-        pixels = decode_image(image.read_bytes(), max_pixels)
+        pixels = decode_image(image.read_bytes(), MOST_PIXELS)
     with clock.stage("preprocess"):
         prepared = detector.prepare(pixels)
     with clock.stage("infer"):

@@ -22,8 +22,6 @@ def cache_root() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "qyolo"
 
 
-MAX_PIXELS = 178_000_000  # the user's own files: only what Pillow calls a bomb is refused
-
 BUILD, SERVE = "Build", "Server"
 
 Model = Annotated[

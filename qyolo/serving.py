@@ -10,18 +10,22 @@ from typing import Final
 import typer
 import uvicorn
 
-from quantizer.errors import QuantizerError
 from service.app import create_app
+from service.errors import ServiceError
 from service.settings import Settings
 from service.sources import ModelSource
 
 KEEP_ALIVE_S: Final = 5  # an idle connection is closed after this long
 
 
+class CannotServe(ServiceError):
+    """The address cannot be had, or the model cannot be served."""
+
+
 def run_server(settings: Settings, source: ModelSource) -> None:
     """Serve until SIGTERM or SIGINT, then let accepted requests finish.
 
-    Raises QuantizerError when the address cannot be had or the model cannot be served.
+    Raises CannotServe.
     """
     logging.basicConfig(
         level=settings.log_level.upper(),
@@ -57,12 +61,17 @@ def run_server(settings: Settings, source: ModelSource) -> None:
         typer.echo(f"qyolo listens on http://{address}:{port}", err=True)
         server.run(sockets=[listener])
     if failures:
-        raise QuantizerError(failures[0])
+        raise CannotServe(failures[0])
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and each answer waits 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        return listener
     except OSError as exc:
-        raise QuantizerError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+        listener.close()
+        raise CannotServe(f"cannot listen on {host}:{port}: {exc.strerror}") from exc

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from service.errors import CorruptImage, ImageTooLarge, NotAnImage
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
+MOST_PIXELS: Final = 178_000_000  # Pillow itself refuses more, as a decompression bomb
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 Pixels = NDArray[np.uint8]

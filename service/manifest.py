@@ -98,7 +98,7 @@ def verify(folder: Path) -> None:
     except (OSError, UnicodeDecodeError) as exc:
         raise BadModelFolder(f"{folder} is not a model folder: no readable {CHECKSUMS}") from exc
     expected = {}
-    for line in text.splitlines():
+    for line in text.split("\n")[:-1]:
         match = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
         if match is None:
             raise BadModelFolder(f"{folder / CHECKSUMS} is corrupt")

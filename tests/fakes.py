@@ -120,5 +120,3 @@ class FailingSource:
 
     def cancel(self) -> None:
         pass
-
-

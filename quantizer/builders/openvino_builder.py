@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import openvino as ov
+from onnx import numpy_helper
 
 from quantizer.builders import Built
 from quantizer.errors import BuildFailed
@@ -24,7 +26,7 @@ class OpenVinoBuilder:
         home.mkdir(parents=True)
         xml, blob = home / "model.xml", home / "model.blob"
         try:
-            network = self._core.read_model(model.SerializeToString())
+            network = self._core.read_model(_unsigned(model).SerializeToString())
             ov.save_model(network, xml, compress_to_fp16=False)
             # Compiled from the file: what is served is what was written.
             compiled = self._core.compile_model(self._core.read_model(xml), "CPU", self._options)
@@ -41,6 +43,22 @@ class OpenVinoBuilder:
         )
         size = sum(path.stat().st_size for path in home.iterdir())
         return Built(variant, _executed(compiled), size)
+
+
+def _unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same grid with int8 activations written as uint8 around 128.
+
+    OpenVINO 2026.4 makes that change itself and then forgets the 128 on the way through a Concat:
+    YOLOv5n finds no box at all.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    zeros = {node.input[2] for node in copy.graph.node if node.op_type == "QuantizeLinear"}
+    for tensor in copy.graph.initializer:
+        if tensor.name in zeros and tensor.data_type == onnx.TensorProto.INT8:
+            shifted = (numpy_helper.to_array(tensor).astype(np.int16) + 128).astype(np.uint8)
+            tensor.CopyFrom(numpy_helper.from_array(shifted, tensor.name))
+    return copy
 
 
 def _executed(compiled: ov.CompiledModel) -> dict[str, str]:

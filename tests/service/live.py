@@ -62,7 +62,9 @@ def serving(
     )
     config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none")
     server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio sends without delay only where the protocol is named, which create_server leaves out.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()

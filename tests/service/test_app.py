@@ -2,8 +2,10 @@
 
 import logging
 import socket
-import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -230,17 +232,16 @@ def test_a_folder_without_report_is_404():
 
 def test_a_full_house_answers_429_at_once_and_then_recovers():
     engine = FakeEngine(FP32_RAW)
-    with serving(variants_of({"fp32": engine}), capacity=2) as live, ThreadPoolExecutor(2) as pool:
+    with serving(variants_of({"fp32": engine}), capacity=1) as live, ThreadPoolExecutor(1) as pool:
         engine.gate.clear()
-        waiting = [pool.submit(post, live.client, jpeg()) for _ in range(2)]
-        wait_until(lambda: in_flight(live.client) == 3)  # the scrape is one
-        wait_until(lambda: post(live.client, jpeg()).status_code == 429)
+        waiting = pool.submit(post, live.client, jpeg())
+        assert engine.entered.wait(PATIENCE_S)
         answer = post(live.client, jpeg())
         assert answer.headers["retry-after"] == "1"
         assert_problem(answer, 429)
         assert live.client.get("/healthz").status_code == 200
         engine.gate.set()
-        assert [future.result().status_code for future in waiting] == [200, 200]
+        assert waiting.result().status_code == 200
         assert post(live.client, jpeg()).status_code == 200
 
 
@@ -252,14 +253,17 @@ def test_a_client_that_hangs_up_keeps_its_slot_until_its_work_has_ended():
     engine = FakeEngine(FP32_RAW)
     with serving(variants_of({"fp32": engine}), capacity=1) as live:
         engine.gate.clear()
-        hang_up_after(live.port, engine.entered)
+        with sent_detect(live.port):
+            assert engine.entered.wait(PATIENCE_S)
         wait_until(lambda: in_flight(live.client) == 1)
         assert post(live.client, jpeg()).status_code == 429  # the engine is still at it
         engine.gate.set()
         wait_until(lambda: post(live.client, jpeg()).status_code == 200)
 
 
-def hang_up_after(port: int, event: threading.Event) -> None:
+@contextmanager
+def sent_detect(port: int) -> Iterator[None]:
+    """A client that has sent its request and hangs up, without an answer, when the block ends."""
     data = jpeg()
     head = (
         "POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
@@ -267,7 +271,23 @@ def hang_up_after(port: int, event: threading.Event) -> None:
     )
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(head.encode() + data)
-        assert event.wait(PATIENCE_S)
+        yield
+
+
+def test_nobody_works_for_a_client_that_hung_up_in_the_queue():
+    engine = FakeEngine(FP32_RAW)
+    with serving(variants_of({"fp32": engine}), capacity=2) as live, ThreadPoolExecutor(1) as pool:
+        engine.gate.clear()
+        first = pool.submit(post, live.client, jpeg())
+        assert engine.entered.wait(PATIENCE_S)
+        with sent_detect(live.port):
+            wait_until(lambda: in_flight(live.client) == 3)
+            time.sleep(0.1)  # nothing tells from outside that it has come as far as the queue
+        wait_until(lambda: in_flight(live.client) == 2)
+        engine.gate.set()
+        assert first.result().status_code == 200
+        assert post(live.client, jpeg()).status_code == 200
+    assert engine.calls == 2
 
 
 def test_a_client_that_hangs_up_within_its_body_leaves_nothing_behind():

@@ -1,0 +1,184 @@
+"""qyolo beside NNCF: the same model, images and engine, accuracy and latency in one run.
+
+    .venv/bin/python bench/against_nncf.py MODEL --calibration DIR --images DIR --annotations FILE
+
+NNCF is installed, pinned, into runs/nncf-venv on the first run. Calibration is timed on tensors in
+memory, so that decoding images counts for nobody.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+import venv
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from quantizer.build import build
+from quantizer.cache import publish
+from quantizer.calibration import Images, find_images
+from quantizer.evaluate import Evaluation, evaluate
+from quantizer.float_model import read_float_model
+from quantizer.layout import recognise
+from quantizer.observe import observe
+from quantizer.placement import plan_placement
+from quantizer.ranges import RANGE_RULES
+from quantizer.recipe import Recipe
+from qyolo.bench import Bench, bench, noise
+from qyolo.progress import progress_bars
+from service.cpu import usable_threads
+from service.manifest import Manifest, Variant, read_manifest, write_manifest
+from service.preprocess import PREPROCESS
+
+NNCF = "nncf==3.4.0"
+RUNS = Path("runs")
+
+
+def main() -> None:
+    arguments = _arguments()
+    folder = RUNS / f"against-nncf-{arguments.model.stem}"
+    publish(folder.resolve(), lambda staging: _build_all(arguments, staging))
+    with progress_bars() as progress:
+        accuracy = evaluate(folder, arguments.images, arguments.annotations, 0, progress)
+        latency = bench(folder, noise(), arguments.rounds, 0, progress)
+    calibration = json.loads((folder / "calibration.json").read_text())
+    _print_tables(accuracy, latency, calibration)
+    if arguments.json:
+        result = {
+            "accuracy": dataclasses.asdict(accuracy),
+            "latency": dataclasses.asdict(latency),
+            "calibration_ms_per_image": calibration,
+        }
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--annotations", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    return parser.parse_args()
+
+
+def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
+    """One model folder with every contender as a variant."""
+    variants: dict[str, Variant] = {}
+    manifest: Manifest | None = None
+    for rule in RANGE_RULES:
+        part = RUNS / f"part-{rule}"
+        recipe = Recipe(arguments.model, arguments.calibration, ranges=rule)
+        publish(part.resolve(), lambda staging, recipe=recipe: build(recipe, staging, _silent))
+        manifest = read_manifest(part)
+        for precision in ("fp32", "int8"):
+            name = "fp32" if precision == "fp32" else f"qyolo {rule}"
+            if name not in variants:
+                variants[name] = _adopt(part / precision, folder, name)
+    tensors = _calibration_tensors(arguments, folder)
+    times = _time_calibration(arguments, np.load(tensors, mmap_mode="r"))
+    for preset in ("default", "mixed"):
+        name = f"NNCF {preset}"
+        home = folder / name
+        home.mkdir()
+        model = folder / "fp32" / "model.xml"
+        output = _nncf(str(model), str(tensors), str(home / "model.xml"), preset)
+        variants[name] = Variant(runtime="openvino", precision="int8", model=f"{name}/model.xml")
+        times[f"{name} statistics"] = output["statistics_s"] / times["images"] * 1000
+    tensors.unlink()
+    (folder / "calibration.json").write_text(json.dumps(times))
+    assert manifest is not None
+    write_manifest(folder, manifest.model_copy(update={"variants": variants, "default": "fp32"}))
+
+
+def _silent(step: object) -> None:
+    pass
+
+
+def _adopt(source: Path, folder: Path, name: str) -> Variant:
+    """Move a built engine into the common folder. Without its blob: all compile alike."""
+    home = folder / name
+    home.mkdir()
+    for file in ("model.xml", "model.bin"):
+        (source / file).rename(home / file)
+    precision = "fp32" if name == "fp32" else "int8"
+    return Variant(runtime="openvino", precision=precision, model=f"{name}/model.xml")
+
+
+def _calibration_tensors(arguments: argparse.Namespace, folder: Path) -> Path:
+    layout = recognise(read_float_model(arguments.model, 640))
+    images = Images(find_images(arguments.calibration))
+    tensors = images.tensors(640, PREPROCESS[layout.preprocess])
+    path = folder / "tensors.npy"
+    np.save(path, np.concatenate([tensor for tensor in tensors if tensor is not None]))
+    return path
+
+
+def _time_calibration(arguments: argparse.Namespace, tensors: np.ndarray) -> dict[str, float]:
+    """Milliseconds an image of the bare forward pass and of qyolo's observation."""
+    model = read_float_model(arguments.model, 640)
+    graph, threads = model.graph, usable_threads()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(model.model.SerializeToString(), options)
+    watched = [site.tensor for site in plan_placement(graph).activations]
+    session.run(None, {graph.input: tensors[:1]})
+    start = time.perf_counter()
+    for tensor in tensors:
+        session.run(None, {graph.input: tensor[None]})
+    forward = time.perf_counter() - start
+    del session
+    start = time.perf_counter()
+    observe(graph, watched, (tensor[None] for tensor in tensors), threads)
+    observed = time.perf_counter() - start
+    count = len(tensors)
+    return {
+        "images": count,
+        "forward pass": forward / count * 1000,
+        "qyolo statistics": observed / count * 1000,
+    }
+
+
+def _nncf(*arguments: str) -> dict[str, float]:
+    home = RUNS / "nncf-venv"
+    python = home / "bin" / "python"
+    if not (home / "ready").exists():
+        venv.create(home, with_pip=True, clear=True)
+        wanted = [NNCF, f"openvino=={version('openvino')}", f"numpy=={version('numpy')}"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        (home / "ready").touch()
+    script = Path(__file__).with_name("nncf_quantize.py")
+    done = subprocess.run(
+        [python, script, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    )
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _print_tables(accuracy: Evaluation, latency: Bench, calibration: dict[str, float]) -> None:
+    reference = accuracy.variants["fp32"]
+    nncf = latency.variants["NNCF default"].infer_ms["p50"]
+    print(f"\n{accuracy.model}, {accuracy.images} images, {latency.rounds} rounds\n")
+    print("| | AP | AP50 | drop | ms p50 | against fp32 | against NNCF |")
+    print("|---|---|---|---|---|---|---|")
+    for name, scores in accuracy.variants.items():
+        median = latency.variants[name].infer_ms["p50"]
+        print(
+            f"| {name} | {scores.ap:.4f} | {scores.ap50:.4f} | {reference.ap - scores.ap:+.4f} | "
+            f"{median:.2f} | {latency.speedup[name]:.2f}x | {nncf / median:.2f}x |"
+        )
+    forward = calibration["forward pass"]
+    print("\n| calibration | ms an image | against the forward pass |\n|---|---|---|")
+    for name, value in calibration.items():
+        if name != "images":
+            print(f"| {name} | {value:.1f} | {value / forward:.2f}x |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The contract of an engine, on every runtime that is installed."""
+
+import numpy as np
+import pytest
+
+from service.engines import load_engine
+from service.errors import EngineFailed
+from tests.service.tiny import CELLS, COLUMNS, SIZE, write_onnxruntime, write_openvino
+
+WRITERS = {"onnxruntime": write_onnxruntime, "openvino": write_openvino}
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random((1, 3, SIZE, SIZE), np.float32)
+
+
+@pytest.fixture(params=WRITERS)
+def written(request, tmp_path):
+    return tmp_path, WRITERS[request.param](tmp_path, "fp32")
+
+
+@pytest.fixture
+def engine(written):
+    loaded = load_engine(*written, threads=1)
+    yield loaded
+    loaded.close()
+
+
+def test_shape_and_type(engine):
+    raw = engine.infer(noise(0))
+    assert raw.shape == (1, CELLS, COLUMNS)
+    assert raw.dtype == np.float32
+
+
+def test_the_answer_belongs_to_the_caller(engine):
+    first = engine.infer(noise(0))
+    kept = first.copy()
+    engine.infer(noise(1))
+    np.testing.assert_array_equal(first, kept)
+    first[:] = 0
+    np.testing.assert_array_equal(engine.infer(noise(0)), kept)
+
+
+def test_the_input_is_left_alone(engine):
+    tensor = noise(0)
+    engine.infer(tensor)
+    np.testing.assert_array_equal(tensor, noise(0))
+
+
+def test_a_wrong_shape_fails_and_the_engine_lives_on(engine):
+    with pytest.raises(EngineFailed):
+        engine.infer(np.zeros((1, 3, SIZE, SIZE // 2), np.float32))
+    assert engine.infer(noise(0)).shape == (1, CELLS, COLUMNS)
+
+
+def test_closing_twice_is_safe_and_a_closed_engine_fails(engine):
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineFailed, match="closed"):
+        engine.infer(noise(0))
+
+
+def test_a_corrupt_model_fails(written):
+    folder, variant = written
+    (folder / variant.model).write_bytes(b"nonsense")
+    with pytest.raises(EngineFailed):
+        load_engine(folder, variant.model_copy(update={"blob": None, "blob_key": None}), 1)
+
+
+def test_a_missing_model_fails(written):
+    folder, variant = written
+    (folder / variant.model).unlink()
+    with pytest.raises(EngineFailed):
+        load_engine(folder, variant.model_copy(update={"blob": None, "blob_key": None}), 1)
+
+
+def test_runtimes_agree(tmp_path):
+    raws = []
+    for name, write in WRITERS.items():
+        loaded = load_engine(tmp_path, write(tmp_path, name), 1)
+        raws.append(loaded.infer(noise(3)))
+        loaded.close()
+    np.testing.assert_allclose(raws[0], raws[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_blob_that_fits_is_enough(tmp_path):
+    variant = write_openvino(tmp_path, "fp32")
+    (tmp_path / variant.model).unlink()
+    loaded = load_engine(tmp_path, variant, 1)
+    assert loaded.infer(noise(0)).shape == (1, CELLS, COLUMNS)
+    loaded.close()
+
+
+def test_a_blob_for_another_machine_is_ignored(tmp_path):
+    variant = write_openvino(tmp_path, "fp32").model_copy(update={"blob_key": "openvino-0-other"})
+    (tmp_path / str(variant.blob)).write_bytes(b"would crash")
+    loaded = load_engine(tmp_path, variant, 1)
+    assert loaded.infer(noise(0)).shape == (1, CELLS, COLUMNS)
+    loaded.close()
+
+
+def test_a_blob_that_cannot_be_loaded_is_compiled_anew(tmp_path, caplog):
+    variant = write_openvino(tmp_path, "fp32")
+    (tmp_path / str(variant.blob)).write_bytes(b"nonsense")
+    loaded = load_engine(tmp_path, variant, 1)
+    assert loaded.infer(noise(0)).shape == (1, CELLS, COLUMNS)
+    assert "blob" in caplog.text
+    loaded.close()

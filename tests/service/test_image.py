@@ -1,0 +1,164 @@
+import struct
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from service.errors import CorruptImage, ImageTooLarge, NotAnImage
+from service.image import decode_image
+from tests.service.pictures import encoded, gradient, jpeg, png
+
+LIMIT = 1_000_000
+
+
+def decode(data: bytes) -> np.ndarray:
+    pixels = decode_image(data, LIMIT)
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    return pixels
+
+
+@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": 1})])
+def test_lossless_formats_keep_every_pixel(form, options):
+    image = gradient(20, 10)
+    np.testing.assert_array_equal(decode(encoded(image, form, **options)), np.asarray(image))
+
+
+def test_jpeg_is_close():
+    difference = decode(jpeg(64, 32)).astype(int) - np.asarray(gradient(64, 32))
+    assert np.abs(difference).mean() < 3
+
+
+def test_every_exif_orientation_gives_the_upright_picture():
+    upright = np.asarray(gradient(20, 10))
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: np.rot90(upright, -1),
+    }
+    for orientation, pixels in stored.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encoded(Image.fromarray(np.ascontiguousarray(pixels)), "PNG", exif=exif)
+        np.testing.assert_array_equal(decode(data), upright, err_msg=str(orientation))
+
+
+def test_grey_becomes_three_equal_channels():
+    grey = gradient(20, 10).convert("L")
+    pixels = decode(encoded(grey, "PNG"))
+    for channel in range(3):
+        np.testing.assert_array_equal(pixels[:, :, channel], np.asarray(grey))
+
+
+def test_one_bit_becomes_black_and_white():
+    image = Image.new("1", (8, 8))
+    image.putpixel((3, 4), 1)
+    pixels = decode(encoded(image, "PNG"))
+    assert pixels[4, 3].tolist() == [255, 255, 255]
+    assert pixels.sum() == 3 * 255
+
+
+def test_sixteen_bits_keep_their_high_byte():
+    deep = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    pixels = decode(encoded(Image.fromarray(deep), "PNG"))
+    assert pixels[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_a_palette_is_looked_up():
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    assert decode(encoded(image, "PNG"))[0, 0].tolist() == [10, 200, 30]
+
+
+def test_a_transparent_palette_entry_shows_white():
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    data = encoded(image, "PNG", transparency=1)
+    assert decode(data)[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "seen"),
+    [
+        ("RGBA", (200, 0, 0, 255), [200, 0, 0]),
+        ("RGBA", (200, 0, 0, 0), [255, 255, 255]),
+        ("RGBA", (0, 0, 0, 51), [204, 204, 204]),
+        ("LA", (100, 255), [100, 100, 100]),
+        ("LA", (100, 0), [255, 255, 255]),
+    ],
+)
+def test_transparency_lies_on_white(mode, colour, seen):
+    pixels = decode(encoded(Image.new(mode, (4, 4), colour), "PNG"))
+    np.testing.assert_allclose(pixels[0, 0], seen, atol=1)
+
+
+def test_cmyk_becomes_rgb():
+    pixels = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))
+    red, green, blue = pixels[8, 8].tolist()
+    assert red > 200
+    assert max(green, blue) < 60
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"GIF89a" + bytes(50), b"%PDF-1.7", b"<svg/>"])
+def test_other_data_is_no_image(data):
+    with pytest.raises(NotAnImage):
+        decode(data)
+
+
+def test_another_image_format_is_no_image():
+    with pytest.raises(NotAnImage):
+        decode(encoded(gradient(8, 8), "TIFF"))
+
+
+@pytest.mark.parametrize("make", [jpeg, png])
+def test_a_truncated_image_is_corrupt(make):
+    data = make()
+    with pytest.raises(CorruptImage):
+        decode(data[: len(data) // 2])
+
+
+def test_a_png_with_a_flipped_byte_is_corrupt():
+    data = bytearray(png())
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(CorruptImage):
+        decode(bytes(data))
+
+
+def test_the_limit_is_the_largest_that_passes():
+    data = encoded(Image.new("L", (10, 10)), "PNG")
+    assert decode_image(data, 100).shape == (10, 10, 3)
+    with pytest.raises(ImageTooLarge, match="10x10"):
+        decode_image(data, 99)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize("side", [1001, 60_000])
+def test_a_bomb_is_refused_by_its_header(side):
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    with pytest.raises(ImageTooLarge):
+        decode(b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", b""))
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_mangled_images_raise_nothing_but_service_errors(data):
+    form = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "BMP"]))
+    mangled = bytearray(encoded(gradient(16, 12), form))
+    for _ in range(data.draw(st.integers(1, 6))):
+        mangled[data.draw(st.integers(0, len(mangled) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(NotAnImage, ImageTooLarge, CorruptImage):  # the client's fault, each a 4xx
+        assert decode_image(bytes(mangled), LIMIT).size > 0

@@ -1,0 +1,20 @@
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings
+
+
+def test_the_environment_sets_a_field(monkeypatch):
+    monkeypatch.setenv("QYOLO_MAX_BYTES", "123")
+    assert Settings().max_bytes == 123
+
+
+def test_an_argument_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("QYOLO_PORT", "1")
+    assert Settings(port=2).port == 2
+
+
+@pytest.mark.parametrize("field", ["conf", "capacity", "max_det"])
+def test_a_value_out_of_range_is_refused(field):
+    with pytest.raises(ValidationError, match=field):
+        Settings.model_validate({field: -1})

@@ -1,0 +1,307 @@
+"""YOLOs small enough to build in a test, laid out as the real exporters lay theirs out.
+
+Random weights of a fixed seed, 64x64 pixels, three classes whose names are in the metadata.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SIZE: Final = 64
+CLASSES: Final = ("cat", "dog", "bird")
+C: Final = len(CLASSES)
+STRIDES: Final = (8, 16, 32)
+CELLS: Final = sum((SIZE // stride) ** 2 for stride in STRIDES)
+
+
+class Sketch:
+    """Grows a graph; every method returns the name of the tensor that it made."""
+
+    def __init__(self, image: Sequence[int | str] = (1, 3, SIZE, SIZE), opset: int = 17) -> None:
+        self._image = list(image)
+        self._opset = opset
+        self._random = np.random.default_rng(0)
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+
+    def constant(self, name: str, value: object, dtype: type = np.int64) -> str:
+        self._constants[name] = numpy_helper.from_array(np.asarray(value, dtype), name)
+        return name
+
+    def node(self, kind: str, name: str, *inputs: str, **attributes: object) -> str:
+        self._nodes.append(
+            helper.make_node(kind, list(inputs), [f"{name}.y"], name=name, **attributes)
+        )
+        return f"{name}.y"
+
+    def split(self, name: str, x: str, sizes: Sequence[int], axis: int) -> list[str]:
+        made = [f"{name}.{index}" for index in range(len(sizes))]
+        lengths = self.constant(f"{name}.sizes", sizes)
+        self._nodes.append(helper.make_node("Split", [x, lengths], made, name=name, axis=axis))
+        return made
+
+    def top(self, name: str, x: str, count: int) -> list[str]:
+        """Values and indices of the largest."""
+        made = [f"{name}.value", f"{name}.index"]
+        limit = self.constant(f"{name}.count", [count])
+        self._nodes.append(helper.make_node("TopK", [x, limit], made, name=name))
+        return made
+
+    def conv(
+        self,
+        name: str,
+        x: str,
+        channels: tuple[int, int],
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        bias: float = 0.0,
+    ) -> str:
+        """Weights that keep the variance; `channels` are those read and those made."""
+        read, made = channels
+        shape = (made, read // groups, kernel, kernel)
+        scale = 1.5 / np.sqrt(np.prod(shape[1:]))
+        weight = self._random.standard_normal(shape) * scale
+        offset = bias + 0.1 * self._random.standard_normal(made)
+        return self.node(
+            "Conv",
+            name,
+            x,
+            self.constant(f"{name}.weight", weight, np.float32),
+            self.constant(f"{name}.bias", offset, np.float32),
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[kernel // 2] * 4 if kernel % 2 else [(kernel - stride) // 2] * 4,
+            group=groups,
+        )
+
+    def silu(self, name: str, x: str) -> str:
+        return self.node("Mul", f"{name}.act", x, self.node("Sigmoid", f"{name}.gate", x))
+
+    def conv_silu(self, name: str, x: str, channels: tuple[int, int], *shape: int) -> str:
+        return self.silu(name, self.conv(name, x, channels, *shape))
+
+    def bottleneck(self, name: str, x: str, width: int) -> str:
+        """Two convolutions and the way around them."""
+        inner = self.conv_silu(f"{name}.cv1", x, (width, width))
+        inner = self.conv_silu(f"{name}.cv2", inner, (width, width), 3)
+        return self.node("Add", f"{name}.add", x, inner)
+
+    def reshape(self, name: str, x: str, shape: Sequence[int]) -> str:
+        return self.node("Reshape", name, x, self.constant(f"{name}.shape", shape))
+
+    def take(self, name: str, x: str, start: int, end: int, axis: int, step: int = 1) -> str:
+        bounds = ("starts", start), ("ends", end), ("axes", axis), ("steps", step)
+        return self.node(
+            "Slice", name, x, *(self.constant(f"{name}.{key}", [value]) for key, value in bounds)
+        )
+
+    def concat(self, name: str, *inputs: str, axis: int = 1) -> str:
+        return self.node("Concat", name, *inputs, axis=axis)
+
+    def upsample(self, name: str, x: str) -> str:
+        scales = self.constant(f"{name}.scales", [1, 1, 2, 2], np.float32)
+        return self.node("Resize", name, x, "", scales, mode="nearest")
+
+    def times(self, name: str, x: str, factor: object) -> str:
+        return self.node("Mul", name, x, self.constant(f"{name}.factor", factor, np.float32))
+
+    def plus(self, name: str, x: str, term: object) -> str:
+        return self.node("Add", name, x, self.constant(f"{name}.term", term, np.float32))
+
+    def pyramid(self, x: str, width: int) -> list[str]:
+        """Strides 8, 16 and 32 from a map of stride 4, coarser by plain convolutions."""
+        levels = []
+        for stride in STRIDES:
+            x = self.conv_silu(f"p{stride}", x, (width, width), 3, 2)
+            levels.append(x)
+        return levels
+
+    def model(self, *outputs: str, rank: int = 3) -> onnx.ModelProto:
+        """The outputs' sizes are left open, as exporters with dynamic axes leave them."""
+        image = helper.make_tensor_value_info("images", TensorProto.FLOAT, self._image)
+        shape = [f"d{axis}" for axis in range(rank)]
+        made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs]
+        graph = helper.make_graph(
+            self._nodes, "tiny", [image], made, list(self._constants.values())
+        )
+        opset = helper.make_opsetid("", self._opset)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
+        helper.set_model_props(model, {"names": str(dict(enumerate(CLASSES)))})
+        onnx.checker.check_model(model)
+        return model
+
+
+def yolov5(**options: object) -> onnx.ModelProto:
+    """C3 with a residual Add, SPPF, a neck of Resize and Concat, anchors -> [1,3*cells,5+C]."""
+    s = Sketch(**options)
+    x = s.conv_silu("stem", "images", (3, 8), 6, 2)
+    x = s.conv_silu("down", x, (8, 16), 3, 2)
+    main = s.bottleneck("c3.m", s.conv_silu("c3.cv1", x, (16, 8)), 8)
+    x = s.concat("c3.cat", main, s.conv_silu("c3.cv2", x, (16, 8)))
+    p8, p16, p32 = s.pyramid(s.conv_silu("c3.cv3", x, (16, 16)), 16)
+    pools = [s.conv_silu("sppf.cv1", p32, (16, 8))]
+    for index in (1, 2, 3):
+        pool = {"kernel_shape": [5, 5], "strides": [1, 1], "pads": [2] * 4}
+        pools.append(s.node("MaxPool", f"sppf.pool{index}", pools[-1], **pool))
+    n32 = s.conv_silu("sppf.cv2", s.concat("sppf.cat", *pools), (32, 16))
+    n16 = s.concat("n16.cat", s.upsample("n16.up", n32), p16)
+    n16 = s.conv_silu("n16.cv", n16, (32, 16), 3)
+    n8 = s.concat("n8.cat", s.upsample("n8.up", n16), p8)
+    n8 = s.conv_silu("n8.cv", n8, (32, 16), 3)
+    raw = [
+        s.conv(f"detect{stride}", x, (16, 3 * (5 + C)))
+        for stride, x in zip(STRIDES, (n8, n16, n32), strict=True)
+    ]
+    rows = [_anchored(s, stride, SIZE // stride, x) for stride, x in zip(STRIDES, raw, strict=True)]
+    return s.model(s.concat("output", *rows))
+
+
+def _anchored(s: Sketch, stride: int, cells: int, x: str) -> str:
+    """YOLOv5's decode of one level, its grid baked in."""
+    name = f"decode{stride}"
+    x = s.reshape(f"{name}.boxes", x, [1, 3, 5 + C, cells, cells])
+    x = s.node("Transpose", f"{name}.last", x, perm=[0, 1, 3, 4, 2])
+    x = s.node("Sigmoid", f"{name}.sigmoid", x)
+    xy, wh, scores = s.split(f"{name}.split", x, [2, 2, 1 + C], 4)
+    grid = np.stack(np.meshgrid(range(cells), range(cells)), axis=-1)[None, None] - 0.5
+    xy = s.times(
+        f"{name}.pixels", s.plus(f"{name}.grid", s.times(f"{name}.xy", xy, 2), grid), stride
+    )
+    two = s.constant("two", 2, np.float32)
+    wh = s.node("Pow", f"{name}.square", s.times(f"{name}.wh", wh, 2), two)
+    anchors = stride * np.array([[1, 2], [2, 2], [2, 1]]).reshape(1, 3, 1, 1, 2)
+    wh = s.times(f"{name}.anchors", wh, anchors)
+    x = s.concat(f"{name}.cat", xy, wh, scores, axis=4)
+    return s.reshape(f"{name}.rows", x, [1, 3 * cells * cells, 5 + C])
+
+
+def yolox(**options: object) -> onnx.ModelProto:
+    """Focus, depthwise convolutions, a decoupled head, no decode -> [1,cells,5+C]; any size."""
+    s = Sketch(**{"opset": 11} | options)
+    corners = []
+    for index, (row, column) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
+        rows = s.take(f"focus.rows{index}", "images", row, 10_000, 2, 2)
+        corners.append(s.take(f"focus.corner{index}", rows, column, 10_000, 3, 2))
+    x = s.conv_silu("stem", s.concat("focus", *corners), (12, 8), 3)
+    x = s.conv_silu("dark.dw", x, (8, 8), 3, 2, 8)
+    x = s.conv_silu("dark.pw", x, (8, 16))
+    return s.model(_decoupled(s, s.pyramid(x, 16)))
+
+
+def _decoupled(s: Sketch, levels: Sequence[str]) -> str:
+    raw = []
+    for stride, x in zip(STRIDES, levels, strict=True):
+        name = f"head{stride}"
+        x = s.conv_silu(f"{name}.stem", x, (16, 8))
+        scores = s.conv_silu(f"{name}.cls", x, (8, 8), 3)
+        boxes = s.conv_silu(f"{name}.reg", x, (8, 8), 3)
+        scores = s.node("Sigmoid", f"{name}.scores", s.conv(f"{name}.cls_pred", scores, (8, C)))
+        sure = s.node("Sigmoid", f"{name}.sure", s.conv(f"{name}.obj_pred", boxes, (8, 1)))
+        boxes = s.conv(f"{name}.reg_pred", boxes, (8, 4))
+        x = s.concat(f"{name}.cat", boxes, sure, scores)
+        raw.append(s.reshape(f"{name}.flat", x, [1, 5 + C, -1]))
+    return s.node("Transpose", "output", s.concat("levels", *raw, axis=2), perm=[0, 2, 1])
+
+
+def yolov8(**options: object) -> onnx.ModelProto:
+    """C2f with a Split, a box distribution as softmax and expectation -> [1,4+C,cells]."""
+    s = Sketch(**options)
+    corners, scores = _distributed(s)
+    left, right = s.split("dfl.sides", corners, [2, 2], 1)
+    centre = s.times("box.half", s.node("Add", "box.sum", left, right), 0.5)
+    extent = s.node("Sub", "box.extent", right, left)
+    boxes = s.concat("box.xywh", centre, extent)
+    return s.model(s.concat("output", boxes, scores))
+
+
+def end2end(**options: object) -> onnx.ModelProto:
+    """The same network with the best ten boxes chosen in the graph -> [1,10,6]."""
+    s = Sketch(**options)
+    corners, scores = _distributed(s)
+    best = s.node("ReduceMax", "best", scores, axes=[1], keepdims=0)
+    top, rank = s.top("top", best, 10)
+    rank = s.reshape("rank", rank, [-1])
+    kept = s.node(
+        "Transpose", "kept", s.node("Gather", "gather", corners, rank, axis=2), perm=[0, 2, 1]
+    )
+    label = s.node("ArgMax", "label", scores, axis=1, keepdims=0)
+    label = s.node("Cast", "number", s.node("Gather", "labels", label, rank, axis=1), to=1)
+    columns = [s.reshape(f"{name}.column", name, [1, 10, 1]) for name in (top, label)]
+    return s.model(s.concat("output", kept, *columns, axis=2))
+
+
+def _distributed(s: Sketch) -> tuple[str, str]:
+    """Corners in pixels [1,4,cells] and class scores [1,C,cells]."""
+    x = s.conv_silu("stem", "images", (3, 16), 3, 2)
+    x = s.conv_silu("c2f.cv1", x, (16, 16), 3, 2)
+    first, second = s.split("c2f.split", x, [8, 8], 1)
+    added = s.bottleneck("c2f.m", second, 8)
+    x = s.conv_silu("c2f.cv2", s.concat("c2f.cat", first, second, added), (24, 16))
+    raw = []
+    for stride, x in zip(STRIDES, s.pyramid(x, 16), strict=True):
+        boxes = s.conv(f"box{stride}", s.conv_silu(f"box{stride}.cv", x, (16, 16), 3), (16, 64))
+        scores = s.conv(f"cls{stride}", s.conv_silu(f"cls{stride}.cv", x, (16, 8), 3), (8, C))
+        both = s.concat(f"raw{stride}", boxes, scores)
+        raw.append(s.reshape(f"flat{stride}", both, [1, 64 + C, (SIZE // stride) ** 2]))
+    boxes, scores = s.split("parts", s.concat("levels", *raw, axis=2), [64, C], 1)
+    sides = s.node(
+        "Transpose", "dfl.first", s.reshape("dfl.bins", boxes, [1, 4, 16, CELLS]), perm=[0, 2, 1, 3]
+    )
+    steps = s.constant("dfl.weight", np.arange(16).reshape(1, 16, 1, 1), np.float32)
+    sides = s.node("Conv", "dfl", s.node("Softmax", "dfl.softmax", sides, axis=1), steps)
+    left, right = s.split("dfl.halves", s.reshape("dfl.flat", sides, [1, 4, CELLS]), [2, 2], 1)
+    grid, strides = _anchor_points()
+    points = s.constant("points", grid, np.float32)
+    left = s.node("Sub", "dfl.left", points, left)
+    right = s.node("Add", "dfl.right", points, right)
+    corners = s.times("dfl.pixels", s.concat("dfl.corners", left, right), strides)
+    return corners, s.node("Sigmoid", "scores", scores)
+
+
+def _anchor_points() -> tuple[np.ndarray, np.ndarray]:
+    """Centres in cells [1,2,cells], pixels for each cell [1,1,cells]."""
+    grids, strides = [], []
+    for stride in STRIDES:
+        n = SIZE // stride
+        grids.append(np.stack(np.meshgrid(range(n), range(n))).reshape(2, -1) + 0.5)
+        strides.append(np.full(n * n, stride))
+    return np.concatenate(grids, axis=1)[None], np.concatenate(strides)[None, None]
+
+
+def relu(**options: object) -> onnx.ModelProto:
+    """ReLU everywhere, a residual Add before one, a pool -> [1,4+C,cells]."""
+    s = Sketch(**options)
+    x = s.node("Relu", "stem.act", s.conv("stem", "images", (3, 16), 3, 2))
+    inner = s.node("Relu", "res.cv1.act", s.conv("res.cv1", x, (16, 16), 3))
+    x = s.node("Add", "res.add", x, s.conv("res.cv2", inner, (16, 16), 3))
+    x = s.node("Relu", "res.act", x)
+    x = s.node("MaxPool", "pool", x, kernel_shape=[2, 2], strides=[2, 2])
+    raw = []
+    for stride in STRIDES:
+        x = s.node("Relu", f"p{stride}.act", s.conv(f"p{stride}", x, (16, 16), 3, 2))
+        made = s.conv(f"detect{stride}", x, (16, 4 + C), bias=1.0)
+        raw.append(
+            s.reshape(f"flat{stride}", s.times(f"pixels{stride}", made, stride), [1, 4 + C, -1])
+        )
+    return s.model(s.concat("output", *raw, axis=2))
+
+
+TINY: Final[dict[str, Callable[..., onnx.ModelProto]]] = {
+    "yolov5": yolov5,
+    "yolox": yolox,
+    "yolov8": yolov8,
+    "end2end": end2end,
+    "relu": relu,
+}
+
+
+def save_tiny(folder: Path, name: str) -> Path:
+    """The file of one of TINY."""
+    path = folder / f"{name}.onnx"
+    onnx.save(TINY[name](), path)
+    return path
