@@ -58,8 +58,8 @@ class Bins:
         return (self.edges[:-1] + self.edges[1:]) / 2
 
 
-def histogram_of(values: Floats, low: float, high: float) -> Histogram:
-    """Count `values` (all of a tensor or a sample of it), whose tensor spans low..high."""
+def histogram_of(values: Floats, low: float, high: float, weight: int = 1) -> Histogram:
+    """Count `values`, each `weight` times; the tensor that they are of spans low..high."""
     exponent = _exponent_for(low, high)
     scale = 2.0**-exponent
     first = floor(low * scale)
@@ -67,7 +67,7 @@ def histogram_of(values: Floats, low: float, high: float) -> Histogram:
     np.subtract(positions, np.float32(first), out=positions)
     last = floor(high * scale) - first
     counts = np.bincount(positions.ravel().astype(np.int32), minlength=last + 1)
-    return Histogram(counts, first, exponent, low, high)
+    return Histogram(counts * weight, first, exponent, low, high)
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:

@@ -13,9 +13,10 @@ from quantizer.graph import Graph
 from quantizer.histogram import Histogram, histogram_of, merge
 from service.detections import Floats
 
-# Values counted of a tensor in an image. Extremes are always taken from all of them, and over a
-# hundred images this is millions of values a tensor: the ranges do not move (tests show it).
+# Of a tensor's values near zero about so many are counted in an image, each for its neighbours too:
+# over a hundred images millions. The far ones, which decide where a range ends, are all counted.
 SAMPLE: Final = 32_768
+FAR: Final = 0.5  # of the largest magnitude: few values of a SiLU output lie beyond
 
 
 def observe(
@@ -43,9 +44,17 @@ def _sampled(name: str, values: Floats, phase: int) -> Histogram:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise UnsupportedModel(f"{name} is not finite on a calibration image")
+    flat = values.ravel()
     # An odd stride, starting elsewhere in each image, meets every row, column and channel.
-    stride = values.size // SAMPLE | 1
-    return histogram_of(values.ravel()[phase % stride :: stride], low, high)
+    stride = flat.size // SAMPLE | 1
+    if stride == 1:
+        return histogram_of(flat, low, high)
+    limit = FAR * max(-low, high)
+    sample = flat[phase % stride :: stride]
+    near = histogram_of(sample[np.abs(sample) <= limit], low, high, weight=stride)
+    above = flat[np.flatnonzero(flat > limit)]
+    below = flat[np.flatnonzero(flat < -limit)] if low < -limit else flat[:0]
+    return merge(near, histogram_of(np.concatenate([above, below]), low, high))
 
 
 def _session(graph: Graph, watched: Sequence[str], threads: int) -> ort.InferenceSession:

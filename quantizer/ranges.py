@@ -96,7 +96,7 @@ def squared_errors(
     Computed in units of the largest magnitude, so that no square leaves float32.
     """
     tiny = np.finfo(np.float32).tiny
-    peak = max(abs(bins.edges[0]), abs(bins.edges[-1]), tiny)
+    peak = max(abs(float(bins.edges[0])), abs(float(bins.edges[-1])), float(tiny))
     occupied = bins.counts > 0
     centres = (bins.centres[occupied] / peak).astype(np.float32)
     counts = bins.counts[occupied]

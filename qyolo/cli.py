@@ -39,7 +39,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line: exit code 2 for what the user can mend, 1 for what only we can."""
-    # Pillow's own advice on big images: what is too big is refused by our limit, with a clear error.
+    # Pillow advises on big images; what is too big is refused by our own limit, with a clear error.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         app()

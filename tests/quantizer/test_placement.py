@@ -1,0 +1,217 @@
+"""Golden plans are in tests/golden; QYOLO_UPDATE_GOLDEN=1 rewrites them, git diff is the review."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantizer.float_model import read_float_model
+from quantizer.graph import Graph
+from quantizer.placement import Placement, decode_tail, plan_placement, prediction_convs
+from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
+from tests.tiny_models import SIZE, TINY, Sketch, save_tiny
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def graph_of(name: str, folder: Path) -> Graph:
+    return read_float_model(save_tiny(folder, name), SIZE).graph
+
+
+def planned(build: Callable[[Sketch], str], *keep_float: str) -> Placement:
+    """The plan of a graph that ends in one prediction convolution, named `last`."""
+    s = Sketch()
+    x = build(s)
+    return plan_placement(Graph.of(s.model(s.conv("last", x, (8, 5)), rank=4)), keep_float)
+
+
+def sites(placement: Placement) -> dict[str, str]:
+    return {site.tensor: site.group for site in placement.activations}
+
+
+def reasons(placement: Placement) -> dict[str, str]:
+    return {kept.layer: kept.reason for kept in placement.kept_float}
+
+
+def check_golden(name: str, text: str) -> None:
+    golden = GOLDEN / f"{name}.placement.txt"
+    if os.environ.get("QYOLO_UPDATE_GOLDEN") == "1":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_plan_is_the_reviewed_one(name, tmp_path):
+    check_golden(name, plan_placement(graph_of(name, tmp_path)).as_text())
+
+
+@needs_shared
+@pytest.mark.parametrize("path", [YOLOV5N, YOLOX_NANO], ids=lambda path: path.stem)
+def test_the_plan_of_a_real_model_is_the_reviewed_one(path):
+    check_golden(path.stem, plan_placement(read_float_model(path, 640).graph).as_text())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_nothing_from_the_prediction_convolutions_on_is_quantized(name, tmp_path):
+    graph = graph_of(name, tmp_path)
+    placement = plan_placement(graph)
+    late = [*prediction_convs(graph), *decode_tail(graph)]
+    assert not {out for node in late for out in node.output} & set(sites(placement))
+    assert not {node.name for node in late} & {site.layer for site in placement.weights}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_convolution_is_decided_once(name, tmp_path):
+    graph = graph_of(name, tmp_path)
+    placement = plan_placement(graph)
+    decided = [site.layer for site in placement.weights]
+    decided += [kept.layer for kept in placement.kept_float]
+    convs = [node.name for node in graph.nodes if node.op_type == "Conv"]
+    assert sorted(decided) == sorted(convs)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_group_is_named_by_its_first_member(name, tmp_path):
+    groups = sites(plan_placement(graph_of(name, tmp_path)))
+    order = list(groups)
+    assert all(order.index(group) <= order.index(tensor) for tensor, group in groups.items())
+    assert all(groups[group] == group for group in groups.values())
+
+
+def test_the_expectation_over_box_distances_is_decode(tmp_path):
+    placement = plan_placement(graph_of("yolov8", tmp_path))
+    assert reasons(placement)["dfl"] == "decode"
+    assert reasons(placement)["box8"] == reasons(placement)["cls8"] == "prediction convolution"
+
+
+def test_the_focus_and_depthwise_convolutions_stay_float(tmp_path):
+    kept = reasons(plan_placement(graph_of("yolox", tmp_path)))
+    assert kept["stem"] == "reads the image rearranged"
+    assert kept["dark.dw"] == "depthwise convolution"
+
+
+def test_a_convolution_that_reads_the_image_itself_is_quantized():
+    placement = planned(lambda s: s.conv_silu("stem", "images", (3, 8)))
+    assert [site.layer for site in placement.weights] == ["stem"]
+    assert sites(placement) == {"images": "images"}
+
+
+def test_a_grouped_convolution_that_sums_over_channels_is_quantized():
+    placement = planned(
+        lambda s: s.conv_silu("b", s.conv_silu("a", "images", (3, 8)), (8, 8), 3, 1, 2)
+    )
+    assert [site.layer for site in placement.weights] == ["a", "b"]
+
+
+def test_a_depthwise_convolution_with_several_outputs_a_channel_stays_float():
+    placement = planned(lambda s: s.conv_silu("a", "images", (3, 9), 3, 1, 3))
+    assert reasons(placement)["a"] == "depthwise convolution"
+
+
+def test_computed_weights_stay_float():
+    def build(s: Sketch) -> str:
+        weight = s.constant("w", np.ones((8, 3, 1, 1)), np.float32)
+        scaled = s.times("scaled", weight, 2)
+        return s.silu("dynamic", s.node("Conv", "dynamic", "images", scaled))
+
+    assert reasons(planned(build))["dynamic"] == "computed weights"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept"),
+    [
+        ("stem", {"stem"}),
+        ("c3.m.*", {"c3.m.cv1", "c3.m.cv2"}),
+        ("p?", {"p8"}),
+        ("n[0-9]*.cv", {"n8.cv", "n16.cv"}),
+        ("nothing", set()),
+    ],
+)
+def test_what_the_user_names_stays_float(pattern, kept, tmp_path):
+    graph = graph_of("yolov5", tmp_path)
+    placement = plan_placement(graph, (pattern,))
+    asked = {kept.layer for kept in placement.kept_float if pattern in kept.reason}
+    assert asked == kept
+    assert not asked & {site.layer for site in placement.weights}
+
+
+def test_keeping_everything_float_leaves_nothing_to_quantize(tmp_path):
+    placement = plan_placement(graph_of("yolov5", tmp_path), ("*",))
+    assert (placement.weights, placement.activations) == ((), ())
+
+
+def test_the_inputs_of_a_concat_share_one_range():
+    def build(s: Sketch) -> str:
+        parts = [s.conv_silu(name, "images", (3, 8)) for name in "abc"]
+        return s.conv_silu("d", s.concat("cat", *parts), (24, 8))
+
+    shared = {f"{name}.act.y": "a.act.y" for name in "abc"}
+    assert sites(planned(build)) == {"images": "images"} | shared
+
+
+def test_concats_that_have_an_input_in_common_share_one_range():
+    def build(s: Sketch) -> str:
+        a, b, c = (s.conv_silu(name, "images", (3, 8)) for name in "abc")
+        first = s.conv_silu("d", s.concat("cat1", a, b), (16, 8))
+        second = s.conv_silu("e", s.concat("cat2", b, c), (16, 8))
+        return s.node("Add", "add", first, second)
+
+    groups = sites(planned(build))
+    assert {groups["a.act.y"], groups["b.act.y"], groups["c.act.y"]} == {"a.act.y"}
+
+
+def test_a_concat_with_a_constant_is_quantized_as_a_whole():
+    def build(s: Sketch) -> str:
+        position = s.constant("position", np.zeros((1, 1, 64, 64)), np.float32)
+        x = s.concat("cat", s.conv_silu("a", "images", (3, 8)), position)
+        return s.conv_silu("b", x, (9, 8))
+
+    assert sites(planned(build)) == {"images": "images", "cat.y": "cat.y"}
+
+
+MOVED: dict[str, Callable[[Sketch, str], str]] = {
+    "MaxPool": lambda s, x: s.node("MaxPool", "moved", x, kernel_shape=[2, 2], strides=[2, 2]),
+    "nearest Resize": lambda s, x: s.upsample("moved", x),
+    "Slice": lambda s, x: s.take("moved", x, 0, 8, 1),
+    "Split": lambda s, x: s.split("moved", x, [8], 1)[0],
+    "Concat": lambda s, x: s.concat("moved", x),
+}
+COMPUTED: dict[str, Callable[[Sketch, str], str]] = {
+    "linear Resize": lambda s, x: s.node(
+        "Resize", "moved", x, "", s.constant("scales", [1, 1, 2, 2], np.float32), mode="linear"
+    ),
+    "AveragePool": lambda s, x: s.node("AveragePool", "moved", x, kernel_shape=[2, 2]),
+    "Add": lambda s, x: s.node("Add", "moved", x, x),
+    "Pad": lambda s, x: s.node("Pad", "moved", x, s.constant("pads", [0, 0, 1, 1] * 2)),
+}
+
+
+def between(move: Callable[[Sketch, str], str]) -> Placement:
+    return planned(lambda s: s.conv_silu("b", move(s, s.conv_silu("a", "images", (3, 8))), (8, 8)))
+
+
+@pytest.mark.parametrize("move", MOVED.values(), ids=MOVED)
+def test_the_pair_moves_up_through(move):
+    assert sites(between(move)) == {"images": "images", "a.act.y": "a.act.y"}
+
+
+@pytest.mark.parametrize("move", COMPUTED.values(), ids=COMPUTED)
+def test_the_pair_stays_below(move):
+    assert sites(between(move)) == {"images": "images", "moved.y": "moved.y"}
+
+
+def test_an_input_of_several_convolutions_has_one_pair():
+    def build(s: Sketch) -> str:
+        x = s.conv_silu("a", "images", (3, 8))
+        return s.node("Add", "add", s.conv_silu("b", x, (8, 8)), s.conv_silu("c", x, (8, 8)))
+
+    assert list(sites(planned(build))) == ["images", "a.act.y"]
+
+
+def test_the_text_tells_decisions_in_the_order_of_the_graph():
+    placement = planned(lambda s: s.conv_silu("b", s.conv_silu("a", "images", (3, 8)), (8, 8)))
+    assert placement.as_text() == (
+        "int8  a\nint8  b\nfloat last: prediction convolution\nq/dq  images\nq/dq  a.act.y\n"
+    )
