@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 import venv
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
+from quantizer.bias import averaged_tensors
 from quantizer.build import build
 from quantizer.cache import publish
 from quantizer.calibration import Images, find_images
@@ -72,13 +74,15 @@ def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
     """One model folder with every contender as a variant."""
     variants: dict[str, Variant] = {}
     manifest: Manifest | None = None
-    for rule in RANGE_RULES:
-        part = RUNS / f"part-{rule}"
-        recipe = Recipe(arguments.model, arguments.calibration, ranges=rule)
+    plain = Recipe(arguments.model, arguments.calibration, bias_correction=False)
+    recipes = {f"qyolo {rule}": replace(plain, ranges=rule) for rule in RANGE_RULES}
+    recipes["qyolo uh, bias corrected"] = replace(plain, bias_correction=True)
+    for contender, recipe in recipes.items():
+        part = RUNS / "part"
         publish(part.resolve(), lambda staging, recipe=recipe: build(recipe, staging, _silent))
         manifest = read_manifest(part)
         for precision in ("fp32", "int8"):
-            name = "fp32" if precision == "fp32" else f"qyolo {rule}"
+            name = "fp32" if precision == "fp32" else contender
             if name not in variants:
                 variants[name] = _adopt(part / precision, folder, name)
     tensors = _calibration_tensors(arguments, folder)
@@ -127,7 +131,9 @@ def _time_calibration(arguments: argparse.Namespace, tensors: np.ndarray) -> dic
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(model.model.SerializeToString(), options)
-    watched = [site.tensor for site in plan_placement(graph).activations]
+    placement = plan_placement(graph)
+    watched = [site.tensor for site in placement.activations]
+    averaged = averaged_tensors(graph, placement)
     session.run(None, {graph.input: tensors[:1]})
     start = time.perf_counter()
     for tensor in tensors:
@@ -135,7 +141,7 @@ def _time_calibration(arguments: argparse.Namespace, tensors: np.ndarray) -> dic
     forward = time.perf_counter() - start
     del session
     start = time.perf_counter()
-    observe(graph, watched, (tensor[None] for tensor in tensors), threads)
+    observe(graph, watched, (tensor[None] for tensor in tensors), threads, averaged)
     observed = time.perf_counter() - start
     count = len(tensors)
     return {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from quantizer.bias import averaged_tensors
 from quantizer.calibration import Images, find_images
 from quantizer.float_model import read_float_model
 from quantizer.layout import recognise
@@ -48,8 +49,9 @@ def calibrate(model: Path, folder: Path, count: int) -> None:
     paths = list(itertools.islice(itertools.cycle(find_images(folder)), count))
     how = PREPROCESS[recognise(float_model).preprocess]
     tensors = (tensor for tensor in Images(paths).tensors(640, how) if tensor is not None)
-    watched = [site.tensor for site in plan_placement(graph).activations]
-    observe(graph, watched, tensors, usable_threads())
+    placement = plan_placement(graph)
+    watched = [site.tensor for site in placement.activations]
+    observe(graph, watched, tensors, usable_threads(), averaged_tensors(graph, placement))
 
 
 if __name__ == "__main__":

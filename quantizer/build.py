@@ -10,10 +10,12 @@ from pathlib import Path
 
 import onnx
 
+from quantizer.bias import averaged_tensors, correct_biases
 from quantizer.builders import Builder, Built, load_builder
 from quantizer.calibration import FEW_IMAGES, Images, find_images, split
 from quantizer.errors import NoCalibrationImages
 from quantizer.float_model import FloatModel, read_float_model
+from quantizer.graph import Graph
 from quantizer.int8 import Range, Scheme
 from quantizer.layout import Layout, recognise
 from quantizer.observe import observe
@@ -64,14 +66,19 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     with clock.lap("calibrate"):
         watched = [site.tensor for site in placement.activations]
         stream = _stream(images, recipe.size, PREPROCESS[layout.preprocess], progress)
-        histograms = observe(graph, watched, stream, threads)
+        averaged = averaged_tensors(graph, placement) if recipe.bias_correction else ()
+        observed = observe(graph, watched, stream, threads, averaged)
     calibration = _calibration_report(recipe, images, len(held_out), clock)
 
     progress(Progress("ranges"))
     scheme = Scheme(recipe.symmetric)
     image_range = Range(0.0, 255 / PREPROCESS[layout.preprocess].divisor)
     with clock.lap("ranges"):
-        quantized = quantize(graph, placement, histograms, recipe.ranges, scheme, image_range)
+        if recipe.bias_correction:
+            graph = Graph.of(correct_biases(graph, placement, observed.channel_means))
+        quantized = quantize(
+            graph, placement, observed.histograms, recipe.ranges, scheme, image_range
+        )
         onnx.checker.check_model(quantized.model, full_check=True)
         onnx.save(quantized.model, folder / QDQ)
 
@@ -86,7 +93,14 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     layers = layer_reports(placement, built)
     report = Report(
         model=_model_report(manifest, model),
-        options=OptionsReport(recipe.ranges, recipe.symmetric, recipe.keep_float, runtime, threads),
+        options=OptionsReport(
+            recipe.ranges,
+            recipe.symmetric,
+            recipe.bias_correction,
+            recipe.keep_float,
+            runtime,
+            threads,
+        ),
         calibration=calibration,
         int8_convolutions=int8_convolutions(layers),
         agreement=AgreementReport(bool(held_out), agreed),
@@ -95,7 +109,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         versions=manifest.versions,
         warnings=_warnings(calibration, layers, recipe.keep_float),
         layers=layers,
-        tensors=tensor_reports(placement, histograms, quantized.choices, scheme),
+        tensors=tensor_reports(placement, observed.histograms, quantized.choices, scheme),
     )
     (folder / REPORT).write_text(report.to_json())
     write_manifest(folder, manifest)

@@ -85,11 +85,14 @@ def _truth(annotations: Path, images: Path, manifest: Manifest) -> tuple[COCO, d
     try:
         with redirect_stdout(io.StringIO()):  # pycocotools prints
             truth = COCO(str(annotations))
-    except (OSError, ValueError, KeyError, AssertionError) as exc:
-        raise BadAnnotations(f"{annotations} cannot be read as COCO JSON: {exc}") from exc
-    missing = [
-        rec["file_name"] for rec in truth.imgs.values() if not (images / rec["file_name"]).is_file()
-    ]
+        for box in truth.anns.values():  # pycocotools needs both, many tools leave them out
+            box.setdefault("iscrowd", 0)
+            box.setdefault("area", box["bbox"][2] * box["bbox"][3])
+        names = [record["file_name"] for record in truth.imgs.values()]
+    except (OSError, ValueError, LookupError, TypeError, AssertionError) as exc:
+        reason = f"no {exc}" if isinstance(exc, KeyError) else exc
+        raise BadAnnotations(f"{annotations} cannot be read as COCO JSON: {reason}") from exc
+    missing = [name for name in names if not (images / name).is_file()]
     if missing or not truth.imgs:
         raise BadAnnotations(
             f"{len(missing)} of {len(truth.imgs)} annotated images are not in {images}"

@@ -1,6 +1,7 @@
 """Run the float graph over images and keep histograms, not activations."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,25 +20,47 @@ SAMPLE: Final = 32_768
 FAR: Final = 0.5  # of the largest magnitude: few values of a SiLU output lie beyond
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """Over all images: the histogram of each tensor, and f32[C] the mean of each of its channels."""
+
+    histograms: dict[str, Histogram]
+    channel_means: dict[str, Floats]
+
+
 def observe(
-    graph: Graph, tensors: Sequence[str], images: Iterable[Floats], threads: int
-) -> dict[str, Histogram]:
-    """The histogram of each named tensor over all images; one execution an image.
+    graph: Graph,
+    tensors: Sequence[str],
+    images: Iterable[Floats],
+    threads: int,
+    averaged: Sequence[str] = (),
+) -> Observed:
+    """Histograms of `tensors` and channel means of `averaged`; one execution an image.
 
     Memory does not depend on the number of images. Raises UnsupportedModel when the model computes
     a value that is not finite.
     """
     watched = [name for name in tensors if name != graph.input]
-    session = _session(graph, watched, threads) if watched else None
+    names = [*watched, *map(_mean_of, averaged)]
+    session = _session(graph, watched, averaged, threads) if names else None
     histograms: dict[str, Histogram] = {}
-    for index, image in enumerate(images):
-        values = session.run(watched, {graph.input: image}) if session else []
-        seen = dict(zip(watched, values, strict=True)) | {graph.input: image}
+    sums = {name: np.zeros(1) for name in averaged}
+    count = 0
+    for count, image in enumerate(images, start=1):
+        outputs = session.run(names, {graph.input: image}) if session else []
+        values: dict[str, Floats] = {graph.input: image, **dict(zip(names, outputs, strict=True))}
         for name in tensors:
-            histogram = _sampled(name, seen[name], index)
+            histogram = _sampled(name, values[name], count)
             before = histograms.get(name)
             histograms[name] = merge(before, histogram) if before else histogram
-    return histograms
+        for name in averaged:
+            sums[name] = sums[name] + values[_mean_of(name)].ravel()
+    means = {name: (total / max(count, 1)).astype(np.float32) for name, total in sums.items()}
+    return Observed(histograms, means)
+
+
+def _mean_of(tensor: str) -> str:
+    return f"{tensor}/mean"
 
 
 def _sampled(name: str, values: Floats, phase: int) -> Histogram:
@@ -57,14 +80,20 @@ def _sampled(name: str, values: Floats, phase: int) -> Histogram:
     return merge(near, histogram_of(np.concatenate([above, below]), low, high))
 
 
-def _session(graph: Graph, watched: Sequence[str], threads: int) -> ort.InferenceSession:
-    """The graph with the watched tensors as its only outputs: the decode tail is not run."""
+def _session(
+    graph: Graph, watched: Sequence[str], averaged: Sequence[str], threads: int
+) -> ort.InferenceSession:
+    """The graph with what is observed as its only outputs: the decode tail is not run."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     model.graph.ClearField("output")
     for name in watched:
         value = helper.make_tensor_value_info(name, TensorProto.FLOAT, graph.shapes.get(name))
         model.graph.output.append(value)
+    for name in averaged:
+        mean = _mean_of(name)
+        model.graph.node.append(helper.make_node("GlobalAveragePool", [name], [mean]))
+        model.graph.output.append(helper.make_tensor_value_info(mean, TensorProto.FLOAT, None))
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4

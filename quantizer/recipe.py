@@ -21,6 +21,7 @@ class Recipe:
     size: int = 640
     ranges: RangeRule = "uh"
     symmetric: bool = False
+    bias_correction: bool = True
     head: HeadName | None = None
     preprocess: PreprocessName | None = None
     classes: Path | None = None

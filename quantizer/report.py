@@ -34,6 +34,7 @@ class ModelReport:
 class OptionsReport:
     ranges: RangeRule
     symmetric: bool
+    bias_correction: bool
     keep_float: tuple[str, ...]
     runtime: Runtime
     threads: int

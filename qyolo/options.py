@@ -51,6 +51,13 @@ Symmetric = Annotated[
         "--symmetric", help="Symmetric int8 activations, not uint8.", rich_help_panel=BUILD
     ),
 ]
+BiasCorrection = Annotated[
+    bool,
+    typer.Option(
+        help="Shift biases by what rounding the weights does to each channel's mean.",
+        rich_help_panel=BUILD,
+    ),
+]
 Head = Annotated[
     HeadName | None,
     typer.Option(help="Output layout, where it is not recognised.", rich_help_panel=BUILD),

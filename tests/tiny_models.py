@@ -243,9 +243,11 @@ def _distributed(s: Sketch) -> tuple[str, str]:
     added = s.bottleneck("c2f.m", second, 8)
     x = s.conv_silu("c2f.cv2", s.concat("c2f.cat", first, second, added), (24, 16))
     raw = []
-    for stride, x in zip(STRIDES, s.pyramid(x, 16), strict=True):
-        boxes = s.conv(f"box{stride}", s.conv_silu(f"box{stride}.cv", x, (16, 16), 3), (16, 64))
-        scores = s.conv(f"cls{stride}", s.conv_silu(f"cls{stride}.cv", x, (16, 8), 3), (8, C))
+    for stride, level in zip(STRIDES, s.pyramid(x, 16), strict=True):
+        boxes = s.conv_silu(f"box{stride}.cv", level, (16, 16), 3)
+        boxes = s.conv(f"box{stride}", boxes, (16, 64))
+        scores = s.conv_silu(f"cls{stride}.cv", level, (16, 8), 3)
+        scores = s.conv(f"cls{stride}", scores, (8, C))
         both = s.concat(f"raw{stride}", boxes, scores)
         raw.append(s.reshape(f"flat{stride}", both, [1, 64 + C, (SIZE // stride) ** 2]))
     boxes, scores = s.split("parts", s.concat("levels", *raw, axis=2), [64, C], 1)

@@ -22,7 +22,7 @@ def test_images_are_found_below_the_folder_by_name(tmp_path):
 
 
 def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(NoCalibrationImages, match="no such folder: .*absent"):
+    with pytest.raises(NoCalibrationImages, match=r"no such folder: .*absent"):
         find_images(tmp_path / "absent")
 
 

@@ -58,7 +58,7 @@ def counted(values: np.ndarray) -> Histogram:
 
 def test_what_is_counted_is_what_the_graph_computes(graph, tensors):
     images = noise(5)
-    observed = observe(graph, tensors, images, 1)
+    observed = observe(graph, tensors, images, 1).histograms
     seen = [activations(graph, tensors, image) for image in images]
     assert list(observed) == tensors
     for name in tensors:
@@ -76,13 +76,15 @@ def test_what_is_counted_is_what_the_graph_computes(graph, tensors):
 
 def test_the_order_of_the_images_does_not_matter(graph, tensors):
     images = noise(4)
-    forwards, backwards = (observe(graph, tensors, some, 1) for some in (images, images[::-1]))
+    forwards, backwards = (
+        observe(graph, tensors, some, 1).histograms for some in (images, images[::-1])
+    )
     for name in tensors:
         np.testing.assert_array_equal(forwards[name].counts, backwards[name].counts)
 
 
 def test_the_image_itself_needs_no_session(graph):
-    (histogram,) = observe(graph, ["images"], noise(2), 1).values()
+    (histogram,) = observe(graph, ["images"], noise(2), 1).histograms.values()
     assert histogram.total == 2 * 3 * SIZE * SIZE
 
 
@@ -92,7 +94,7 @@ def test_a_large_tensor_is_sampled_and_its_extremes_are_not_missed():
     image = np.random.default_rng(1).random((1, 3, 512, 512), np.float32)
     image[0, 1, 2, 3], image[0, 2, 3, 5] = -40, 60
     image[0, 0, 100, :50] = 45
-    (histogram,) = observe(graph, ["images"], [image], 1).values()
+    (histogram,) = observe(graph, ["images"], [image], 1).histograms.values()
     assert (histogram.low, histogram.high) == (-40, 60)
     assert histogram.total == pytest.approx(image.size, rel=0.001)  # each stands for its neighbours
     edges = (histogram.first + np.arange(len(histogram.counts))) * 2.0**histogram.exponent
@@ -104,8 +106,8 @@ def test_samples_of_successive_images_start_at_different_places():
     s = Sketch(image=(1, 3, 512, 512))
     graph = Graph.of(s.model(s.node("Relu", "act", "images"), rank=4))
     ramp = np.linspace(0, 1, 3 * 512 * 512, dtype=np.float32).reshape(1, 3, 512, 512)
-    (one,) = observe(graph, ["images"], [ramp], 1).values()
-    (many,) = observe(graph, ["images"], [ramp] * 30, 1).values()
+    (one,) = observe(graph, ["images"], [ramp], 1).histograms.values()
+    (many,) = observe(graph, ["images"], [ramp] * 30, 1).histograms.values()
     assert many.total >= 29 * one.total
     assert many.counts.std() / many.counts.mean() < one.counts.std() / one.counts.mean()
 
@@ -119,7 +121,16 @@ def test_a_model_that_computes_no_number_is_refused():
 
 
 def test_nothing_observed_gives_nothing(graph):
-    assert observe(graph, [], noise(1), 1) == {}
+    assert observe(graph, [], noise(1), 1).histograms == {}
+
+
+def test_channel_means_are_those_of_all_values(graph, tensors):
+    images = noise(3)
+    means = observe(graph, [], images, 1, averaged=tensors).channel_means
+    seen = [activations(graph, tensors, image) for image in images]
+    for name in tensors:
+        expected = np.concatenate([each[name] for each in seen]).mean(axis=(0, 2, 3))
+        np.testing.assert_allclose(means[name], expected, rtol=1e-4, atol=1e-5)
 
 
 @needs_shared
@@ -128,7 +139,7 @@ def test_sampling_does_not_move_the_thresholds_of_a_real_model():
     tensors = [site.tensor for site in plan_placement(graph).activations]
     paths = find_images(COCO_CALIB)[::3]
     images = list(Images(paths).tensors(640, PREPROCESS["yolo"]))
-    sampled = observe(graph, tensors, images, 2)
+    sampled = observe(graph, tensors, images, 2).histograms
     full: dict[str, Histogram] = {}
     for image in images:
         for name, values in activations(graph, tensors, image).items():

@@ -20,7 +20,7 @@ def observed(tmp_path_factory):
     random = np.random.default_rng(0)
     images = [random.random((1, 3, SIZE, SIZE), np.float32) for _ in range(4)]
     tensors = [site.tensor for site in placement.activations]
-    return graph, placement, observe(graph, tensors, images, 1)
+    return graph, placement, observe(graph, tensors, images, 1).histograms
 
 
 def quantized(observed, rule="uh", scheme=Scheme()) -> Quantized:  # noqa: B008
