@@ -1,12 +1,12 @@
 """Take back what rounding the weights does to the mean of each output channel.
 
-Rounded weights are wrong by a fixed amount, so a convolution's output is off by that amount times its
-mean input: a shift, the same for every image, that the next layers add up. The shift is known from
-the calibration images' mean inputs, and goes into the bias, which stays float.
+Rounded weights are wrong by a fixed amount, so a convolution's output is off by that amount times
+its mean input: a shift, the same for every image, that the next layers add up. The shift is known
+from the calibration images' mean inputs, and goes into the bias, which stays float.
 
-Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019),
-section 4.2, with measured means in place of those derived from batch norms. Zeros that pad the border
-are left out of account, as there.
+Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
+(2019), section 4.2, with measured means in place of those derived from batch norms. Zeros that pad
+the border are left out of account, as there.
 """
 
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ def correct_biases(
 ) -> onnx.ModelProto:
     """A copy of the float graph, each quantized convolution's bias less the shift to come.
 
-    `means` holds f32[C], the mean of each channel, for every tensor of `averaged_tensors`. A bias that
-    is computed, not constant, is left as it is.
+    `means` holds f32[C], the mean of each channel, for every tensor of `averaged_tensors`. A bias
+    that is computed, not constant, is left as it is.
     """
     axes = {site.layer: site.axis for site in placement.weights}
     copy = onnx.ModelProto()

@@ -6,6 +6,7 @@ read -> convert to opset 13 -> one 1x3xSxS input -> constants folded -> shapes k
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.graph import Graph
 
 MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
+MOST_OF_A_REASON: Final = 200  # characters of a library's own words
 STRIDE: Final = 32  # of the coarsest map that every YOLO has
 EXPORT_HINT: Final = (
     "export it to ONNX first (Ultralytics: yolo export model=X.pt format=onnx; "
@@ -45,14 +47,16 @@ def read_float_model(path: Path, size: int) -> FloatModel:
         raise BadOption(f"--size {size}: YOLOs take multiples of {STRIDE}")
     model = _read(path)
     metadata = {prop.key: prop.value for prop in model.metadata_props}
-    model = _resized(_upgraded(model), size)
+    resized = _resized(_upgraded(model), size)
     try:
-        model = shape_inference.infer_shapes(_folded(model), strict_mode=True, data_prop=True)
+        model = shape_inference.infer_shapes(_folded(resized), strict_mode=True, data_prop=True)
         checker.check_model(model, full_check=True)
     except Exception as exc:  # the libraries raise many kinds, all of them about this graph
+        exported = _shape_text(model.graph.input[0])
         raise UnsupportedModel(
-            f"{path.name} does not work at {size}x{size}: {_first_line(exc)}. A decode with its "
-            f"size baked in can only run at that size: pass it as --size, or export at {size}"
+            f"{path.name} does not work at {size}x{size}. It was exported with the input "
+            f"{exported}; a decode that has its size baked in runs at that size only: pass it as "
+            f"--size, or export at {size}x{size} or with dynamic axes. ({_first_line(exc)})"
         ) from exc
     graph = Graph.of(model)
     shape = graph.shapes.get(graph.outputs[0], ())
@@ -141,4 +145,5 @@ def _shape_text(value: onnx.ValueInfoProto) -> str:
 
 
 def _first_line(exc: Exception) -> str:
-    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+    text = str(exc).strip() or type(exc).__name__
+    return shorten(text.splitlines()[0], MOST_OF_A_REASON, placeholder="...")

@@ -22,7 +22,7 @@ FAR: Final = 0.5  # of the largest magnitude: few values of a SiLU output lie be
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
-    """Over all images: the histogram of each tensor, and f32[C] the mean of each of its channels."""
+    """Over all images: each tensor's histogram, and f32[C] the means of its channels."""
 
     histograms: dict[str, Histogram]
     channel_means: dict[str, Floats]

@@ -16,6 +16,7 @@ from service.settings import Settings
 from service.sources import ModelSource
 
 KEEP_ALIVE_S: Final = 5  # an idle connection is closed after this long
+BACKLOG: Final = 2048  # connections that wait to be accepted
 
 
 class CannotServe(ServiceError):
@@ -71,6 +72,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(BACKLOG)  # before the address is told, and before another can bind it too
         return listener
     except OSError as exc:
         listener.close()

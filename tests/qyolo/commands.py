@@ -1,0 +1,141 @@
+"""The command line as users run it: a process of its own."""
+
+import contextlib
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+PATIENCE_S = 60.0
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a finished command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Ours without what would change qyolo, and wide enough for rich not to wrap."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("QYOLO_")}
+    return ours | {"COLUMNS": "200"} | {name: str(value) for name, value in settings.items()}
+
+
+def qyolo(*arguments: object, **settings: object) -> Ran:
+    """Run to the end; settings are environment variables."""
+    done = subprocess.run(
+        [sys.executable, "-m", "qyolo", *map(str, arguments)],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def on_terminal(*arguments: object) -> str:
+    """What a command that succeeds shows on stderr when that is a terminal."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qyolo", *map(str, arguments)],
+        env=environment(TERM="xterm"),
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while data := os.read(ours, 65536):
+            shown += data
+    os.close(ours)
+    assert process.wait(PATIENCE_S) == 0
+    return shown.decode()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@dataclass
+class Running:
+    """A server process that has told its address."""
+
+    process: subprocess.Popen[str]
+    url: str
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def err(self) -> str:
+        return "".join(self.lines)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=PATIENCE_S)
+
+    def detect(self, image: bytes, query: str = "") -> dict:
+        headers = {"Content-Type": "image/jpeg"}
+        url = f"{self.url}/v1/detect{query}"
+        answer = httpx.post(url, content=image, headers=headers, timeout=PATIENCE_S)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait_until_ready(self) -> None:
+        wait_for(lambda: self.get("/readyz").status_code == 200)
+
+    def builds(self) -> list[int]:
+        """Its child processes that build."""
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        return [
+            int(child)
+            for task in tasks.iterdir()
+            for child in (task / "children").read_text().split()
+            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()
+        ]
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """The exit code, after asking it to stop."""
+        self.process.send_signal(signum)
+        return self.process.wait(PATIENCE_S)
+
+
+@contextmanager
+def running(*arguments: object, **settings: object) -> Iterator[Running]:
+    """Start a server on a free port; it is killed when the block ends, if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qyolo", *map(str, arguments), "--port", "0"],
+        env=environment(**settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")))
+    reader.start()
+    try:
+        wait_for(lambda: process.poll() is not None or any("listens on" in ln for ln in lines))
+        told = re.search(r"listens on (http://\S+)", "".join(lines))
+        assert told is not None, "".join(lines)
+        yield Running(process, told[1], lines)
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+        reader.join(PATIENCE_S)
+        process.stderr.close()

@@ -1,0 +1,94 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qyolo.detect import ImageFailure, detect_images
+from service.detector import Detector, Query
+from service.errors import BadModelFolder, VariantNotFound
+from service.image import MOST_PIXELS, decode_image
+from service.manifest import read_manifest
+from tests.qyolo.commands import qyolo
+
+LOW = Query(conf=0.05)
+
+
+def test_boxes_are_those_of_the_detector(tiny_folder, photos):
+    manifest = read_manifest(tiny_folder)
+    paths = sorted(photos.iterdir())[:3]
+    answers = list(detect_images(tiny_folder, paths, "fp32", LOW, None, 1))
+    detector = Detector.load(tiny_folder, manifest, "fp32", 1)
+    for path, answer in zip(paths, answers, strict=True):
+        found = detector.detect(decode_image(path.read_bytes(), MOST_PIXELS), LOW)
+        assert len(found) > 0
+        assert answer.file == str(path)
+        assert (answer.image.width, answer.image.height) == (80, 60)
+        scores = [detection.score for detection in answer.detections]
+        np.testing.assert_allclose(scores, found.scores, atol=1e-4)
+        boxes = [detection.box for detection in answer.detections]
+        np.testing.assert_allclose(boxes, found.xyxy, atol=0.01)
+    detector.close()
+
+
+def test_the_default_variant_is_the_folders_own(tiny_folder, photos):
+    (answer,) = detect_images(tiny_folder, [photos / "photo00.jpg"], None, LOW, None, 1)
+    assert answer.variant == "int8"
+
+
+def test_a_bad_image_is_an_answer_too(tiny_folder, photos, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    paths = [photos / "photo00.jpg", tmp_path / "bad.jpg", tmp_path / "absent.jpg"]
+    answers = list(detect_images(tiny_folder, [*paths, paths[0]], None, LOW, None, 1))
+    failures = [isinstance(answer, ImageFailure) for answer in answers]
+    assert failures == [False, True, True, False]
+
+
+def test_errors_come_before_the_first_image(tiny_folder, tmp_path):
+    with pytest.raises(VariantNotFound, match="int4"):
+        next(detect_images(tiny_folder, [], "int4", LOW, None, 1))
+    with pytest.raises(BadModelFolder):
+        next(detect_images(tmp_path, [], None, LOW, None, 1))
+
+
+def test_pictures_with_boxes_are_saved(tiny_folder, photos, tmp_path):
+    save = tmp_path / "new" / "pictures"
+    paths = [photos / "photo00.jpg", photos / "photo01.png"]
+    list(detect_images(tiny_folder, paths, None, LOW, save, 1))
+    assert sorted(path.name for path in save.iterdir()) == ["photo00.jpg", "photo01.jpg"]
+    drawn = np.asarray(Image.open(save / "photo01.jpg").convert("RGB"), int)
+    plain = np.asarray(Image.open(photos / "photo01.png").convert("RGB"), int)
+    assert drawn.shape == plain.shape
+    assert (np.abs(drawn - plain) > 60).any()
+
+
+def test_the_command_prints_a_line_of_json_for_each_image(tiny_folder, photos, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    images = [photos / "photo00.jpg", tmp_path / "bad.jpg", photos / "photo01.png"]
+    save = tmp_path / "saved"
+    ran = qyolo("detect", tiny_folder, *images, "--conf", 0.05, "--save", save)
+    assert ran.code == 2
+    first, bad, last = map(json.loads, ran.out.splitlines())
+    assert [each["file"] for each in (first, bad, last)] == [str(path) for path in images]
+    assert set(bad) == {"file", "error"}
+    assert ran.err == "qyolo: 1 of 3 images gave no boxes\n"
+    assert first["detections"]
+    assert set(first["detections"][0]) == {"box", "score", "class_id", "class_name"}
+    assert first["image"] == {"width": 80, "height": 60}
+    assert (first["model"], first["variant"]) == ("yolov5", "int8")
+    assert set(first["timings_ms"]) >= {"decode", "preprocess", "infer", "postprocess"}
+    assert sorted(path.name for path in save.iterdir()) == ["photo00.jpg", "photo01.jpg"]
+
+
+def test_all_images_good_is_exit_code_zero(tiny_folder, photos):
+    ran = qyolo("detect", tiny_folder, photos / "photo00.jpg", "--variant", "fp32")
+    assert (ran.code, ran.err) == (0, "")
+    assert json.loads(ran.out)["variant"] == "fp32"
+
+
+def test_a_higher_threshold_gives_fewer_boxes(tiny_folder, photos):
+    counts = []
+    for conf in (0.05, 0.3, 1.0):
+        ran = qyolo("detect", tiny_folder, photos / "photo00.jpg", "--conf", conf)
+        counts.append(len(json.loads(ran.out)["detections"]))
+    assert counts[0] > counts[1] >= counts[2] == 0

@@ -1,0 +1,207 @@
+"""`qyolo serve` and `qyolo up` as processes: what they say, answer, map and leave."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.manifest import read_manifest
+from tests.qyolo.commands import Running, qyolo, running, wait_for
+from tests.tiny_models import save_tiny
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return save_tiny(tmp_path, "yolov5")
+
+
+def up(model: Path, photos: Path) -> tuple[object, ...]:
+    return ("up", model, "--calibration", photos, "--size", 64)
+
+
+def mapped(server: Running) -> set[str]:
+    """The packages whose libraries are in the process."""
+    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    parts = [line.split("/site-packages/", 1) for line in maps.splitlines()]
+    return {part[1].split("/", 1)[0] for part in parts if len(part) == 2}
+
+
+def gone(pid: int) -> bool:
+    """Dead, and waited for by whoever inherited it, or still a zombie."""
+    status = Path(f"/proc/{pid}/status")
+    return not status.exists() or "State:\tZ" in status.read_text()
+
+
+# -------------------------------------------------------------------------------------- serve
+
+
+def test_serve_prints_its_port_answers_and_stops_with_zero(tiny_folder, photos):
+    with running("serve", tiny_folder) as server:
+        server.wait_until_ready()
+        assert server.get("/healthz").status_code == 200
+        answer = server.detect((photos / "photo00.jpg").read_bytes(), "?conf=0.05")
+        assert answer["variant"] == "int8"
+        assert answer["detections"]
+        assert server.stop() == 0
+    assert "Traceback" not in server.err
+
+
+def test_an_interrupt_stops_it_with_zero(tiny_folder):
+    with running("serve", tiny_folder) as server:
+        server.wait_until_ready()
+        assert server.stop(signal.SIGINT) == 0
+    assert "Traceback" not in server.err
+
+
+def test_a_server_holds_only_what_serving_needs(tiny_folder):
+    with running("serve", tiny_folder) as server:
+        server.wait_until_ready()
+        assert "openvino" in mapped(server)
+        assert not {"onnx", "onnxruntime", "pycocotools"} & mapped(server)
+
+
+def test_the_address_is_taken_before_it_is_told(tiny_folder):
+    with running("serve", tiny_folder) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_two(tiny_folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = qyolo("serve", tiny_folder, "--port", port)
+    assert ran.code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_the_environment_chooses_the_port_and_the_command_line_wins(tiny_folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert qyolo("serve", tiny_folder, QYOLO_PORT=port).code == 2
+        with running("serve", tiny_folder, QYOLO_PORT=port) as server:  # passes --port 0
+            assert not server.url.endswith(str(port))
+
+
+# ----------------------------------------------------------------------------------------- up
+
+
+def test_up_is_alive_while_it_builds_and_ready_when_it_has_built(model, photos, tmp_path):
+    with running(*up(model, photos), QYOLO_CACHE_DIR=tmp_path / "cache") as server:
+        states, phases = [], set()
+
+        def ready() -> bool:
+            assert server.get("/healthz").status_code == 200
+            answer = server.get("/readyz")
+            states.append((answer.status_code, answer.json()["status"]))
+            phases.add(answer.json()["phase"])
+            return answer.status_code == 200
+
+        wait_for(ready)
+        assert states[0] == (503, "building")
+        assert states[-1] == (200, "ready")
+        assert phases & {"read", "calibrate", "ranges", "compile", "compare"}
+        assert server.builds() == []
+        assert server.detect((photos / "photo00.jpg").read_bytes())["model"] == "yolov5"
+        assert not {"onnx", "onnxruntime", "pycocotools"} & mapped(server)
+        assert server.stop() == 0
+    (entry,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert read_manifest(entry).name == "yolov5"
+    assert "Traceback" not in server.err
+
+
+def test_a_request_while_it_builds_is_told_to_come_again(model, photos, tmp_path):
+    with running(*up(model, photos), QYOLO_CACHE_DIR=tmp_path / "cache") as server:
+        image = (photos / "photo00.jpg").read_bytes()
+        headers = {"Content-Type": "image/jpeg"}
+        answer = httpx.post(f"{server.url}/v1/detect", content=image, headers=headers, timeout=30)
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_second_up_builds_nothing(model, photos, tmp_path):
+    cache = tmp_path / "cache"
+    built = qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache)
+    entry = Path(built.out.strip())
+    before = (entry.stat().st_ino, entry.stat().st_mtime_ns)
+    with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
+        server.wait_until_ready()
+        assert server.builds() == []
+        assert server.stop() == 0
+    assert (entry.stat().st_ino, entry.stat().st_mtime_ns) == before
+
+
+def test_a_termination_while_it_builds_ends_both_processes_with_zero(model, photos, tmp_path):
+    cache = tmp_path / "cache"
+    with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
+        wait_for(lambda: server.get("/readyz").json()["status"] == "building")
+        wait_for(lambda: bool(server.builds()))
+        builds = server.builds()
+        assert server.stop() == 0
+        wait_for(lambda: all(map(gone, builds)))
+    assert "Traceback" not in server.err
+    entries = [path for path in cache.iterdir() if len(path.name) == 24] if cache.exists() else []
+    assert entries == []
+    after = qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache)
+    assert after.code == 0, after.err  # what was left behind is in nobody's way
+
+
+def test_a_server_that_is_killed_takes_the_build_with_it(model, photos, tmp_path):
+    with running(*up(model, photos), QYOLO_CACHE_DIR=tmp_path / "cache") as server:
+        wait_for(lambda: bool(server.builds()))
+        builds = server.builds()
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait(10)
+        wait_for(lambda: all(map(gone, builds)))
+
+
+def test_a_model_that_cannot_be_built_is_one_line_and_exit_code_two(photos, tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    arguments = ("up", tmp_path / "bad.onnx", "--calibration", photos, "--port", 0)
+    ran = qyolo(*arguments, QYOLO_CACHE_DIR=tmp_path / "cache")
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+    (last,) = (line for line in ran.err.splitlines() if line.startswith("qyolo: "))
+    assert "bad.onnx is not a readable ONNX file" in last
+
+
+def test_a_damaged_entry_is_built_anew(model, photos, tmp_path):
+    cache = tmp_path / "cache"
+    built = qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache)
+    entry = Path(built.out.strip())
+    (entry / "int8" / "model.bin").write_bytes(b"nonsense")
+    with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
+        server.wait_until_ready()
+        assert server.detect((photos / "photo00.jpg").read_bytes())["variant"] == "int8"
+    assert read_manifest(entry).name == "yolov5"
+    assert "damaged" in server.err
+
+
+def test_two_servers_that_start_at_once_share_one_build(model, photos, tmp_path):
+    cache = tmp_path / "cache"
+    with (
+        running(*up(model, photos), QYOLO_CACHE_DIR=cache) as first,
+        running(*up(model, photos), QYOLO_CACHE_DIR=cache) as second,
+    ):
+        image = (photos / "photo00.jpg").read_bytes()
+        answers = []
+        for server in (first, second):
+            server.wait_until_ready()
+            answers.append(server.detect(image, "?conf=0.05")["detections"])
+        assert answers[0] == answers[1]
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+
+
+def test_a_second_start_is_ready_soon(model, photos, tmp_path):
+    cache = tmp_path / "cache"
+    assert qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache).code == 0
+    start = time.monotonic()
+    with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
+        server.wait_until_ready()
+        assert time.monotonic() - start < 10
