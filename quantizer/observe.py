@@ -15,8 +15,9 @@ from quantizer.histogram import Histogram, histogram_of, merge
 from service.detections import Floats
 
 # Of a tensor's values near zero about so many are counted in an image, each for its neighbours too:
-# over a hundred images millions. The far ones, which decide where a range ends, are all counted.
-SAMPLE: Final = 32_768
+# over a hundred images more than a million. The far ones, which decide where a range ends, are all
+# counted.
+SAMPLE: Final = 16_384
 FAR: Final = 0.5  # of the largest magnitude: few values of a SiLU output lie beyond
 
 
