@@ -1,7 +1,6 @@
 """The whole way on real weights and photos: from the float model to boxes over HTTP."""
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,32 +23,26 @@ pytestmark = needs_shared
 
 FLOAT_AP = {"yolov5n": 0.324, "yolox_nano": 0.346}  # measured for FACTS, section 0
 MODELS = {"yolov5n": YOLOV5N, "yolox_nano": YOLOX_NANO}
-READY_S = 3.0
 
 
 @dataclass(frozen=True)
 class Made:
-    """One real model: its folder, the cache that it lies in, its report and its accuracy."""
+    """One real model: its folder, its report and its accuracy."""
 
     folder: Path
-    cache: Path
     report: dict
     accuracy: Evaluation
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(scope="session", params=MODELS)
-def made(request, cache):
+def made(request, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
     ran = qyolo("build", MODELS[request.param], "--calibration", COCO_CALIB, QYOLO_CACHE_DIR=cache)
     assert ran.code == 0, ran.err
     folder = Path(ran.out.strip())
     report = json.loads((folder / "report.json").read_text())
     accuracy = evaluate(folder, COCO_VAL, COCO_VAL_JSON, 0, lambda _: None)
-    return Made(folder, cache, report, accuracy)
+    return Made(folder, report, accuracy)
 
 
 def test_fp32_has_the_accuracy_of_the_float_model(made):
@@ -105,16 +98,6 @@ def test_boxes_over_http_are_the_boxes_of_the_command_line(made):
             answer = server.detect(photo.read_bytes())
             assert answer["detections"] == line["detections"], photo.name
             assert answer["image"] == line["image"]
-
-
-def test_a_second_start_is_ready_in_three_seconds(made):
-    model = MODELS[made.accuracy.model]
-    start = time.monotonic()
-    arguments = ("up", model, "--calibration", COCO_CALIB)
-    with running(*arguments, QYOLO_CACHE_DIR=made.cache) as server:
-        server.wait_until_ready()
-        taken = time.monotonic() - start
-    assert taken < READY_S
 
 
 def test_symmetric_int8_sees_what_fp32_sees(tmp_path):

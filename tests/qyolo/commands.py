@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0  # only what hangs takes so long
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import httpx
@@ -196,12 +195,3 @@ def test_two_servers_that_start_at_once_share_one_build(model, photos, tmp_path)
             answers.append(server.detect(image, "?conf=0.05")["detections"])
         assert answers[0] == answers[1]
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
-
-
-def test_a_second_start_is_ready_soon(model, photos, tmp_path):
-    cache = tmp_path / "cache"
-    assert qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache).code == 0
-    start = time.monotonic()
-    with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
-        server.wait_until_ready()
-        assert time.monotonic() - start < 10
