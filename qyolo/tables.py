@@ -50,17 +50,18 @@ def show_evaluation(result: Evaluation) -> None:
 
 
 def show_bench(result: Bench) -> None:
-    """Latency by variant."""
+    """Latency by variant; total is from pixels to boxes."""
     table = Table(title=f"{result.model}: {result.rounds} rounds on a {result.image} picture, ms")
     table.add_column("variant")
-    for stage in ("infer", "pixels to boxes"):
+    for stage in ("infer", "total"):
         for rank in PERCENTILES:
             table.add_column(f"{stage} p{rank}", justify="right")
-    table.add_column("speed-up", justify="right")
+    table.add_column("speed-up", justify="right", no_wrap=True)
     for name, latency in result.variants.items():
         values = [*latency.infer_ms.values(), *latency.total_ms.values()]
         factor = result.speedup.get(name)
         table.add_row(
             name, *(f"{value:.2f}" for value in values), f"{factor:.2f}x" if factor else "-"
         )
+    table.caption = "total: from pixels to boxes"
     Console().print(table)
