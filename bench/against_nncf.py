@@ -26,7 +26,7 @@ from quantizer.build import build
 from quantizer.cache import publish
 from quantizer.calibration import Images, find_images
 from quantizer.evaluate import Evaluation, evaluate
-from quantizer.float_model import read_float_model
+from quantizer.float_model import FloatModel, read_float_model
 from quantizer.graph import Graph
 from quantizer.layout import recognise
 from quantizer.observe import observe
@@ -89,8 +89,9 @@ def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
             name = "fp32" if precision == "fp32" else contender
             if name not in variants:
                 variants[name] = _adopt(part / precision, folder, name)
-    tensors = _calibration_tensors(arguments, folder)
-    turns = [_calibrate_all(arguments.model, folder, tensors) for _ in range(CALIBRATION_TURNS)]
+    model = read_float_model(arguments.model, 640)
+    tensors = _calibration_tensors(model, arguments.calibration, folder)
+    turns = [_calibrate_all(model.graph, folder, tensors) for _ in range(CALIBRATION_TURNS)]
     times = {name: median(turn[name] for turn in turns) for name in turns[0]}
     for preset in NNCF_PRESETS:
         name = f"NNCF {preset}"
@@ -115,19 +116,17 @@ def _adopt(source: Path, folder: Path, name: str) -> Variant:
     return Variant(runtime="openvino", precision=precision, model=f"{name}/model.xml")
 
 
-def _calibration_tensors(arguments: argparse.Namespace, folder: Path) -> Path:
-    layout = recognise(read_float_model(arguments.model, 640))
-    images = Images(find_images(arguments.calibration))
-    tensors = images.tensors(640, PREPROCESS[layout.preprocess])
+def _calibration_tensors(model: FloatModel, calibration: Path, folder: Path) -> Path:
+    how = PREPROCESS[recognise(model).preprocess]
+    tensors = Images(find_images(calibration)).tensors(640, how)
     path = folder / "tensors.npy"
     np.save(path, np.concatenate([tensor for tensor in tensors if tensor is not None]))
     return path
 
 
-def _calibrate_all(path: Path, folder: Path, file: Path) -> dict[str, float]:
+def _calibrate_all(graph: Graph, folder: Path, file: Path) -> dict[str, float]:
     """One turn each: milliseconds an image; NNCF also leaves its int8 model in the folder."""
     tensors = np.load(file, mmap_mode="r")
-    graph = read_float_model(path, 640).graph
     times = {
         "forward pass": _time_forward(graph, tensors),
         "qyolo statistics": _time_observation(graph, tensors),
@@ -154,10 +153,10 @@ def _time_forward(graph: Graph, tensors: np.ndarray) -> float:
 
 def _time_observation(graph: Graph, tensors: np.ndarray) -> float:
     placement = plan_placement(graph)
-    watched = [site.tensor for site in placement.activations]
     averaged = averaged_tensors(graph, placement)
     start = time.perf_counter()
-    observe(graph, watched, (tensor[None] for tensor in tensors), usable_threads(), averaged)
+    images = (tensor[None] for tensor in tensors)
+    observe(graph, placement.tensors, images, usable_threads(), averaged)
     return (time.perf_counter() - start) / len(tensors) * 1000
 
 

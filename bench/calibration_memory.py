@@ -50,8 +50,8 @@ def calibrate(model: Path, folder: Path, count: int) -> None:
     how = PREPROCESS[recognise(float_model).preprocess]
     tensors = (tensor for tensor in Images(paths).tensors(640, how) if tensor is not None)
     placement = plan_placement(graph)
-    watched = [site.tensor for site in placement.activations]
-    observe(graph, watched, tensors, usable_threads(), averaged_tensors(graph, placement))
+    averaged = averaged_tensors(graph, placement)
+    observe(graph, placement.tensors, tensors, usable_threads(), averaged)
 
 
 if __name__ == "__main__":

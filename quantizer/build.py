@@ -64,10 +64,9 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     calibrating, held_out = split(find_images(recipe.calibration))
     images = Images(calibrating)
     with clock.lap("calibrate"):
-        watched = [site.tensor for site in placement.activations]
         stream = _stream(images, recipe.size, PREPROCESS[layout.preprocess], progress)
         averaged = averaged_tensors(graph, placement) if recipe.bias_correction else ()
-        observed = observe(graph, watched, stream, threads, averaged)
+        observed = observe(graph, placement.tensors, stream, threads, averaged)
     calibration = _calibration_report(recipe, images, len(held_out), clock)
 
     progress(Progress("ranges"))

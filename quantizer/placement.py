@@ -63,6 +63,11 @@ class Placement:
     weights: tuple[WeightSite, ...]
     kept_float: tuple[KeptFloat, ...]
 
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The activations that get Q/DQ."""
+        return tuple(site.tensor for site in self.activations)
+
     def as_text(self) -> str:
         """One line for each decision, for people and for tests."""
         lines = [f"int8  {site.layer}" for site in self.weights]

@@ -20,7 +20,7 @@ def insert_qdq(
     kernel that computes the tensor only if nobody else needs the float values. Weights are stored
     as int8 with a DequantizeLinear; biases stay float and are folded by the runtime.
     """
-    quantized = {site.tensor for site in placement.activations}
+    quantized = set(placement.tensors)
     weights = {site.tensor: site.axis for site in placement.weights}
     int8_layers = {site.layer for site in placement.weights}
     nodes: list[onnx.NodeProto] = []

@@ -50,8 +50,11 @@ def show_evaluation(result: Evaluation) -> None:
 
 
 def show_bench(result: Bench) -> None:
-    """Latency by variant; total is from pixels to boxes."""
-    table = Table(title=f"{result.model}: {result.rounds} rounds on a {result.image} picture, ms")
+    """Latency by variant."""
+    table = Table(
+        title=f"{result.model}: {result.rounds} rounds on a {result.image} picture, ms",
+        caption="total: from pixels to boxes",
+    )
     table.add_column("variant")
     for stage in ("infer", "total"):
         for rank in PERCENTILES:
@@ -63,5 +66,4 @@ def show_bench(result: Bench) -> None:
         table.add_row(
             name, *(f"{value:.2f}" for value in values), f"{factor:.2f}x" if factor else "-"
         )
-    table.caption = "total: from pixels to boxes"
     Console().print(table)

@@ -9,8 +9,14 @@ from hypothesis import settings
 from PIL import Image
 
 from quantizer.build import build
+from quantizer.evaluate import AP_QUERY
 from quantizer.recipe import Recipe
-from tests.tiny_models import save_tiny
+from service.detector import Detector
+from service.image import MOST_PIXELS, decode_image
+from service.manifest import read_manifest
+from tests.tiny_models import CLASSES, save_tiny
+
+BEST = 20  # boxes that count as true
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
@@ -41,3 +47,34 @@ def tiny_folder(tmp_path_factory, photos):
     recipe = Recipe(save_tiny(home, "yolov5"), photos, size=64, threads=1)
     build(recipe, folder, lambda _: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def truth(tiny_folder, photos):
+    """COCO annotations that call the best boxes of the tiny model's fp32 engine true."""
+    manifest = read_manifest(tiny_folder)
+    detector = Detector.load(tiny_folder, manifest, "fp32", 1)
+    records, boxes, scores = [], [], []
+    for image_id, path in enumerate(sorted(photos.iterdir())[:4], start=1):
+        pixels = decode_image(path.read_bytes(), MOST_PIXELS)
+        found = detector.detect(pixels, AP_QUERY)
+        height, width = pixels.shape[:2]
+        records.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
+        scores += found.scores.tolist()
+        boxes += [
+            {
+                "image_id": image_id,
+                "category_id": 10 * (class_id + 1),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+            }
+            for (x1, y1, x2, y2), class_id in zip(
+                found.xyxy.tolist(), found.class_ids.tolist(), strict=True
+            )
+        ]
+    best = sorted(range(len(boxes)), key=scores.__getitem__, reverse=True)[:BEST]
+    boxes = [boxes[index] | {"id": number} for number, index in enumerate(best, start=1)]
+    detector.close()
+    categories = [{"id": 10 * (i + 1), "name": name} for i, name in enumerate(CLASSES)]
+    return {"images": records, "annotations": boxes, "categories": categories}

@@ -1,8 +1,6 @@
 """What the README says of settings, routes and commands is what there is."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from service.sources import FolderSource
+from tests.qyolo.commands import qyolo
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SETTINGS = dict(re.findall(r"^\| `QYOLO_(\w+)` \| `([^`]+)` \|", README, re.MULTILINE))
@@ -32,10 +31,7 @@ def test_every_route_is_in_the_readme(tmp_path):
 
 
 def test_every_command_is_in_the_readme():
-    shown = subprocess.run(
-        [sys.executable, "-m", "qyolo", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    commands = re.findall(r"^[│ ]+([a-z]+) {2,}", shown, re.MULTILINE)
+    commands = re.findall(r"^[│ ]+([a-z]+) {2,}", qyolo("--help").out, re.MULTILINE)
     assert {"build", "serve", "up", "detect", "eval", "bench"} <= set(commands)
     for command in commands:
         assert f"`qyolo {command}" in README, command

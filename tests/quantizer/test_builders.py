@@ -38,7 +38,7 @@ def graph_of(name: str, folder: Path) -> Graph:
 
 def quantized(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
     placement = plan_placement(graph)
-    tensors = [site.tensor for site in placement.activations]
+    tensors = placement.tensors
     histograms = observe(graph, tensors, [image()], 1).histograms
     return quantize(graph, placement, histograms, "uh", scheme, Range(0, 1)).model
 

@@ -4,54 +4,13 @@ from pathlib import Path
 import pytest
 
 from quantizer.errors import BadAnnotations
-from quantizer.evaluate import AP_QUERY, Evaluation, evaluate
-from service.detector import Detector
+from quantizer.evaluate import Evaluation, evaluate
 from service.errors import BadModelFolder, ServiceError
-from service.image import MOST_PIXELS, decode_image
-from service.manifest import read_manifest
 from service.readiness import Progress
-from tests.tiny_models import CLASSES
-
-BEST = 20  # boxes that count as true
 
 
 def measured(folder: Path, images: Path, annotations: Path) -> Evaluation:
     return evaluate(folder, images, annotations, 1, lambda _: None)
-
-
-def truth_of(folder: Path, images: Path) -> dict:
-    """COCO annotations that call the best boxes of the fp32 engine true."""
-    manifest = read_manifest(folder)
-    detector = Detector.load(folder, manifest, "fp32", 1)
-    records, boxes, scores = [], [], []
-    for image_id, path in enumerate(sorted(images.iterdir())[:4], start=1):
-        pixels = decode_image(path.read_bytes(), MOST_PIXELS)
-        found = detector.detect(pixels, AP_QUERY)
-        height, width = pixels.shape[:2]
-        records.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
-        scores += found.scores.tolist()
-        boxes += [
-            {
-                "image_id": image_id,
-                "category_id": 10 * (class_id + 1),
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1),
-                "iscrowd": 0,
-            }
-            for (x1, y1, x2, y2), class_id in zip(
-                found.xyxy.tolist(), found.class_ids.tolist(), strict=True
-            )
-        ]
-    best = sorted(range(len(boxes)), key=scores.__getitem__, reverse=True)[:BEST]
-    boxes = [boxes[index] | {"id": number} for number, index in enumerate(best, start=1)]
-    detector.close()
-    categories = [{"id": 10 * (i + 1), "name": name} for i, name in enumerate(CLASSES)]
-    return {"images": records, "annotations": boxes, "categories": categories}
-
-
-@pytest.fixture(scope="module")
-def truth(tiny_folder, photos):
-    return truth_of(tiny_folder, photos)
 
 
 def written(folder: Path, content: object) -> Path:

@@ -60,7 +60,7 @@ def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
 
 def quantized(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
     placement = plan_placement(graph)
-    tensors = [site.tensor for site in placement.activations]
+    tensors = placement.tensors
     histograms = observe(graph, tensors, images(4), 1).histograms
     params = {
         name: activation_params(minmax(histogram, None, scheme), scheme)
@@ -196,9 +196,7 @@ def test_activations_have_one_scale_and_the_schemes_zero_point(scheme, kind, tmp
     model = quantized(graph, scheme)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert [node.input[0] for node in found] == [
-        site.tensor for site in plan_placement(graph).activations
-    ]
+    assert tuple(node.input[0] for node in found) == plan_placement(graph).tensors
     for node in found:
         scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
         assert (scale.shape, zero.shape, zero.dtype) == ((), (), kind)
@@ -208,7 +206,7 @@ def test_activations_have_one_scale_and_the_schemes_zero_point(scheme, kind, tmp
 def test_every_reader_of_a_quantized_tensor_reads_the_rounded_values(tmp_path):
     graph = graph_of("yolov5", tmp_path)
     model = quantized(graph, Scheme())
-    sites = {site.tensor for site in plan_placement(graph).activations}
+    sites = set(plan_placement(graph).tensors)
     readers = {node.op_type for node in model.graph.node if sites & set(node.input)}
     assert readers == {"QuantizeLinear"}
 

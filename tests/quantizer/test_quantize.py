@@ -19,7 +19,7 @@ def observed(tmp_path_factory):
     placement = plan_placement(graph)
     random = np.random.default_rng(0)
     images = [random.random((1, 3, SIZE, SIZE), np.float32) for _ in range(4)]
-    tensors = [site.tensor for site in placement.activations]
+    tensors = placement.tensors
     return graph, placement, observe(graph, tensors, images, 1).histograms
 
 

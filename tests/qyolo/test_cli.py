@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from service.manifest import read_manifest
-from tests.quantizer.test_evaluate import truth_of
 from tests.qyolo.commands import ESCAPE, Ran, on_terminal, qyolo
 from tests.tiny_models import save_tiny
 
@@ -14,6 +13,7 @@ BUILD_OPTIONS = (
     "--size",
     "--ranges",
     "--symmetric",
+    "--bias-correction",
     "--head",
     "--preprocess",
     "--classes",
@@ -255,9 +255,9 @@ def test_a_damaged_model_folder_is_not_used(tiny_folder, photos, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def annotations(tiny_folder, photos, tmp_path_factory):
+def annotations(truth, tmp_path_factory):
     path = tmp_path_factory.mktemp("coco") / "annotations.json"
-    path.write_text(json.dumps(truth_of(tiny_folder, photos)))
+    path.write_text(json.dumps(truth))
     return path
 
 
