@@ -23,6 +23,15 @@ AP_QUERY: Final = Query(conf=0.001, iou=0.65, max_det=300, multi_label=True)
 
 
 @dataclass(frozen=True, slots=True)
+class ClassAccuracy:
+    """COCO's averages of one class, 0..1, and how many objects of it are annotated."""
+
+    ap: float
+    ap50: float
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
 class Accuracy:
     """COCO's bounding-box averages, 0..1."""
 
@@ -32,6 +41,7 @@ class Accuracy:
     ap_small: float
     ap_medium: float
     ap_large: float
+    classes: Mapping[str, ClassAccuracy]  # those that are annotated at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +139,30 @@ def _coco_results(
 
 def _accuracy(truth: COCO, results: list[dict[str, Any]]) -> Accuracy:
     if not results:
-        return Accuracy(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return Accuracy(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, {})
     with redirect_stdout(io.StringIO()):
         scored = COCOeval(truth, truth.loadRes(results), "bbox")
         scored.evaluate()
         scored.accumulate()
         scored.summarize()
-    # pycocotools says -1 where a size has no object.
-    return Accuracy(*(round(max(float(value), 0.0), 4) for value in scored.stats[:6]))
+    ap, ap50, ap75, small, medium, large = map(_rounded, scored.stats[:6])
+    return Accuracy(ap, ap50, ap75, small, medium, large, _class_accuracies(truth, scored))
+
+
+def _class_accuracies(truth: COCO, scored: COCOeval) -> dict[str, ClassAccuracy]:
+    """From precision[IoU, recall, class, area, limit]: area 0 is every size, the last limit all."""
+    found = {}
+    for column, category in enumerate(scored.params.catIds):
+        objects = [box for box in truth.anns.values() if box["category_id"] == category]
+        precision = scored.eval["precision"][:, :, column, 0, -1]
+        if (precision > -1).any():  # -1 where the class has no object
+            found[truth.cats[category]["name"]] = ClassAccuracy(
+                _rounded(precision.mean()),
+                _rounded(precision[0].mean()),
+                sum(not box["iscrowd"] for box in objects),
+            )
+    return found
+
+
+def _rounded(value: float) -> float:
+    return round(max(float(value), 0.0), 4)  # pycocotools says -1 where a size has no object

@@ -49,6 +49,22 @@ def show_evaluation(result: Evaluation) -> None:
         )
 
 
+def show_classes(result: Evaluation) -> None:
+    """AP and AP50 of each annotated class by variant, the most frequent first."""
+    table = Table(title=f"{result.model}: AP / AP50 by class")
+    table.add_column("class")
+    table.add_column("objects", justify="right")
+    for name in result.variants:
+        table.add_column(name, justify="right")
+    of = {name: accuracy.classes for name, accuracy in result.variants.items()}
+    counts = {label: found.objects for classes in of.values() for label, found in classes.items()}
+    for label, objects in sorted(counts.items(), key=lambda item: -item[1]):
+        found = [classes.get(label) for classes in of.values()]
+        cells = [f"{item.ap:.3f} / {item.ap50:.3f}" if item else "-" for item in found]
+        table.add_row(label, str(objects), *cells)
+    Console().print(table)
+
+
 def show_bench(result: Bench) -> None:
     """Latency by variant."""
     table = Table(

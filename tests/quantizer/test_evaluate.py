@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_an_engine_that_finds_the_annotated_boxes_first_has_an_ap_of_one(
     assert 0 < result.variants["int8"].ap50 <= 1
     assert result.agreement_with_fp32.keys() == {"int8"}
     assert result.agreement_with_fp32["int8"].images == 4
+
+
+def test_every_annotated_class_is_judged_on_its_own(tiny_folder, photos, truth, tmp_path):
+    classes = measured(tiny_folder, photos, written(tmp_path, truth)).variants["fp32"].classes
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    counts = Counter(names[box["category_id"]] for box in truth["annotations"])
+    assert {name: found.objects for name, found in classes.items()} == counts
+    for found in classes.values():
+        assert found.ap == pytest.approx(1.0, abs=0.05)
+        assert found.ap50 == pytest.approx(1.0, abs=0.05)
 
 
 def test_boxes_that_nobody_annotated_have_an_ap_of_zero(tiny_folder, photos, truth, tmp_path):
