@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from service.access import CountRequests
+from service.collection import Collection
 from service.documentation import IMAGE_BODY, PICTURE, problems
 from service.endpoints import Endpoints
 from service.lifecycle import Lifecycle
@@ -35,11 +36,13 @@ def create_app(
     """
     release = version("qyolo")
     metrics = Metrics(release)
+    kept = settings.collect
+    collection = None if kept is None else Collection(kept, settings.collect_limit)
 
     def open_pipeline(folder: Path) -> Pipeline:
         variants = load(folder, settings.threads)
         observe = metrics.model(variants.manifest).observe
-        return Pipeline(variants, settings.capacity, settings.max_pixels, observe)
+        return Pipeline(variants, settings.capacity, settings.max_pixels, observe, collection)
 
     lifecycle = Lifecycle(source, open_pipeline, on_failure)
 

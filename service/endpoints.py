@@ -11,7 +11,7 @@ from service.errors import NotAcceptable, NotReady, ReportNotFound
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.negotiation import choose
-from service.queries import BoxParams, CompareParams, DetectParams
+from service.queries import CompareParams, DetectParams, ImageParams
 from service.schemas import Alive, Ready, compare_answer, detect_answer, model_info
 from service.settings import Settings
 from service.uploads import read_image
@@ -37,12 +37,12 @@ class Endpoints:
         return await self._detect(request, params.variant, params)
 
     async def detect_with(
-        self, request: Request, variant: str, params: Annotated[BoxParams, Query()]
+        self, request: Request, variant: str, params: Annotated[ImageParams, Query()]
     ) -> Response:
         """Find the objects in one image with the variant of the path."""
         return await self._detect(request, variant, params)
 
-    async def _detect(self, request: Request, variant: str | None, params: BoxParams) -> Response:
+    async def _detect(self, request: Request, variant: str | None, params: ImageParams) -> Response:
         pipeline = self._lifecycle.pipeline
         manifest = pipeline.variants.manifest
         media_type = choose(_accept(request), OFFERS)
@@ -54,7 +54,8 @@ class Endpoints:
         pipeline.ensure_room()
         data = await read_image(request, self._settings.max_bytes)
         picture = None if media_type == "application/json" else media_type
-        answer = await unless_gone(request, pipeline.detect(data, variant, query, picture))
+        finding = pipeline.detect(data, variant, query, picture, params.collect)
+        answer = await unless_gone(request, finding)
         headers = {"Vary": "Accept", VARIANT_HEADER: answer.variant}
         if answer.picture is not None:
             return Response(answer.picture, headers=headers, media_type=media_type)

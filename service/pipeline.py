@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Final, TypeVar
 
 from service.answer import Answer
+from service.collection import Collection
 from service.cpu import usable_threads
 from service.detections import Floats
 from service.detector import Detector, Query
@@ -48,27 +49,36 @@ class Pipeline:
         capacity: int,
         max_pixels: int,
         observe: Callable[[Answer], None] = lambda answer: None,
+        collection: Collection | None = None,
     ) -> None:
         self.variants = variants
         self._capacity = capacity
         self._max_pixels = max_pixels
         self._observe = observe
+        self._collection = collection
         self._inside = 0
         self._workers = ThreadPoolExecutor(min(MAX_WORKERS, usable_threads()), "image")
         self._engine = ThreadPoolExecutor(1, "engine")
 
     async def detect(
-        self, data: bytes, variant: str | None, query: Query, picture: PictureType | None = None
+        self,
+        data: bytes,
+        variant: str | None,
+        query: Query,
+        picture: PictureType | None = None,
+        collect: bool = True,
     ) -> Answer:
         """The boxes of one encoded image, and on request the image with its boxes.
 
-        Raises VariantNotFound, Overloaded, EngineFailed and what `decode_image` raises. Drawing is
-        in none of the timings.
+        `collect`: whether the image may join the collection, where there is one. Raises
+        VariantNotFound, Overloaded, EngineFailed and what `decode_image` raises. Drawing and
+        collecting are in none of the timings.
         """
         name, detector = self.variants.get(variant)
         with self._slot():
             clock = Stopwatch()
-            opened = await self._open(data, detector, clock, keep_pixels=picture is not None)
+            drawn = picture is not None
+            opened = await self._open(data, detector, clock, keep_pixels=drawn, collect=collect)
             answer = await self._answer(name, detector, opened, query, clock)
             if picture is None or opened.pixels is None:
                 return answer
@@ -91,7 +101,7 @@ class Pipeline:
         with self._slot():
             clock = Stopwatch()
             # Variants differ in their engines only, so one's input is the other's too.
-            opened = await self._open(data, detector_a, clock, keep_pixels=False)
+            opened = await self._open(data, detector_a, clock, keep_pixels=False, collect=False)
             shared = clock.read()
             return (
                 await self._answer(name_a, detector_a, opened, query, Stopwatch(shared)),
@@ -119,17 +129,25 @@ class Pipeline:
             self._inside -= 1
 
     async def _open(
-        self, data: bytes, detector: Detector, clock: Stopwatch, keep_pixels: bool
+        self, data: bytes, detector: Detector, clock: Stopwatch, keep_pixels: bool, collect: bool
     ) -> _Opened:
         def work() -> _Opened:
             with clock.stage("decode"):
                 pixels = decode_image(data, self._max_pixels)
             with clock.stage("preprocess"):
                 prepared = detector.prepare(pixels)
+            if self._collection is not None and collect:
+                self._collect(self._collection, pixels)
             height, width, _ = pixels.shape
             return _Opened(width, height, prepared, pixels if keep_pixels else None)
 
         return await self._run(self._workers, clock, work)
+
+    def _collect(self, collection: Collection, pixels: Pixels) -> None:
+        """Written when a worker has nothing better to do: no answer waits for it."""
+        slot = collection.place()
+        if slot is not None:
+            self._workers.submit(collection.keep, slot, pixels)
 
     async def _answer(
         self, name: str, detector: Detector, opened: _Opened, query: Query, clock: Stopwatch

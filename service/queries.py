@@ -51,8 +51,16 @@ class BoxParams(BaseModel):
                 raise UnknownClass(f"no class {text!r}; /v1/models lists {len(class_names)} names")
 
 
-class DetectParams(BoxParams):
-    """BoxParams and the variant to ask."""
+class ImageParams(BoxParams):
+    """BoxParams, and what may happen to the image."""
+
+    collect: bool = Field(
+        True, description="false: the server never keeps this image, even if it collects some"
+    )
+
+
+class DetectParams(ImageParams):
+    """ImageParams and the variant to ask."""
 
     variant: str | None = Field(None, description="fp32, int8 or auto (the default one)")
 

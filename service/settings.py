@@ -1,5 +1,6 @@
 """The environment, read once at the rim and then handed down."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -41,6 +42,13 @@ class Settings(BaseSettings):
     )
     drain_s: int = Field(
         default=30, ge=1, description="seconds that accepted requests get to finish after SIGTERM"
+    )
+    collect: Path | None = Field(
+        default=None,
+        description="folder that keeps a sample of the served images for the next calibration",
+    )
+    collect_limit: int = Field(
+        default=200, ge=1, le=10_000, description="images that the folder keeps at most"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="how much is logged"
