@@ -1,5 +1,5 @@
-# make serve MODEL=yolo.onnx CALIBRATION=images/   set up, then build and serve
-# make test                                        set up, then lint, types, contracts and tests
+# make serve    set up, then build and serve the detector that comes with it
+# make test     set up, then lint, types, contracts and tests
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,23 +7,29 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 HOST ?= 127.0.0.1
 PORT ?= 8000
+MODEL ?=
+CALIBRATION ?=
 UP_FLAGS ?=
 
-.PHONY: help setup serve test check fix lock clean
+.PHONY: help setup serve demo test check fix lock clean
 
 help:
-	@echo "make setup                                        install into $(VENV)"
-	@echo "make serve MODEL=yolo.onnx CALIBRATION=images/    set up, build int8, serve on $(HOST):$(PORT)"
-	@echo "make test                                         set up, then lint, types, contracts, tests"
-	@echo "make fix                                          format and repair what ruff can"
-	@echo "make lock                                         resolve the lock files anew"
+	@echo "make serve    set up, build int8, serve on $(HOST):$(PORT)"
+	@echo "              MODEL=yolo.onnx or a name that qyolo models lists; CALIBRATION=images/"
+	@echo "make demo     set up, then draw boxes on the sample photos"
+	@echo "make test     set up, then lint, types, contracts, tests"
+	@echo "make setup    install into $(VENV)"
+	@echo "make fix      format and repair what ruff can"
+	@echo "make lock     resolve the lock files anew"
 
 setup: $(VENV)/.cpu
 
 serve: setup
-	@test -n "$(MODEL)" || { echo "say which model: make serve MODEL=yolo.onnx CALIBRATION=images/"; exit 2; }
-	@test -n "$(CALIBRATION)" || { echo "say where images are: make serve MODEL=$(MODEL) CALIBRATION=images/"; exit 2; }
-	exec $(BIN)/qyolo up "$(MODEL)" --calibration "$(CALIBRATION)" --host $(HOST) --port $(PORT) $(UP_FLAGS)
+	exec $(BIN)/qyolo up $(MODEL) $(if $(CALIBRATION),--calibration "$(CALIBRATION)") \
+		--host $(HOST) --port $(PORT) $(UP_FLAGS)
+
+demo: setup
+	$(BIN)/qyolo detect --demo
 
 test: check
 	$(BIN)/pytest

@@ -18,7 +18,8 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from quantizer.calibration import find_images
-from quantizer.errors import BadOption, UnsupportedModel
+from quantizer.errors import BadOption
+from quantizer.exports import require_onnx
 from quantizer.recipe import Recipe
 from quantizer.runtime import choose_runtime
 from quantizer.versions import sha256_of, source_digest, versions
@@ -38,8 +39,7 @@ def build_key(recipe: Recipe) -> str:
     of the packages and of this code, the processor. Not paths, not times, not the thread count.
     Raises UnsupportedModel or NoCalibrationImages when there is nothing to read.
     """
-    if not recipe.model.is_file():
-        raise UnsupportedModel(f"no such file: {recipe.model}")
+    require_onnx(recipe.model)
     options = asdict(recipe)
     for path in ("model", "calibration", "classes", "threads"):
         del options[path]

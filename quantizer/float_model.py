@@ -16,15 +16,12 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, checker, helper, shape_inference, version_converter
 
 from quantizer.errors import BadOption, UnsupportedModel
+from quantizer.exports import require_onnx
 from quantizer.graph import Graph
 
 MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
 MOST_OF_A_REASON: Final = 200  # characters of a library's own words
 STRIDE: Final = 32  # of the coarsest map that every YOLO has
-EXPORT_HINT: Final = (
-    "export it to ONNX first (Ultralytics: yolo export model=X.pt format=onnx; "
-    "YOLOv5 and YOLOv7: python export.py --weights X.pt --include onnx)"
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,10 +61,7 @@ def read_float_model(path: Path, size: int) -> FloatModel:
 
 
 def _read(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        raise UnsupportedModel(f"no such file: {path}")
-    if path.suffix in {".pt", ".pth", ".pkl"}:
-        raise UnsupportedModel(f"{path.name} is a pickle, which is code: {EXPORT_HINT}")
+    require_onnx(path)
     try:
         model = onnx.load(path)
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as exc:

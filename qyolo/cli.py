@@ -16,20 +16,22 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from quantizer.errors import BadOption, NoCalibrationImages, QuantizerError
+from quantizer.errors import BadOption, QuantizerError
 from quantizer.recipe import Recipe
 from qyolo import options
 from qyolo.progress import progress_bars
 from service.detector import Query
 from service.errors import ServiceError
 from service.settings import Settings
+from zoo import bundle
 
 USER_ERROR, INTERNAL_ERROR = 2, 1
+DEMO = Path("qyolo-demo")  # where --demo puts its pictures
 
 app = typer.Typer(
     name="qyolo",
     help="Turn a float YOLO detector into an int8 engine for this box, and serve it over REST.",
-    epilog="Start with: qyolo up model.onnx --calibration images/",
+    epilog="Start with: qyolo up",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -76,7 +78,7 @@ def _root(
 
 @app.command()
 def build(
-    model: options.Model,
+    model: options.Model = bundle.NAME,
     calibration: options.Calibration = None,
     size: options.Size = 640,
     ranges: options.Ranges = "uh",
@@ -88,6 +90,7 @@ def build(
     keep_float: options.KeepFloat = None,
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
+    trust_on_first_use: options.Trust = False,
     out: Annotated[
         Path | None, typer.Option(help="Model folder to write; default: an entry of the cache.")
     ] = None,
@@ -105,8 +108,8 @@ def build(
     from qyolo.tables import summarise
 
     recipe = Recipe(
-        model=model,
-        calibration=_given(calibration),
+        model=_file_of(model, trust_on_first_use),
+        calibration=_pictures(calibration),
         size=size,
         ranges=ranges,
         symmetric=symmetric,
@@ -141,6 +144,7 @@ def serve(
     host: options.Host = None,
     port: options.Port = None,
     threads: options.Threads = None,
+    collect: options.Collect = None,
 ) -> None:
     """Serve a model folder over REST."""
     from qyolo.serving import run_server
@@ -148,12 +152,12 @@ def serve(
     from service.sources import FolderSource
 
     verify(folder)
-    run_server(_settings(host, port, threads), FolderSource(folder))
+    run_server(_settings(host, port, threads, collect), FolderSource(folder))
 
 
 @app.command()
 def up(
-    model: options.Model,
+    model: options.Model = bundle.NAME,
     calibration: options.Calibration = None,
     size: options.Size = 640,
     ranges: options.Ranges = "uh",
@@ -165,9 +169,11 @@ def up(
     keep_float: options.KeepFloat = None,
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
+    trust_on_first_use: options.Trust = False,
     host: options.Host = None,
     port: options.Port = None,
     threads: options.Threads = None,
+    collect: options.Collect = None,
 ) -> None:
     """Build where the cache has no match, then serve: the whole job in one word.
 
@@ -179,8 +185,8 @@ def up(
     from qyolo.serving import run_server
 
     recipe = Recipe(
-        model=model,
-        calibration=_given(calibration),
+        model=_file_of(model, trust_on_first_use),
+        calibration=_pictures(calibration),
         size=size,
         ranges=ranges,
         symmetric=symmetric,
@@ -193,31 +199,74 @@ def up(
         runtime=runtime,
     )
     source = BuildSource(recipe, options.cache_root(), build_key(recipe))
-    run_server(_settings(host, port, threads), source)
+    run_server(_settings(host, port, threads, collect), source)
+
+
+@app.command()
+def models(as_json: options.AsJson = False) -> None:
+    """List the official detectors that `qyolo build NAME` and `qyolo up NAME` fetch."""
+    from rich.console import Console
+
+    from qyolo.models import as_table, state_of
+    from zoo.catalogue import catalogue
+
+    shelf = options.shelf()
+    if as_json:
+        listed = [m.model_dump(mode="json") | {"file": state_of(m, shelf)} for m in catalogue()]
+        typer.echo(json.dumps(listed, indent=2))
+    else:
+        Console().print(as_table(shelf))
 
 
 @app.command()
 def detect(
-    folder: options.Folder,
-    images: Annotated[list[Path], typer.Argument(help="Images to look at.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Model folder that `qyolo build` wrote.")
+    ] = None,
+    images: Annotated[list[Path] | None, typer.Argument(help="Images to look at.")] = None,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="The detector and the photos that come with qyolo."),
+    ] = False,
     variant: options.OfVariant = None,
     conf: Annotated[float, typer.Option(min=0, max=1, help="Score threshold.")] = Query().conf,
     iou: Annotated[float, typer.Option(min=0, max=1, help="NMS threshold.")] = Query().iou,
     save: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures with their boxes drawn.")
+        Path | None,
+        typer.Option(help="Folder for the pictures with their boxes drawn; --demo: qyolo-demo."),
     ] = None,
     threads: options.Threads = None,
 ) -> None:
     """Print the boxes of each image as a line of JSON, as the server would answer."""
     from qyolo.detect import ImageFailure, detect_images
 
+    if demo:
+        if folder is not None:
+            raise BadOption("--demo brings its own model folder and images")
+        folder, images, save = _demo_folder(), sorted(bundle.SAMPLES.glob("*.jpg")), save or DEMO
+    if folder is None or not images:
+        raise BadOption("name a model folder and images, or try --demo")
     query = Query(conf=conf, iou=iou)
     failures = 0
     for answer in detect_images(folder, images, variant, query, save, threads or 0):
         typer.echo(answer.model_dump_json())
         failures += isinstance(answer, ImageFailure)
+    if demo:
+        typer.echo(f"qyolo: pictures with boxes are in {save}", err=True)
     if failures:
         raise QuantizerError(f"{failures} of {len(images)} images gave no boxes")
+
+
+def _demo_folder() -> Path:
+    """The default detector as `qyolo up` would build it, from the cache or built now."""
+    from quantizer.build import build as run
+    from quantizer.cache import build_key, obtain
+
+    recipe = Recipe(model=bundle.model(), calibration=bundle.CALIBRATION)
+    with progress_bars() as progress:
+        return obtain(
+            options.cache_root(), build_key(recipe), lambda target: run(recipe, target, progress)
+        )
 
 
 @app.command("eval")
@@ -225,19 +274,24 @@ def evaluate(
     folder: options.Folder,
     images: Annotated[Path, typer.Option(help="Folder of the annotated images.")],
     annotations: Annotated[Path, typer.Option(help="Their annotations, as COCO JSON.")],
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show each class as well; JSON always holds them.")
+    ] = False,
     as_json: options.AsJson = False,
     threads: options.Threads = None,
 ) -> None:
     """Measure the COCO AP of every variant, and how far int8 agrees with fp32."""
     from quantizer.evaluate import evaluate as run
-    from qyolo.tables import show_evaluation
+    from qyolo.tables import show_classes, show_evaluation
 
     with progress_bars() as progress:
         result = run(folder, images, annotations, threads or 0, progress)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
-    else:
-        show_evaluation(result)
+        return
+    show_evaluation(result)
+    if per_class:
+        show_classes(result)
 
 
 @app.command()
@@ -265,23 +319,32 @@ def bench(
         show_bench(result)
 
 
-def _given(calibration: Path | None) -> Path:
+def _file_of(model: str, trust_on_first_use: bool) -> Path:
+    from qyolo.models import model_file
+
+    return model_file(model, options.shelf(), trust_on_first_use)
+
+
+def _pictures(calibration: Path | None) -> Path:
     if calibration is None:
-        raise NoCalibrationImages(
-            "--calibration DIR is needed: a folder of about 100 images like those the detector "
-            "will see"
+        typer.echo(
+            "qyolo: calibrating on the pictures that come with it. About 100 images from your own "
+            "camera calibrate better: --calibration DIR; --collect DIR gathers them while serving",
+            err=True,
         )
-    return calibration
+    return calibration or bundle.CALIBRATION
 
 
-def _settings(host: str | None, port: int | None, threads: int | None) -> Settings:
+def _settings(
+    host: str | None, port: int | None, threads: int | None, collect: Path | None
+) -> Settings:
     """The environment's settings, with what the command line says over them."""
     try:
         settings = Settings()
     except ValidationError as exc:
         first = exc.errors()[0]
         raise BadOption(f"QYOLO_{str(first['loc'][0]).upper()}: {first['msg']}") from exc
-    given = {"host": host, "port": port, "threads": threads}
+    given = {"host": host, "port": port, "threads": threads, "collect": collect}
     return settings.model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )

@@ -11,6 +11,7 @@ from quantizer.recipe import Device
 from service.heads import HeadName
 from service.manifest import Runtime
 from service.preprocess import PreprocessName
+from zoo.shelf import Shelf
 
 
 def cache_root() -> Path:
@@ -22,10 +23,27 @@ def cache_root() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "qyolo"
 
 
+def shelf() -> Shelf:
+    """Where the catalogue's models are kept: beside the builds; QYOLO_MIRROR is asked for them."""
+    return Shelf(cache_root() / "models", os.environ.get("QYOLO_MIRROR"))
+
+
 BUILD, SERVE = "Build", "Server"
 
 Model = Annotated[
-    Path, typer.Argument(help="Float YOLO detector, as its official exporter wrote it (.onnx).")
+    str,
+    typer.Argument(
+        help="Float YOLO detector: an .onnx file as its official exporter wrote it, or a name that "
+        "`qyolo models` lists."
+    ),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-on-first-use",
+        help="Take a catalogue model whose checksum is not known, and hold it to what came.",
+        rich_help_panel=BUILD,
+    ),
 ]
 OfVariant = Annotated[
     str | None, typer.Option(help="fp32 or int8; default: the folder's own choice.")
@@ -34,7 +52,8 @@ Folder = Annotated[Path, typer.Argument(help="Model folder that `qyolo build` wr
 Calibration = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of images like those the detector will see; about 100 are enough.",
+        help="Folder of images like those the detector will see, about 100; default: pictures that "
+        "come with qyolo.",
         rich_help_panel=BUILD,
     ),
 ]
@@ -109,6 +128,14 @@ Port = Annotated[
         min=0,
         max=65535,
         help="Port; 0 picks a free one and prints it. [env: QYOLO_PORT] [default: 8000]",
+        rich_help_panel=SERVE,
+    ),
+]
+Collect = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that keeps a sample of the served images, to calibrate on. "
+        "[env: QYOLO_COLLECT]",
         rich_help_panel=SERVE,
     ),
 ]

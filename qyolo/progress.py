@@ -7,14 +7,26 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from service.readiness import Progress, ReportProgress
+
+
+class Amount(MofNCompleteColumn):
+    """How much of how much: bytes of a download in MB, otherwise the units themselves."""
+
+    def render(self, task: Task) -> Text:
+        if task.description != "download":
+            return super().render(task)
+        total = f"{task.total / 1e6:.1f}" if task.total else "?"
+        return Text(f"{task.completed / 1e6:.1f}/{total} MB")
 
 
 @contextmanager
@@ -24,7 +36,7 @@ def progress_bars() -> Iterator[ReportProgress]:
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        Amount(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

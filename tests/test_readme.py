@@ -20,7 +20,7 @@ def test_every_setting_is_in_the_table_with_its_default(name):
 
 
 def test_the_table_names_no_setting_that_does_not_exist():
-    of_the_command_line = {"CACHE_DIR", "DEVICE"}
+    of_the_command_line = {"CACHE_DIR", "DEVICE", "MIRROR"}
     assert set(SETTINGS) - of_the_command_line == {name.upper() for name in Settings.model_fields}
 
 
@@ -32,6 +32,6 @@ def test_every_route_is_in_the_readme(tmp_path):
 
 def test_every_command_is_in_the_readme():
     commands = re.findall(r"^[│ ]+([a-z]+) {2,}", qyolo("--help").out, re.MULTILINE)
-    assert {"build", "serve", "up", "detect", "eval", "bench"} <= set(commands)
+    assert {"build", "serve", "up", "models", "detect", "eval", "bench"} <= set(commands)
     for command in commands:
         assert f"`qyolo {command}" in README, command

@@ -35,10 +35,11 @@ def environment(**settings: object) -> dict[str, str]:
     return ours | {"COLUMNS": "200"} | {name: str(value) for name, value in settings.items()}
 
 
-def qyolo(*arguments: object, **settings: object) -> Ran:
+def qyolo(*arguments: object, cwd: Path | None = None, **settings: object) -> Ran:
     """Run to the end; settings are environment variables."""
     done = subprocess.run(
         [sys.executable, "-m", "qyolo", *map(str, arguments)],
+        cwd=cwd,
         env=environment(**settings),
         capture_output=True,
         text=True,
@@ -48,12 +49,12 @@ def qyolo(*arguments: object, **settings: object) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def on_terminal(*arguments: object) -> str:
+def on_terminal(*arguments: object, **settings: object) -> str:
     """What a command that succeeds shows on stderr when that is a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "qyolo", *map(str, arguments)],
-        env=environment(TERM="xterm"),
+        env=environment(TERM="xterm", **settings),
         stdout=subprocess.DEVNULL,
         stderr=theirs,
     )

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from service.manifest import read_manifest
 from tests.qyolo.commands import ESCAPE, Ran, on_terminal, qyolo
 from tests.tiny_models import save_tiny
+from zoo import bundle
 
 BUILD_OPTIONS = (
     "--calibration",
@@ -20,14 +22,16 @@ BUILD_OPTIONS = (
     "--keep-float",
     "--device",
     "--runtime",
+    "--trust-on-first-use",
 )
-SERVER_OPTIONS = ("--host", "--port", "--threads")
+SERVER_OPTIONS = ("--host", "--port", "--threads", "--collect")
 OPTIONS = {
     "build": (*BUILD_OPTIONS, "--out", "--rebuild"),
     "serve": SERVER_OPTIONS,
     "up": (*BUILD_OPTIONS, *SERVER_OPTIONS),
-    "detect": ("--variant", "--conf", "--iou", "--save", "--threads"),
-    "eval": ("--images", "--annotations", "--json", "--threads"),
+    "models": ("--json",),
+    "detect": ("--demo", "--variant", "--conf", "--iou", "--save", "--threads"),
+    "eval": ("--images", "--annotations", "--per-class", "--json", "--threads"),
     "bench": ("--image", "--rounds", "--json", "--threads"),
 }
 
@@ -69,7 +73,7 @@ def test_the_help_names_the_commands_and_where_to_start():
     ran = qyolo("--help")
     assert ran.code == 0
     text = ESCAPE.sub("", ran.out)
-    for word in (*OPTIONS, "--debug", "qyolo up model.onnx --calibration"):
+    for word in (*OPTIONS, "--debug", "Start with: qyolo up"):
         assert word in text
 
 
@@ -188,12 +192,18 @@ def test_a_warning_is_shown(model, photos, tmp_path):
     assert "warning: only 3 usable calibration images" in ran.err
 
 
+def test_without_calibration_images_the_pictures_in_the_box_are_used(model, tmp_path):
+    ran = qyolo("build", model, "--size", 64, "--out", tmp_path / "m")
+    assert ran.code == 0
+    assert "calibrating on the pictures that come with it" in ran.err
+    assert "--calibration DIR" in ran.err
+    report = json.loads((tmp_path / "m" / "report.json").read_text())
+    pictures = [path for path in bundle.CALIBRATION.iterdir() if path.suffix == ".jpg"]
+    held_out = report["agreement"]["int8_vs_fp32"]["images"]
+    assert report["calibration"]["images"] == len(pictures) - held_out
+
+
 # ------------------------------------------------------------------------------------- errors
-
-
-@pytest.mark.parametrize("command", ["build", "up"])
-def test_without_calibration_images_the_error_says_what_to_pass(command, model):
-    failed(qyolo(command, model), "--calibration DIR")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +216,11 @@ def test_without_calibration_images_the_error_says_what_to_pass(command, model):
         (["build", "{model}", "--calibration", "{photos}", "--classes", "nix"], ["nix"]),
         (["up", "absent.onnx", "--calibration", "{photos}"], ["absent.onnx"]),
         (["serve", "absent"], ["absent", "model folder"]),
+        (["up", "absent.pt"], ["absent.pt", "pickle", "format=onnx"]),
         (["detect", "absent", "a.jpg"], ["absent", "model folder"]),
+        (["detect", "{tiny}"], ["images", "--demo"]),
+        (["detect"], ["model folder", "--demo"]),
+        (["detect", "{tiny}", "--demo"], ["--demo"]),
         (["detect", "{tiny}", "{photos}/photo00.jpg", "--variant", "int4"], ["int4", "fp32, int8"]),
         (["eval", "absent", "--images", "a", "--annotations", "b"], ["absent", "model folder"]),
         (["eval", "{tiny}", "--images", "{photos}", "--annotations", "absent.json"], ["absent"]),
@@ -269,6 +283,15 @@ def test_evaluation_as_json(tiny_folder, photos, annotations):
     assert set(result["variants"]) == {"fp32", "int8"}
     assert result["variants"]["fp32"]["ap"] == pytest.approx(1, abs=0.02)
     assert 0 <= result["agreement_with_fp32"]["int8"]["matched"] <= 1
+
+
+def test_each_class_on_request(tiny_folder, photos, annotations):
+    ran = qyolo(
+        "eval", tiny_folder, "--images", photos, "--annotations", annotations, "--per-class"
+    )
+    assert ran.code == 0
+    assert "AP / AP50 by class" in ran.out
+    assert re.search(r"│ cat +│ +\d+ │ [\d.]+ / [\d.]+ │ [\d.]+ / [\d.]+ │", ran.out)
 
 
 def test_evaluation_as_a_table(tiny_folder, photos, annotations):

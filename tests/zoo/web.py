@@ -1,0 +1,64 @@
+"""A file server on loopback that can misbehave."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Web:
+    """What it serves by path, and how."""
+
+    files: dict[str, bytes]
+    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break off
+    statuses: list[int] = field(default_factory=list)  # what the next requests get instead
+    etag: str | None = '"one"'
+    ranges: bool = True
+    asked: list[str] = field(default_factory=list)  # the Range header of each request, or ""
+    url: str = ""
+
+
+@contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[Web]:
+    web = Web(files)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range", "")
+            web.asked.append(asked)
+            body = web.files.get(self.path)
+            status = web.statuses.pop(0) if web.statuses else 200 if body is not None else 404
+            if status != 200 or body is None:
+                return self.send_error(status)
+            fresh = self.headers.get("If-Range") == web.etag
+            start = int(asked[6:-1]) if asked and web.ranges and fresh else 0
+            if start and start >= len(body):
+                return self.send_error(416)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body) - start))
+            if web.etag is not None:
+                self.send_header("ETag", web.etag)
+            self.end_headers()
+            end = start + web.cuts.pop(0) if web.cuts else len(body)
+            self.wfile.write(body[start:end])
+            if end < len(body):
+                self.close_connection = True
+            return None
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    web.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
