@@ -1,0 +1,171 @@
+"""The training code against what it must do; needs PyTorch and OpenCV, which only training has."""
+
+import copy
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+torch = pytest.importorskip("torch", reason="training's packages are not installed")
+pytest.importorskip("cv2", reason="training's packages are not installed")
+
+from zoo.train.augment import Composer, _moved  # noqa: E402
+from zoo.train.export import export  # noqa: E402
+from zoo.train.losses import distillation, supervision  # noqa: E402
+from zoo.train.muon import orthogonal  # noqa: E402
+from zoo.train.network import Detector, Predictions, cells, decoded  # noqa: E402
+from zoo.train.photos import Pack  # noqa: E402
+from zoo.train.teacher import Lesson  # noqa: E402
+
+SIZE = 64
+ANCHORS = 8 * 8 + 4 * 4 + 2 * 2
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return cells(SIZE)
+
+
+def made_up(seed: int) -> Predictions:
+    random = torch.Generator().manual_seed(seed)
+    shapes = ((1, ANCHORS, 4), (1, ANCHORS), (1, ANCHORS, 80))
+    return Predictions(*(torch.randn(shape, generator=random) for shape in shapes))
+
+
+def as_lesson(said: Predictions) -> Lesson:
+    return Lesson(said.boxes, said.objectness.sigmoid(), said.classes.sigmoid(), ())
+
+
+def test_the_network_has_one_anchor_for_each_cell():
+    said, features = Detector().eval()(torch.zeros(1, 3, SIZE, SIZE))
+    assert said.boxes.shape == (1, ANCHORS, 4)
+    assert said.classes.shape == (1, ANCHORS, 80)
+    assert [m.shape[-1] for m in (*features.backbone, *features.neck)] == [8, 4, 2, 8, 4, 2]
+
+
+def test_the_network_is_as_small_as_promised():
+    assert sum(weight.numel() for weight in Detector().parameters()) < 1.5e6
+
+
+def test_boxes_are_decoded_from_their_cell(grid):
+    boxes = torch.zeros(1, ANCHORS, 4)
+    boxes[0, 9] = torch.tensor([0.5, 0.25, np.log(2.0), np.log(4.0)])  # stride 8, column 1, row 1
+    assert decoded(boxes, *grid)[0, 9].tolist() == pytest.approx([4.0, -6.0, 20.0, 26.0])
+
+
+def test_distillation_is_least_where_the_student_says_what_the_teacher_says(grid):
+    teacher = made_up(1)
+    student = Predictions(*(part.clone().requires_grad_() for part in teacher))
+    agreed = distillation(student, as_lesson(teacher), *grid)
+    agreed.backward()
+    for part in student:
+        assert part.grad.abs().max() < 1e-4
+    for field in range(3):
+        parts = list(copy.deepcopy([part.detach() for part in student]))
+        parts[field] = parts[field] + 0.3
+        assert distillation(Predictions(*parts), as_lesson(teacher), *grid) > agreed
+
+
+def test_a_teacher_that_sees_nothing_still_teaches_that(grid):
+    teacher = made_up(1)._replace(objectness=torch.full((1, ANCHORS), -12.0))
+    quiet = made_up(2)._replace(objectness=torch.full((1, ANCHORS), -9.0))
+    loud = made_up(2)._replace(objectness=torch.full((1, ANCHORS), 2.0))
+    assert distillation(quiet, as_lesson(teacher), *grid) < 0.1
+    assert distillation(loud, as_lesson(teacher), *grid) > 10
+
+
+def test_labels_pull_the_boxes_onto_the_object(grid):
+    said = Predictions(
+        torch.zeros(1, ANCHORS, 4, requires_grad=True),
+        torch.full((1, ANCHORS), -2.0, requires_grad=True),
+        torch.full((1, ANCHORS, 80), -2.0, requires_grad=True),
+    )
+    truth = [torch.tensor([[16.0, 20.0, 20.0, 44.0, 44.0]])]
+    optimizer = torch.optim.Adam(said, lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        supervision(said, truth, *grid).backward()
+        optimizer.step()
+    best = int((said.objectness.sigmoid() * said.classes.sigmoid()[..., 16]).argmax())
+    assert decoded(said.boxes, *grid)[0, best].tolist() == pytest.approx([20, 20, 44, 44], abs=2)
+    assert said.objectness[0, best].sigmoid() > 0.8
+    assert said.classes[0, best].sigmoid().argmax() == 16
+    outside = grid[0][:, 0] > 48
+    assert said.objectness[0, outside].sigmoid().max() < 0.05
+
+
+def test_a_picture_without_objects_teaches_that_there_are_none(grid):
+    said = made_up(3)
+    said.objectness.requires_grad_()
+    supervision(said, [torch.zeros(0, 5)], *grid).backward()
+    assert (said.objectness.grad > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16)])
+def test_an_update_is_made_nearly_orthogonal(shape):
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+@pytest.fixture
+def board(tmp_path):
+    """A pack of one photo: a red box from (0.25, 0.5) to (0.75, 1.0) on blue, and its label."""
+    picture = np.zeros((200, 300, 3), np.uint8)
+    picture[..., 2] = 200
+    picture[100:, 75:225] = (220, 20, 20)
+    half = picture[::2, ::2]
+    pixels = np.concatenate([picture.ravel(), half.ravel()])
+    places = np.array([[[0, 200, 300], [picture.size, 100, 150]]])
+    return Pack(pixels, places, {0: np.array([[3, 0.25, 0.5, 0.75, 1.0]], np.float32)})
+
+
+def test_labels_move_with_their_photo(board):
+    composer, seen = Composer(board), 0
+    for seed in range(40):
+        sample = composer.labelled_sample(np.random.default_rng(seed), SIZE)
+        assert sample.image.shape == (SIZE, SIZE, 3)
+        for label, left, top, right, bottom in sample.boxes:
+            inner = sample.image[
+                round(top) + 2 : round(bottom) - 2, round(left) + 2 : round(right) - 2
+            ]
+            if inner.size:
+                seen += 1
+                assert label == 3
+                red = (inner[..., 0].astype(int) > inner[..., 2]).mean()
+                assert red > 0.9
+    assert seen > 40
+
+
+def test_samples_are_the_same_for_the_same_seed_and_vary_otherwise(board):
+    composer = Composer(board)
+    first, again, other = (
+        composer.sample(np.random.default_rng(seed), SIZE).image for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_box_that_is_mostly_outside_is_dropped():
+    labels = np.array([[1, 0.0, 0.0, 0.5, 1.0], [2, 0.4, 0.0, 1.0, 1.0]], np.float32)
+    matrix = np.array([[100.0, 0, -45], [0, 100, 0]])  # the photo's left 45 pixels are cut off
+    moved = _moved(labels, matrix, (0, 0, 64, 64))
+    assert moved[:, 0].tolist() == [2]
+
+
+def test_the_export_says_what_the_network_says_in_bgr_and_bytes(tmp_path):
+    torch.manual_seed(0)
+    detector = Detector().eval()
+    torch.save({"average": detector.state_dict()}, tmp_path / "checkpoint.pt")
+    export(tmp_path / "checkpoint.pt", tmp_path / "made.onnx")
+    session = ort.InferenceSession(tmp_path / "made.onnx", providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
+    bgr = image[..., ::-1].transpose(2, 0, 1)[None].astype(np.float32)
+    (answer,) = session.run(None, {"images": bgr})
+    with torch.no_grad():
+        said, _ = detector(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float() / 255)
+    expected = torch.cat(
+        (said.boxes, said.objectness.sigmoid()[..., None], said.classes.sigmoid()), dim=2
+    )
+    assert answer.shape == (1, 8400, 85)
+    assert np.allclose(answer, expected.numpy(), atol=1e-3)

@@ -1,0 +1,148 @@
+"""Photos -> training samples: placed at random scales, in mosaics, pasted, mixed, recoloured.
+
+The teacher looks at the finished sample, so nothing here needs a label to stay right.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from service.letterbox import PAD_GREY
+from zoo.train.photos import Pack, Pixels
+
+MOSAIC: Final = 0.5  # probabilities of each kind of sample
+PASTE: Final = 0.15
+MIX: Final = 0.1
+MIRROR: Final = 0.5
+WIDE_SCALES: Final = (0.3, 2.0)  # times the scale at which the photo just fits
+NEAR_SCALES: Final = (0.8, 1.25)
+WIDE: Final = 0.6  # share of single photos placed over the wide range
+COVER_SCALES: Final = (0.7, 1.6)  # times the scale at which the photo covers its mosaic tile
+STRETCH: Final = 0.15  # change of the aspect ratio, at most
+HUE, SATURATION, VALUE = 0.02, 0.6, 0.4  # gains, at most
+SEEN: Final = 0.25  # share of a box that must stay in the picture
+SMALLEST: Final = 3.0  # pixels of a box's shorter side
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    image: Pixels  # [S, S, 3] RGB
+    boxes: NDArray[np.float32] | None  # [B, 5]: class, x1, y1, x2, y2 in pixels; None: unlabelled
+
+
+class Composer:
+    """Draws samples from a pack; give each thread a generator of its own."""
+
+    def __init__(self, pack: Pack) -> None:
+        self._pack = pack
+        self._labelled = sorted(pack.labels)
+
+    def sample(self, rng: np.random.Generator, size: int) -> Sample:
+        image = self._picture(rng, size)
+        if rng.random() < MIX:
+            share = rng.beta(8, 8)
+            image = cv2.addWeighted(image, share, self._picture(rng, size), 1 - share, 0)
+        if rng.random() < PASTE:
+            self._paste(rng, image)
+        return Sample(_recoloured(rng, image), None)
+
+    def labelled_sample(self, rng: np.random.Generator, size: int) -> Sample:
+        """One of the few labelled photos, or four of them."""
+        tiles = _tiles(rng, size) if rng.random() < MOSAIC else [(0, 0, size, size)]
+        image = np.full((size, size, 3), PAD_GREY, np.uint8)
+        boxes = []
+        for tile in tiles:
+            number = int(rng.choice(self._labelled))
+            matrix = self._place(rng, image, tile, number, cover=len(tiles) > 1)
+            boxes.append(_moved(self._pack.labels[number], matrix, tile))
+        return Sample(_recoloured(rng, image), np.concatenate(boxes))
+
+    def _picture(self, rng: np.random.Generator, size: int) -> Pixels:
+        mosaic = rng.random() < MOSAIC
+        image = np.full((size, size, 3), PAD_GREY, np.uint8)
+        for tile in _tiles(rng, size) if mosaic else [(0, 0, size, size)]:
+            self._place(rng, image, tile, int(rng.integers(len(self._pack))), cover=mosaic)
+        return image
+
+    def _paste(self, rng: np.random.Generator, image: Pixels) -> None:
+        size = image.shape[0]
+        width, height = (int(size * rng.uniform(0.2, 0.5)) for _ in range(2))
+        left, top = int(rng.integers(size - width)), int(rng.integers(size - height))
+        tile = (left, top, left + width, top + height)
+        self._place(rng, image, tile, int(rng.integers(len(self._pack))), cover=True)
+
+    def _place(
+        self,
+        rng: np.random.Generator,
+        image: Pixels,
+        tile: tuple[int, int, int, int],
+        number: int,
+        cover: bool,
+    ) -> NDArray[np.float64]:
+        """Draw a photo into a tile; returns the affine [2,3] from 0..1 of the photo to pixels."""
+        left, top, right, bottom = tile
+        wide, high = right - left, bottom - top
+        height, width = self._pack.places[number, 0, 1:]
+        if cover:
+            scale = max(wide / width, high / height) * _log_uniform(rng, COVER_SCALES)
+        else:
+            scales = WIDE_SCALES if rng.random() < WIDE else NEAR_SCALES
+            scale = min(wide / width, high / height) * _log_uniform(rng, scales)
+        photo = self._pack.photo(number, 1 if scale <= 0.6 else 0)
+        stretch = np.exp(rng.uniform(-STRETCH, STRETCH) / 2)
+        drawn_w, drawn_h = width * scale * stretch, height * scale / stretch
+        x, y = (rng.uniform(*sorted((0.0, room - drawn)))
+                for room, drawn in ((wide, drawn_w), (high, drawn_h)))  # fmt: skip
+        mirrored = rng.random() < MIRROR
+        unit = np.array([[-drawn_w if mirrored else drawn_w, 0, x + drawn_w * mirrored],
+                         [0, drawn_h, y]])  # fmt: skip
+        pixels = unit.copy()
+        pixels[:, 0] /= photo.shape[1]
+        pixels[:, 1] /= photo.shape[0]
+        pixels[:, 2] += (pixels[:, 0] + pixels[:, 1]) / 2 - 0.5  # pixel centres, not corners
+        cv2.warpAffine(
+            photo, pixels, (wide, high), image[top:bottom, left:right],
+            cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (PAD_GREY,) * 3,
+        )  # fmt: skip
+        unit[:, 2] += left, top
+        return unit
+
+
+def _tiles(rng: np.random.Generator, size: int) -> list[tuple[int, int, int, int]]:
+    x, y = (int(size * rng.uniform(0.25, 0.75)) for _ in range(2))
+    return [(0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)]
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return float(np.exp(rng.uniform(*np.log(bounds))))
+
+
+def _moved(
+    labels: NDArray[np.float32], matrix: NDArray[np.float64], tile: tuple[int, int, int, int]
+) -> NDArray[np.float32]:
+    """Boxes after the affine, cut to the tile; those that are mostly outside or tiny are gone."""
+    x = np.sort(labels[:, [1, 3]] * matrix[0, 0] + matrix[0, 2], axis=1)
+    y = np.sort(labels[:, [2, 4]] * matrix[1, 1] + matrix[1, 2], axis=1)
+    whole = (x[:, 1] - x[:, 0]) * (y[:, 1] - y[:, 0])
+    x = x.clip(tile[0], tile[2])
+    y = y.clip(tile[1], tile[3])
+    wide, high = x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
+    kept = (wide * high > SEEN * whole) & (np.minimum(wide, high) > SMALLEST)
+    boxes = np.stack((labels[:, 0], x[:, 0], y[:, 0], x[:, 1], y[:, 1]), axis=1)
+    return boxes[kept].astype(np.float32)
+
+
+def _recoloured(rng: np.random.Generator, image: Pixels) -> Pixels:
+    hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (HUE, SATURATION, VALUE)
+    ramp = np.arange(256)
+    tables = (
+        (ramp * hue % 180).astype(np.uint8),
+        np.clip(ramp * saturation, 0, 255).astype(np.uint8),
+        np.clip(ramp * value, 0, 255).astype(np.uint8),
+    )
+    parts = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
+    mixed = cv2.merge([cv2.LUT(p, t) for p, t in zip(parts, tables, strict=True)])
+    return cv2.cvtColor(mixed, cv2.COLOR_HSV2RGB)

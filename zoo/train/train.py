@@ -1,0 +1,193 @@
+"""Train qyolo-nano by dense distillation; stop and go on at any time.
+
+pack -> (compose -> teacher -> student -> losses) x steps -> checkpoint with the moving average
+"""
+
+import argparse
+import copy
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.train.augment import Composer, Sample
+from zoo.train.losses import Imitation, distillation, supervision
+from zoo.train.muon import Muon
+from zoo.train.network import Detector, cells
+from zoo.train.photos import Pack
+from zoo.train.teacher import Teacher
+
+WARM_UP: Final = 300  # steps
+FLOOR: Final = 0.02  # the last learning rate, as a share of the first
+AVERAGE: Final = 0.999  # decay of the moving average, once warm
+IMITATION_WEIGHT: Final = 2.0
+SUPERVISION_WEIGHT: Final = 0.2
+CHECKPOINT_S: Final = 120.0
+REPORT_STEPS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run: its length is time, since a shared machine's speed is not known beforehand."""
+
+    pack: Path
+    teacher: Path
+    checkpoint: Path
+    minutes: float
+    size: int
+    batch: int
+    labelled: int  # samples of each batch that are labelled ones
+    rate: float
+    fade: bool  # whether the cosine ends at the floor with the run
+
+
+class Run:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.student = Detector().to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
+        self.imitation = Imitation()
+        trained = [*self.student.named_parameters(), *self.imitation.named_parameters()]
+        hidden = [w for _, w in self.student.named_parameters() if w.ndim == 4]
+        taken = {id(w) for w in hidden}
+        others = [w for _, w in trained if id(w) not in taken]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            Muon(hidden, plan.rate, momentum=0.95, weight_decay=0.05),
+            torch.optim.AdamW(others, plan.rate, weight_decay=0.0),
+        ]
+        self.step = 0
+
+    def restore(self) -> None:
+        state: dict[str, Any] = torch.load(self.plan.checkpoint, weights_only=True)
+        for name in ("student", "average", "imitation"):
+            getattr(self, name).load_state_dict(state[name])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+
+    def save(self) -> None:
+        state = {
+            "student": self.student.state_dict(),
+            "average": self.average.state_dict(),
+            "imitation": self.imitation.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+        }
+        part = self.plan.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.plan.checkpoint)
+
+    def train(self) -> None:
+        plan = self.plan
+        pack = Pack.open(plan.pack)
+        teacher = Teacher.load(plan.teacher, plan.size)
+        corners, strides = cells(plan.size)
+        print(f"{len(pack)} photos, {len(pack.labels)} labelled; from step {self.step}", flush=True)
+        started = saved = reported = time.monotonic()
+        losses: list[tuple[float, float, float]] = []
+        for samples in _batches(Composer(pack), plan, seed=self.step):
+            now = time.monotonic()
+            done = now - started > 60 * plan.minutes
+            if done or now - saved > CHECKPOINT_S:
+                saved = now
+                self.save()
+            if done:
+                return
+            self._set_rate((now - started) / 60 / plan.minutes)
+            losses.append(self._learn(samples, teacher, corners, strides))
+            self.step += 1
+            if len(losses) == REPORT_STEPS:
+                told, shown, labelled = np.mean(losses, axis=0)
+                print(
+                    f"step {self.step}, {(now - started) / 60:.1f} of {plan.minutes:g} min: "
+                    f"distillation {told:.3f}, imitation {shown:.3f}, labels {labelled:.3f}, "
+                    f"{REPORT_STEPS * plan.batch / (now - reported):.0f} images/s",
+                    flush=True,
+                )
+                reported = now
+                losses.clear()
+
+    def _learn(
+        self, samples: list[Sample], teacher: Teacher, corners: Tensor, strides: Tensor
+    ) -> tuple[float, float, float]:
+        lesson = teacher.teach([sample.image for sample in samples])
+        images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+        said, features = self.student(images.permute(0, 3, 1, 2).float() / 255)
+        told = distillation(said, lesson, corners, strides)
+        shown = self.imitation(features, lesson)
+        truth = [torch.from_numpy(s.boxes) for s in samples if s.boxes is not None]
+        known = type(said)(*(part[: len(truth)] for part in said))  # labelled samples come first
+        labelled = supervision(known, truth, corners, strides) if truth else told.new_zeros(())
+        loss = told + IMITATION_WEIGHT * shown + SUPERVISION_WEIGHT * labelled
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.optimizers[1].param_groups[0]["params"], 10.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._follow()
+        return told.item(), shown.item(), labelled.item()
+
+    def _set_rate(self, progress: float) -> None:
+        rate = self.plan.rate * min(1.0, (self.step + 1) / WARM_UP)
+        if self.plan.fade:
+            rate *= FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * progress)) / 2
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        decay = min(AVERAGE, (1 + self.step) / (10 + self.step))
+        mine = self.student.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.dtype.is_floating_point:
+                value.lerp_(mine[name], 1 - decay)
+            else:
+                value.copy_(mine[name])
+
+
+def _batches(composer: Composer, plan: Plan, seed: int) -> Iterator[list[Sample]]:
+    """Batches without end, labelled samples first; two threads, since OpenCV frees the lock."""
+    roots = np.random.SeedSequence(seed)
+    with ThreadPoolExecutor(2) as pool:
+        while True:
+            generators = [np.random.default_rng(s) for s in roots.spawn(plan.batch)]
+            yield list(
+                pool.map(
+                    lambda pair: (
+                        composer.labelled_sample(pair[1], plan.size)
+                        if pair[0] < plan.labelled
+                        else composer.sample(pair[1], plan.size)
+                    ),
+                    enumerate(generators),
+                )
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pack", type=Path, help="folder that zoo.train.pack wrote")
+    parser.add_argument("--teacher", type=Path, required=True, help="yolox_nano.onnx")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="gone on from if it exists")
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--labelled", type=int, default=2, help="labelled samples of a batch")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--no-fade", dest="fade", action="store_false", help="keep the rate")
+    run = Run(Plan(**vars(parser.parse_args())))
+    if run.plan.checkpoint.exists():
+        run.restore()
+    run.train()
+
+
+if __name__ == "__main__":
+    main()
