@@ -23,6 +23,10 @@ WIDE: Final = 0.6  # share of single photos placed over the wide range
 COVER_SCALES: Final = (0.7, 1.6)  # times the scale at which the photo covers its mosaic tile
 STRETCH: Final = 0.15  # change of the aspect ratio, at most
 HUE, SATURATION, VALUE = 0.02, 0.6, 0.4  # gains, at most
+FREQUENT: Final = 0.05  # share of photos from which on a class is not drawn more often
+RARE_BOOST: Final = 8.0  # at most
+DULL: Final = 0.5  # weight of a photo in which the teacher finds nothing
+FOUND: Final = 0.3  # score from which on the teacher has found something
 SEEN: Final = 0.25  # share of a box that must stay in the picture
 SMALLEST: Final = 3.0  # pixels of a box's shorter side
 
@@ -39,6 +43,8 @@ class Composer:
     def __init__(self, pack: Pack) -> None:
         self._pack = pack
         self._labelled = sorted(pack.labels)
+        weights = chances(pack)
+        self._chances = np.cumsum(weights) / weights.sum()
 
     def sample(self, rng: np.random.Generator, size: int) -> Sample:
         image = self._picture(rng, size)
@@ -60,11 +66,14 @@ class Composer:
             boxes.append(_moved(self._pack.labels[number], matrix, tile))
         return Sample(_recoloured(rng, image), np.concatenate(boxes))
 
+    def _draw(self, rng: np.random.Generator) -> int:
+        return int(np.searchsorted(self._chances, rng.random(), side="right"))
+
     def _picture(self, rng: np.random.Generator, size: int) -> Pixels:
         mosaic = rng.random() < MOSAIC
         image = np.full((size, size, 3), PAD_GREY, np.uint8)
         for tile in _tiles(rng, size) if mosaic else [(0, 0, size, size)]:
-            self._place(rng, image, tile, int(rng.integers(len(self._pack))), cover=mosaic)
+            self._place(rng, image, tile, self._draw(rng), cover=mosaic)
         return image
 
     def _paste(self, rng: np.random.Generator, image: Pixels) -> None:
@@ -72,7 +81,7 @@ class Composer:
         width, height = (int(size * rng.uniform(0.2, 0.5)) for _ in range(2))
         left, top = int(rng.integers(size - width)), int(rng.integers(size - height))
         tile = (left, top, left + width, top + height)
-        self._place(rng, image, tile, int(rng.integers(len(self._pack))), cover=True)
+        self._place(rng, image, tile, self._draw(rng), cover=True)
 
     def _place(
         self,
@@ -109,6 +118,19 @@ class Composer:
         )  # fmt: skip
         unit[:, 2] += left, top
         return unit
+
+
+def chances(pack: Pack) -> NDArray[np.float64]:
+    """How often each photo is drawn: by the rarest class in it, as in LVIS's repeat factors.
+
+    Square root of FREQUENT over the class's share (arXiv 1908.03195).
+    """
+    if pack.seen is None:
+        return np.ones(len(pack))
+    found = pack.seen > FOUND
+    share = found.mean(axis=0).clip(min=1e-9)
+    boost = np.sqrt(FREQUENT / share).clip(1, RARE_BOOST)
+    return np.where(found.any(axis=1), (found * boost).max(axis=1), DULL)
 
 
 def _tiles(rng: np.random.Generator, size: int) -> list[tuple[int, int, int, int]]:

@@ -21,6 +21,7 @@ LONG_SIDE: Final = 576  # pixels of the longer side that is kept: 20,000 photos 
 SHORTEST: Final = 160  # photos with a shorter side than this teach little
 SAME: Final = 6  # differing bits, of 64, up to which two difference hashes mean one photo
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png"})
+CENSUS: Final = "census.npy"  # that zoo.train.census leaves in the folder
 HELD_OUT: Final = "val2017"  # no source folder of COCO's validation images is ever read
 
 
@@ -31,14 +32,17 @@ class Pack:
     pixels: Pixels  # u8[bytes], memory-mapped
     places: NDArray[np.int64]  # [P, 2 levels, 3]: offset, height, width
     labels: dict[int, NDArray[np.float32]]  # photo -> [B, 5]: class, x1, y1, x2, y2 in 0..1
+    seen: NDArray[np.float16] | None = None  # [P, 80] best score of each class, by the teacher
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         labels = json.loads((folder / "labels.json").read_text())
+        census = folder / CENSUS
         return cls(
             np.memmap(folder / "pixels.u8", np.uint8, "r"),
             np.load(folder / "places.npy"),
             {int(k): np.asarray(v, np.float32).reshape(-1, 5) for k, v in labels.items()},
+            np.load(census) if census.exists() else None,
         )
 
     def __len__(self) -> int:
@@ -83,6 +87,7 @@ def pack(sources: list[Path], held_out: list[Path], target: Path) -> Pack:
                 print(f"{len(places)} photos, {len(labels)} of them labelled", flush=True)
     np.save(target / "places.npy", np.asarray(places, np.int64))
     (target / "labels.json").write_text(json.dumps(labels))
+    (target / CENSUS).unlink(missing_ok=True)
     (target / "pixels.u8.part").replace(target / "pixels.u8")
     print(f"{len(places)} photos, {len(labels)} labelled; dropped: {dropped}")
     return Pack.open(target)

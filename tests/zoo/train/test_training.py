@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training's packages are not installed")
 pytest.importorskip("cv2", reason="training's packages are not installed")
 
-from zoo.train.augment import Composer, _moved  # noqa: E402
+from zoo.train.augment import Composer, _moved, chances  # noqa: E402
 from zoo.train.export import export  # noqa: E402
 from zoo.train.losses import distillation, supervision  # noqa: E402
 from zoo.train.muon import orthogonal  # noqa: E402
@@ -144,6 +144,22 @@ def test_samples_are_the_same_for_the_same_seed_and_vary_otherwise(board):
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_photos_of_rare_classes_are_drawn_more_often_and_empty_ones_less():
+    seen = np.zeros((1000, 80), np.float16)
+    seen[:400, 0] = 0.9  # frequent
+    seen[400:410, 4] = 0.9  # in 1 % of the photos
+    seen[0, 4] = 0.9
+    made = chances(Pack(np.zeros(0, np.uint8), np.zeros((1000, 2, 3), np.int64), {}, seen))
+    assert made[1] == 1
+    assert made[405] == pytest.approx((0.05 / 0.011) ** 0.5)
+    assert made[0] == made[405]
+    assert made[999] == 0.5
+
+
+def test_without_a_census_all_photos_are_alike(board):
+    assert chances(board).tolist() == [1]
 
 
 def test_a_box_that_is_mostly_outside_is_dropped():
