@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from zoo import bundle
 
-PHOTO = bundle.SAMPLES / "cat.jpg"
+PHOTO = bundle.SAMPLES / "astronaut.jpg"
 POLL_S = 0.01
 LATER = 5  # starts that find the cache filled
 

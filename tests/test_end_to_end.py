@@ -1,6 +1,7 @@
 """The whole way on real weights and photos: from the float model to boxes over HTTP."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.shared import (
     needs_int8,
     needs_shared,
 )
+from zoo import bundle
 
 pytestmark = needs_shared
 
@@ -110,3 +112,34 @@ def test_symmetric_int8_sees_what_fp32_sees(tmp_path):
     agreed = json.loads((out / "report.json").read_text())["agreement"]["int8_vs_fp32"]
     assert agreed["matched"] > 0.85
     assert read_manifest(out).default == "int8"
+
+
+@pytest.fixture(scope="session")
+def in_the_box(tmp_path_factory):
+    """The accuracy of the detector in the box, calibrated on its own pictures and on photos."""
+    accuracies = {}
+    for name, arguments in (("pictures", ()), ("photos", ("--calibration", COCO_CALIB))):
+        folder = tmp_path_factory.mktemp("box") / name
+        ran = qyolo("build", *arguments, "--out", folder)
+        assert ran.code == 0, ran.err
+        accuracies[name] = evaluate(folder, COCO_VAL, COCO_VAL_JSON, 0, lambda _: None).variants
+    return accuracies
+
+
+def test_the_detector_in_the_box_is_as_good_as_its_card_says(in_the_box):
+    told = re.search(r"\| fp32 \| ([\d.]+) \| ([\d.]+) \|", bundle.CARD.read_text())
+    fp32 = in_the_box["pictures"]["fp32"]
+    assert told is not None
+    assert fp32.ap == pytest.approx(float(told[1]), abs=0.003)
+    assert fp32.ap50 == pytest.approx(float(told[2]), abs=0.005)
+    assert fp32.classes["person"].ap50 >= 0.50
+
+
+def test_int8_costs_the_detector_in_the_box_next_to_nothing(in_the_box):
+    for variants in in_the_box.values():
+        assert variants["int8"].ap >= variants["fp32"].ap - 0.010
+
+
+def test_the_pictures_in_the_box_calibrate_like_photos(in_the_box):
+    pictures, photos = (in_the_box[name]["int8"].ap for name in ("pictures", "photos"))
+    assert pictures >= photos - 0.005

@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--labelled", type=int, default=2, help="labelled samples of a batch")
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=6e-3, help="the first learning rate")
     parser.add_argument("--no-fade", dest="fade", action="store_false", help="keep the rate")
     run = Run(Plan(**vars(parser.parse_args())))
     if run.plan.checkpoint.exists():

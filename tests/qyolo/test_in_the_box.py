@@ -1,0 +1,63 @@
+"""What runs with no argument at all: the detector, the pictures and the photos in the box."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.manifest import read_manifest
+from tests.qyolo.commands import Ran, qyolo, running
+from zoo import bundle
+
+PHOTOS = sorted(bundle.SAMPLES.glob("*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def demo(cache, tmp_path_factory) -> tuple[Ran, Path]:
+    folder = tmp_path_factory.mktemp("demo")
+    return qyolo("detect", "--demo", cwd=folder, QYOLO_CACHE_DIR=cache), folder
+
+
+def seen(ran: Ran) -> dict[str, set[str]]:
+    answers = map(json.loads, ran.out.splitlines())
+    return {
+        answer["file"].rpartition("/")[2]: {box["class_name"] for box in answer["detections"]}
+        for answer in answers
+    }
+
+
+def test_the_demo_answers_every_sample_and_finds_the_person_and_the_bus(demo):
+    ran, _ = demo
+    assert ran.code == 0, ran.err
+    found = seen(ran)
+    assert found.keys() == {photo.name for photo in PHOTOS}
+    assert "person" in found["astronaut.jpg"]
+    assert "bus" in found["street.jpg"]
+
+
+def test_the_demo_saves_the_photos_with_boxes(demo):
+    ran, folder = demo
+    assert "pictures with boxes are in qyolo-demo" in ran.err
+    for photo in PHOTOS:
+        with Image.open(photo) as before, Image.open(folder / "qyolo-demo" / photo.name) as after:
+            assert after.size == before.size
+
+
+def test_up_without_arguments_serves_what_the_demo_built(demo, cache):
+    (entry,) = (path for path in cache.iterdir() if path.is_dir())
+    built = entry.stat().st_ino
+    with running("up", QYOLO_CACHE_DIR=cache) as server:
+        server.wait_until_ready()
+        answer = server.detect((bundle.SAMPLES / "astronaut.jpg").read_bytes())
+        assert (answer["model"], answer["variant"]) == ("qyolo-nano", "int8")
+        assert "person" in {box["class_name"] for box in answer["detections"]}
+        assert server.stop() == 0
+    assert entry.stat().st_ino == built
+    assert read_manifest(entry).name == "qyolo-nano"
+    assert "calibrating on the pictures that come with it" in server.err

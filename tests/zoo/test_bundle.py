@@ -1,0 +1,65 @@
+"""What comes with the package is what was released, small, and free to be passed on."""
+
+import hashlib
+import shutil
+
+import onnx
+import pytest
+from PIL import Image
+
+from quantizer.coco import COCO_NAMES
+from quantizer.float_model import read_float_model
+from quantizer.layout import recognise
+from zoo import bundle
+from zoo.errors import Distrusted
+
+PICTURES = sorted([*bundle.SAMPLES.glob("*.jpg"), *bundle.CALIBRATION.glob("*.jpg")])
+
+
+def test_the_detector_is_the_released_one():
+    path = bundle.model()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert bundle.CHECKSUMS.read_text() == f"{digest}  {path.name}\n"
+    assert digest in bundle.CARD.read_text()
+
+
+def test_a_damaged_detector_is_not_used(tmp_path, monkeypatch):
+    copy = tmp_path / "qyolo-nano.onnx"
+    shutil.copy(bundle.MODEL, copy)
+    copy.write_bytes(copy.read_bytes()[:-1])
+    monkeypatch.setattr(bundle, "MODEL", copy)
+    with pytest.raises(Distrusted, match="reinstall"):
+        bundle.model()
+
+
+def test_the_detector_is_compact():
+    assert bundle.MODEL.stat().st_size < 6_000_000
+    weights = onnx.load(bundle.MODEL).graph.initializer
+    count = 0
+    for tensor in weights:
+        size = 1
+        for dim in tensor.dims:
+            size *= dim
+        count += size
+    assert 1_000_000 < count < 2_500_000
+
+
+def test_the_detector_says_itself_how_it_is_read():
+    layout = recognise(read_float_model(bundle.MODEL, 640))
+    assert (layout.head, layout.preprocess) == ("yolox", "yolox")
+    assert layout.class_names == COCO_NAMES
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
+def test_every_picture_is_listed_with_its_licence(picture):
+    listed = (picture.parent / "README.md").read_text()
+    assert f"`{picture.name}`" in listed or "`collage-*.jpg`" in listed
+    with Image.open(picture) as image:
+        image.load()
+        assert min(image.size) >= 300
+
+
+def test_the_pictures_are_few_and_small():
+    assert len(list(bundle.SAMPLES.glob("*.jpg"))) >= 3
+    assert 24 <= len(list(bundle.CALIBRATION.glob("*.jpg"))) <= 64
+    assert sum(picture.stat().st_size for picture in PICTURES) < 3_000_000
