@@ -207,10 +207,10 @@ def models(as_json: options.AsJson = False) -> None:
     """List the official detectors that `qyolo build NAME` and `qyolo up NAME` fetch."""
     from rich.console import Console
 
-    from qyolo.models import as_table, state_of
+    from qyolo.models import as_table, state_of, user_shelf
     from zoo.catalogue import catalogue
 
-    shelf = options.shelf()
+    shelf = user_shelf()
     if as_json:
         listed = [m.model_dump(mode="json") | {"file": state_of(m, shelf)} for m in catalogue()]
         typer.echo(json.dumps(listed, indent=2))
@@ -320,9 +320,9 @@ def bench(
 
 
 def _file_of(model: str, trust_on_first_use: bool) -> Path:
-    from qyolo.models import model_file
+    from qyolo.models import model_file, user_shelf
 
-    return model_file(model, options.shelf(), trust_on_first_use)
+    return model_file(model, user_shelf(), trust_on_first_use)
 
 
 def _pictures(calibration: Path | None) -> Path:

@@ -1,15 +1,22 @@
 """What the user calls a model -> its file: the one in the box, a file, or one of the catalogue."""
 
+import os
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from quantizer.exports import require_onnx
+from qyolo.options import cache_root
 from qyolo.progress import progress_bars
 from zoo import bundle
 from zoo.catalogue import Entry, catalogue, entry
 from zoo.shelf import Shelf
+
+
+def user_shelf() -> Shelf:
+    """Where the catalogue's models are kept: beside the builds; QYOLO_MIRROR is asked for them."""
+    return Shelf(cache_root() / "models", os.environ.get("QYOLO_MIRROR"))
 
 
 def model_file(name: str, shelf: Shelf, trust_on_first_use: bool) -> Path:

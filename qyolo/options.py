@@ -11,7 +11,6 @@ from quantizer.recipe import Device
 from service.heads import HeadName
 from service.manifest import Runtime
 from service.preprocess import PreprocessName
-from zoo.shelf import Shelf
 
 
 def cache_root() -> Path:
@@ -21,11 +20,6 @@ def cache_root() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "qyolo"
-
-
-def shelf() -> Shelf:
-    """Where the catalogue's models are kept: beside the builds; QYOLO_MIRROR is asked for them."""
-    return Shelf(cache_root() / "models", os.environ.get("QYOLO_MIRROR"))
 
 
 BUILD, SERVE = "Build", "Server"

@@ -1,4 +1,4 @@
-"""One file over HTTP: goes on where it broke off, is checked, and appears whole or not at all.
+"""One file over HTTP, gone on with where it broke off; whoever asked checks it.
 
 <target>.part       what has arrived so far
 <target>.part.tag   which version of the file that is (its ETag), so that two never mix

@@ -54,19 +54,20 @@ class Shelf:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
             if path.is_file():
-                self._check(path, path, known)
+                found = self._checked(path, path, known)
             else:
                 part = download(self.address_of(entry), path, progress)
-                self._check(part, path, known)
+                found = self._checked(part, path, known)
                 part.replace(path)
             if known is None:
-                self._record(entry, sha256_of(path))
+                self._record(entry, found)
         return path
 
-    def _check(self, file: Path, path: Path, known: str | None) -> None:
+    def _checked(self, file: Path, path: Path, known: str | None) -> str:
+        """The file's SHA-256, which is the known one where there is one."""
         found = sha256_of(file)
         if known is None or found == known:
-            return
+            return found
         if file != path:  # just downloaded
             file.unlink()
         raise Distrusted(f"{path.name} has the SHA-256 {found}, {known} was expected: not used")

@@ -7,12 +7,12 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.letterbox import PAD_GREY
-from zoo.train.photos import CENSUS, Pack, Pixels
+from service.letterbox import letterbox
+from zoo.train.augment import FOUND
+from zoo.train.photos import CENSUS, Pack
 from zoo.train.teacher import Teacher
 
 SIZE: Final = 416  # the teacher's own
@@ -25,21 +25,13 @@ def census(pack: Pack, teacher: Path) -> NDArray[np.float16]:
     best = np.zeros((len(pack), 80), np.float16)
     for start in range(0, len(pack), BATCH):
         numbers = range(start, min(start + BATCH, len(pack)))
-        lesson = model.teach([_square(pack.photo(number, 0)) for number in numbers])
+        photos = [pack.photo(number, 0) for number in numbers]
+        lesson = model.teach([letterbox(photo, SIZE, "bottom-right")[0] for photo in photos])
         scores = lesson.objectness[..., None] * lesson.classes
         best[numbers.start : numbers.stop] = scores.amax(dim=1).numpy()
         if start % (BATCH * 50) == 0:
             print(f"{numbers.stop} of {len(pack)} photos", flush=True)
     return best
-
-
-def _square(photo: Pixels) -> Pixels:
-    height, width = photo.shape[:2]
-    scale = SIZE / max(height, width)
-    small = cv2.resize(photo, (round(width * scale), round(height * scale)))
-    square = np.full((SIZE, SIZE, 3), PAD_GREY, np.uint8)
-    square[: small.shape[0], : small.shape[1]] = small
-    return square
 
 
 def main() -> None:
@@ -49,8 +41,9 @@ def main() -> None:
     arguments = parser.parse_args()
     best = census(Pack.open(arguments.pack), arguments.teacher)
     np.save(arguments.pack / CENSUS, best)
-    for label in np.argsort(-(best > 0.3).sum(axis=0)):
-        print(label, int((best[:, label] > 0.3).sum()))
+    counts = (best > FOUND).sum(axis=0)
+    for label in np.argsort(-counts):
+        print(label, counts[label])
 
 
 if __name__ == "__main__":

@@ -54,10 +54,9 @@ class Run:
         self.student = Detector().to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.imitation = Imitation()
-        trained = [*self.student.named_parameters(), *self.imitation.named_parameters()]
-        hidden = [w for _, w in self.student.named_parameters() if w.ndim == 4]
-        taken = {id(w) for w in hidden}
-        others = [w for _, w in trained if id(w) not in taken]
+        hidden = [w for w in self.student.parameters() if w.ndim == 4]
+        others = [w for w in self.student.parameters() if w.ndim != 4]
+        others += self.imitation.parameters()
         self.optimizers: list[torch.optim.Optimizer] = [
             Muon(hidden, plan.rate, momentum=0.95, weight_decay=0.05),
             torch.optim.AdamW(others, plan.rate, weight_decay=0.0),
