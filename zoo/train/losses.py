@@ -59,7 +59,10 @@ class Imitation(nn.Module):
         mine = (*features.backbone, *features.neck)
         parts = zip(self.projections, self.standards, mine, lesson.maps, strict=True)
         return torch.stack(
-            [functional.mse_loss(project(x), standard(y)) for project, standard, x, y in parts]
+            [
+                functional.mse_loss(project(x.float()), standard(y))
+                for project, standard, x, y in parts
+            ]
         ).mean()
 
 

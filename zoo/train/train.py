@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from zoo.train.losses import Imitation, distillation, supervision
 from zoo.train.muon import Muon
 from zoo.train.network import Detector, cells
 from zoo.train.photos import Pack
+from zoo.train.reopen import reopen
 from zoo.train.teacher import Teacher
 
 WARM_UP: Final = 300  # steps
@@ -29,6 +30,7 @@ FLOOR: Final = 0.02  # the last learning rate, as a share of the first
 AVERAGE: Final = 0.999  # decay of the moving average, once warm
 IMITATION_WEIGHT: Final = 2.0
 SUPERVISION_WEIGHT: Final = 0.2
+SETTLING: Final = 64  # samples that set the batch norms of a file to go on from
 CHECKPOINT_S: Final = 120.0
 REPORT_STEPS: Final = 50
 
@@ -46,12 +48,16 @@ class Plan:
     labelled: int  # samples of each batch that are labelled ones
     rate: float
     fade: bool  # whether the cosine ends at the floor with the run
+    start: Path | None  # an exported file to go on from
+    bf16: bool  # convolutions in bfloat16, for processors that have it
 
 
 class Run:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.student = Detector().to(memory_format=torch.channels_last)
+        self.pack = Pack.open(plan.pack)
+        student = Detector() if plan.start is None else reopen(plan.start, self._some_samples())
+        self.student = student.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.imitation = Imitation()
         hidden = [w for w in self.student.parameters() if w.ndim == 4]
@@ -85,7 +91,7 @@ class Run:
 
     def train(self) -> None:
         plan = self.plan
-        pack = Pack.open(plan.pack)
+        pack = self.pack
         teacher = Teacher.load(plan.teacher, plan.size)
         corners, strides = cells(plan.size)
         print(f"{len(pack)} photos, {len(pack.labels)} labelled; from step {self.step}", flush=True)
@@ -113,12 +119,17 @@ class Run:
                 reported = now
                 losses.clear()
 
+    def _some_samples(self) -> Tensor:
+        samples = next(_batches(Composer(self.pack), replace(self.plan, batch=SETTLING), seed=0))
+        return _as_input(samples)
+
     def _learn(
         self, samples: list[Sample], teacher: Teacher, corners: Tensor, strides: Tensor
     ) -> tuple[float, float, float]:
         lesson = teacher.teach([sample.image for sample in samples])
-        images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-        said, features = self.student(images.permute(0, 3, 1, 2).float() / 255)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.plan.bf16):
+            said, features = self.student(_as_input(samples))
+        said = type(said)(*(part.float() for part in said))
         told = distillation(said, lesson, corners, strides)
         shown = self.imitation(features, lesson)
         truth = [torch.from_numpy(s.boxes) for s in samples if s.boxes is not None]
@@ -153,6 +164,11 @@ class Run:
                 value.copy_(mine[name])
 
 
+def _as_input(samples: list[Sample]) -> Tensor:
+    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
 def _batches(composer: Composer, plan: Plan, seed: int) -> Iterator[list[Sample]]:
     """Batches without end, labelled samples first; two threads, since OpenCV frees the lock."""
     roots = np.random.SeedSequence(seed)
@@ -182,6 +198,8 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, default=2, help="labelled samples of a batch")
     parser.add_argument("--rate", type=float, default=6e-3, help="the first learning rate")
     parser.add_argument("--no-fade", dest="fade", action="store_false", help="keep the rate")
+    parser.add_argument("--start", type=Path, help="exported .onnx to begin with, if no checkpoint")
+    parser.add_argument("--bf16", action="store_true", help="for processors that have bfloat16")
     run = Run(Plan(**vars(parser.parse_args())))
     if run.plan.checkpoint.exists():
         run.restore()

@@ -15,6 +15,7 @@ from zoo.train.losses import distillation, supervision  # noqa: E402
 from zoo.train.muon import orthogonal  # noqa: E402
 from zoo.train.network import Detector, Predictions, cells, decoded  # noqa: E402
 from zoo.train.photos import Pack  # noqa: E402
+from zoo.train.reopen import reopen  # noqa: E402
 from zoo.train.teacher import Lesson  # noqa: E402
 
 SIZE = 64
@@ -185,3 +186,28 @@ def test_the_export_says_what_the_network_says_in_bgr_and_bytes(tmp_path):
     )
     assert answer.shape == (1, 8400, 85)
     assert np.allclose(answer, expected.numpy(), atol=1e-3)
+
+
+def test_an_exported_file_is_reopened_as_the_same_network(tmp_path):
+    torch.manual_seed(0)
+    trained = Detector()
+    with torch.no_grad():
+        for _ in range(3):  # batch norms that are not those of a fresh network
+            trained(torch.rand(4, 3, SIZE, SIZE))
+    torch.save({"average": trained.state_dict()}, tmp_path / "checkpoint.pt")
+    export(tmp_path / "checkpoint.pt", tmp_path / "model.onnx")
+    samples = torch.rand(8, 3, SIZE, SIZE)
+    again = reopen(tmp_path / "model.onnx", samples)
+    with torch.no_grad():
+        wanted = trained.eval()(samples)[0]
+        for mode in (again.eval(), again.train()):  # running and batch statistics agree
+            for part, other in zip(mode(samples)[0], wanted, strict=True):
+                assert (part - other).abs().max() < 0.02
+
+
+def test_a_file_of_another_network_is_not_reopened(tmp_path):
+    convolution = torch.nn.Conv2d(3, 32, 6, 4)
+    other = str(tmp_path / "other.onnx")
+    torch.onnx.export(convolution, (torch.rand(1, 3, SIZE, SIZE),), other, dynamo=False)
+    with pytest.raises(ValueError, match="1 convolutions"):
+        reopen(tmp_path / "other.onnx", torch.rand(1, 3, SIZE, SIZE))
