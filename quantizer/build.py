@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from quantizer.bias import averaged_tensors, correct_biases
+from quantizer.bias import averaged_tensors
 from quantizer.builders import Builder, Built, load_builder
 from quantizer.calibration import FEW_IMAGES, Images, find_images, split
 from quantizer.errors import NoCalibrationImages
@@ -19,8 +19,9 @@ from quantizer.graph import Graph
 from quantizer.int8 import Range, Scheme
 from quantizer.layout import Layout, recognise
 from quantizer.observe import observe
-from quantizer.placement import plan_placement
-from quantizer.quantize import quantize
+from quantizer.placement import asked_for, plan_placement
+from quantizer.precision import decide
+from quantizer.quantize import Ranges
 from quantizer.recipe import Recipe
 from quantizer.report import (
     AgreementReport,
@@ -31,14 +32,17 @@ from quantizer.report import (
     Report,
     int8_convolutions,
     layer_reports,
+    sensitivity_report,
     tensor_reports,
 )
 from quantizer.runtime import choose_runtime
+from quantizer.simulation import MOST_LOOKED_AT, Probe, Simulation, find_probes
 from quantizer.versions import sha256_of, versions
 from service.agreement import Agreement, agreement
 from service.cpu import usable_threads
 from service.detections import Floats
 from service.detector import Detector, Query
+from service.heads import HEADS
 from service.manifest import QDQ, REPORT, Manifest, Precision, write_manifest
 from service.preprocess import PREPROCESS, Preprocess
 from service.readiness import Progress, ReportProgress
@@ -59,25 +63,32 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         model = read_float_model(recipe.model, recipe.size)
         layout = recognise(model, recipe.head, recipe.preprocess, recipe.classes)
         graph = model.graph
-        placement = plan_placement(graph, recipe.keep_float)
+        asked = asked_for(graph, recipe.keep_float)
+        whole = plan_placement(graph, asked)
 
     calibrating, held_out = split(find_images(recipe.calibration))
     images = Images(calibrating)
     with clock.lap("calibrate"):
         stream = _stream(images, recipe.size, PREPROCESS[layout.preprocess], progress)
-        averaged = averaged_tensors(graph, placement) if recipe.bias_correction else ()
-        observed = observe(graph, placement.tensors, stream, threads, averaged)
+        averaged = averaged_tensors(graph, whole) if recipe.bias_correction else ()
+        observed = observe(graph, whole.tensors, stream, threads, averaged)
     calibration = _calibration_report(recipe, images, len(held_out), clock)
 
-    progress(Progress("ranges"))
     scheme = Scheme(recipe.symmetric)
     image_range = Range(0.0, 255 / PREPROCESS[layout.preprocess].divisor)
-    with clock.lap("ranges"):
-        if recipe.bias_correction:
-            graph = Graph.of(correct_biases(graph, placement, observed.channel_means))
-        quantized = quantize(
-            graph, placement, observed.histograms, recipe.ranges, scheme, image_range
-        )
+    ranges = Ranges(graph, observed.histograms, recipe.ranges, scheme, image_range)
+    means = observed.channel_means if recipe.bias_correction else None
+    progress(Progress("precision"))
+    with clock.lap("precision"):
+        probes = _probes(graph, layout, recipe, calibrating, threads)
+        head = HEADS[layout.head]
+        simulation = Simulation(graph, ranges, means, head, recipe.size, probes, threads)
+        decision = decide(simulation, asked, builder, recipe.min_sqnr, progress)
+        placement = decision.placement
+
+    progress(Progress("quantize"))
+    with clock.lap("quantize"):
+        quantized = simulation.quantized(placement)
         onnx.checker.check_model(quantized.model, full_check=True)
         onnx.save(quantized.model, folder / QDQ)
 
@@ -97,16 +108,20 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
             recipe.symmetric,
             recipe.bias_correction,
             recipe.keep_float,
+            recipe.min_sqnr,
             runtime,
             threads,
         ),
         calibration=calibration,
         int8_convolutions=int8_convolutions(layers),
+        sensitivity=sensitivity_report(decision.sensitivity, recipe.min_sqnr),
         agreement=AgreementReport(bool(held_out), agreed),
         bytes={name: part.bytes for name, part in built.items()},
         seconds=clock.seconds,
         versions=manifest.versions,
-        warnings=_warnings(calibration, layers, recipe.keep_float),
+        warnings=_warnings(
+            calibration, layers, recipe.keep_float, decision.sensitivity is not None
+        ),
         layers=layers,
         tensors=tensor_reports(placement, observed.histograms, quantized.choices, scheme),
     )
@@ -139,6 +154,17 @@ def _stream(
         if tensor is not None:
             yield tensor
         progress(Progress("calibrate", done, total))
+
+
+def _probes(
+    graph: Graph, layout: Layout, recipe: Recipe, paths: list[Path], threads: int
+) -> list[Probe]:
+    """A few of the images, spread over all of them, with what the float model says of them."""
+    spread = Images(paths[:: max(1, len(paths) // MOST_LOOKED_AT)])
+    tensors = (
+        t for t in spread.tensors(recipe.size, PREPROCESS[layout.preprocess]) if t is not None
+    )
+    return find_probes(graph, HEADS[layout.head], recipe.size, tensors, threads)
 
 
 def _calibration_report(
@@ -219,7 +245,10 @@ def _model_report(manifest: Manifest, model: FloatModel) -> ModelReport:
 
 
 def _warnings(
-    calibration: CalibrationReport, layers: tuple[LayerReport, ...], keep_float: tuple[str, ...]
+    calibration: CalibrationReport,
+    layers: tuple[LayerReport, ...],
+    keep_float: tuple[str, ...],
+    probed: bool,
 ) -> tuple[str, ...]:
     found = [
         f"--keep-float {pattern} matches no convolution"
@@ -230,6 +259,11 @@ def _warnings(
         found.append(
             f"only {calibration.images} usable calibration images: below {FEW_IMAGES} the ranges "
             "depend on chance; use at least 100 like those the detector will see"
+        )
+    if not probed:
+        found.append(
+            "the float model sees nothing in the calibration images, so no layer could be tried: "
+            "every layer is quantized"
         )
     if calibration.unreadable:
         found.append(f"{len(calibration.unreadable)} images could not be decoded and were skipped")

@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from quantizer.errors import UnsupportedModel
+from quantizer.execution import open_session
 from quantizer.graph import Graph
 from quantizer.histogram import Histogram, histogram_of, merge
 from service.detections import Floats
@@ -43,7 +43,8 @@ def observe(
     """
     watched = [name for name in tensors if name != graph.input]
     names = [*watched, *map(_mean_of, averaged)]
-    session = _session(graph, watched, averaged, threads) if names else None
+    watching = _watching(graph, watched, averaged)
+    session = open_session(watching, threads) if names else None
     histograms: dict[str, Histogram] = {}
     sums = {name: np.zeros(1) for name in averaged}
     count = 0
@@ -81,9 +82,7 @@ def _sampled(name: str, values: Floats, phase: int) -> Histogram:
     return merge(near, histogram_of(np.concatenate([above, below]), low, high))
 
 
-def _session(
-    graph: Graph, watched: Sequence[str], averaged: Sequence[str], threads: int
-) -> ort.InferenceSession:
+def _watching(graph: Graph, watched: Sequence[str], averaged: Sequence[str]) -> onnx.ModelProto:
     """The graph with what is observed as its only outputs: the decode tail is not run."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -95,7 +94,4 @@ def _session(
         mean = _mean_of(name)
         model.graph.node.append(helper.make_node("GlobalAveragePool", [name], [mean]))
         model.graph.output.append(helper.make_tensor_value_info(mean, TensorProto.FLOAT, None))
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    return model

@@ -1,28 +1,26 @@
 """Policy: which convolutions run in int8, which tensors get Q/DQ for that, what stays float, why.
 
-1. A convolution with constant weights is quantized unless rule 2 to 5 keeps it float.
-2. A prediction convolution stays float: the output is reached from it through no other convolution.
-   With it the whole decode tail stays float, so boxes and scores never share a scale.
-3. A convolution that reads the image rearranged (YOLOX's Focus) stays float: runtimes do not carry
-   int8 through the rearrangement, and requantizing costs more than it wins. One that reads the
-   image itself is quantized: pixels are 8-bit numbers, so its input loses nothing.
-4. A depthwise convolution stays float: it sums a handful of products only, so the rounding of a
-   tensor whose channels differ widely in range shows in full (YOLOX-nano collapses over it).
-5. What the user names stays float.
-6. The input of a quantized convolution is quantized where it is computed: through Concat, MaxPool,
+1. A convolution with constant weights is quantized unless it is part of the decode tail, or the
+   caller names it: what the user asked for, and what the measured sensitivity frees. No layer is
+   float for its kind: first, last and depthwise convolutions stay float where measuring says so.
+2. The outputs of the last convolutions are not quantized, and with them the whole decode tail stays
+   float, so boxes and scores never share a scale.
+3. The input of a quantized convolution is quantized where it is computed: through Concat, MaxPool,
    Resize and the like the pair moves up to each source, so that these run in int8 as well.
-7. All inputs of such a Concat share one range; else they would have to be requantized to meet.
+4. All inputs of such a Concat share one range; else they would have to be requantized to meet.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 import onnx
 
-from quantizer.graph import MOVERS, Graph, attribute, layer_name
+from quantizer.graph import Graph, layer_name
 
 # Movers that Q/DQ pairs move through: those that runtimes execute on int8 as they do on float.
 TRANSPARENT: Final = frozenset(
@@ -64,6 +62,11 @@ class Placement:
     kept_float: tuple[KeptFloat, ...]
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """The convolutions that are quantized."""
+        return tuple(site.layer for site in self.weights)
+
+    @property
     def tensors(self) -> tuple[str, ...]:
         """The activations that get Q/DQ."""
         return tuple(site.tensor for site in self.activations)
@@ -79,34 +82,40 @@ class Placement:
         return "\n".join(lines) + "\n"
 
 
-def plan_placement(graph: Graph, keep_float: tuple[str, ...] = ()) -> Placement:
-    """Apply the rules above; `keep_float` are shell patterns of layer names."""
-    predictions = {id(node) for node in prediction_convs(graph)}
+def plan_placement(graph: Graph, floats: Mapping[str, str] = MappingProxyType({})) -> Placement:
+    """Apply the rules above; `floats` are the layers to leave float and the reason of each."""
     tail = {id(node) for node in decode_tail(graph)}
-    convs = [node for node in graph.nodes if node.op_type == "Conv"]
     weights, kept, inputs = [], [], []
-    for node in convs:
-        reason = _reason_for_float(graph, node, keep_float, predictions, tail)
+    for node in graph.nodes:
+        if node.op_type != "Conv":
+            continue
+        layer = layer_name(node)
+        reason = _reason_for_float(graph, node, tail) or floats.get(layer)
         if reason is None:
-            weights.append(WeightSite(layer_name(node), node.input[1]))
+            weights.append(WeightSite(layer, node.input[1]))
             inputs.append(node.input[0])
         else:
-            kept.append(KeptFloat(layer_name(node), reason))
+            kept.append(KeptFloat(layer, reason))
     return Placement(_activation_sites(graph, inputs), tuple(weights), tuple(kept))
 
 
-def prediction_convs(graph: Graph) -> list[onnx.NodeProto]:
-    """The last convolutions on the way to the output (rule 2)."""
-    return [node for node in _back_from_output(graph) if _ends_tail(graph, node)]
+def asked_for(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
+    """The convolutions that shell patterns name, and the reason to leave them float."""
+    return {
+        layer_name(node): f"asked for by {pattern}"
+        for node in graph.nodes
+        for pattern in reversed(patterns)
+        if node.op_type == "Conv" and fnmatchcase(layer_name(node), pattern)
+    }
 
 
 def decode_tail(graph: Graph) -> list[onnx.NodeProto]:
-    """What turns the prediction convolutions' maps into the output."""
+    """What turns the last convolutions' maps into the output."""
     return [node for node in _back_from_output(graph) if not _ends_tail(graph, node)]
 
 
 def _back_from_output(graph: Graph) -> list[onnx.NodeProto]:
-    """Nodes from which the output is reached through no prediction convolution, and those."""
+    """Nodes from which the output is reached through no convolution, and those convolutions."""
     seen: dict[int, onnx.NodeProto] = {}
     waiting = list(graph.outputs)
     while waiting:
@@ -131,38 +140,10 @@ def _is_expectation(graph: Graph, node: onnx.NodeProto) -> bool:
     return len(weight) > 1 and bool(np.array_equal(weight, np.arange(len(weight))))
 
 
-def _reads_rearranged_image(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether movers, at least one and nothing else, lie between the image and this node."""
-    maker = graph.producer.get(node.input[0])
-    if maker is None:
-        return False
-    while maker is not None and maker.op_type in MOVERS:
-        maker = graph.producer.get(maker.input[0])
-    return maker is None
-
-
-def _reason_for_float(
-    graph: Graph,
-    node: onnx.NodeProto,
-    keep_float: tuple[str, ...],
-    predictions: set[int],
-    tail: set[int],
-) -> str | None:
-    name = layer_name(node)
-    pattern = next((pattern for pattern in keep_float if fnmatchcase(name, pattern)), None)
-    if pattern is not None:
-        return f"asked for by {pattern}"
-    if id(node) in predictions:
-        return "prediction convolution"
+def _reason_for_float(graph: Graph, node: onnx.NodeProto, tail: set[int]) -> str | None:
     if id(node) in tail:
         return "decode"
-    if not graph.is_constant(node.input[1]):
-        return "computed weights"
-    if _reads_rearranged_image(graph, node):
-        return "reads the image rearranged"
-    if attribute(node, "group", 1) > 1 and graph.constant(node.input[1]).shape[1] == 1:
-        return "depthwise convolution"
-    return None
+    return None if graph.is_constant(node.input[1]) else "computed weights"
 
 
 def _activation_sites(graph: Graph, inputs: list[str]) -> tuple[ActivationSite, ...]:

@@ -7,6 +7,7 @@ from functools import reduce
 
 import onnx
 
+from quantizer.bias import correct_biases
 from quantizer.graph import Graph
 from quantizer.histogram import Histogram, merge
 from quantizer.int8 import QuantParams, Range, Scheme, activation_params
@@ -14,6 +15,7 @@ from quantizer.origins import lower_bounds
 from quantizer.placement import Placement
 from quantizer.qdq import insert_qdq
 from quantizer.ranges import RANGE_RULES, RangeRule
+from service.detections import Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,30 +35,61 @@ class Quantized:
     choices: Mapping[str, Choice]
 
 
-def quantize(
-    graph: Graph,
-    placement: Placement,
-    histograms: Mapping[str, Histogram],
-    rule: RangeRule,
-    scheme: Scheme,
-    image_range: Range,
-) -> Quantized:
-    """Choose the range of every group by `rule` and insert the pairs.
+class Ranges:
+    """Chooses the range of any group of tensors by `rule`, once each.
 
     The image is not left to the rule: its origin fixes both bounds (`image_range`), and with them
     each of its 256 values is one step of the asymmetric grid.
     """
-    floors = lower_bounds(graph)
+
+    def __init__(
+        self,
+        graph: Graph,
+        histograms: Mapping[str, Histogram],
+        rule: RangeRule,
+        scheme: Scheme,
+        image_range: Range,
+    ) -> None:
+        self._image = (graph.input,)
+        self._floors = lower_bounds(graph)
+        self._histograms = histograms
+        self._rule = RANGE_RULES[rule]
+        self._scheme = scheme
+        self._image_range = image_range
+        self._known: dict[tuple[str, ...], Choice] = {}
+
+    def of(self, tensors: tuple[str, ...]) -> Choice:
+        """The choice for tensors that share a range."""
+        if tensors not in self._known:
+            self._known[tensors] = self._choose(tensors)
+        return self._known[tensors]
+
+    def _choose(self, tensors: tuple[str, ...]) -> Choice:
+        floor = shared_floor([self._floors.get(tensor) for tensor in tensors])
+        if tensors == self._image:
+            bounds = self._image_range
+        else:
+            histogram = reduce(merge, (self._histograms[tensor] for tensor in tensors))
+            bounds = self._rule(histogram, floor, self._scheme)
+        return Choice(bounds, floor, activation_params(bounds, self._scheme))
+
+
+def quantize(
+    graph: Graph,
+    placement: Placement,
+    ranges: Ranges,
+    means: Mapping[str, Floats] | None = None,
+) -> Quantized:
+    """Choose the range of every group and insert the pairs.
+
+    `means` are the channel means of `averaged_tensors`; with them the biases are corrected.
+    """
+    if means is not None:
+        graph = Graph.of(correct_biases(graph, placement, means))
     members: defaultdict[str, list[str]] = defaultdict(list)
     for site in placement.activations:
         members[site.group].append(site.tensor)
-    choices = {}
-    for group, tensors in members.items():
-        histogram = reduce(merge, (histograms[tensor] for tensor in tensors))
-        floor = shared_floor([floors.get(tensor) for tensor in tensors])
-        known = tensors == [graph.input]
-        bounds = image_range if known else RANGE_RULES[rule](histogram, floor, scheme)
-        choices[group] = Choice(bounds, floor, activation_params(bounds, scheme))
+    choices = {group: ranges.of(tuple(tensors)) for group, tensors in members.items()}
     params = {site.tensor: choices[site.group].params for site in placement.activations}
     return Quantized(insert_qdq(graph, placement, params), choices)
 

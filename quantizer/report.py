@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantizer.builders import Built
+from quantizer.builders import INT8_NAMES, Built
 from quantizer.histogram import Histogram
 from quantizer.int8 import Scheme
+from quantizer.noise import decibels
 from quantizer.placement import Placement
 from quantizer.quantize import Choice
 from quantizer.ranges import RangeRule, squared_errors
+from quantizer.sensitivity import Sensitivity
 from service.agreement import Agreement
 from service.manifest import Precision, Runtime
-
-INT8_NAMES = frozenset({"u8", "i8"})  # what runtimes call it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class OptionsReport:
     symmetric: bool
     bias_correction: bool
     keep_float: tuple[str, ...]
+    min_sqnr: float
     runtime: Runtime
     threads: int
 
@@ -77,6 +78,32 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockReport:
+    """Neighbouring layers that were quantized alone, and what was left of the outputs' SQNR.
+
+    `freed` tells that the block is one layer and stays float.
+    """
+
+    layers: tuple[str, ...]
+    sqnr_db: float
+    freed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityReport:
+    """The search for the layers to leave float; SQNR is that of the detector's outputs.
+
+    `blocks` is a partition of the layers, the worst first.
+    """
+
+    wanted_db: float
+    all_quantized_db: float
+    reached_db: float
+    executions: int
+    blocks: tuple[BlockReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AgreementReport:
     """int8 against fp32; `held_out` tells whether the ranges were chosen on other images."""
 
@@ -98,6 +125,7 @@ class Report:
     options: OptionsReport
     calibration: CalibrationReport
     int8_convolutions: Int8Convolutions
+    sensitivity: SensitivityReport | None
     agreement: AgreementReport
     bytes: Mapping[Precision, int]
     seconds: Mapping[str, float]
@@ -108,6 +136,24 @@ class Report:
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def sensitivity_report(
+    sensitivity: Sensitivity | None, wanted_db: float
+) -> SensitivityReport | None:
+    """Noise powers as decibels."""
+    if sensitivity is None:
+        return None
+    return SensitivityReport(
+        wanted_db,
+        round(decibels(sensitivity.before), 2),
+        round(decibels(sensitivity.after), 2),
+        sensitivity.executions,
+        tuple(
+            BlockReport(block.layers, round(decibels(block.noise), 2), block.freed)
+            for block in sensitivity.blocks
+        ),
+    )
 
 
 def layer_reports(

@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 
 from quantizer.errors import BadOption, QuantizerError
-from quantizer.recipe import Recipe
+from quantizer.recipe import MIN_SQNR, Recipe
 from qyolo import options
 from qyolo.progress import progress_bars
 from service.detector import Query
@@ -88,6 +88,7 @@ def build(
     preprocess: options.HowPrepared = None,
     classes: options.Classes = None,
     keep_float: options.KeepFloat = None,
+    min_sqnr: options.MinSqnr = MIN_SQNR,
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
     trust_on_first_use: options.Trust = False,
@@ -98,8 +99,9 @@ def build(
 ) -> None:
     """Quantize MODEL and compile it for this box; prints the model folder.
 
-    Calibrates on images, chooses the range of every activation, writes the QDQ ONNX, compiles an
-    fp32 and an int8 engine and compares their boxes on images held out from the calibration.
+    Calibrates on images, chooses the range of every activation, finds the layers that int8 hurts
+    most and leaves them float, writes the QDQ ONNX, compiles an fp32 and an int8 engine and
+    compares their boxes on images held out from the calibration.
     """
     from quantizer.build import build as run
     from quantizer.cache import build_key, check_target, obtain, publish
@@ -118,6 +120,7 @@ def build(
         preprocess=preprocess,
         classes=classes,
         keep_float=tuple(keep_float or ()),
+        min_sqnr=min_sqnr,
         device=device,
         runtime=runtime,
     )
@@ -167,6 +170,7 @@ def up(
     preprocess: options.HowPrepared = None,
     classes: options.Classes = None,
     keep_float: options.KeepFloat = None,
+    min_sqnr: options.MinSqnr = MIN_SQNR,
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
     trust_on_first_use: options.Trust = False,
@@ -195,6 +199,7 @@ def up(
         preprocess=preprocess,
         classes=classes,
         keep_float=tuple(keep_float or ()),
+        min_sqnr=min_sqnr,
         device=device,
         runtime=runtime,
     )

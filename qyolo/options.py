@@ -95,6 +95,17 @@ KeepFloat = Annotated[
         rich_help_panel=BUILD,
     ),
 ]
+MinSqnr = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=120,
+        metavar="DB",
+        help="Signal-to-quantization-noise ratio that the detector's outputs must keep; the layers "
+        "that hurt it most for their time stay float. 0 quantizes every layer.",
+        rich_help_panel=BUILD,
+    ),
+]
 OnDevice = Annotated[
     Device, typer.Option(envvar="QYOLO_DEVICE", help="What to build for.", rich_help_panel=BUILD)
 ]

@@ -19,7 +19,7 @@ def summarise(report: Report) -> None:
         f"{report.model.size}x{report.model.size}, ranges by {report.options.ranges} from "
         f"{calibration.images} images\n"
         f"{counts.executed} of {counts.planned} quantized convolutions run in int8, "
-        f"{len(report.layers) - counts.planned} convolutions stay float\n"
+        f"{len(report.layers) - counts.planned} convolutions stay float{_search(report)}\n"
         f"int8 agrees with fp32 on {agreed.matched:.1%} of the boxes in {agreed.images} {seen} "
         f"images (mean IoU {agreed.mean_iou:.3f}, mean score difference "
         f"{agreed.mean_score_difference:.3f})\n"
@@ -27,6 +27,17 @@ def summarise(report: Report) -> None:
     )
     for warning in report.warnings:
         console.print(f"warning: {warning}")
+
+
+def _search(report: Report) -> str:
+    """What the search for them reached, in parentheses."""
+    found = report.sensitivity
+    if found is None:
+        return ""
+    return (
+        f" (outputs at {found.reached_db:.1f} dB SQNR, {found.all_quantized_db:.1f} dB with every "
+        f"layer in int8; {found.wanted_db:g} dB wanted)"
+    )
 
 
 def show_evaluation(result: Evaluation) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import onnx
 
 from service.manifest import Precision, Runtime, Variant
+
+INT8_NAMES: Final = frozenset({"u8", "i8"})  # what runtimes call it
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,22 @@ class Built:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """By layer name: the precision that each convolution runs in, and its milliseconds."""
+
+    executed: Mapping[str, str]
+    ms: Mapping[str, float]
+
+
 class Builder(Protocol):
     """Turns a graph into the files of one engine."""
+
+    def profile(self, model: onnx.ModelProto) -> Profile | None:
+        """What the runtime makes of each convolution; None where it does not tell.
+
+        Raises BuildFailed.
+        """
 
     def build(self, model: onnx.ModelProto, folder: Path, precision: Precision) -> Built:
         """Write the engine under folder/<precision>/; raises BuildFailed."""

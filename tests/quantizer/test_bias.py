@@ -43,6 +43,9 @@ def two_convs(groups: int = 1, with_bias: bool = True, computed_bias: bool = Fal
     return Graph.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
 
 
+OTHERS = {"expand": "not tried", "last": "not tried"}
+
+
 def run(model: onnx.ModelProto, image: np.ndarray, tensor: str) -> np.ndarray:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -59,7 +62,7 @@ def flat(level: float) -> np.ndarray:
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_on_images_of_the_calibrated_mean_rounded_weights_shift_nothing(groups, with_bias):
     graph = two_convs(groups, with_bias)
-    placement = plan_placement(graph, keep_float=("expand",))
+    placement = plan_placement(graph, OTHERS)
     assert [site.layer for site in placement.weights] == ["first"]
     weights_only = type(placement)((), placement.weights, placement.kept_float)
     observed = observe(graph, [], [flat(0.2), flat(0.6)], 1, averaged_tensors(graph, placement))
@@ -74,7 +77,7 @@ def test_on_images_of_the_calibrated_mean_rounded_weights_shift_nothing(groups, 
 def test_only_quantized_layers_change_and_the_input_graph_stays_as_it_is():
     graph = two_convs()
     before = graph.model.SerializeToString()
-    placement = plan_placement(graph, keep_float=("expand",))
+    placement = plan_placement(graph, OTHERS)
     means = observe(graph, [], [flat(0.5)], 1, averaged_tensors(graph, placement)).channel_means
     corrected = correct_biases(graph, placement, means)
     assert graph.model.SerializeToString() == before
@@ -88,7 +91,7 @@ def test_only_quantized_layers_change_and_the_input_graph_stays_as_it_is():
 
 def test_a_computed_bias_is_left_alone():
     graph = two_convs(computed_bias=True)
-    placement = plan_placement(graph, keep_float=("expand",))
+    placement = plan_placement(graph, OTHERS)
     means = {name: np.ones(4, np.float32) for name in averaged_tensors(graph, placement)}
     corrected = correct_biases(graph, placement, means)
     assert [list(node.input) for node in corrected.graph.node] == [

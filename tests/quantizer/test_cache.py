@@ -91,6 +91,7 @@ OPTIONS = {
     "preprocess": "yolox",
     "classes": None,
     "keep_float": ("stem",),
+    "min_sqnr": 15.0,
     "runtime": "onnxruntime",
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from quantizer.float_model import read_float_model
 from quantizer.graph import Graph
-from quantizer.placement import Placement, decode_tail, plan_placement, prediction_convs
+from quantizer.placement import Placement, asked_for, decode_tail, plan_placement
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import SIZE, TINY, Sketch, save_tiny
 
@@ -21,10 +21,11 @@ def graph_of(name: str, folder: Path) -> Graph:
 
 
 def planned(build: Callable[[Sketch], str], *keep_float: str) -> Placement:
-    """The plan of a graph that ends in one prediction convolution, named `last`."""
+    """The plan of a graph that ends in one convolution, named `last`."""
     s = Sketch()
     x = build(s)
-    return plan_placement(Graph.of(s.model(s.conv("last", x, (8, 5)), rank=4)), keep_float)
+    graph = Graph.of(s.model(s.conv("last", x, (8, 5)), rank=4))
+    return plan_placement(graph, asked_for(graph, keep_float))
 
 
 def sites(placement: Placement) -> dict[str, str]:
@@ -54,12 +55,14 @@ def test_the_plan_of_a_real_model_is_the_reviewed_one(path):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_nothing_from_the_prediction_convolutions_on_is_quantized(name, tmp_path):
+def test_nothing_in_the_decode_tail_nor_what_it_reads_is_quantized(name, tmp_path):
     graph = graph_of(name, tmp_path)
     placement = plan_placement(graph)
-    late = [*prediction_convs(graph), *decode_tail(graph)]
-    assert not {out for node in late for out in node.output} & set(sites(placement))
-    assert not {node.name for node in late} & {site.layer for site in placement.weights}
+    tail = decode_tail(graph)
+    assert tail
+    touched = {tensor for node in tail for tensor in (*node.input, *node.output)}
+    assert not touched & set(sites(placement))
+    assert not {node.name for node in tail} & set(placement.layers)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -83,31 +86,21 @@ def test_a_group_is_named_by_its_first_member(name, tmp_path):
 def test_the_expectation_over_box_distances_is_decode(tmp_path):
     placement = plan_placement(graph_of("yolov8", tmp_path))
     assert reasons(placement)["dfl"] == "decode"
-    assert reasons(placement)["box8"] == reasons(placement)["cls8"] == "prediction convolution"
+    assert {"box8", "cls8"} <= set(placement.layers)
 
 
-def test_the_focus_and_depthwise_convolutions_stay_float(tmp_path):
-    kept = reasons(plan_placement(graph_of("yolox", tmp_path)))
-    assert kept["stem"] == "reads the image rearranged"
-    assert kept["dark.dw"] == "depthwise convolution"
+def test_no_convolution_is_float_for_its_kind(tmp_path):
+    placement = plan_placement(graph_of("yolox", tmp_path))
+    assert {"stem", "dark.dw"} <= set(placement.layers)
+    assert placement.kept_float == ()
+    assert sites(placement)["images"] == "images"  # through the Focus that rearranges it
 
 
-def test_a_convolution_that_reads_the_image_itself_is_quantized():
-    placement = planned(lambda s: s.conv_silu("stem", "images", (3, 8)))
-    assert [site.layer for site in placement.weights] == ["stem"]
-    assert sites(placement) == {"images": "images"}
-
-
-def test_a_grouped_convolution_that_sums_over_channels_is_quantized():
-    placement = planned(
-        lambda s: s.conv_silu("b", s.conv_silu("a", "images", (3, 8)), (8, 8), 3, 1, 2)
-    )
-    assert [site.layer for site in placement.weights] == ["a", "b"]
-
-
-def test_a_depthwise_convolution_with_several_outputs_a_channel_stays_float():
-    placement = planned(lambda s: s.conv_silu("a", "images", (3, 9), 3, 1, 3))
-    assert reasons(placement)["a"] == "depthwise convolution"
+def test_the_caller_names_layers_to_leave_float_and_says_why(tmp_path):
+    placement = plan_placement(graph_of("yolov5", tmp_path), {"stem": "it hurts", "absent": ""})
+    assert reasons(placement) == {"stem": "it hurts"}
+    assert "stem" not in placement.layers
+    assert "images" not in placement.tensors  # nobody else reads it
 
 
 def test_computed_weights_stay_float():
@@ -126,19 +119,21 @@ def test_computed_weights_stay_float():
         ("c3.m.*", {"c3.m.cv1", "c3.m.cv2"}),
         ("p?", {"p8"}),
         ("n[0-9]*.cv", {"n8.cv", "n16.cv"}),
+        ("detect*", {"detect8", "detect16", "detect32"}),
         ("nothing", set()),
     ],
 )
 def test_what_the_user_names_stays_float(pattern, kept, tmp_path):
     graph = graph_of("yolov5", tmp_path)
-    placement = plan_placement(graph, (pattern,))
+    placement = plan_placement(graph, asked_for(graph, (pattern,)))
     asked = {kept.layer for kept in placement.kept_float if pattern in kept.reason}
     assert asked == kept
     assert not asked & {site.layer for site in placement.weights}
 
 
 def test_keeping_everything_float_leaves_nothing_to_quantize(tmp_path):
-    placement = plan_placement(graph_of("yolov5", tmp_path), ("*",))
+    graph = graph_of("yolov5", tmp_path)
+    placement = plan_placement(graph, asked_for(graph, ("*",)))
     assert (placement.weights, placement.activations) == ((), ())
 
 
@@ -148,7 +143,8 @@ def test_the_inputs_of_a_concat_share_one_range():
         return s.conv_silu("d", s.concat("cat", *parts), (24, 8))
 
     shared = {f"{name}.act.y": "a.act.y" for name in "abc"}
-    assert sites(planned(build)) == {"images": "images"} | shared
+    last = {"d.act.y": "d.act.y"}
+    assert sites(planned(build)) == {"images": "images"} | shared | last
 
 
 def test_concats_that_have_an_input_in_common_share_one_range():
@@ -168,7 +164,7 @@ def test_a_concat_with_a_constant_is_quantized_as_a_whole():
         x = s.concat("cat", s.conv_silu("a", "images", (3, 8)), position)
         return s.conv_silu("b", x, (9, 8))
 
-    assert sites(planned(build)) == {"images": "images", "cat.y": "cat.y"}
+    assert list(sites(planned(build))) == ["images", "cat.y", "b.act.y"]
 
 
 MOVED: dict[str, Callable[[Sketch, str], str]] = {
@@ -194,12 +190,12 @@ def between(move: Callable[[Sketch, str], str]) -> Placement:
 
 @pytest.mark.parametrize("move", MOVED.values(), ids=MOVED)
 def test_the_pair_moves_up_through(move):
-    assert sites(between(move)) == {"images": "images", "a.act.y": "a.act.y"}
+    assert list(sites(between(move))) == ["images", "a.act.y", "b.act.y"]
 
 
 @pytest.mark.parametrize("move", COMPUTED.values(), ids=COMPUTED)
 def test_the_pair_stays_below(move):
-    assert sites(between(move)) == {"images": "images", "moved.y": "moved.y"}
+    assert list(sites(between(move))) == ["images", "moved.y", "b.act.y"]
 
 
 def test_an_input_of_several_convolutions_has_one_pair():
@@ -207,11 +203,11 @@ def test_an_input_of_several_convolutions_has_one_pair():
         x = s.conv_silu("a", "images", (3, 8))
         return s.node("Add", "add", s.conv_silu("b", x, (8, 8)), s.conv_silu("c", x, (8, 8)))
 
-    assert list(sites(planned(build))) == ["images", "a.act.y"]
+    assert list(sites(planned(build))) == ["images", "a.act.y", "add.y"]
 
 
 def test_the_text_tells_decisions_in_the_order_of_the_graph():
     placement = planned(lambda s: s.conv_silu("b", s.conv_silu("a", "images", (3, 8)), (8, 8)))
     assert placement.as_text() == (
-        "int8  a\nint8  b\nfloat last: prediction convolution\nq/dq  images\nq/dq  a.act.y\n"
+        "int8  a\nint8  b\nint8  last\nq/dq  images\nq/dq  a.act.y\nq/dq  b.act.y\n"
     )

@@ -5,7 +5,7 @@ from quantizer.float_model import read_float_model
 from quantizer.int8 import Range, Scheme
 from quantizer.observe import observe
 from quantizer.placement import plan_placement
-from quantizer.quantize import Quantized, quantize, shared_floor
+from quantizer.quantize import Quantized, Ranges, quantize, shared_floor
 from quantizer.ranges import RANGE_RULES
 from tests.tiny_models import SIZE, save_tiny
 
@@ -24,7 +24,8 @@ def observed(tmp_path_factory):
 
 
 def quantized(observed, rule="uh", scheme=Scheme()) -> Quantized:  # noqa: B008
-    return quantize(*observed, rule, scheme, IMAGE)
+    graph, placement, histograms = observed
+    return quantize(graph, placement, Ranges(graph, histograms, rule, scheme, IMAGE))
 
 
 @pytest.mark.parametrize("rule", RANGE_RULES)

@@ -1,0 +1,71 @@
+"""Which layers stay float: those without an int8 kernel, then those that hurt most for their ms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quantizer.builders import INT8_NAMES, Builder
+from quantizer.noise import decibels, from_decibels
+from quantizer.placement import Placement, plan_placement
+from quantizer.sensitivity import Sensitivity, search
+from quantizer.simulation import Simulation
+from service.readiness import ReportProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The placement to build, and the search that led to it; None where nothing could be tried."""
+
+    placement: Placement
+    sensitivity: Sensitivity | None
+
+
+def decide(
+    simulation: Simulation,
+    asked: Mapping[str, str],
+    builder: Builder,
+    min_sqnr: float,
+    progress: ReportProgress,
+) -> Decision:
+    """Lose the fewest milliseconds that keep the outputs' SQNR at `min_sqnr` decibels.
+
+    `asked` are the layers that stay float anyway, with the reasons. Raises BuildFailed.
+    """
+    graph = simulation.graph
+    floats, costs = _costs(simulation, plan_placement(graph, asked), builder)
+    fixed = {**asked, **floats}
+    whole = plan_placement(graph, fixed)
+    if not simulation.probes:
+        return Decision(whole, None)
+
+    def noise_of(layers: frozenset[str]) -> float:
+        others = {layer: "tried float" for layer in whole.layers if layer not in layers}
+        return simulation.noise(plan_placement(graph, {**fixed, **others}))
+
+    found = search(whole.layers, noise_of, from_decibels(min_sqnr), costs, progress)
+    freed = {
+        block.layers[0]: f"sensitive: alone in int8 it leaves {decibels(block.noise):.1f} dB"
+        for block in found.blocks
+        if block.freed
+    }
+    return Decision(plan_placement(graph, {**fixed, **freed}), found)
+
+
+def _costs(
+    simulation: Simulation, whole: Placement, builder: Builder
+) -> tuple[dict[str, str], dict[str, float]]:
+    """The layers that the runtime leaves float, and what int8 saves in the others, in ms."""
+    before = builder.profile(simulation.graph.model)
+    if before is None:
+        return {}, {}
+    after = builder.profile(simulation.quantized(whole).model)
+    floats = {
+        layer: "the runtime has no int8 kernel for it here"
+        for layer in whole.layers
+        if after is not None and after.executed.get(layer) not in INT8_NAMES
+    }
+    costs = {
+        layer: before.ms.get(layer, 0.0) - after.ms.get(layer, 0.0)
+        for layer in whole.layers
+        if after is not None and layer not in floats
+    }
+    return floats, costs
