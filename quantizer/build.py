@@ -14,8 +14,10 @@ from quantizer.bias import averaged_tensors
 from quantizer.builders import Builder, Built, load_builder
 from quantizer.calibration import FEW_IMAGES, Images, find_images, split
 from quantizer.errors import NoCalibrationImages
+from quantizer.evaluate import Accuracy, evaluate_variants
 from quantizer.float_model import FloatModel, read_float_model
 from quantizer.graph import Graph
+from quantizer.guard import Verdict, judge
 from quantizer.int8 import Range, Scheme
 from quantizer.layout import Layout, recognise
 from quantizer.observe import observe
@@ -30,6 +32,7 @@ from quantizer.report import (
     ModelReport,
     OptionsReport,
     Report,
+    guard_report,
     int8_convolutions,
     layer_reports,
     sensitivity_report,
@@ -99,6 +102,9 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     with clock.lap("compare"):
         compared = Images(held_out or calibrating)
         agreed = _agreement(folder, manifest, compared, threads, progress)
+        accuracies = _accuracies(recipe, folder, manifest, threads, progress)
+    verdicts = judge({"int8": agreed}, accuracies, recipe.max_drop)
+    manifest = _guarded(manifest, verdicts)
 
     layers = layer_reports(placement, built)
     report = Report(
@@ -116,12 +122,11 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         int8_convolutions=int8_convolutions(layers),
         sensitivity=sensitivity_report(decision.sensitivity, recipe.min_sqnr),
         agreement=AgreementReport(bool(held_out), agreed),
+        guard=guard_report(verdicts, accuracies),
         bytes={name: part.bytes for name, part in built.items()},
         seconds=clock.seconds,
         versions=manifest.versions,
-        warnings=_warnings(
-            calibration, layers, recipe.keep_float, decision.sensitivity is not None
-        ),
+        warnings=_warnings(calibration, layers, recipe.keep_float, bool(probes), manifest.rejected),
         layers=layers,
         tensors=tensor_reports(placement, observed.histograms, quantized.choices, scheme),
     )
@@ -232,6 +237,23 @@ def _agreement(
     return agreement(pairs)
 
 
+def _accuracies(
+    recipe: Recipe, folder: Path, manifest: Manifest, threads: int, progress: ReportProgress
+) -> Mapping[str, Accuracy] | None:
+    """Every variant's AP, where the recipe names annotated images."""
+    if recipe.truth is None:
+        return None
+    images, annotations = recipe.truth.images, recipe.truth.annotations
+    return evaluate_variants(folder, manifest, images, annotations, threads, progress).variants
+
+
+def _guarded(manifest: Manifest, verdicts: Mapping[str, Verdict]) -> Manifest:
+    """The manifest whose default is int8 if that was accepted, else fp32."""
+    rejected = {name: verdict.reason for name, verdict in verdicts.items() if not verdict.accepted}
+    default = "fp32" if "int8" in rejected else "int8"
+    return manifest.model_copy(update={"rejected": rejected, "default": default})
+
+
 def _model_report(manifest: Manifest, model: FloatModel) -> ModelReport:
     return ModelReport(
         name=manifest.name,
@@ -249,6 +271,7 @@ def _warnings(
     layers: tuple[LayerReport, ...],
     keep_float: tuple[str, ...],
     probed: bool,
+    rejected: Mapping[str, str],
 ) -> tuple[str, ...]:
     found = [
         f"--keep-float {pattern} matches no convolution"
@@ -265,6 +288,10 @@ def _warnings(
             "the float model sees nothing in the calibration images, so no layer could be tried: "
             "every layer is quantized"
         )
+    found += [
+        f"{name} is not served by default: {reason}; --variant and /v1/models/{name} still reach it"
+        for name, reason in rejected.items()
+    ]
     if calibration.unreadable:
         found.append(f"{len(calibration.unreadable)} images could not be decoded and were skipped")
     counts = int8_convolutions(layers)

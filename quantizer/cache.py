@@ -41,13 +41,14 @@ def build_key(recipe: Recipe) -> str:
     """
     require_onnx(recipe.model)
     options = asdict(recipe)
-    for path in ("model", "calibration", "classes", "threads"):
+    for path in ("model", "calibration", "classes", "truth", "threads"):
         del options[path]
     facts = {
         "name": recipe.model.stem,
         "model": [sha256_of(path) for path in _parts_of(recipe.model)],
         "images": sorted(sha256_of(path) for path in find_images(recipe.calibration)),
         "classes": _digest_of(recipe.classes),
+        "truth": _truth_of(recipe),
         "options": options | {"runtime": choose_runtime(recipe.device, recipe.runtime)},
         "versions": versions(),
         "code": source_digest(),
@@ -151,6 +152,14 @@ def _parts_of(model: Path) -> list[Path]:
     """The ONNX file and, by the exporters' habit of naming, its external data."""
     beside = model.parent.glob(f"{model.name}*data*")
     return [model, *sorted(path for path in beside if path.is_file())]
+
+
+def _truth_of(recipe: Recipe) -> list[str | None]:
+    """Digests of the annotations and of the images beside them."""
+    if recipe.truth is None:
+        return []
+    images = [sha256_of(path) for path in find_images(recipe.truth.images)]
+    return [_digest_of(recipe.truth.annotations), *sorted(images)]
 
 
 def _digest_of(path: Path | None) -> str | None:

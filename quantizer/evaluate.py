@@ -57,11 +57,22 @@ class Evaluation:
 def evaluate(
     folder: Path, images: Path, annotations: Path, threads: int, progress: ReportProgress
 ) -> Evaluation:
-    """Run every variant over every annotated image.
+    """Run every variant of a model folder over every annotated image.
 
     Raises BadAnnotations, BadModelFolder, or the ServiceError of an image that cannot be decoded.
     """
-    manifest = read_manifest(folder)
+    return evaluate_variants(folder, read_manifest(folder), images, annotations, threads, progress)
+
+
+def evaluate_variants(
+    folder: Path,
+    manifest: Manifest,
+    images: Path,
+    annotations: Path,
+    threads: int,
+    progress: ReportProgress,
+) -> Evaluation:
+    """The same for engines whose manifest is not written yet."""
     truth, categories = _truth(annotations, images, manifest)
     detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}

@@ -17,6 +17,14 @@ Device = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True, slots=True)
+class Truth:
+    """Annotated images to judge int8 by: COCO JSON."""
+
+    images: Path
+    annotations: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """What to build from what; None lets the build find out."""
 
@@ -31,6 +39,8 @@ class Recipe:
     classes: Path | None = None
     keep_float: tuple[str, ...] = ()
     min_sqnr: float = MIN_SQNR
+    max_drop: float | None = None  # behind fp32; None: the guard's own limit
+    truth: Truth | None = None
     device: Device = "auto"
     runtime: Runtime | None = None
     threads: int = 0  # of the build itself; 0 takes what this process may use

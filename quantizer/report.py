@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantizer.builders import INT8_NAMES, Built
+from quantizer.evaluate import Accuracy
+from quantizer.guard import Measure, Verdict
 from quantizer.histogram import Histogram
 from quantizer.int8 import Scheme
 from quantizer.noise import decibels
@@ -112,6 +114,24 @@ class AgreementReport:
 
 
 @dataclass(frozen=True, slots=True)
+class VerdictReport:
+    """How far a variant falls behind fp32, by `measure` (agreement, or ap), and how far it may."""
+
+    measure: Measure
+    drop: float
+    limit: float
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GuardReport:
+    """The accuracy guard; `ap` holds each variant's where annotated images were given."""
+
+    verdicts: Mapping[str, VerdictReport]
+    ap: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Int8Convolutions:
     planned: int
     executed: int
@@ -127,6 +147,7 @@ class Report:
     int8_convolutions: Int8Convolutions
     sensitivity: SensitivityReport | None
     agreement: AgreementReport
+    guard: GuardReport
     bytes: Mapping[Precision, int]
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
@@ -153,6 +174,19 @@ def sensitivity_report(
             BlockReport(block.layers, round(decibels(block.noise), 2), block.freed)
             for block in sensitivity.blocks
         ),
+    )
+
+
+def guard_report(
+    verdicts: Mapping[str, Verdict], accuracies: Mapping[str, Accuracy] | None
+) -> GuardReport:
+    """The guard's verdicts with what they rest on."""
+    return GuardReport(
+        {
+            name: VerdictReport(v.measure, round(v.drop, 4), v.limit, v.accepted)
+            for name, v in verdicts.items()
+        },
+        None if accuracies is None else {name: a.ap for name, a in accuracies.items()},
     )
 
 

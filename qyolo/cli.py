@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 
 from quantizer.errors import BadOption, QuantizerError
-from quantizer.recipe import MIN_SQNR, Recipe
+from quantizer.recipe import MIN_SQNR, Recipe, Truth
 from qyolo import options
 from qyolo.progress import progress_bars
 from service.detector import Query
@@ -89,6 +89,9 @@ def build(
     classes: options.Classes = None,
     keep_float: options.KeepFloat = None,
     min_sqnr: options.MinSqnr = MIN_SQNR,
+    max_drop: options.MaxDrop = None,
+    images: options.AnnotatedImages = None,
+    annotations: options.Annotations = None,
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
     trust_on_first_use: options.Trust = False,
@@ -121,6 +124,8 @@ def build(
         classes=classes,
         keep_float=tuple(keep_float or ()),
         min_sqnr=min_sqnr,
+        max_drop=max_drop,
+        truth=_truth(images, annotations),
         device=device,
         runtime=runtime,
     )
@@ -171,6 +176,9 @@ def up(
     classes: options.Classes = None,
     keep_float: options.KeepFloat = None,
     min_sqnr: options.MinSqnr = MIN_SQNR,
+    max_drop: options.MaxDrop = None,
+    images: options.AnnotatedImages = None,
+    annotations: options.Annotations = None,
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
     trust_on_first_use: options.Trust = False,
@@ -200,6 +208,8 @@ def up(
         classes=classes,
         keep_float=tuple(keep_float or ()),
         min_sqnr=min_sqnr,
+        max_drop=max_drop,
+        truth=_truth(images, annotations),
         device=device,
         runtime=runtime,
     )
@@ -328,6 +338,14 @@ def _file_of(model: str, trust_on_first_use: bool) -> Path:
     from qyolo.models import model_file, user_shelf
 
     return model_file(model, user_shelf(), trust_on_first_use)
+
+
+def _truth(images: Path | None, annotations: Path | None) -> Truth | None:
+    if images is None and annotations is None:
+        return None
+    if images is None or annotations is None:
+        raise BadOption("--images and --annotations go together")
+    return Truth(images, annotations)
 
 
 def _pictures(calibration: Path | None) -> Path:

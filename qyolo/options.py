@@ -106,6 +106,25 @@ MinSqnr = Annotated[
         rich_help_panel=BUILD,
     ),
 ]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="How far int8 may fall behind fp32 and still be the default: of agreement on held-out "
+        "images (0.15), or of AP where --annotations are given (0.01).",
+        rich_help_panel=BUILD,
+        show_default=False,
+    ),
+]
+Annotations = Annotated[
+    Path | None,
+    typer.Option(help="COCO JSON to judge int8 by; needs --images.", rich_help_panel=BUILD),
+]
+AnnotatedImages = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder of the annotated images.", rich_help_panel=BUILD),
+]
 OnDevice = Annotated[
     Device, typer.Option(envvar="QYOLO_DEVICE", help="What to build for.", rich_help_panel=BUILD)
 ]

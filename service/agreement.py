@@ -62,6 +62,11 @@ class Agreement:
     mean_score_difference: float  # of matched boxes, absolute
     max_score_difference: float
 
+    @property
+    def drop(self) -> float:
+        """What is lost from full agreement, 0..1: boxes without a partner, and moved scores."""
+        return 1 - self.matched * (1 - self.mean_score_difference)
+
 
 def agreement(pairs: Sequence[tuple[Detections, Detections]]) -> Agreement:
     """How two detectors agree over the images that both saw; 1.0 where neither saw a box."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Lock, Thread
 
 from service.errors import NotReady, ServiceError
+from service.manifest import Manifest
 from service.pipeline import Pipeline
 from service.readiness import Progress, Readiness
 from service.sources import ModelSource
@@ -62,7 +63,7 @@ class Lifecycle:
         except Exception as exc:
             self._fail(exc)
         else:
-            self._become(Readiness("ready"))
+            self._become(Readiness("ready", detail=_caveat(self._pipeline.variants.manifest)))
 
     def _report(self, progress: Progress) -> None:
         self._become(Readiness("building", progress))
@@ -81,6 +82,14 @@ class Lifecycle:
         with self._changing:
             if self._readiness.state != "stopping":
                 self._readiness = readiness
+
+
+def _caveat(manifest: Manifest) -> str:
+    """What a reader of /readyz must know of a model that is served, if anything."""
+    return "; ".join(
+        f"{manifest.default} is served, {name} was rejected: {reason}"
+        for name, reason in manifest.rejected.items()
+    )
 
 
 def _in_words(readiness: Readiness) -> str:

@@ -53,6 +53,7 @@ class Manifest(BaseModel):
     class_names: tuple[str, ...]
     default: str  # the variant that is served where a request names none
     variants: dict[str, Variant]
+    rejected: dict[str, str] = {}  # variants that lost too much accuracy to be the default, and why
     source_sha256: str
     versions: dict[str, str]
     created: str  # UTC, ISO 8601

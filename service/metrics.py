@@ -67,6 +67,14 @@ class Metrics:
                 "source_sha256": manifest.source_sha256[:16],
             }
         )
+        accepted = Gauge(
+            "qyolo_variant_accepted",
+            "1 for a variant that passed the build's accuracy guard, 0 for one that lost too much",
+            ["variant"],
+            registry=self._registry,
+        )
+        for name in manifest.variants:
+            accepted.labels(name).set(name not in manifest.rejected)
         return ModelMetrics(self._stages, self._boxes, manifest)
 
     @contextmanager

@@ -80,6 +80,7 @@ class VariantInfo(BaseModel):
     runtime: Runtime
     precision: Precision
     default: bool
+    rejected: str | None  # why it is never the default: it lost too much accuracy
     detect: str  # the path of its endpoint
 
 
@@ -171,6 +172,7 @@ def model_info(manifest: Manifest) -> ModelInfo:
                 runtime=variant.runtime,
                 precision=variant.precision,
                 default=name == manifest.default,
+                rejected=manifest.rejected.get(name),
                 detect=f"/v1/models/{name}/detect",
             )
             for name, variant in manifest.variants.items()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from quantizer.build import build
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
-from quantizer.recipe import Recipe
+from quantizer.recipe import Recipe, Truth
 from quantizer.report import Report
 from quantizer.versions import sha256_of, versions
 from service.detector import Detector, Query
@@ -139,6 +139,35 @@ def test_the_report_compares_int8_with_fp32_on_held_out_images(report):
     assert compared["images"] == 3
     assert 0 <= compared["matched"] <= 1
     assert 0.5 <= compared["mean_iou"] <= 1
+
+
+def test_an_int8_that_is_close_enough_is_the_default(report, tiny_folder):
+    verdict = report["guard"]["verdicts"]["int8"]
+    assert verdict["accepted"] is True
+    assert verdict["drop"] <= verdict["limit"]
+    assert report["guard"]["ap"] is None
+    assert read_manifest(tiny_folder).rejected == {}
+
+
+def test_an_int8_that_lost_too_much_is_kept_but_not_the_default(tmp_path, photos):
+    folder, report = built(tmp_path, recipe_of(tmp_path, photos, max_drop=0.0))
+    manifest = read_manifest(folder)
+    assert manifest.default == "fp32"
+    assert set(manifest.variants) == {"fp32", "int8"}
+    assert manifest.rejected["int8"].endswith("more than 0")
+    assert [text for text in report.warnings if text.startswith("int8 is not served by default")]
+    assert report.guard.verdicts["int8"].accepted is False
+
+
+def test_annotated_images_are_what_int8_is_judged_by(tmp_path, photos, truth):
+    annotations = tmp_path / "truth.json"
+    annotations.write_text(json.dumps(truth))
+    recipe = recipe_of(tmp_path, photos, truth=Truth(photos, annotations))
+    folder, report = built(tmp_path, recipe)
+    verdict, ap = report.guard.verdicts["int8"], report.guard.ap
+    assert verdict.measure == "ap"
+    assert verdict.drop == pytest.approx(ap["fp32"] - ap["int8"], abs=1e-4)
+    assert read_manifest(folder).default == ("int8" if verdict.accepted else "fp32")
 
 
 def test_the_returned_report_is_the_written_one(tmp_path, photos):

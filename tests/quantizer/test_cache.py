@@ -11,7 +11,7 @@ import pytest
 
 from quantizer.cache import build_key, check_target, lookup, obtain, publish
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
-from quantizer.recipe import Recipe
+from quantizer.recipe import Recipe, Truth
 from service.manifest import read_manifest, write_manifest
 from tests.fakes import manifest_of
 from tests.tiny_models import save_tiny, yolov5
@@ -92,6 +92,7 @@ OPTIONS = {
     "classes": None,
     "keep_float": ("stem",),
     "min_sqnr": 15.0,
+    "max_drop": 0.02,
     "runtime": "onnxruntime",
 }
 
@@ -110,6 +111,16 @@ def test_the_key_follows_external_data(tmp_path, recipe):
     data[5] ^= 1
     (tmp_path / "big.onnx.data").write_bytes(data)
     assert build_key(recipe) != before
+
+
+def test_the_key_follows_the_annotated_images(recipe, tmp_path):
+    annotations = tmp_path / "truth.json"
+    annotations.write_text("{}")
+    recipe = replace(recipe, truth=Truth(recipe.calibration, annotations))
+    keys = [build_key(replace(recipe, truth=None)), build_key(recipe)]
+    annotations.write_text('{"images": []}')
+    keys.append(build_key(recipe))
+    assert len(set(keys)) == 3
 
 
 def test_the_key_ignores_where_things_lie_and_how_old_they_are(recipe, tmp_path):

@@ -154,6 +154,7 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
         *("--classes", tmp_path / "names.txt"),
         *("--keep-float", "p*", "--keep-float", "stem"),
         *("--device", "cpu", "--runtime", "onnxruntime"),
+        *("--min-sqnr", 12, "--max-drop", 1),
     )
     out = tmp_path / "m"
     ran = qyolo("build", model, "--calibration", photos, "--size", 64, "--out", out, *options)
@@ -164,6 +165,7 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
         "symmetric": True,
         "bias_correction": False,
         "keep_float": ["p*", "stem"],
+        "min_sqnr": 12.0,
         "runtime": "onnxruntime",
         "threads": 0,
     }
@@ -214,6 +216,10 @@ def test_without_calibration_images_the_pictures_in_the_box_are_used(model, tmp_
         (["build", "{model}", "--calibration", "{photos}", "--size", "65"], ["--size 65"]),
         (["build", "{model}", "--calibration", "{photos}", "--device", "gpu"], ["--device gpu"]),
         (["build", "{model}", "--calibration", "{photos}", "--classes", "nix"], ["nix"]),
+        (
+            ["build", "{model}", "--calibration", "{photos}", "--images", "{photos}"],
+            ["--images", "--annotations"],
+        ),
         (["up", "absent.onnx", "--calibration", "{photos}"], ["absent.onnx"]),
         (["serve", "absent"], ["absent", "model folder"]),
         (["up", "absent.pt"], ["absent.pt", "pickle", "format=onnx"]),

@@ -74,3 +74,13 @@ def test_agreement_counts_both_sides():
 def test_where_nobody_sees_anything_all_agree(pairs):
     found = agreement(pairs)
     assert (found.matched, found.mean_iou, found.max_score_difference) == (1.0, 1.0, 0.0)
+
+
+def test_full_agreement_has_no_drop_and_none_a_drop_of_one():
+    assert agreement([(A, A)]).drop == 0
+    assert agreement([(A, NONE)]).drop == 1
+
+
+def test_lost_boxes_and_moved_scores_are_a_drop():
+    found = agreement([(A, B)])  # two of three boxes on both sides; scores 0.05 and 0.3 apart
+    assert found.drop == pytest.approx(1 - 2 / 3 * (1 - 0.175), abs=1e-6)

@@ -88,7 +88,31 @@ def test_models_lists_the_variants(client):
     }
     assert variants["int8"]["default"]
     assert not variants["fp32"]["default"]
+    assert variants["fp32"]["rejected"] is variants["int8"]["rejected"] is None
     assert post(client, jpeg(), variants["fp32"]["detect"]).status_code == 200
+
+
+def test_a_variant_that_was_rejected_is_shown_everywhere_and_served_on_request():
+    variants, *_ = two_variants()
+    reason = "its boxes disagree with fp32's by 0.400, more than 0.15"
+    manifest = variants.manifest.model_copy(
+        update={"default": "fp32", "rejected": {"int8": reason}}
+    )
+    variants.manifest = manifest
+    with serving(variants) as live:
+        ready = live.client.get("/readyz")
+        assert ready.status_code == 200
+        assert ready.json()["detail"] == f"fp32 is served, int8 was rejected: {reason}"
+        rows = {row["name"]: row for row in live.client.get("/v1/models").json()["variants"]}
+        assert (rows["fp32"]["rejected"], rows["int8"]["rejected"]) == (None, reason)
+        assert post(live.client, jpeg()).json()["variant"] == "fp32"
+        assert post(live.client, jpeg(), "/v1/models/int8/detect").json()["variant"] == "int8"
+        accepted = {
+            dict(labels)["variant"]: value
+            for (name, labels), value in samples(live.client).items()
+            if name == "qyolo_variant_accepted"
+        }
+        assert accepted == {"fp32": 1.0, "int8": 0.0}
 
 
 def test_report_is_the_folders_own(client):
