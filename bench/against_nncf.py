@@ -88,7 +88,8 @@ def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
         for precision in ("fp32", "int8"):
             name = "fp32" if precision == "fp32" else contender
             if name not in variants:
-                variants[name] = _adopt(part / precision, folder, name)
+                model = part / manifest.variants[precision].model
+                variants[name] = _adopt(model.parent, folder, name)
     model = read_float_model(arguments.model, 640)
     tensors = _calibration_tensors(model, arguments.calibration, folder)
     turns = [_calibrate_all(model.graph, folder, tensors) for _ in range(CALIBRATION_TURNS)]

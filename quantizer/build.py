@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from quantizer.bias import averaged_tensors
 from quantizer.builders import Builder, Built, load_builder
 from quantizer.calibration import FEW_IMAGES, Images, find_images, split
-from quantizer.errors import NoCalibrationImages
+from quantizer.contenders import LOW_NAMES, Contender, contenders, keep_the_faster, time_in_turns
+from quantizer.errors import BadOption, NoCalibrationImages
 from quantizer.evaluate import Accuracy, evaluate_variants
 from quantizer.float_model import FloatModel, read_float_model
 from quantizer.graph import Graph
@@ -43,12 +45,13 @@ from quantizer.simulation import MOST_LOOKED_AT, Probe, Simulation, find_probes
 from quantizer.versions import sha256_of, versions
 from service.agreement import Agreement, agreement
 from service.cpu import usable_threads
-from service.detections import Floats
+from service.detections import Detections, Floats
 from service.detector import Detector, Query
 from service.heads import HEADS
 from service.manifest import QDQ, REPORT, Manifest, Precision, write_manifest
 from service.preprocess import PREPROCESS, Preprocess
 from service.readiness import Progress, ReportProgress
+from service.variants import AUTO
 
 
 def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
@@ -60,6 +63,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     threads = recipe.threads or usable_threads()
     runtime = choose_runtime(recipe.device, recipe.runtime)
     builder = load_builder(runtime, threads)
+    _check_default(recipe, builder)
 
     progress(Progress("read"))
     with clock.lap("read"):
@@ -95,16 +99,21 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         onnx.checker.check_model(quantized.model, full_check=True)
         onnx.save(quantized.model, folder / QDQ)
 
-    built = _compile(
-        builder, {"fp32": model.model, "int8": quantized.model}, folder, clock, progress
-    )
+    entrants = contenders(model.model, quantized.model, builder.low_float)
+    compiled = _compile(builder, entrants, folder, clock, progress)
+    with clock.lap("time"):
+        progress(Progress("time"))
+        image = np.zeros((1, 3, recipe.size, recipe.size), np.float32)
+        timed = time_in_turns(compiled, folder, image, threads)
+        built, ms = keep_the_faster(entrants, compiled, timed, folder)
+
     manifest = _manifest(recipe, layout, built)
     with clock.lap("compare"):
         compared = Images(held_out or calibrating)
-        agreed = _agreement(folder, manifest, compared, threads, progress)
+        agreed = _agreements(folder, manifest, compared, threads, progress)
         accuracies = _accuracies(recipe, folder, manifest, threads, progress)
-    verdicts = judge({"int8": agreed}, accuracies, recipe.max_drop)
-    manifest = _guarded(manifest, verdicts)
+    verdicts = judge(agreed, accuracies, recipe.max_drop)
+    manifest = _guarded(manifest, verdicts, ms, recipe.default)
 
     layers = layer_reports(placement, built)
     report = Report(
@@ -124,6 +133,8 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         agreement=AgreementReport(bool(held_out), agreed),
         guard=guard_report(verdicts, accuracies),
         bytes={name: part.bytes for name, part in built.items()},
+        default=manifest.default,
+        ms=ms,
         seconds=clock.seconds,
         versions=manifest.versions,
         warnings=_warnings(calibration, layers, recipe.keep_float, bool(probes), manifest.rejected),
@@ -133,6 +144,12 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     (folder / REPORT).write_text(report.to_json())
     write_manifest(folder, manifest)
     return report
+
+
+def _check_default(recipe: Recipe, builder: Builder) -> None:
+    low = LOW_NAMES[builder.low_float] if builder.low_float else None
+    if recipe.default not in (AUTO, "fp32", "int8", low):
+        raise BadOption(f"--default {recipe.default}: this processor or its runtime lacks it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,17 +207,20 @@ def _calibration_report(
 
 def _compile(
     builder: Builder,
-    graphs: Mapping[Precision, onnx.ModelProto],
+    entrants: list[Contender],
     folder: Path,
     clock: Clock,
     progress: ReportProgress,
-) -> dict[Precision, Built]:
+) -> dict[str, Built]:
+    """Every contender's engine, by the name of its folder."""
     built = {}
-    progress(Progress("compile", 0, len(graphs)))
-    for done, (precision, graph) in enumerate(graphs.items(), start=1):
-        with clock.lap(f"compile {precision}"):
-            built[precision] = builder.build(graph, folder, precision)
-        progress(Progress("compile", done, len(graphs)))
+    progress(Progress("compile", 0, len(entrants)))
+    for done, entrant in enumerate(entrants, start=1):
+        with clock.lap(f"compile {entrant.folder}"):
+            built[entrant.folder] = builder.build(
+                entrant.graph, folder, entrant.folder, entrant.variant, entrant.float_type
+            )
+        progress(Progress("compile", done, len(entrants)))
     return built
 
 
@@ -212,7 +232,7 @@ def _manifest(recipe: Recipe, layout: Layout, built: Mapping[Precision, Built]) 
         head=layout.head,
         preprocess=layout.preprocess,
         class_names=layout.class_names,
-        default="int8",
+        default="fp32",
         variants={name: part.variant for name, part in built.items()},
         source_sha256=sha256_of(recipe.model),
         versions=versions(),
@@ -220,21 +240,24 @@ def _manifest(recipe: Recipe, layout: Layout, built: Mapping[Precision, Built]) 
     )
 
 
-def _agreement(
+def _agreements(
     folder: Path, manifest: Manifest, images: Images, threads: int, progress: ReportProgress
-) -> Agreement:
-    """int8's boxes against fp32's at the serving thresholds, from the engines just written."""
-    detectors = [Detector.load(folder, manifest, name, threads) for name in ("fp32", "int8")]
-    query, pairs, total = Query(), [], len(images.paths)
+) -> dict[str, Agreement]:
+    """Every variant's boxes against fp32's at the serving thresholds, by the engines just made."""
+    detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
+    reference = detectors.pop("fp32")
+    pairs: dict[str, list[tuple[Detections, Detections]]] = {name: [] for name in detectors}
+    query, total = Query(), len(images.paths)
     progress(Progress("compare", 0, total))
     for done, image in enumerate(images.pixels(), start=1):
         if image is not None:
-            reference, candidate = (detector.detect(image, query) for detector in detectors)
-            pairs.append((reference, candidate))
+            expected = reference.detect(image, query)
+            for name, detector in detectors.items():
+                pairs[name].append((expected, detector.detect(image, query)))
         progress(Progress("compare", done, total))
-    for detector in detectors:
+    for detector in (reference, *detectors.values()):
         detector.close()
-    return agreement(pairs)
+    return {name: agreement(found) for name, found in pairs.items()}
 
 
 def _accuracies(
@@ -247,10 +270,13 @@ def _accuracies(
     return evaluate_variants(folder, manifest, images, annotations, threads, progress).variants
 
 
-def _guarded(manifest: Manifest, verdicts: Mapping[str, Verdict]) -> Manifest:
-    """The manifest whose default is int8 if that was accepted, else fp32."""
+def _guarded(
+    manifest: Manifest, verdicts: Mapping[str, Verdict], ms: Mapping[Precision, float], wanted: str
+) -> Manifest:
+    """The manifest whose default is what was wanted, or the fastest, of what was accepted."""
     rejected = {name: verdict.reason for name, verdict in verdicts.items() if not verdict.accepted}
-    default = "fp32" if "int8" in rejected else "int8"
+    accepted = [name for name in ms if name not in rejected]
+    default = wanted if wanted in accepted else min(accepted, key=ms.__getitem__)
     return manifest.model_copy(update={"rejected": rejected, "default": default})
 
 

@@ -14,6 +14,8 @@ from service.preprocess import PreprocessName
 MIN_SQNR: Final = 20.0
 
 Device = Literal["auto", "cpu", "gpu"]
+# The variant that answers where a request names none; auto is the fastest that the guard accepts.
+Default = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Recipe:
     min_sqnr: float = MIN_SQNR
     max_drop: float | None = None  # behind fp32; None: the guard's own limit
     truth: Truth | None = None
+    default: Default = "auto"
     device: Device = "auto"
     runtime: Runtime | None = None
     threads: int = 0  # of the build itself; 0 takes what this process may use

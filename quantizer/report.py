@@ -107,10 +107,10 @@ class SensitivityReport:
 
 @dataclass(frozen=True, slots=True)
 class AgreementReport:
-    """int8 against fp32; `held_out` tells whether the ranges were chosen on other images."""
+    """Each variant against fp32; `held_out`: on other images than the ranges were chosen on."""
 
     held_out: bool
-    int8_vs_fp32: Agreement
+    with_fp32: Mapping[str, Agreement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,8 @@ class Report:
     agreement: AgreementReport
     guard: GuardReport
     bytes: Mapping[Precision, int]
+    default: str  # the variant that answers where a request names none
+    ms: Mapping[Precision, float]  # median of one inference, the variants timed in turns
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
     warnings: tuple[str, ...]

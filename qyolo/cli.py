@@ -92,6 +92,7 @@ def build(
     max_drop: options.MaxDrop = None,
     images: options.AnnotatedImages = None,
     annotations: options.Annotations = None,
+    default: options.ServedDefault = "auto",
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
     trust_on_first_use: options.Trust = False,
@@ -126,6 +127,7 @@ def build(
         min_sqnr=min_sqnr,
         max_drop=max_drop,
         truth=_truth(images, annotations),
+        default=default,
         device=device,
         runtime=runtime,
     )
@@ -179,6 +181,7 @@ def up(
     max_drop: options.MaxDrop = None,
     images: options.AnnotatedImages = None,
     annotations: options.Annotations = None,
+    default: options.ServedDefault = "auto",
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
     trust_on_first_use: options.Trust = False,
@@ -210,6 +213,7 @@ def up(
         min_sqnr=min_sqnr,
         max_drop=max_drop,
         truth=_truth(images, annotations),
+        default=default,
         device=device,
         runtime=runtime,
     )

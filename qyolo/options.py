@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from quantizer.ranges import RangeRule
-from quantizer.recipe import Device
+from quantizer.recipe import Default, Device
 from service.heads import HeadName
 from service.manifest import Runtime
 from service.preprocess import PreprocessName
@@ -40,7 +40,7 @@ Trust = Annotated[
     ),
 ]
 OfVariant = Annotated[
-    str | None, typer.Option(help="fp32 or int8; default: the folder's own choice.")
+    str | None, typer.Option(help="fp32, bf16, fp16 or int8; default: the folder's own choice.")
 ]
 Folder = Annotated[Path, typer.Argument(help="Model folder that `qyolo build` wrote.")]
 Calibration = Annotated[
@@ -124,6 +124,14 @@ Annotations = Annotated[
 AnnotatedImages = Annotated[
     Path | None,
     typer.Option("--images", help="Folder of the annotated images.", rich_help_panel=BUILD),
+]
+ServedDefault = Annotated[
+    Default,
+    typer.Option(
+        help="Variant that answers where a request names none; auto: the fastest that the accuracy "
+        "guard accepts.",
+        rich_help_panel=BUILD,
+    ),
 ]
 OnDevice = Annotated[
     Device, typer.Option(envvar="QYOLO_DEVICE", help="What to build for.", rich_help_panel=BUILD)

@@ -12,19 +12,26 @@ def summarise(report: Report) -> None:
     """A finished build in a few lines, on stderr: stdout carries the folder's path."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     counts, calibration = report.int8_convolutions, report.calibration
-    agreed = report.agreement.int8_vs_fp32
     seen = "held-out" if report.agreement.held_out else "calibration"
     console.print(
         f"{report.model.name}: {report.model.head} head, {report.model.classes} classes, "
         f"{report.model.size}x{report.model.size}, ranges by {report.options.ranges} from "
         f"{calibration.images} images\n"
         f"{counts.executed} of {counts.planned} quantized convolutions run in int8, "
-        f"{len(report.layers) - counts.planned} convolutions stay float{_search(report)}\n"
-        f"int8 agrees with fp32 on {agreed.matched:.1%} of the boxes in {agreed.images} {seen} "
-        f"images (mean IoU {agreed.mean_iou:.3f}, mean score difference "
-        f"{agreed.mean_score_difference:.3f})\n"
-        f"built in {sum(report.seconds.values()):.1f} s"
+        f"{len(report.layers) - counts.planned} convolutions stay float{_search(report)}"
     )
+    for name, ms in report.ms.items():
+        agreed = report.agreement.with_fp32.get(name)
+        said = (
+            f", agrees with fp32 on {agreed.matched:.1%} of the boxes in {agreed.images} {seen} "
+            f"images (mean IoU {agreed.mean_iou:.3f}, mean score difference "
+            f"{agreed.mean_score_difference:.3f})"
+            if agreed
+            else ""
+        )
+        mark = "; the default" if name == report.default else ""
+        console.print(f"{name}: {ms:.1f} ms{said}{mark}")
+    console.print(f"built in {sum(report.seconds.values()):.1f} s")
     for warning in report.warnings:
         console.print(f"warning: {warning}")
 

@@ -24,7 +24,8 @@ REPORT: Final = "report.json"
 QDQ: Final = "model.qdq.onnx"
 
 Runtime = Literal["openvino", "onnxruntime"]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+FloatType = Literal["f32", "bf16", "f16"]
 
 
 class Variant(BaseModel):
@@ -34,6 +35,7 @@ class Variant(BaseModel):
 
     runtime: Runtime
     precision: Precision
+    float_type: FloatType = "f32"  # what is not int8 computes in
     model: str
     blob: str | None = None  # the compiled form of `model`
     blob_key: str | None = None  # the runtime version and processor that can load the blob

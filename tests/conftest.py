@@ -44,7 +44,7 @@ def tiny_folder(tmp_path_factory, photos):
     home = tmp_path_factory.mktemp("tiny")
     folder = home / "built"
     folder.mkdir()
-    recipe = Recipe(save_tiny(home, "yolov5"), photos, size=64, threads=1)
+    recipe = Recipe(save_tiny(home, "yolov5"), photos, size=64, threads=1, default="int8")
     build(recipe, folder, lambda _: None)
     return folder
 

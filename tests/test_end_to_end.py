@@ -55,8 +55,26 @@ def test_fp32_has_the_accuracy_of_the_float_model(made):
 
 def test_int8_keeps_the_accuracy(made):
     fp32, int8 = (made.accuracy.variants[name].ap for name in ("fp32", "int8"))
-    least = {"yolov5n": fp32 - 0.006, "yolox_nano": 0.30}
-    assert int8 >= least[made.accuracy.model]
+    assert int8 >= fp32 - {"yolov5n": 0.003, "yolox_nano": 0.005}[made.accuracy.model]
+
+
+def test_the_lower_float_type_keeps_the_accuracy(made):
+    for name in set(made.accuracy.variants) & {"bf16", "fp16"}:
+        assert made.accuracy.variants[name].ap >= made.accuracy.variants["fp32"].ap - 0.01
+
+
+def test_the_default_is_the_fastest_of_the_accepted(made):
+    manifest = read_manifest(made.folder)
+    assert manifest.rejected == {}
+    assert manifest.default == min(made.report["ms"], key=made.report["ms"].get) != "fp32"
+
+
+def test_the_outputs_keep_their_signal_and_few_layers_pay_for_it(made):
+    found = made.report["sensitivity"]
+    least = {"yolov5n": 20.0, "yolox_nano": 17.5}[made.accuracy.model]
+    assert found["reached_db"] >= max(least, found["all_quantized_db"])
+    floats = [layer for layer in made.report["layers"] if layer["planned"] == "float"]
+    assert len(floats) < 20
 
 
 def test_int8_agrees_with_fp32_on_most_boxes(made):
@@ -70,7 +88,7 @@ def test_int8_agrees_with_fp32_on_most_boxes(made):
 def test_every_planned_convolution_executes_in_int8(made):
     counts = made.report["int8_convolutions"]
     assert counts["executed"] == counts["planned"]
-    assert counts["planned"] == {"yolov5n": 57, "yolox_nano": 73}[made.accuracy.model]
+    assert counts["planned"] > {"yolov5n": 45, "yolox_nano": 90}[made.accuracy.model]
 
 
 def test_the_build_has_nothing_to_warn_of(made):
@@ -109,9 +127,9 @@ def test_symmetric_int8_sees_what_fp32_sees(tmp_path):
         (photos / path.name).symlink_to(path)
     ran = qyolo("build", YOLOV5N, "--calibration", photos, "--symmetric", "--out", out)
     assert ran.code == 0, ran.err
-    agreed = json.loads((out / "report.json").read_text())["agreement"]["int8_vs_fp32"]
+    agreed = json.loads((out / "report.json").read_text())["agreement"]["with_fp32"]["int8"]
     assert agreed["matched"] > 0.85
-    assert read_manifest(out).default == "int8"
+    assert read_manifest(out).rejected == {}
 
 
 @pytest.fixture(scope="session")

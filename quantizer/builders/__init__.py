@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import onnx
 
-from service.manifest import Precision, Runtime, Variant
+from service.manifest import FloatType, Precision, Runtime, Variant
 
 INT8_NAMES: Final = frozenset({"u8", "i8"})  # what runtimes call it
 
@@ -32,14 +32,25 @@ class Profile:
 class Builder(Protocol):
     """Turns a graph into the files of one engine."""
 
+    @property
+    def low_float(self) -> FloatType | None:
+        """The float type below f32 that this processor computes in, if it has one."""
+
     def profile(self, model: onnx.ModelProto) -> Profile | None:
         """What the runtime makes of each convolution; None where it does not tell.
 
         Raises BuildFailed.
         """
 
-    def build(self, model: onnx.ModelProto, folder: Path, precision: Precision) -> Built:
-        """Write the engine under folder/<precision>/; raises BuildFailed."""
+    def build(
+        self,
+        model: onnx.ModelProto,
+        folder: Path,
+        name: str,
+        precision: Precision,
+        float_type: FloatType = "f32",
+    ) -> Built:
+        """Write the engine under folder/<name>/; raises BuildFailed."""
 
 
 def load_builder(runtime: Runtime, threads: int) -> Builder:

@@ -9,7 +9,7 @@ import onnxruntime as ort
 from quantizer.builders import Built
 from quantizer.errors import BuildFailed
 from quantizer.graph import layer_name
-from service.manifest import Precision, Variant
+from service.manifest import FloatType, Precision, Variant
 
 
 class OnnxRuntimeBuilder:
@@ -18,12 +18,23 @@ class OnnxRuntimeBuilder:
     def __init__(self, threads: int) -> None:
         self._threads = threads
 
+    @property
+    def low_float(self) -> None:
+        """Its kernels on the CPU compute in float32."""
+
     def profile(self, model: onnx.ModelProto) -> None:
         """Its profile has no integer kernel to compare with: Conv and SiLU do not become one."""
 
-    def build(self, model: onnx.ModelProto, folder: Path, precision: Precision) -> Built:
+    def build(
+        self,
+        model: onnx.ModelProto,
+        folder: Path,
+        name: str,
+        precision: Precision,
+        float_type: FloatType = "f32",
+    ) -> Built:
         """Write model.onnx; raises BuildFailed."""
-        home = folder / precision
+        home = folder / name
         home.mkdir(parents=True)
         path = home / "model.onnx"
         onnx.save(model, path)

@@ -12,7 +12,7 @@ from quantizer.builders import Built, Profile
 from quantizer.errors import BuildFailed
 from service.detections import Floats
 from service.engines.openvino_engine import blob_key, compile_options
-from service.manifest import Precision, Variant
+from service.manifest import FloatType, Precision, Variant
 
 PROFILE_ROUNDS: Final = 20
 
@@ -21,15 +21,21 @@ class OpenVinoBuilder:
     """Compiles for this processor's instruction sets."""
 
     def __init__(self, threads: int) -> None:
-        self._options = compile_options(threads)
+        self._threads = threads
         self._core = ov.Core()
+
+    @property
+    def low_float(self) -> FloatType | None:
+        """bfloat16 or float16, where the processor multiplies in it."""
+        can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "bf16" if "BF16" in can else "f16" if "FP16" in can else None
 
     def profile(self, model: onnx.ModelProto) -> Profile:
         """Compile in memory and time each convolution; raises BuildFailed."""
         try:
             network = self._core.read_model(_unsigned(model).SerializeToString())
             compiled = self._core.compile_model(
-                network, "CPU", self._options | {"PERF_COUNT": "YES"}
+                network, "CPU", compile_options(self._threads) | {"PERF_COUNT": "YES"}
             )
             request = compiled.create_infer_request()
             blank = np.zeros(compiled.input(0).shape, np.float32)
@@ -41,16 +47,24 @@ class OpenVinoBuilder:
         ms = {layer: least.get(name, 0.0) for layer, (name, _) in _convolutions(compiled).items()}
         return Profile(_executed(compiled), ms)
 
-    def build(self, model: onnx.ModelProto, folder: Path, precision: Precision) -> Built:
+    def build(
+        self,
+        model: onnx.ModelProto,
+        folder: Path,
+        name: str,
+        precision: Precision,
+        float_type: FloatType = "f32",
+    ) -> Built:
         """Write model.xml, model.bin and model.blob; raises BuildFailed."""
-        home = folder / precision
+        home = folder / name
         home.mkdir(parents=True)
         xml, blob = home / "model.xml", home / "model.blob"
         try:
             network = self._core.read_model(_unsigned(model).SerializeToString())
             ov.save_model(network, xml, compress_to_fp16=False)
             # Compiled from the file: what is served is what was written.
-            compiled = self._core.compile_model(self._core.read_model(xml), "CPU", self._options)
+            options = compile_options(self._threads, float_type)
+            compiled = self._core.compile_model(self._core.read_model(xml), "CPU", options)
             blob.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as exc:
             reason = _last_line(exc)
@@ -58,6 +72,7 @@ class OpenVinoBuilder:
         variant = Variant(
             runtime="openvino",
             precision=precision,
+            float_type=float_type,
             model=xml.relative_to(folder).as_posix(),
             blob=blob.relative_to(folder).as_posix(),
             blob_key=blob_key(),

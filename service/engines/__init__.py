@@ -34,7 +34,7 @@ def load_engine(folder: Path, variant: Variant, threads: int = 0) -> Engine:
 
             fits = variant.blob is not None and variant.blob_key == blob_key()
             blob = folder / variant.blob if fits and variant.blob else None
-            return OpenVinoEngine(model, blob, count)
+            return OpenVinoEngine(model, blob, count, variant.float_type)
         case "onnxruntime":
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine
 

@@ -8,6 +8,7 @@ import numpy as np
 from service.cpu import cpu_fingerprint
 from service.detections import Floats
 from service.errors import DeviceUnavailable, EngineFailed
+from service.manifest import FloatType
 
 try:
     import openvino as ov
@@ -22,15 +23,15 @@ def blob_key() -> str:
     return f"openvino-{ov.get_version()}-{cpu_fingerprint()}"
 
 
-def compile_options(threads: int) -> dict[str, object]:
-    """One request at a time, as fast as it goes, at the precision that the graph states.
+def compile_options(threads: int, float_type: FloatType = "f32") -> dict[str, object]:
+    """One request at a time, as fast as it goes; what is float in the graph in `float_type`.
 
     Without the precision hint OpenVINO runs a float graph in bfloat16 where the processor has it,
     and the fp32 variant would not be fp32.
     """
     return {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": float_type,
         "INFERENCE_NUM_THREADS": threads,
     }
 
@@ -38,8 +39,10 @@ def compile_options(threads: int) -> dict[str, object]:
 class OpenVinoEngine:
     """Runs an IR, from its compiled blob where one fits this machine."""
 
-    def __init__(self, model: Path, blob: Path | None, threads: int) -> None:
-        compiled = _compile(model, blob, compile_options(threads))
+    def __init__(
+        self, model: Path, blob: Path | None, threads: int, float_type: FloatType = "f32"
+    ) -> None:
+        compiled = _compile(model, blob, compile_options(threads, float_type))
         self._request: ov.InferRequest | None = compiled.create_infer_request()
 
     def infer(self, tensor: Floats) -> Floats:

@@ -51,7 +51,7 @@ def by_onnxruntime(model: onnx.ModelProto, image: np.ndarray, optimised: bool = 
 def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     """As it is compiled and served."""
     with TemporaryDirectory() as folder:
-        built = OpenVinoBuilder(1).build(model, Path(folder), "int8")
+        built = OpenVinoBuilder(1).build(model, Path(folder), "int8", "int8")
         engine = load_engine(Path(folder), built.variant, 1)
         raw = engine.infer(image)
         engine.close()

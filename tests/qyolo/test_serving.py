@@ -174,10 +174,11 @@ def test_a_damaged_entry_is_built_anew(model, photos, tmp_path):
     cache = tmp_path / "cache"
     built = qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache)
     entry = Path(built.out.strip())
-    (entry / "int8" / "model.bin").write_bytes(b"nonsense")
+    (entry / read_manifest(entry).variants["int8"].model).write_bytes(b"nonsense")
     with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
         server.wait_until_ready()
-        assert server.detect((photos / "photo00.jpg").read_bytes())["variant"] == "int8"
+        picture = (photos / "photo00.jpg").read_bytes()
+        assert server.detect(picture, "?variant=int8")["variant"] == "int8"
     assert read_manifest(entry).name == "yolov5"
     assert "damaged" in server.err
 
