@@ -16,7 +16,14 @@ import onnx
 from onnx import numpy_helper
 
 from quantizer.graph import Graph, attribute, layer_name
-from quantizer.int8 import dequantize_array, quantize_array, weight_params
+from quantizer.int8 import (
+    PAPERS_WEIGHTS,
+    QuantParams,
+    WeightScheme,
+    dequantize_array,
+    quantize_array,
+    weight_params,
+)
 from quantizer.placement import Placement
 from service.detections import Floats
 
@@ -29,7 +36,10 @@ def averaged_tensors(graph: Graph, placement: Placement) -> tuple[str, ...]:
 
 
 def correct_biases(
-    graph: Graph, placement: Placement, means: Mapping[str, Floats]
+    graph: Graph,
+    placement: Placement,
+    means: Mapping[str, Floats],
+    weight_scheme: WeightScheme = PAPERS_WEIGHTS,
 ) -> onnx.ModelProto:
     """A copy of the float graph, each quantized convolution's bias less the shift to come.
 
@@ -45,7 +55,8 @@ def correct_biases(
         if axis is None or (has_bias and not graph.is_constant(node.input[2])):
             continue
         weight = graph.constant(node.input[1]).astype(np.float32)
-        shift = _shift(weight, axis, means[node.input[0]], attribute(node, "group", 1))
+        params = weight_params(weight, axis, weight_scheme)
+        shift = _shift(weight, params, means[node.input[0]], attribute(node, "group", 1))
         bias = graph.constant(node.input[2]).astype(np.float32) if has_bias else np.float32(0)
         name = f"{layer_name(node)}/corrected_bias"
         corrected = bias - shift
@@ -54,9 +65,8 @@ def correct_biases(
     return copy
 
 
-def _shift(weight: Floats, axis: int, mean: Floats, groups: int) -> Floats:
+def _shift(weight: Floats, params: QuantParams, mean: Floats, groups: int) -> Floats:
     """f32[O]: how far the rounded weights move the mean of each output channel."""
-    params = weight_params(weight, axis)
     error = dequantize_array(quantize_array(weight, params), params) - weight
     by_input = error.astype(np.float64).sum(axis=tuple(range(2, weight.ndim)))
     inputs = np.repeat(mean.reshape(groups, -1), len(weight) // groups, axis=0)

@@ -73,8 +73,23 @@ def evaluate_variants(
     progress: ReportProgress,
 ) -> Evaluation:
     """The same for engines whose manifest is not written yet."""
-    truth, categories = _truth(annotations, images, manifest)
     detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
+    try:
+        return evaluate_detectors(detectors, manifest, images, annotations, progress)
+    finally:
+        for detector in detectors.values():
+            detector.close()
+
+
+def evaluate_detectors(
+    detectors: Mapping[str, Detector],
+    manifest: Manifest,
+    images: Path,
+    annotations: Path,
+    progress: ReportProgress,
+) -> Evaluation:
+    """The same for any detectors of the manifest's classes."""
+    truth, categories = _truth(annotations, images, manifest)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
     served: dict[str, list[Detections]] = {name: [] for name in detectors}
     progress(Progress("evaluate", 0, len(truth.imgs)))
@@ -87,8 +102,6 @@ def evaluate_variants(
             results[name] += _coco_results(found, image_id, categories)
             served[name].append(detector.finish(raw, prepared, Query()))
         progress(Progress("evaluate", done, len(truth.imgs)))
-    for detector in detectors.values():
-        detector.close()
     return Evaluation(
         model=manifest.name,
         images=len(truth.imgs),

@@ -2,9 +2,12 @@
 
 Source: Q-YOLO (arXiv 2307.04816) section 3, and the QuantizeLinear operator of ONNX:
 q = clip(round(x / scale) + zero_point), x' = (q - zero_point) * scale, ties rounded to even.
+Engines run at 8 bits; fewer are there to study what the method is worth, and are stored as 8-bit
+numbers of which only the b-bit range is used.
 """
 
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +41,26 @@ class Scheme:
         return (1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1
 
 
+WeightRule = Literal["minmax", "mse"]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightScheme:
+    """How weights are represented, always symmetric: each channel up to its peak (minmax, as in the
+    paper), or up to where the squared error is least (mse)."""
+
+    rule: WeightRule = "minmax"
+    bits: int = 8
+
+    @property
+    def highest(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+
+PAPERS_WEIGHTS: Final = WeightScheme()
+CLIPPINGS: Final = np.linspace(1.0, 0.3, 71)  # shares of a channel's peak that mse tries
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantParams:
     """scale f32[] or f32[C], zero_point of the same shape (u8 or i8), axis of the channels."""
@@ -45,6 +68,14 @@ class QuantParams:
     scale: Floats
     zero_point: Steps
     axis: int | None = None
+    bits: int = 8
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The lowest and the highest step."""
+        if self.zero_point.dtype == np.int8:
+            return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+        return 0, (1 << self.bits) - 1
 
 
 def grid_of(
@@ -66,23 +97,36 @@ def activation_params(bounds: Range, scheme: Scheme) -> QuantParams:
     """Per-tensor parameters of one range."""
     scale, zero = grid_of(np.array(bounds.low), np.array(bounds.high), scheme)
     steps = zero.astype(np.int8) if scheme.symmetric else zero.astype(np.uint8)
-    return QuantParams(scale.astype(np.float32), steps)
+    return QuantParams(scale.astype(np.float32), steps, bits=scheme.bits)
 
 
-def weight_params(weight: Floats, axis: int) -> QuantParams:
-    """Per-channel symmetric int8 by MinMax, as the paper quantizes weights."""
+def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPERS_WEIGHTS) -> QuantParams:
+    """Per-channel symmetric parameters of a weight."""
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     peak = np.abs(weight).max(axis=others)
-    scale = np.where(peak > 0, peak / 127, 1.0).astype(np.float32)  # a channel of zeros
-    return QuantParams(scale, np.zeros(scale.shape, np.int8), axis)
+    shares = CLIPPINGS if scheme.rule == "mse" else CLIPPINGS[:1]
+    best, least = None, np.full(peak.shape, np.inf)
+    for share in shares:
+        scale = np.where(peak > 0, peak * share / scheme.highest, 1.0)  # a channel of zeros
+        params = QuantParams(
+            scale.astype(np.float32), np.zeros(scale.shape, np.int8), axis, scheme.bits
+        )
+        if len(shares) == 1:
+            return params
+        error = dequantize_array(quantize_array(weight, params), params) - weight
+        error = np.square(error, dtype=np.float64).sum(axis=others)
+        better = error < least
+        best = params.scale if best is None else np.where(better, params.scale, best)
+        least = np.minimum(error, least)
+    assert best is not None
+    return QuantParams(best, np.zeros(best.shape, np.int8), axis, scheme.bits)
 
 
 def quantize_array(values: Floats, params: QuantParams) -> Steps:
     """f32 -> u8 or i8 of the same shape."""
-    limits = np.iinfo(params.zero_point.dtype)
     scale, zero = _aligned(params, values.ndim)
     steps = np.rint(values / scale) + zero
-    clipped: Steps = np.clip(steps, limits.min, limits.max).astype(params.zero_point.dtype)
+    clipped: Steps = np.clip(steps, *params.limits).astype(params.zero_point.dtype)
     return clipped
 
 

@@ -109,6 +109,29 @@ def asked_for(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
     }
 
 
+def first_and_last(graph: Graph) -> dict[str, str]:
+    """The convolutions next to the image and to the output, and that as the reason."""
+    last = [node for node in _back_from_output(graph) if _ends_tail(graph, node)]
+    first = [
+        node
+        for node in graph.nodes
+        if node.op_type == "Conv" and _reads_image(graph, node.input[0])
+    ]
+    return {layer_name(node): "first convolution" for node in first} | {
+        layer_name(node): "last convolution" for node in last
+    }
+
+
+def _reads_image(graph: Graph, tensor: str) -> bool:
+    """Whether no convolution lies between the image and this tensor."""
+    maker = graph.producer.get(tensor)
+    if maker is None:
+        return True
+    return maker.op_type != "Conv" and all(
+        _reads_image(graph, name) for name in graph.activations_of(maker)
+    )
+
+
 def decode_tail(graph: Graph) -> list[onnx.NodeProto]:
     """What turns the last convolutions' maps into the output."""
     return [node for node in _back_from_output(graph) if not _ends_tail(graph, node)]

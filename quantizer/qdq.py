@@ -7,18 +7,28 @@ import onnx
 from onnx import helper, numpy_helper
 
 from quantizer.graph import Graph, layer_name
-from quantizer.int8 import QuantParams, quantize_array, weight_params
+from quantizer.int8 import (
+    PAPERS_WEIGHTS,
+    QuantParams,
+    WeightScheme,
+    quantize_array,
+    weight_params,
+)
 from quantizer.placement import Placement
 
 
 def insert_qdq(
-    graph: Graph, placement: Placement, params: Mapping[str, QuantParams]
+    graph: Graph,
+    placement: Placement,
+    params: Mapping[str, QuantParams],
+    weight_scheme: WeightScheme = PAPERS_WEIGHTS,
 ) -> onnx.ModelProto:
     """A new model; `params` holds the parameters of every activation site by tensor name.
 
     All readers of a site's tensor read the dequantized one: a runtime fuses the pair into the
     kernel that computes the tensor only if nobody else needs the float values. Weights are stored
-    as int8 with a DequantizeLinear; biases stay float and are folded by the runtime.
+    as int8 with a DequantizeLinear; biases stay float and are folded by the runtime. Below 8 bits,
+    where only a part of the steps may be used, a Clip goes before the pair.
     """
     quantized = set(placement.tensors)
     weights = {site.tensor: site.axis for site in placement.weights}
@@ -26,7 +36,7 @@ def insert_qdq(
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, onnx.TensorProto] = {}
     for name, axis in weights.items():
-        nodes.append(_dequantized_weight(graph, name, axis, constants))
+        nodes.append(_dequantized_weight(graph, name, axis, weight_scheme, constants))
     if graph.input in quantized:
         nodes.extend(_pair(graph.input, params[graph.input], constants))
     for original in graph.nodes:
@@ -53,19 +63,36 @@ def _pair(
     scale, zero, steps = f"{name}/scale", f"{name}/zero_point", f"{name}/quantized"
     constants[scale] = numpy_helper.from_array(params.scale, scale)
     constants[zero] = numpy_helper.from_array(params.zero_point, zero)
+    clip = [] if params.bits == 8 else [_clip(name, params, constants)]
+    source = clip[0].output[0] if clip else name
     return [
-        helper.make_node("QuantizeLinear", [name, scale, zero], [steps], name=steps),
+        *clip,
+        helper.make_node("QuantizeLinear", [source, scale, zero], [steps], name=steps),
         helper.make_node(
             "DequantizeLinear", [steps, scale, zero], [_dequantized(name)], name=_dequantized(name)
         ),
     ]
 
 
+def _clip(name: str, params: QuantParams, constants: dict[str, onnx.TensorProto]) -> onnx.NodeProto:
+    """To the values of the lowest and the highest step in use."""
+    ends = (np.array(params.limits) - int(params.zero_point)) * params.scale
+    bounds = [f"{name}/low", f"{name}/high"]
+    for bound, end in zip(bounds, ends.astype(np.float32), strict=True):
+        constants[bound] = numpy_helper.from_array(np.array(end), bound)
+    clipped = f"{name}/clipped"
+    return helper.make_node("Clip", [name, *bounds], [clipped], name=clipped)
+
+
 def _dequantized_weight(
-    graph: Graph, name: str, axis: int, constants: dict[str, onnx.TensorProto]
+    graph: Graph,
+    name: str,
+    axis: int,
+    scheme: WeightScheme,
+    constants: dict[str, onnx.TensorProto],
 ) -> onnx.NodeProto:
     weight = graph.constant(name).astype(np.float32)
-    params = weight_params(weight, axis)
+    params = weight_params(weight, axis, scheme)
     steps, scale, zero = f"{name}/quantized", f"{name}/scale", f"{name}/zero_point"
     constants[steps] = numpy_helper.from_array(quantize_array(weight, params), steps)
     constants[scale] = numpy_helper.from_array(params.scale, scale)

@@ -314,6 +314,47 @@ def evaluate(
 
 
 @app.command()
+def study(
+    images: Annotated[Path, typer.Option(help="Folder of the annotated images.")],
+    annotations: Annotated[Path, typer.Option(help="Their annotations, as COCO JSON.")],
+    model: options.Model = bundle.NAME,
+    calibration: options.Calibration = None,
+    size: options.Size = 640,
+    bits: Annotated[
+        list[int] | None, typer.Option(min=2, max=8, help="Widths to study; default: 8, 6 and 4.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for study.md, study.json and study.svg.")
+    ] = Path("qyolo-study"),
+    trust_on_first_use: options.Trust = False,
+    threads: options.Threads = None,
+) -> None:
+    """Repeat the tables of the Q-YOLO paper on MODEL, in simulation.
+
+    Measures COCO AP with ranges by MinMax, percentile, MSE, entropy and UH, symmetric and
+    asymmetric, of weights, activations and both, at 8, 6 and 4 bits.
+    """
+    from quantizer.study import ALL_BITS, settings
+    from quantizer.study import study as run
+    from qyolo.study_report import as_markdown, write_study
+    from service.cpu import usable_threads
+
+    with progress_bars() as progress:
+        result = run(
+            _file_of(model, trust_on_first_use),
+            _pictures(calibration),
+            Truth(images, annotations),
+            size,
+            threads or usable_threads(),
+            list(settings(bits or ALL_BITS)),
+            progress,
+        )
+    typer.echo(as_markdown(result))
+    written = ", ".join(str(path) for path in write_study(result, out))
+    typer.echo(f"qyolo: wrote {written}", err=True)
+
+
+@app.command()
 def bench(
     folder: options.Folder,
     image: Annotated[
