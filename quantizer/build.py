@@ -23,6 +23,7 @@ from quantizer.guard import Verdict, judge
 from quantizer.int8 import Range, Scheme
 from quantizer.layout import Layout, recognise
 from quantizer.observe import observe
+from quantizer.page import Seen, most_telling, render
 from quantizer.placement import asked_for, plan_placement
 from quantizer.precision import decide
 from quantizer.quantize import Ranges
@@ -48,7 +49,7 @@ from service.cpu import usable_threads
 from service.detections import Detections, Floats
 from service.detector import Detector, Query
 from service.heads import HEADS
-from service.manifest import QDQ, REPORT, Manifest, Precision, write_manifest
+from service.manifest import PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
 from service.preprocess import PREPROCESS, Preprocess
 from service.readiness import Progress, ReportProgress
 from service.variants import AUTO
@@ -110,7 +111,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     manifest = _manifest(recipe, layout, built)
     with clock.lap("compare"):
         compared = Images(held_out or calibrating)
-        agreed = _agreements(folder, manifest, compared, threads, progress)
+        agreed, seen = _agreements(folder, manifest, compared, threads, progress)
         accuracies = _accuracies(recipe, folder, manifest, threads, progress)
     verdicts = judge(agreed, accuracies, recipe.max_drop)
     manifest = _guarded(manifest, verdicts, ms, recipe.default)
@@ -142,6 +143,8 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         tensors=tensor_reports(placement, observed.histograms, quantized.choices, scheme),
     )
     (folder / REPORT).write_text(report.to_json())
+    page = render(report, observed.histograms, quantized.choices, seen, manifest.class_name)
+    (folder / PAGE).write_text(page, "utf-8")
     write_manifest(folder, manifest)
     return report
 
@@ -242,22 +245,27 @@ def _manifest(recipe: Recipe, layout: Layout, built: Mapping[Precision, Built]) 
 
 def _agreements(
     folder: Path, manifest: Manifest, images: Images, threads: int, progress: ReportProgress
-) -> dict[str, Agreement]:
-    """Every variant's boxes against fp32's at the serving thresholds, by the engines just made."""
+) -> tuple[dict[str, Agreement], list[Seen]]:
+    """Every variant's boxes against fp32's at the serving thresholds, by the engines just made.
+
+    Also the images with the most boxes and what fp32 and int8 saw in them.
+    """
     detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
     reference = detectors.pop("fp32")
     pairs: dict[str, list[tuple[Detections, Detections]]] = {name: [] for name in detectors}
+    seen: list[Seen] = []
     query, total = Query(), len(images.paths)
     progress(Progress("compare", 0, total))
-    for done, image in enumerate(images.pixels(), start=1):
+    for done, (path, image) in enumerate(zip(images.paths, images.pixels(), strict=True), start=1):
         if image is not None:
             expected = reference.detect(image, query)
             for name, detector in detectors.items():
                 pairs[name].append((expected, detector.detect(image, query)))
+            seen = most_telling([*seen, Seen(path.name, image, *pairs["int8"][-1])])
         progress(Progress("compare", done, total))
     for detector in (reference, *detectors.values()):
         detector.close()
-    return {name: agreement(found) for name, found in pairs.items()}
+    return {name: agreement(found) for name, found in pairs.items()}, seen
 
 
 def _accuracies(

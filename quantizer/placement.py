@@ -43,6 +43,7 @@ class WeightSite:
     layer: str
     tensor: str
     axis: int = 0
+    reads: tuple[str, ...] = ()  # the quantized activations that reach it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def plan_placement(graph: Graph, floats: Mapping[str, str] = MappingProxyType({}
         layer = layer_name(node)
         reason = _reason_for_float(graph, node, tail) or floats.get(layer)
         if reason is None:
-            weights.append(WeightSite(layer, node.input[1]))
+            reads = tuple(_sources(graph, node.input[0]))
+            weights.append(WeightSite(layer, node.input[1], reads=reads))
             inputs.append(node.input[0])
         else:
             kept.append(KeptFloat(layer, reason))

@@ -76,6 +76,7 @@ class LayerReport:
     layer: str
     planned: str  # int8 or float
     reason: str
+    reads: tuple[str, ...]  # quantized activations
     executed: Mapping[Precision, str]
 
 
@@ -196,16 +197,17 @@ def layer_reports(
     placement: Placement, built: Mapping[Precision, Built]
 ) -> tuple[LayerReport, ...]:
     """Every convolution, quantized ones first, each in the graph's order."""
-    plan = [(site.layer, "int8", "") for site in placement.weights]
-    plan += [(kept.layer, "float", kept.reason) for kept in placement.kept_float]
+    plan = [(site.layer, "int8", "", site.reads) for site in placement.weights]
+    plan += [(kept.layer, "float", kept.reason, ()) for kept in placement.kept_float]
     return tuple(
         LayerReport(
             layer,
             planned,
             reason,
+            reads,
             {name: part.executed.get(layer, "unknown") for name, part in built.items()},
         )
-        for layer, planned, reason in plan
+        for layer, planned, reason, reads in plan
     )
 
 

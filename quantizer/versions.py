@@ -27,7 +27,7 @@ def source_digest() -> str:
     digest = hashlib.sha256()
     root = Path(__file__).parent.parent
     for package in ("quantizer", "service"):
-        for path in sorted((root / package).rglob("*.py")):
+        for path in sorted([*(root / package).rglob("*.py"), *(root / package).rglob("*.html")]):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

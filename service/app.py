@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 
 from service.access import CountRequests
 from service.collection import Collection
@@ -100,6 +100,13 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
         responses=problems(500, 503),
     )
     get("/v1/report", endpoints.report, tags=["model"], responses=problems(404, 500, 503))
+    get(
+        "/v1/report.html",
+        endpoints.report_page,
+        tags=["model"],
+        response_class=HTMLResponse,
+        responses=problems(404, 500, 503),
+    )
     get("/healthz", endpoints.healthz, tags=["probes"], response_model=Alive)
     get(
         "/readyz",

@@ -16,6 +16,10 @@ from service.schemas import Alive, Ready, compare_answer, detect_answer, model_i
 from service.settings import Settings
 from service.uploads import read_image
 
+# The page brings its style and pictures along; nothing else may load or run.
+SEALED: Final = {
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+}
 VARIANT_HEADER: Final = "X-Qyolo-Variant"
 OFFERS: Final[tuple[Literal["application/json"] | PictureType, ...]] = (
     "application/json",
@@ -87,6 +91,13 @@ class Endpoints:
         if report is None:
             raise ReportNotFound("the model folder holds no report")
         return Response(report, media_type="application/json")
+
+    async def report_page(self) -> Response:
+        """The report to look at: one HTML page that holds everything it shows."""
+        page = self._lifecycle.pipeline.variants.page
+        if page is None:
+            raise ReportNotFound("the model folder holds no report.html")
+        return Response(page, media_type="text/html", headers=SEALED)
 
     async def healthz(self) -> Response:
         """The process is alive."""

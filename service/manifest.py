@@ -3,6 +3,7 @@
 manifest.json        the Manifest below
 checksums.sha256     of every other file, the manifest included; `sha256sum -c` reads it too
 report.json          what the build measured
+report.html          the same to look at
 model.qdq.onnx       the quantized graph
 <variant>/           the engine's files
 """
@@ -21,6 +22,7 @@ from service.preprocess import PreprocessName
 MANIFEST: Final = "manifest.json"
 CHECKSUMS: Final = "checksums.sha256"
 REPORT: Final = "report.json"
+PAGE: Final = "report.html"
 QDQ: Final = "model.qdq.onnx"
 
 Runtime = Literal["openvino", "onnxruntime"]

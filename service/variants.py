@@ -7,7 +7,7 @@ from typing import Final
 
 from service.detector import Detector
 from service.errors import VariantNotFound
-from service.manifest import REPORT, Manifest, read_manifest
+from service.manifest import PAGE, REPORT, Manifest, read_manifest
 
 AUTO: Final = "auto"
 
@@ -18,10 +18,15 @@ class Variants:
     """The same model at several precisions, by name."""
 
     def __init__(
-        self, manifest: Manifest, detectors: Mapping[str, Detector], report: bytes | None = None
+        self,
+        manifest: Manifest,
+        detectors: Mapping[str, Detector],
+        report: bytes | None = None,
+        page: bytes | None = None,
     ) -> None:
         self.manifest = manifest
         self.report = report  # the build's report.json, as it lies in the folder
+        self.page = page  # its report.html
         self._detectors = detectors
 
     @property
@@ -59,5 +64,7 @@ def load_variants(folder: Path, threads: int) -> Variants:
         for detector in detectors.values():
             detector.close()
         raise
-    report = folder / REPORT
-    return Variants(manifest, detectors, report.read_bytes() if report.is_file() else None)
+    report, page = (
+        path.read_bytes() if path.is_file() else None for path in (folder / REPORT, folder / PAGE)
+    )
+    return Variants(manifest, detectors, report, page)
