@@ -1,4 +1,4 @@
-"""Quantize a model with NNCF; runs in a venv of NNCF's own, started by against_nncf.py.
+"""Quantize a model with NNCF; runs in a venv of NNCF's own, started by peers.py.
 
 usage: nncf_quantize.py MODEL.xml TENSORS.npy OUT.xml default|mixed
 Prints JSON: seconds in the statistics passes, seconds in all.

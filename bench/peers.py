@@ -1,0 +1,72 @@
+"""Other quantizers, each pinned in a venv of its own under runs/, and measured processes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+RUNS: Final = Path("runs")
+NNCF: Final = "nncf==3.4.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A process that succeeded: its last line as JSON if it is that, seconds, peak memory."""
+
+    said: Any
+    seconds: float
+    peak_mib: float
+
+
+def nncf(*arguments: str) -> Finished:
+    """Run bench/nncf_quantize.py beside NNCF and the OpenVINO that is installed here."""
+    python = _venv("nncf", NNCF, f"openvino=={version('openvino')}", f"numpy=={version('numpy')}")
+    return measured([python, _beside("nncf_quantize.py"), *arguments])
+
+
+def onnxruntime(*arguments: str) -> Finished:
+    """Run bench/ort_quantize.py beside the ONNX Runtime that is installed here."""
+    packages = ("onnxruntime", "onnx", "numpy")
+    python = _venv("onnxruntime", *(f"{name}=={version(name)}" for name in packages), "sympy")
+    return measured([python, _beside("ort_quantize.py"), *arguments])
+
+
+def qyolo(*arguments: str) -> Finished:
+    """Run the command line of this checkout."""
+    return measured([sys.executable, "-m", "qyolo", *arguments])
+
+
+def measured(command: Sequence[str]) -> Finished:
+    """Run to the end; raises CalledProcessError."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, output)
+    lines = output.splitlines()
+    said = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
+    return Finished(said, time.perf_counter() - start, usage.ru_maxrss / 1024)
+
+
+def _beside(script: str) -> str:
+    return str(Path(__file__).with_name(script))
+
+
+def _venv(name: str, *packages: str) -> str:
+    home = RUNS / f"{name}-venv"
+    python = home / "bin" / "python"
+    if not (home / "ready").exists():
+        venv.create(home, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        (home / "ready").touch()
+    return str(python)
