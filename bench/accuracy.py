@@ -4,8 +4,9 @@
 
 Peers are NNCF (its default and its mixed preset) and ONNX Runtime's quantize_static (MinMax,
 Entropy, Percentile), each in a pinned venv under runs/. Whatever they write is compiled by OpenVINO
-alike, with the float parts in float32; the float model in bfloat16 is there too where the processor
-has it. A contender that fails is told as such.
+alike: what is float in an int8 model runs in bfloat16 or float16 where the processor has it, as
+OpenVINO does by itself, and the float model is there in that type too. A contender that fails is
+told as such.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from quantizer.float_model import read_float_model
 from quantizer.layout import recognise
 from qyolo.bench import Bench, bench, noise
 from qyolo.progress import progress_bars
-from service.manifest import Manifest, Variant, read_manifest, write_manifest
+from service.manifest import FloatType, Manifest, Variant, read_manifest, write_manifest
 from service.preprocess import PREPROCESS
 
 REFERENCE = "NNCF default"
@@ -82,9 +83,10 @@ def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
         built = read_manifest(home)
         if manifest is None:
             manifest = built
-            for precision in set(built.variants) - {"int8"}:
+            for precision in [name for name in built.variants if name != "int8"]:
                 variants[precision] = _adopt(home, built, precision, folder, precision)
-        variants[name] = _adopt(home, built, "int8", folder, name)
+        int8 = _adopt(home, built, "int8", folder, name)
+        variants[name] = int8.model_copy(update={"float_type": _islands(variants)})
         costs[name] = {"seconds": made.seconds, "peak_mib": made.peak_mib}
     assert manifest is not None
     for name, quantize in _peers(arguments, folder).items():
@@ -95,13 +97,23 @@ def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
         except subprocess.CalledProcessError as exc:
             costs[name] = f"failed with exit code {exc.returncode}"
             continue
-        variants[name] = Variant(runtime="openvino", precision="int8", model=f"{name}/model.xml")
+        variants[name] = Variant(
+            runtime="openvino",
+            precision="int8",
+            float_type=_islands(variants),
+            model=f"{name}/model.xml",
+        )
         costs[name] = {"seconds": done.seconds, "peak_mib": done.peak_mib}
     for scratch in ("tensors.npy", "float.onnx"):
         (folder / scratch).unlink()
     (folder / "costs.json").write_text(json.dumps(costs))
     changes = {"variants": variants, "default": "fp32", "rejected": {}}
     write_manifest(folder, manifest.model_copy(update=changes))
+
+
+def _islands(variants: Mapping[str, Variant]) -> FloatType:
+    """The lower float type, if a float variant is in one."""
+    return next((v.float_type for v in variants.values() if v.float_type != "f32"), "f32")
 
 
 def _adopt(source: Path, built: Manifest, variant: str, folder: Path, name: str) -> Variant:
@@ -111,11 +123,10 @@ def _adopt(source: Path, built: Manifest, variant: str, folder: Path, name: str)
     home.mkdir()
     for suffix in (".xml", ".bin"):
         (source / made.model).with_suffix(suffix).rename(home / f"model{suffix}")
-    float_type = made.float_type if variant != "int8" else "f32"
     return Variant(
         runtime="openvino",
         precision=made.precision,
-        float_type=float_type,
+        float_type=made.float_type,
         model=f"{name}/model.xml",
     )
 

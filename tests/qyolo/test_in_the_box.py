@@ -32,13 +32,13 @@ def seen(ran: Ran) -> dict[str, set[str]]:
     }
 
 
-def test_the_demo_answers_every_sample_and_finds_the_person_and_the_bus(demo):
+def test_the_demo_answers_every_sample_and_finds_the_person_and_the_sign(demo):
     ran, _ = demo
     assert ran.code == 0, ran.err
     found = seen(ran)
     assert found.keys() == {photo.name for photo in PHOTOS}
     assert "person" in found["astronaut.jpg"]
-    assert "bus" in found["street.jpg"]
+    assert "stop sign" in found["street.jpg"]
 
 
 def test_the_demo_saves_the_photos_with_boxes(demo):
