@@ -1,7 +1,6 @@
 """Other quantizers, each pinned in a venv of its own under runs/, and measured processes."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -14,6 +13,13 @@ from typing import Any, Final
 
 RUNS: Final = Path("runs")
 NNCF: Final = "nncf==3.4.0"
+# Runs its arguments and tells, last, the peak of their memory in KiB.
+PEAK: Final = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +50,17 @@ def qyolo(*arguments: str) -> Finished:
 
 
 def measured(command: Sequence[str]) -> Finished:
-    """Run to the end; raises CalledProcessError."""
+    """Run to the end; raises CalledProcessError.
+
+    By way of a small process, since Linux counts what its parent held before as a process's peak.
+    """
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, output)
-    lines = output.splitlines()
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", PEAK, *command], stdout=subprocess.PIPE, text=True, check=True
+    )
+    *lines, peak = done.stdout.splitlines()
     said = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
-    return Finished(said, time.perf_counter() - start, usage.ru_maxrss / 1024)
+    return Finished(said, time.perf_counter() - start, int(peak) / 1024)
 
 
 def _beside(script: str) -> str:

@@ -17,9 +17,9 @@ from service.manifest import FloatType, Precision
 
 LOW_NAMES: Final[Mapping[FloatType, Precision]] = {"bf16": "bf16", "f16": "fp16"}
 WARM_UP: Final = 3  # rounds that are not counted
-ROUNDS: Final = 40  # at most
+ROUNDS: Final = 20  # at most
 FEWEST_ROUNDS: Final = 5
-SECONDS: Final = 8.0  # after which no further round begins, once the fewest are done
+SECONDS: Final = 6.0  # after which no further round begins, once the fewest are done
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from service.detections import Floats
 from service.engines.openvino_engine import blob_key, compile_options
 from service.manifest import FloatType, Precision, Variant
 
-PROFILE_ROUNDS: Final = 20
+PROFILE_ROUNDS: Final = 8
 
 
 class OpenVinoBuilder:

@@ -223,8 +223,8 @@ def test_a_file_that_the_build_did_not_write_is_damage_too(tmp_path):
 def test_every_file_of_a_real_build_is_checked(tiny_folder, tmp_path):
     """Whatever single file is damaged, the entry is not served."""
     files = [path for path in tiny_folder.rglob("*") if path.is_file()]
-    # Manifest, checksums, report and Q/DQ graph, and three files of each engine.
-    assert len(files) == 4 + 3 * len(read_manifest(tiny_folder).variants)
+    # Manifest, checksums, two reports and the Q/DQ graph, and three files of each engine.
+    assert len(files) == 5 + 3 * len(read_manifest(tiny_folder).variants)
     for path in files:
         whole = path.read_bytes()
         path.write_bytes(b"?" + whole[1:])
