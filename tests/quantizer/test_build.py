@@ -177,10 +177,15 @@ def test_the_returned_report_is_the_written_one(tmp_path, photos):
     assert (folder / "report.json").read_text() == report.to_json()
 
 
-def test_two_builds_give_the_same_qdq_bytes(tmp_path, photos, tiny_folder):
-    folder, _ = built(tmp_path, recipe_of(tmp_path, photos))
-    first, second = (home / "model.qdq.onnx" for home in (folder, tiny_folder))
-    assert first.read_bytes() == second.read_bytes()
+def test_two_builds_that_free_the_same_layers_give_the_same_qdq_bytes(tmp_path, photos):
+    """What is freed hangs on measured times, so here nothing is."""
+    graphs = []
+    for name in ("one", "other"):
+        home = tmp_path / name
+        home.mkdir()
+        folder, _ = built(home, recipe_of(home, photos, min_sqnr=0.0))
+        graphs.append((folder / "model.qdq.onnx").read_bytes())
+    assert graphs[0] == graphs[1]
 
 
 @pytest.mark.parametrize("ranges", ["minmax", "percentile", "mse", "entropy"])
