@@ -46,11 +46,11 @@ from quantizer.simulation import MOST_LOOKED_AT, Probe, Simulation, find_probes
 from quantizer.versions import sha256_of, versions
 from service.agreement import Agreement, agreement
 from service.cpu import usable_threads
-from service.detections import Detections, Floats
+from service.detections import Detections
 from service.detector import Detector, Query
 from service.heads import HEADS
 from service.manifest import PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
-from service.preprocess import PREPROCESS, Preprocess
+from service.preprocess import PREPROCESS
 from service.readiness import Progress, ReportProgress
 from service.variants import AUTO
 
@@ -77,7 +77,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     calibrating, held_out = split(find_images(recipe.calibration))
     images = Images(calibrating)
     with clock.lap("calibrate"):
-        stream = _stream(images, recipe.size, PREPROCESS[layout.preprocess], progress)
+        stream = images.usable(recipe.size, PREPROCESS[layout.preprocess], progress)
         averaged = averaged_tensors(graph, whole) if recipe.bias_correction else ()
         observed = observe(graph, whole.tensors, stream, threads, averaged)
     calibration = _calibration_report(recipe, images, len(held_out), clock)
@@ -167,18 +167,6 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
-
-
-def _stream(
-    images: Images, size: int, how: Preprocess, progress: ReportProgress
-) -> Iterator[Floats]:
-    """The readable images' tensors, telling how many of the files are done."""
-    total = len(images.paths)
-    progress(Progress("calibrate", 0, total))
-    for done, tensor in enumerate(images.tensors(size, how), start=1):
-        if tensor is not None:
-            yield tensor
-        progress(Progress("calibrate", done, total))
 
 
 def _probes(

@@ -10,6 +10,7 @@ from service.detections import Floats
 from service.errors import ServiceError
 from service.image import MOST_PIXELS, SUFFIXES, Pixels, decode_image
 from service.preprocess import Preprocess, prepare
+from service.readiness import Progress, ReportProgress
 
 FEW_IMAGES: Final = 16  # below this a range depends on chance; the build warns
 MAX_HELD_OUT: Final = 16
@@ -57,6 +58,15 @@ class Images:
             except (ServiceError, OSError):
                 self.unreadable.append(path)
                 yield None
+
+    def usable(self, size: int, how: Preprocess, progress: ReportProgress) -> Iterator[Floats]:
+        """The tensors of the readable images, telling how many of the files are done."""
+        total = len(self.paths)
+        progress(Progress("calibrate", 0, total))
+        for done, tensor in enumerate(self.tensors(size, how), start=1):
+            if tensor is not None:
+                yield tensor
+            progress(Progress("calibrate", done, total))
 
     def tensors(self, size: int, how: Preprocess) -> Iterator[Floats | None]:
         """f32[1,3,size,size] for each path in turn, None for one that is unreadable."""

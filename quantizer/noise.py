@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from service.agreement import match
-from service.detections import Detections, Floats
+from service.detections import Floats
 from service.heads import Candidates, Head, detections_of
 
 EVERYTHING: Final = -1.0  # a threshold below every score: all anchors, so that rows correspond
@@ -28,20 +28,21 @@ SILENT: Final = 1e-3  # signal power up to which nothing was detected
 
 def signal_power(reference: Floats, head: Head, size: int) -> float:
     """Sum of squared scores of a raw output: about the number of sure anchors."""
-    return float(np.square(head.decode(reference, size, EVERYTHING).scores).sum())
+    return _power(head.decode(reference, size, EVERYTHING))
 
 
 def output_noise(pairs: Iterable[tuple[Floats, Floats]], head: Head, size: int) -> float:
     """The noise power of (float model's, quantized model's) outputs as a share of the signal's."""
     noise = signal = 0.0
     for reference, output in pairs:
-        signal += signal_power(reference, head, size)
-        noise += (
-            _aligned(reference, output, head, size)
-            if head.nms
-            else _matched(reference, output, head, size)
-        )
+        expected, found = (head.decode(raw, size, EVERYTHING) for raw in (reference, output))
+        signal += _power(expected)
+        noise += (_aligned if head.nms else _matched)(expected, found)
     return noise / max(signal, SILENT)
+
+
+def _power(candidates: Candidates) -> float:
+    return float(np.square(candidates.scores).sum())
 
 
 def decibels(noise: float) -> float:
@@ -54,26 +55,21 @@ def from_decibels(sqnr: float) -> float:
     return float(10 ** (-sqnr / 10))
 
 
-def _aligned(reference: Floats, output: Floats, head: Head, size: int) -> float:
+def _aligned(a: Candidates, b: Candidates) -> float:
     """Row by row: the same anchor in both."""
-    a, b = (head.decode(raw, size, EVERYTHING) for raw in (reference, output))
     scores = float(np.square(a.scores - b.scores).sum())
     weight = a.scores.max(axis=1)
     return scores + float(np.square(weight * (1 - _overlap(a, b)) / LOST).sum())
 
 
-def _matched(reference: Floats, output: Floats, head: Head, size: int) -> float:
+def _matched(reference: Candidates, output: Candidates) -> float:
     """Box by box, where the model sorts them itself: one without a partner is all noise."""
-    a, b = (_detections(raw, head, size) for raw in (reference, output))
+    a, b = (detections_of(each, SEEN, multi_label=False) for each in (reference, output))
     pairs = match(a, b)
     scores = a.scores[pairs.a]
     moved = np.square(scores - b.scores[pairs.b]) + np.square(scores * (1 - pairs.iou) / LOST)
     alone = [np.square(x.scores[only]) for x, only in ((a, pairs.only_a), (b, pairs.only_b))]
     return float(moved.sum() + sum(part.sum() for part in alone))
-
-
-def _detections(raw: Floats, head: Head, size: int) -> Detections:
-    return detections_of(head.decode(raw, size, SEEN), SEEN, multi_label=False)
 
 
 def _overlap(a: Candidates, b: Candidates) -> Floats:

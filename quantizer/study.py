@@ -120,7 +120,7 @@ def study(
     observed = observe(
         graph,
         whole.tensors,
-        _told(images, images.tensors(size, how), progress),
+        images.usable(size, how, progress),
         threads,
         averaged_tensors(graph, whole),
     )
@@ -186,15 +186,6 @@ class Simulated:
 
     def close(self) -> None:
         """Nothing is held but memory."""
-
-
-def _told(
-    images: Images, tensors: Iterator[Floats | None], progress: ReportProgress
-) -> Iterator[Floats]:
-    for done, tensor in enumerate(tensors, start=1):
-        if tensor is not None:
-            yield tensor
-        progress(Progress("calibrate", done, len(images.paths)))
 
 
 def _manifest(model: Path, layout: Layout, size: int) -> Manifest:

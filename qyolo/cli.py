@@ -104,8 +104,8 @@ def build(
     """Quantize MODEL and compile it for this box; prints the model folder.
 
     Calibrates on images, chooses the range of every activation, finds the layers that int8 hurts
-    most and leaves them float, writes the QDQ ONNX, compiles an fp32 and an int8 engine and
-    compares their boxes on images held out from the calibration.
+    most and leaves them float, writes the QDQ ONNX, compiles and times what this
+    box can run, and compares the boxes on images held out from the calibration.
     """
     from quantizer.build import build as run
     from quantizer.cache import build_key, check_target, obtain, publish
