@@ -10,8 +10,9 @@ that of all of them together; the search for the layers that hurt most rests on 
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import log10
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
@@ -26,19 +27,30 @@ QUIETEST: Final = 1e-12
 SILENT: Final = 1e-3  # signal power up to which nothing was detected
 
 
-def signal_power(reference: Floats, head: Head, size: int) -> float:
-    """Sum of squared scores of a raw output: about the number of sure anchors."""
-    return _power(head.decode(reference, size, EVERYTHING))
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """What the float model says of one image."""
+
+    candidates: Candidates
+    signal: float  # sum of squared scores: about the number of sure anchors
+    head: Head
+    size: int
+
+    @classmethod
+    def of(cls, raw: Floats, head: Head, size: int) -> Self:
+        """From the raw output."""
+        candidates = head.decode(raw, size, EVERYTHING)
+        return cls(candidates, _power(candidates), head, size)
+
+    def noise(self, output: Floats) -> float:
+        """The noise power of the quantized model's raw output, in the signal's unit."""
+        found = self.head.decode(output, self.size, EVERYTHING)
+        return (_aligned if self.head.nms else _matched)(self.candidates, found)
 
 
-def output_noise(pairs: Iterable[tuple[Floats, Floats]], head: Head, size: int) -> float:
-    """The noise power of (float model's, quantized model's) outputs as a share of the signal's."""
-    noise = signal = 0.0
-    for reference, output in pairs:
-        expected, found = (head.decode(raw, size, EVERYTHING) for raw in (reference, output))
-        signal += _power(expected)
-        noise += (_aligned if head.nms else _matched)(expected, found)
-    return noise / max(signal, SILENT)
+def relative(noises: Iterable[float], references: Iterable[Reference]) -> float:
+    """The noise power over several images as a share of the signal's."""
+    return sum(noises) / max(sum(reference.signal for reference in references), SILENT)
 
 
 def _power(candidates: Candidates) -> float:

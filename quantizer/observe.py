@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from quantizer.errors import UnsupportedModel
-from quantizer.execution import open_session
+from quantizer.execution import over_images
 from quantizer.graph import Graph
 from quantizer.histogram import Histogram, histogram_of, merge
 from service.detections import Floats
@@ -43,22 +43,27 @@ def observe(
     """
     watched = [name for name in tensors if name != graph.input]
     names = [*watched, *map(_mean_of, averaged)]
-    watching = _watching(graph, watched, averaged)
-    session = open_session(watching, threads) if names else None
+
+    def digest(
+        number: int, image: Floats, outputs: list[Floats]
+    ) -> tuple[list[Histogram], list[Floats]]:
+        values = {graph.input: image, **dict(zip(names, outputs, strict=False))}
+        found = [_sampled(name, values[name], number) for name in tensors]
+        return found, [values[_mean_of(name)].ravel() for name in averaged]
+
+    watching = _watching(graph, watched, averaged) if names else graph.model
     histograms: dict[str, Histogram] = {}
     sums = {name: np.zeros(1) for name in averaged}
     count = 0
-    for count, image in enumerate(images, start=1):
-        outputs = session.run(names, {graph.input: image}) if session else []
-        values: dict[str, Floats] = {graph.input: image, **dict(zip(names, outputs, strict=True))}
-        for name in tensors:
-            histogram = _sampled(name, values[name], count)
+    for found, means in over_images(watching, images, threads, digest):
+        for name, histogram in zip(tensors, found, strict=True):
             before = histograms.get(name)
             histograms[name] = merge(before, histogram) if before else histogram
-        for name in averaged:
-            sums[name] = sums[name] + values[_mean_of(name)].ravel()
-    means = {name: (total / max(count, 1)).astype(np.float32) for name, total in sums.items()}
-    return Observed(histograms, means)
+        for name, mean in zip(averaged, means, strict=True):
+            sums[name] = sums[name] + mean
+        count += 1
+    averages = {name: (total / max(count, 1)).astype(np.float32) for name, total in sums.items()}
+    return Observed(histograms, averages)
 
 
 def _mean_of(tensor: str) -> str:

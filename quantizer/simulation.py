@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
-from quantizer.execution import open_session
+from quantizer.execution import over_images
 from quantizer.graph import Graph
-from quantizer.noise import output_noise, signal_power
+from quantizer.noise import Reference, relative
 from quantizer.placement import Placement
 from quantizer.quantize import Quantized, Ranges, quantize
 from service.detections import Floats
@@ -19,10 +19,10 @@ SOMETHING: Final = 0.25  # signal power: one box at a score of 0.5
 
 
 class Probe(NamedTuple):
-    """An image's tensor and the float model's raw output for it."""
+    """An image's tensor and what the float model says of it."""
 
     image: Floats
-    output: Floats
+    reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +43,24 @@ class Simulation:
 
     def noise(self, placement: Placement) -> float:
         """The output noise of a placement over the probes."""
-        session = open_session(self.quantized(placement).model, self.threads)
-        pairs = [
-            (probe.output, session.run(None, {self.graph.input: probe.image})[0])
-            for probe in self.probes
-        ]
-        return output_noise(pairs, self.head, self.size)
+        references = [probe.reference for probe in self.probes]
+        images = (probe.image for probe in self.probes)
+
+        def noise_of(number: int, image: Floats, outputs: list[Floats]) -> float:
+            return references[number].noise(outputs[0])
+
+        model = self.quantized(placement).model
+        return relative(over_images(model, images, self.threads, noise_of), references)
 
 
 def find_probes(
     graph: Graph, head: Head, size: int, images: Iterable[Floats], threads: int
 ) -> list[Probe]:
     """The first images in which the float model sees something."""
-    session = open_session(graph.model, threads)
-    found = []
-    for image in islice(images, MOST_LOOKED_AT):
-        (output,) = session.run(None, {graph.input: image})
-        if signal_power(output, head, size) > SOMETHING:
-            found.append(Probe(image, output))
-        if len(found) == PROBES:
-            break
-    return found
+
+    def look(number: int, image: Floats, outputs: list[Floats]) -> Probe:
+        return Probe(image, Reference.of(outputs[0], head, size))
+
+    looks = over_images(graph.model, islice(images, MOST_LOOKED_AT), threads, look)
+    telling = (probe for probe in looks if probe.reference.signal > SOMETHING)
+    return list(islice(telling, PROBES))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from quantizer.noise import LOST, decibels, from_decibels, output_noise, signal_power
+from quantizer.noise import LOST, Reference, decibels, from_decibels, relative
 from service.heads import HEADS
 
 SIZE = 64
@@ -26,8 +26,13 @@ def changed(row: tuple[float, ...], **values: float) -> tuple[float, ...]:
     return tuple(row)
 
 
-def noise(reference: np.ndarray, output: np.ndarray) -> float:
-    return output_noise([(reference, output)], YOLOV5, SIZE)
+def noise(reference: np.ndarray, output: np.ndarray, head=YOLOV5) -> float:
+    said = Reference.of(reference, head, SIZE)
+    return relative([said.noise(output)], [said])
+
+
+def signal(reference: np.ndarray) -> float:
+    return Reference.of(reference, YOLOV5, SIZE).signal
 
 
 def test_equal_outputs_have_no_noise():
@@ -36,8 +41,8 @@ def test_equal_outputs_have_no_noise():
 
 
 def test_the_signal_is_the_squared_scores():
-    assert signal_power(raw(SURE), YOLOV5, SIZE) == pytest.approx(0.8**2 + 0.1**2)
-    assert signal_power(raw(NOTHING), YOLOV5, SIZE) < 1e-6
+    assert signal(raw(SURE)) == pytest.approx(0.8**2 + 0.1**2)
+    assert signal(raw(NOTHING)) < 1e-6
 
 
 def test_a_changed_score_counts_by_its_square():
@@ -66,7 +71,8 @@ def test_a_new_false_box_is_noise():
 def test_images_count_together():
     shaken = raw(changed(SURE, first=0.6))
     one = noise(raw(SURE), shaken)
-    both = output_noise([(raw(SURE), shaken), (raw(SURE), raw(SURE))], YOLOV5, SIZE)
+    said = Reference.of(raw(SURE), YOLOV5, SIZE)
+    both = relative([said.noise(shaken), said.noise(raw(SURE))], [said, said])
     assert both == pytest.approx(one / 2)
 
 
@@ -77,9 +83,9 @@ def test_where_nothing_is_detected_the_ratio_is_finite():
 def test_noises_of_the_same_box_in_another_row_are_those_of_the_box_end_to_end():
     """Such a model sorts its boxes, so rows do not correspond."""
     a, b = (0.0, 0.0, 10.0, 10.0, 0.9, 1.0), (30.0, 30.0, 50.0, 50.0, 0.5, 0.0)
-    swapped = output_noise([(raw(a, b), raw(b, a))], END2END, SIZE)
+    swapped = noise(raw(a, b), raw(b, a), END2END)
     assert swapped == 0
-    lost = output_noise([(raw(a, b), raw(b))], END2END, SIZE)
+    lost = noise(raw(a, b), raw(b), END2END)
     assert lost == pytest.approx(0.9**2 / (0.9**2 + 0.5**2))
 
 
