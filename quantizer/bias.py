@@ -16,15 +16,8 @@ import onnx
 from onnx import numpy_helper
 
 from quantizer.graph import Graph, attribute, layer_name
-from quantizer.int8 import (
-    PAPERS_WEIGHTS,
-    QuantParams,
-    WeightScheme,
-    dequantize_array,
-    quantize_array,
-    weight_params,
-)
 from quantizer.placement import Placement
+from quantizer.weights import Weights
 from service.detections import Floats
 
 
@@ -38,25 +31,24 @@ def averaged_tensors(graph: Graph, placement: Placement) -> tuple[str, ...]:
 def correct_biases(
     graph: Graph,
     placement: Placement,
+    weights: Weights,
     means: Mapping[str, Floats],
-    weight_scheme: WeightScheme = PAPERS_WEIGHTS,
 ) -> onnx.ModelProto:
     """A copy of the float graph, each quantized convolution's bias less the shift to come.
 
     `means` holds f32[C], the mean of each channel, for every tensor of `averaged_tensors`. A bias
     that is computed, not constant, is left as it is.
     """
-    axes = {site.layer: site.axis for site in placement.weights}
+    sites = {site.layer: site for site in placement.weights}
     copy = onnx.ModelProto()
     copy.CopyFrom(graph.model)
     for node in copy.graph.node:
-        axis = axes.get(layer_name(node))
+        site = sites.get(layer_name(node))
         has_bias = len(node.input) > 2 and node.input[2] != ""
-        if axis is None or (has_bias and not graph.is_constant(node.input[2])):
+        if site is None or (has_bias and not graph.is_constant(node.input[2])):
             continue
-        weight = graph.constant(node.input[1]).astype(np.float32)
-        params = weight_params(weight, axis, weight_scheme)
-        shift = _shift(weight, params, means[node.input[0]], attribute(node, "group", 1))
+        error = weights.of(site).values - graph.constant(site.tensor).astype(np.float32)
+        shift = _shift(error, means[node.input[0]], attribute(node, "group", 1))
         bias = graph.constant(node.input[2]).astype(np.float32) if has_bias else np.float32(0)
         name = f"{layer_name(node)}/corrected_bias"
         corrected = bias - shift
@@ -65,10 +57,9 @@ def correct_biases(
     return copy
 
 
-def _shift(weight: Floats, params: QuantParams, mean: Floats, groups: int) -> Floats:
-    """f32[O]: how far the rounded weights move the mean of each output channel."""
-    error = dequantize_array(quantize_array(weight, params), params) - weight
-    by_input = error.astype(np.float64).sum(axis=tuple(range(2, weight.ndim)))
-    inputs = np.repeat(mean.reshape(groups, -1), len(weight) // groups, axis=0)
+def _shift(error: Floats, mean: Floats, groups: int) -> Floats:
+    """f32[O]: how far the weights' errors move the mean of each output channel."""
+    by_input = error.astype(np.float64).sum(axis=tuple(range(2, error.ndim)))
+    inputs = np.repeat(mean.reshape(groups, -1), len(error) // groups, axis=0)
     shift: Floats = (by_input * inputs).sum(axis=1).astype(np.float32)
     return shift

@@ -44,6 +44,7 @@ from quantizer.report import (
 from quantizer.runtime import choose_runtime
 from quantizer.simulation import MOST_LOOKED_AT, Probe, Simulation, find_probes
 from quantizer.versions import sha256_of, versions
+from quantizer.weights import Weights
 from service.agreement import Agreement, agreement
 from service.cpu import usable_threads
 from service.detections import Detections
@@ -90,7 +91,8 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     with clock.lap("precision"):
         probes = _probes(graph, layout, recipe, calibrating, threads)
         head = HEADS[layout.head]
-        simulation = Simulation(graph, ranges, means, head, recipe.size, probes, threads)
+        weights = Weights(graph)
+        simulation = Simulation(graph, ranges, weights, means, head, recipe.size, probes, threads)
         decision = decide(simulation, asked, builder, recipe.min_sqnr, progress)
         placement = decision.placement
 

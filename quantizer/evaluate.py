@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from quantizer.errors import BadAnnotations
 from service.agreement import Agreement, agreement
 from service.detections import Detections
 from service.detector import Detector, Query
-from service.image import MOST_PIXELS, decode_image
+from service.image import MOST_PIXELS, Pixels, decode_image
 from service.manifest import Manifest, read_manifest
 from service.readiness import Progress, ReportProgress
 
@@ -87,21 +88,30 @@ def evaluate_detectors(
     images: Path,
     annotations: Path,
     progress: ReportProgress,
+    at_once: int = 1,
 ) -> Evaluation:
-    """The same for any detectors of the manifest's classes."""
+    """The same for any detectors of the manifest's classes, `at_once` of them in threads."""
     truth, categories = _truth(annotations, images, manifest)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
     served: dict[str, list[Detections]] = {name: [] for name in detectors}
-    progress(Progress("evaluate", 0, len(truth.imgs)))
-    for done, (image_id, record) in enumerate(truth.imgs.items(), start=1):
-        pixels = decode_image((images / record["file_name"]).read_bytes(), MOST_PIXELS)
-        for name, detector in detectors.items():
-            prepared = detector.prepare(pixels)
-            raw = detector.infer(prepared)
-            found = detector.finish(raw, prepared, AP_QUERY)
-            results[name] += _coco_results(found, image_id, categories)
+
+    def look(name: str, pixels: Pixels, image_id: int) -> None:
+        detector = detectors[name]
+        prepared = detector.prepare(pixels)
+        raw = detector.infer(prepared)
+        found = detector.finish(raw, prepared, AP_QUERY)
+        results[name] += _coco_results(found, image_id, categories)
+        if "fp32" in detectors:
             served[name].append(detector.finish(raw, prepared, Query()))
-        progress(Progress("evaluate", done, len(truth.imgs)))
+
+    progress(Progress("evaluate", 0, len(truth.imgs)))
+    with ThreadPoolExecutor(at_once) as pool:
+        for done, (image_id, record) in enumerate(truth.imgs.items(), start=1):
+            pixels = decode_image((images / record["file_name"]).read_bytes(), MOST_PIXELS)
+            looks = [pool.submit(look, name, pixels, image_id) for name in detectors]
+            for each in looks:
+                each.result()
+            progress(Progress("evaluate", done, len(truth.imgs)))
     return Evaluation(
         model=manifest.name,
         images=len(truth.imgs),

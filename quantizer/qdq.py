@@ -7,21 +7,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from quantizer.graph import Graph, layer_name
-from quantizer.int8 import (
-    PAPERS_WEIGHTS,
-    QuantParams,
-    WeightScheme,
-    quantize_array,
-    weight_params,
-)
+from quantizer.int8 import QuantParams
 from quantizer.placement import Placement
+from quantizer.weights import QuantizedWeight, Weights
 
 
 def insert_qdq(
     graph: Graph,
     placement: Placement,
     params: Mapping[str, QuantParams],
-    weight_scheme: WeightScheme = PAPERS_WEIGHTS,
+    weights: Weights,
 ) -> onnx.ModelProto:
     """A new model; `params` holds the parameters of every activation site by tensor name.
 
@@ -31,19 +26,19 @@ def insert_qdq(
     where only a part of the steps may be used, a Clip goes before the pair.
     """
     quantized = set(placement.tensors)
-    weights = {site.tensor: site.axis for site in placement.weights}
+    by_tensor = {site.tensor: weights.of(site) for site in placement.weights}
     int8_layers = {site.layer for site in placement.weights}
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, onnx.TensorProto] = {}
-    for name, axis in weights.items():
-        nodes.append(_dequantized_weight(graph, name, axis, weight_scheme, constants))
+    for name, weight in by_tensor.items():
+        nodes.append(_dequantized_weight(name, weight, constants))
     if graph.input in quantized:
         nodes.extend(_pair(graph.input, params[graph.input], constants))
     for original in graph.nodes:
         node = onnx.NodeProto()
         node.CopyFrom(original)
         for index, name in enumerate(original.input):
-            is_weight = name in weights and layer_name(original) in int8_layers
+            is_weight = name in by_tensor and layer_name(original) in int8_layers
             if name in quantized or is_weight:
                 node.input[index] = _dequantized(name)
         nodes.append(node)
@@ -85,24 +80,18 @@ def _clip(name: str, params: QuantParams, constants: dict[str, onnx.TensorProto]
 
 
 def _dequantized_weight(
-    graph: Graph,
-    name: str,
-    axis: int,
-    scheme: WeightScheme,
-    constants: dict[str, onnx.TensorProto],
+    name: str, weight: QuantizedWeight, constants: dict[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
-    weight = graph.constant(name).astype(np.float32)
-    params = weight_params(weight, axis, scheme)
     steps, scale, zero = f"{name}/quantized", f"{name}/scale", f"{name}/zero_point"
-    constants[steps] = numpy_helper.from_array(quantize_array(weight, params), steps)
-    constants[scale] = numpy_helper.from_array(params.scale, scale)
-    constants[zero] = numpy_helper.from_array(params.zero_point, zero)
+    constants[steps] = numpy_helper.from_array(weight.steps, steps)
+    constants[scale] = numpy_helper.from_array(weight.params.scale, scale)
+    constants[zero] = numpy_helper.from_array(weight.params.zero_point, zero)
     return helper.make_node(
         "DequantizeLinear",
         [steps, scale, zero],
         [_dequantized(name)],
         name=_dequantized(name),
-        axis=axis,
+        axis=weight.params.axis,
     )
 
 

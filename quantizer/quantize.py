@@ -10,18 +10,12 @@ import onnx
 from quantizer.bias import correct_biases
 from quantizer.graph import Graph
 from quantizer.histogram import Histogram, merge
-from quantizer.int8 import (
-    PAPERS_WEIGHTS,
-    QuantParams,
-    Range,
-    Scheme,
-    WeightScheme,
-    activation_params,
-)
+from quantizer.int8 import QuantParams, Range, Scheme, activation_params
 from quantizer.origins import lower_bounds
 from quantizer.placement import Placement
 from quantizer.qdq import insert_qdq
 from quantizer.ranges import RANGE_RULES, RangeRule
+from quantizer.weights import Weights
 from service.detections import Floats
 
 
@@ -85,21 +79,21 @@ def quantize(
     graph: Graph,
     placement: Placement,
     ranges: Ranges,
+    weights: Weights,
     means: Mapping[str, Floats] | None = None,
-    weight_scheme: WeightScheme = PAPERS_WEIGHTS,
 ) -> Quantized:
-    """Choose the range of every group and insert the pairs.
+    """Choose the range of every group, the integers of every weight, and insert the pairs.
 
     `means` are the channel means of `averaged_tensors`; with them the biases are corrected.
     """
     if means is not None:
-        graph = Graph.of(correct_biases(graph, placement, means, weight_scheme))
+        graph = Graph.of(correct_biases(graph, placement, weights, means))
     members: defaultdict[str, list[str]] = defaultdict(list)
     for site in placement.activations:
         members[site.group].append(site.tensor)
     choices = {group: ranges.of(tuple(tensors)) for group, tensors in members.items()}
     params = {site.tensor: choices[site.group].params for site in placement.activations}
-    return Quantized(insert_qdq(graph, placement, params, weight_scheme), choices)
+    return Quantized(insert_qdq(graph, placement, params, weights), choices)
 
 
 def shared_floor(floors: list[float | None]) -> float | None:

@@ -10,6 +10,7 @@ from quantizer.graph import Graph
 from quantizer.noise import Reference, relative
 from quantizer.placement import Placement
 from quantizer.quantize import Quantized, Ranges, quantize
+from quantizer.weights import Weights
 from service.detections import Floats
 from service.heads import Head
 
@@ -31,6 +32,7 @@ class Simulation:
 
     graph: Graph
     ranges: Ranges
+    weights: Weights
     means: Mapping[str, Floats] | None  # of the channels, for the biases' correction
     head: Head
     size: int
@@ -39,7 +41,7 @@ class Simulation:
 
     def quantized(self, placement: Placement) -> Quantized:
         """The Q/DQ graph of a placement, as it would be built."""
-        return quantize(self.graph, placement, self.ranges, self.means)
+        return quantize(self.graph, placement, self.ranges, self.weights, self.means)
 
     def noise(self, placement: Placement) -> float:
         """The output noise of a placement over the probes."""
@@ -54,13 +56,18 @@ class Simulation:
 
 
 def find_probes(
-    graph: Graph, head: Head, size: int, images: Iterable[Floats], threads: int
+    graph: Graph,
+    head: Head,
+    size: int,
+    images: Iterable[Floats],
+    threads: int,
+    count: int = PROBES,
 ) -> list[Probe]:
-    """The first images in which the float model sees something."""
+    """The first `count` images in which the float model sees something."""
 
     def look(number: int, image: Floats, outputs: list[Floats]) -> Probe:
         return Probe(image, Reference.of(outputs[0], head, size))
 
     looks = over_images(graph.model, islice(images, MOST_LOOKED_AT), threads, look)
     telling = (probe for probe in looks if probe.reference.signal > SOMETHING)
-    return list(islice(telling, PROBES))
+    return list(islice(telling, count))

@@ -3,6 +3,8 @@
 Source of the layout: Q-YOLO (arXiv 2307.04816), tables 1 to 3. Quantization is simulated by the
 Q/DQ graph that a build would make, executed by ONNX Runtime; at 8 bits it is that very graph. As in
 the paper, the first convolution and those of the output stay float.
+
+AP on few images is noisy, so the outputs' signal-to-noise ratio is measured as well.
 """
 
 import dataclasses
@@ -10,32 +12,61 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
+import onnx
 
 from quantizer.bias import averaged_tensors
 from quantizer.calibration import Images, find_images
 from quantizer.errors import NoCalibrationImages
 from quantizer.evaluate import Accuracy, evaluate_detectors
-from quantizer.execution import open_session
+from quantizer.execution import AT_ONCE, open_session
 from quantizer.float_model import read_float_model
 from quantizer.graph import Graph
 from quantizer.int8 import Range, Scheme, WeightRule, WeightScheme
 from quantizer.layout import Layout, recognise
+from quantizer.moments import Moments, input_moments
+from quantizer.noise import decibels
 from quantizer.observe import Observed, observe
 from quantizer.placement import Placement, first_and_last, plan_placement
-from quantizer.quantize import Ranges, quantize
+from quantizer.quantize import Ranges
 from quantizer.ranges import RANGE_RULES, RangeRule
 from quantizer.recipe import Truth
+from quantizer.simulation import Probe, Simulation, find_probes
 from quantizer.versions import sha256_of, versions
+from quantizer.weights import Weights
 from service.detections import Floats
 from service.detector import Detector
+from service.heads import HEADS, Head
 from service.manifest import Manifest, Variant
 from service.preprocess import PREPROCESS
 from service.readiness import Progress, ReportProgress
 
 ALL_BITS: Final = (8, 6, 4)
+PROBES: Final = 16  # images for the signal-to-noise ratio
+Rounding = Literal["nearest", "adaptive"]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightMethod:
+    """How weights become integers. To adaptive rounding belong corrected biases: it leaves the mean
+    of the errors to them."""
+
+    clipping: WeightRule = "minmax"
+    bias_correction: bool = False
+    rounding: Rounding = "nearest"
+
+
+AS_THE_PAPER: Final = WeightMethod()
+BETTER_WEIGHTS: Final = (
+    WeightMethod("mse"),
+    WeightMethod(bias_correction=True),
+    WeightMethod("mse", bias_correction=True),
+    WeightMethod(bias_correction=True, rounding="adaptive"),
+    WeightMethod("mse", bias_correction=True, rounding="adaptive"),
+)
+BEST_WEIGHTS: Final = BETTER_WEIGHTS[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +77,7 @@ class Setting:
     activations: int | None = None
     ranges: RangeRule = "uh"
     symmetric: bool = False
-    weight_rule: WeightRule = "minmax"
-    bias_correction: bool = False
+    method: WeightMethod = AS_THE_PAPER
 
     @property
     def bits(self) -> str:
@@ -59,6 +89,7 @@ class Setting:
 class Result:
     setting: Setting
     accuracy: Accuracy
+    sqnr: float  # dB of the outputs, over the first images in which something is seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +104,10 @@ class Study:
     results: tuple[Result, ...]
     versions: Mapping[str, str]
 
-    def of(self, **wanted: object) -> Accuracy | None:
-        """The accuracy of the setting that has these values, and the defaults elsewhere."""
+    def of(self, **wanted: object) -> Result | None:
+        """The result of the setting that has these values, and the defaults elsewhere."""
         setting = Setting(**wanted)  # type: ignore[arg-type]
-        return next((r.accuracy for r in self.results if r.setting == setting), None)
+        return next((result for result in self.results if result.setting == setting), None)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -91,10 +122,10 @@ def settings(bits: Sequence[int] = ALL_BITS) -> Iterator[Setting]:
                 yield Setting(b, b, rule, symmetric)
                 yield Setting(None, b, rule, symmetric)
         yield Setting(b, None)
-        yield Setting(b, None, weight_rule="mse", bias_correction=True)
-        yield Setting(b, b, weight_rule="mse")
-        yield Setting(b, b, bias_correction=True)
-        yield Setting(b, b, weight_rule="mse", bias_correction=True)
+        for method in BETTER_WEIGHTS:
+            yield Setting(b, b, method=method)
+        yield Setting(b, None, method=BEST_WEIGHTS)
+        yield Setting(b, b, "percentile", method=BEST_WEIGHTS)
 
 
 def study(
@@ -112,73 +143,126 @@ def study(
     """
     read = read_float_model(model, size)
     layout = recognise(read)
-    graph = read.graph
-    kept = first_and_last(graph)
-    whole = plan_placement(graph, kept)
-    images = Images(find_images(calibration))
-    how = PREPROCESS[layout.preprocess]
-    observed = observe(
-        graph,
-        whole.tensors,
-        images.usable(size, how, progress),
-        threads,
-        averaged_tensors(graph, whole),
-    )
-    usable = len(images.paths) - len(images.unreadable)
-    if usable == 0:
-        raise NoCalibrationImages(f"no image in {calibration} can be decoded")
-    image_range = Range(0.0, 255 / how.divisor)
     manifest = _manifest(model, layout, size)
+    images = Images(find_images(calibration))
+    adaptive = any(setting.method.rounding == "adaptive" for setting in wanted)
+    calibrated = _calibrate(read.graph, layout, images, truth, size, threads, adaptive, progress)
     results: list[Result] = []
     count = 0
     progress(Progress("study", 0, len(wanted)))
-    for done, setting in enumerate(wanted, start=1):
-        simulated = Simulated(graph, whole, observed, image_range, setting, threads)
+    for start in range(0, len(wanted), AT_ONCE):
+        some = wanted[start : start + AT_ONCE]
+        detectors = {
+            str(number): Detector(
+                GraphEngine(calibrated.model(setting), max(1, threads // AT_ONCE)), manifest
+            )
+            for number, setting in enumerate(some)
+        }
         found = evaluate_detectors(
-            {"fp32": Detector(simulated, manifest)},
-            manifest,
-            truth.images,
-            truth.annotations,
-            lambda _: None,
+            detectors, manifest, truth.images, truth.annotations, lambda _: None, AT_ONCE
         )
         count = found.images
-        results.append(Result(setting, found.variants["fp32"]))
-        progress(Progress("study", done, len(wanted)))
+        results += [
+            Result(setting, accuracy, calibrated.sqnr(setting))
+            for setting, accuracy in zip(some, found.variants.values(), strict=True)
+        ]
+        progress(Progress("study", len(results), len(wanted)))
     return Study(
         model=model.stem,
         sha256=manifest.source_sha256,
-        calibration_images=usable,
+        calibration_images=len(images.paths) - len(images.unreadable),
         images=count,
-        kept_float=tuple(kept),
+        kept_float=tuple(kept.layer for kept in calibrated.whole.kept_float),
         results=tuple(results),
         versions=manifest.versions,
     )
 
 
-class Simulated:
-    """An engine that computes what a setting's integer kernels would, in float."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibrated:
+    """A detector, and what the calibration images say of it."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        whole: Placement,
-        observed: Observed,
-        image_range: Range,
-        setting: Setting,
-        threads: int,
-    ) -> None:
-        placement = Placement(
-            whole.activations if setting.activations else (),
-            whole.weights if setting.weights else (),
-            whole.kept_float,
+    graph: Graph
+    head: Head
+    size: int
+    image_range: Range
+    whole: Placement
+    observed: Observed
+    moments: Mapping[str, Moments]  # none unless weights are to be rounded adaptively
+    probes: Sequence[Probe]
+    threads: int
+
+    def model(self, setting: Setting) -> onnx.ModelProto:
+        """The graph that computes what a setting's integer kernels would, in float."""
+        return self._simulation(setting).quantized(self._placement(setting)).model
+
+    def sqnr(self, setting: Setting) -> float:
+        """Decibels of the outputs over the probes."""
+        return round(decibels(self._simulation(setting).noise(self._placement(setting))), 2)
+
+    def _placement(self, setting: Setting) -> Placement:
+        return Placement(
+            self.whole.activations if setting.activations else (),
+            self.whole.weights if setting.weights else (),
+            self.whole.kept_float,
         )
+
+    def _simulation(self, setting: Setting) -> Simulation:
         scheme = Scheme(setting.symmetric, setting.activations or 8)
-        ranges = Ranges(graph, observed.histograms, setting.ranges, scheme, image_range)
-        means = observed.channel_means if setting.bias_correction else None
-        weights = WeightScheme(setting.weight_rule, setting.weights or 8)
-        self.model = quantize(graph, placement, ranges, means, weights).model
-        self._session = open_session(self.model, threads)
-        self._input = graph.input
+        histograms = self.observed.histograms
+        weights = WeightScheme(setting.method.clipping, setting.weights or 8)
+        moments = self.moments if setting.method.rounding == "adaptive" else {}
+        return Simulation(
+            graph=self.graph,
+            ranges=Ranges(self.graph, histograms, setting.ranges, scheme, self.image_range),
+            weights=Weights(self.graph, weights, moments),
+            means=self.observed.channel_means if setting.method.bias_correction else None,
+            head=self.head,
+            size=self.size,
+            probes=self.probes,
+            threads=self.threads,
+        )
+
+
+def _calibrate(
+    graph: Graph,
+    layout: Layout,
+    images: Images,
+    truth: Truth,
+    size: int,
+    threads: int,
+    adaptive: bool,
+    progress: ReportProgress,
+) -> Calibrated:
+    whole = plan_placement(graph, first_and_last(graph))
+    how, head = PREPROCESS[layout.preprocess], HEADS[layout.head]
+    usable = images.usable(size, how, progress)
+    averaged = averaged_tensors(graph, whole)
+    observed = observe(graph, whole.tensors, usable, threads, averaged)
+    if len(images.unreadable) == len(images.paths):
+        raise NoCalibrationImages(f"no image in {images.paths[0].parent} can be decoded")
+    readable = Images([path for path in images.paths if path not in images.unreadable])
+    again = readable.usable(size, how, progress) if adaptive else ()
+    looked_at = Images(find_images(truth.images)).usable(size, how, lambda _: None)
+    return Calibrated(
+        graph=graph,
+        head=head,
+        size=size,
+        image_range=Range(0.0, 255 / how.divisor),
+        whole=whole,
+        observed=observed,
+        moments=input_moments(graph, whole.layers, again, threads),
+        probes=find_probes(graph, head, size, looked_at, threads, PROBES),
+        threads=threads,
+    )
+
+
+class GraphEngine:
+    """A graph executed by ONNX Runtime, for a detector."""
+
+    def __init__(self, model: onnx.ModelProto, threads: int) -> None:
+        self._session = open_session(model, threads)
+        (self._input, *_) = [value.name for value in self._session.get_inputs()]
 
     def infer(self, tensor: Floats) -> Floats:
         (raw, *_) = self._session.run(None, {self._input: tensor})

@@ -1,14 +1,21 @@
 """A study as Markdown tables and as a chart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from matplotlib.figure import Figure
 
-from quantizer.evaluate import Accuracy
 from quantizer.ranges import RangeRule
-from quantizer.study import Study
+from quantizer.study import (
+    AS_THE_PAPER,
+    BEST_WEIGHTS,
+    BETTER_WEIGHTS,
+    Result,
+    Setting,
+    Study,
+    WeightMethod,
+)
 
 RULES: Final[dict[RangeRule, str]] = {
     "minmax": "MinMax",
@@ -37,21 +44,22 @@ def bits_of(study: Study) -> list[int]:
 
 def as_markdown(study: Study) -> str:
     """The paper's three tables, and one more of what better weights add."""
-    float_ap = study.of()
-    assert float_ap is not None
+    float_model = study.of()
+    assert float_model is not None
     lines = [
         f"# {study.model}, quantized in simulation",
         "",
         f"COCO AP on {study.images} images; ranges from {study.calibration_images} calibration "
-        f"images. Bits are those of weights and activations; {len(study.kept_float)} convolutions "
+        "images; SQNR is the outputs' signal-to-noise ratio. "
+        f"Bits are those of weights and activations; {len(study.kept_float)} convolutions "
         "(first and last) stay float. Weights by MinMax, symmetric, for each channel, unless said.",
         "",
         "## Ranges of the activations (the paper's table 1)",
         "",
         *_table(
-            ("method", "bits", "AP", "AP50", "AP75", "small", "medium", "large"),
+            ("method", "bits", "AP", "AP50", "AP75", "small", "medium", "large", "SQNR dB"),
             [
-                ("float", "32-32", *_figures(float_ap)),
+                ("float", "32-32", *_figures(float_model)),
                 *(
                     (name, f"{b}-{b}", *_figures(found))
                     for b in bits_of(study)
@@ -92,28 +100,13 @@ def as_markdown(study: Study) -> str:
             ],
         ),
         "",
-        "## What better weights add (UH, both quantized)",
+        "## What better weights add (UH unless said; AP, and SQNR in dB)",
         "",
         *_table(
-            ("bits", "as the paper", "weights clipped at least error", "biases corrected", "both"),
+            ("weights", *(f"{b}-{b}" for b in bits_of(study))),
             [
-                (
-                    f"{b}-{b}",
-                    *(
-                        _cell(
-                            study.of(
-                                weights=b, activations=b, weight_rule=rule, bias_correction=bias
-                            )
-                        )
-                        for bias, rule in (
-                            (False, "minmax"),
-                            (False, "mse"),
-                            (True, "minmax"),
-                            (True, "mse"),
-                        )
-                    ),
-                )
-                for b in bits_of(study)
+                (title, *(_with_sqnr(study, setting) for setting in found))
+                for title, found in _better_weights(study)
             ],
         ),
         "",
@@ -121,19 +114,46 @@ def as_markdown(study: Study) -> str:
     return "\n".join(lines)
 
 
+def _better_weights(study: Study) -> Iterator[tuple[str, list[Setting]]]:
+    """A row's title, and its settings by falling widths."""
+    bits = bits_of(study)
+    for method in (AS_THE_PAPER, *BETTER_WEIGHTS):
+        yield _title(method), [Setting(b, b, method=method) for b in bits]
+    yield (
+        "the last, with Percentile",
+        [Setting(b, b, "percentile", method=BEST_WEIGHTS) for b in bits],
+    )
+    yield "as the paper, activations float", [Setting(b, None) for b in bits]
+    yield (
+        "the best weights, activations float",
+        [Setting(b, None, method=BEST_WEIGHTS) for b in bits],
+    )
+
+
+def _title(method: WeightMethod) -> str:
+    if method == AS_THE_PAPER:
+        return "as the paper: MinMax, to the nearest"
+    words = {
+        "clipped at the least error": method.clipping == "mse",
+        "biases corrected": method.bias_correction,
+        "rounded adaptively": method.rounding == "adaptive",
+    }
+    return ", ".join(word for word, applies in words.items() if applies)
+
+
 def chart(study: Study) -> Figure:
     """AP over bits, a line for each rule, asymmetric activations."""
     figure = Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
     bits = bits_of(study)
-    float_ap = study.of()
-    if float_ap is not None:
-        axes.axhline(float_ap.ap, color="0.6", linestyle="--", label="float")
+    float_model = study.of()
+    if float_model is not None:
+        axes.axhline(float_model.accuracy.ap, color="0.6", linestyle="--", label="float")
     for rule, name in RULES.items():
         found = [study.of(weights=b, activations=b, ranges=rule) for b in bits]
         axes.plot(
             [str(b) for b in bits],
-            [accuracy.ap if accuracy else float("nan") for accuracy in found],
+            [result.accuracy.ap if result else float("nan") for result in found],
             marker="o",
             label=name,
             linewidth=2.2 if rule == "uh" else 1.2,
@@ -156,14 +176,20 @@ def _ap(
     return _cell(study.of(weights=weights, activations=activations, **chosen))
 
 
-def _cell(accuracy: Accuracy | None) -> str:
-    return "" if accuracy is None else f"{accuracy.ap:.4f}"
+def _cell(result: Result | None) -> str:
+    return "" if result is None else f"{result.accuracy.ap:.4f}"
 
 
-def _figures(accuracy: Accuracy) -> list[str]:
-    values = (accuracy.ap, accuracy.ap50, accuracy.ap75)
-    sizes = (accuracy.ap_small, accuracy.ap_medium, accuracy.ap_large)
-    return [f"{value:.4f}" for value in (*values, *sizes)]
+def _with_sqnr(study: Study, setting: Setting) -> str:
+    result = next((each for each in study.results if each.setting == setting), None)
+    return "" if result is None else f"{result.accuracy.ap:.4f} ({result.sqnr:.1f})"
+
+
+def _figures(result: Result) -> list[str]:
+    found = result.accuracy
+    values = (found.ap, found.ap50, found.ap75)
+    sizes = (found.ap_small, found.ap_medium, found.ap_large)
+    return [*(f"{value:.4f}" for value in (*values, *sizes)), f"{result.sqnr:.1f}"]
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -9,6 +9,7 @@ from quantizer.graph import Graph
 from quantizer.observe import observe
 from quantizer.placement import plan_placement
 from quantizer.qdq import insert_qdq
+from quantizer.weights import Weights
 
 
 def two_convs(groups: int = 1, with_bias: bool = True, computed_bias: bool = False) -> Graph:
@@ -66,10 +67,10 @@ def test_on_images_of_the_calibrated_mean_rounded_weights_shift_nothing(groups, 
     assert [site.layer for site in placement.weights] == ["first"]
     weights_only = type(placement)((), placement.weights, placement.kept_float)
     observed = observe(graph, [], [flat(0.2), flat(0.6)], 1, averaged_tensors(graph, placement))
-    corrected = Graph.of(correct_biases(graph, placement, observed.channel_means))
+    corrected = Graph.of(correct_biases(graph, placement, Weights(graph), observed.channel_means))
     expected = run(graph.model, flat(0.4), "y")
-    plain = run(insert_qdq(graph, weights_only, {}), flat(0.4), "y")
-    repaired = run(insert_qdq(corrected, weights_only, {}), flat(0.4), "y")
+    plain = run(insert_qdq(graph, weights_only, {}, Weights(graph)), flat(0.4), "y")
+    repaired = run(insert_qdq(corrected, weights_only, {}, Weights(graph)), flat(0.4), "y")
     assert np.abs(plain - expected).max() > 1e-3
     np.testing.assert_allclose(repaired, expected, atol=1e-5)
 
@@ -79,7 +80,7 @@ def test_only_quantized_layers_change_and_the_input_graph_stays_as_it_is():
     before = graph.model.SerializeToString()
     placement = plan_placement(graph, OTHERS)
     means = observe(graph, [], [flat(0.5)], 1, averaged_tensors(graph, placement)).channel_means
-    corrected = correct_biases(graph, placement, means)
+    corrected = correct_biases(graph, placement, Weights(graph), means)
     assert graph.model.SerializeToString() == before
     changed = [
         node.name
@@ -93,7 +94,7 @@ def test_a_computed_bias_is_left_alone():
     graph = two_convs(computed_bias=True)
     placement = plan_placement(graph, OTHERS)
     means = {name: np.ones(4, np.float32) for name in averaged_tensors(graph, placement)}
-    corrected = correct_biases(graph, placement, means)
+    corrected = correct_biases(graph, placement, Weights(graph), means)
     assert [list(node.input) for node in corrected.graph.node] == [
         list(node.input) for node in graph.nodes
     ]

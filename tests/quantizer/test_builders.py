@@ -16,6 +16,7 @@ from quantizer.observe import observe
 from quantizer.placement import plan_placement
 from quantizer.qdq import insert_qdq
 from quantizer.quantize import Ranges, quantize
+from quantizer.weights import Weights
 from service.engines import load_engine
 from tests.shared import needs_int8
 from tests.tiny_models import SIZE, TINY, Sketch, save_tiny
@@ -41,7 +42,7 @@ def quantized(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
     tensors = placement.tensors
     histograms = observe(graph, tensors, [image()], 1).histograms
     ranges = Ranges(graph, histograms, "uh", scheme, Range(0, 1))
-    return quantize(graph, placement, ranges).model
+    return quantize(graph, placement, ranges, Weights(graph)).model
 
 
 def served(built: Built, folder: Path) -> np.ndarray:
@@ -153,7 +154,7 @@ def test_symmetric_activations_survive_a_concat_in_openvino(tmp_path):
         site.tensor: activation_params(Range(-0.2785, 4), Scheme(symmetric=True))
         for site in placement.activations
     }
-    model = insert_qdq(graph, placement, params)
+    model = insert_qdq(graph, placement, params, Weights(graph))
     before = model.SerializeToString()
     built = load_builder("openvino", 1).build(model, tmp_path, "int8", "int8")
     expected = by_onnxruntime(model)
@@ -170,7 +171,7 @@ def test_onnxruntime_tells_which_convolutions_became_integer_kernels(tmp_path):
     params = {
         site.tensor: activation_params(Range(-3, 3), Scheme()) for site in placement.activations
     }
-    model = insert_qdq(graph, placement, params)
+    model = insert_qdq(graph, placement, params, Weights(graph))
     executed = load_builder("onnxruntime", 1).build(model, tmp_path, "int8", "int8").executed
     assert executed["a"] == "u8"
     assert executed["last"] == "f32"

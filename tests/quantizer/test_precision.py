@@ -1,5 +1,6 @@
 """The decision on real graphs, one of which has a layer that cannot be quantized well."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from quantizer.placement import plan_placement
 from quantizer.precision import Decision, decide
 from quantizer.quantize import Ranges
 from quantizer.simulation import PROBES, Simulation, find_probes
+from quantizer.weights import Weights
 from service.heads import HEADS
 from tests.tiny_models import SIZE, TINY, save_tiny, yolov5
 
@@ -38,7 +40,7 @@ def simulation_of(model: onnx.ModelProto | str, folder: Path) -> Simulation:
     histograms = observe(graph, plan_placement(graph).tensors, images(8), 1).histograms
     ranges = Ranges(graph, histograms, "uh", Scheme(), Range(0.0, 1.0))
     probes = find_probes(graph, head, SIZE, images(8), 1)
-    return Simulation(graph, ranges, None, head, SIZE, probes, 1)
+    return Simulation(graph, ranges, Weights(graph), None, head, SIZE, probes, 1)
 
 
 def decided(simulation: Simulation, builder: Builder, min_sqnr: float, **asked: str) -> Decision:
@@ -129,7 +131,7 @@ def test_probes_are_images_that_show_something():
 
 def test_without_a_probe_everything_is_quantized(tmp_path, openvino):
     simulation = simulation_of("yolov5", tmp_path)
-    blind = Simulation(simulation.graph, simulation.ranges, None, HEAD, SIZE, [], 1)
+    blind = dataclasses.replace(simulation, probes=[])
     decision = decided(blind, openvino, 20.0)
     assert decision.sensitivity is None
     assert decision.placement == plan_placement(simulation.graph)

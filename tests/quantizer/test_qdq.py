@@ -24,6 +24,7 @@ from quantizer.observe import observe
 from quantizer.placement import ActivationSite, KeptFloat, Placement, WeightSite, plan_placement
 from quantizer.qdq import insert_qdq
 from quantizer.ranges import minmax
+from quantizer.weights import Weights
 from service.engines import load_engine
 from tests.tiny_models import SIZE, TINY, Sketch, relu, save_tiny
 
@@ -66,7 +67,7 @@ def quantized(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
         name: activation_params(minmax(histogram, None, scheme), scheme)
         for name, histogram in histograms.items()
     }
-    return insert_qdq(graph, placement, params)
+    return insert_qdq(graph, placement, params, Weights(graph))
 
 
 def graph_of(name: str, folder) -> Graph:
@@ -111,7 +112,7 @@ def integer_convolution(
 @pytest.mark.parametrize("run", [by_onnxruntime, by_openvino], ids=["onnxruntime", "openvino"])
 def test_a_runtime_computes_what_integer_arithmetic_says(run, scheme):
     graph, placement, params = one_conv(scheme)
-    model = insert_qdq(graph, placement, params)
+    model = insert_qdq(graph, placement, params, Weights(graph))
     (image,) = images(1)
     expected = integer_convolution(graph, params, image)
     difference = np.abs(run(model, image) - expected)
@@ -222,7 +223,7 @@ def test_a_weight_that_a_float_convolution_shares_stays_for_that_one():
         (KeptFloat("b", "for the test"),),
     )
     params = {"images": activation_params(Range(0, 1), Scheme())}
-    model = insert_qdq(graph, placement, params)
+    model = insert_qdq(graph, placement, params, Weights(graph))
     readers = {node.name: node.input[1] for node in model.graph.node if node.op_type == "Conv"}
     assert readers["b"] == "a.weight"
     assert readers["a"] != "a.weight"
@@ -234,12 +235,14 @@ def test_a_quantized_tensor_that_is_an_output_stays_an_output():
     x = s.conv_silu("a", "images", (3, 4))
     graph = Graph.of(s.model(x, s.conv("b", x, (4, 4)), rank=4))
     placement = Placement((ActivationSite(x, x),), (WeightSite("b", "b.weight"),), ())
-    model = insert_qdq(graph, placement, {x: activation_params(Range(-0.3, 3), Scheme())})
+    model = insert_qdq(
+        graph, placement, {x: activation_params(Range(-0.3, 3), Scheme())}, Weights(graph)
+    )
     onnx.checker.check_model(model, full_check=True)
     assert [value.name for value in model.graph.output] == list(graph.outputs)
 
 
 def test_an_empty_plan_changes_nothing(tmp_path):
     graph = graph_of("relu", tmp_path)
-    model = insert_qdq(graph, Placement((), (), ()), {})
+    model = insert_qdq(graph, Placement((), (), ()), {}, Weights(graph))
     assert list(model.graph.node) == list(graph.model.graph.node)

@@ -7,6 +7,7 @@ from quantizer.observe import observe
 from quantizer.placement import plan_placement
 from quantizer.quantize import Quantized, Ranges, quantize, shared_floor
 from quantizer.ranges import RANGE_RULES
+from quantizer.weights import Weights
 from tests.tiny_models import SIZE, save_tiny
 
 IMAGE = Range(0.0, 1.0)
@@ -25,7 +26,9 @@ def observed(tmp_path_factory):
 
 def quantized(observed, rule="uh", scheme=Scheme()) -> Quantized:  # noqa: B008
     graph, placement, histograms = observed
-    return quantize(graph, placement, Ranges(graph, histograms, rule, scheme, IMAGE))
+    return quantize(
+        graph, placement, Ranges(graph, histograms, rule, scheme, IMAGE), Weights(graph)
+    )
 
 
 @pytest.mark.parametrize("rule", RANGE_RULES)

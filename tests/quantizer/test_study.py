@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from quantizer.bias import averaged_tensors
 from quantizer.build import build
 from quantizer.calibration import Images, find_images, split
 from quantizer.errors import BadAnnotations, NoCalibrationImages
@@ -13,11 +14,21 @@ from quantizer.execution import open_session
 from quantizer.float_model import read_float_model
 from quantizer.graph import Graph
 from quantizer.int8 import Range
+from quantizer.moments import input_moments
 from quantizer.observe import observe
 from quantizer.placement import first_and_last, plan_placement
 from quantizer.ranges import RANGE_RULES
 from quantizer.recipe import Recipe, Truth
-from quantizer.study import Setting, Simulated, settings, study
+from quantizer.simulation import find_probes
+from quantizer.study import (
+    BETTER_WEIGHTS,
+    Calibrated,
+    Setting,
+    WeightMethod,
+    settings,
+    study,
+)
+from service.heads import HEADS
 from service.preprocess import PREPROCESS
 from tests.tiny_models import SIZE, TINY, save_tiny
 
@@ -26,7 +37,8 @@ SOME = [
     Setting(8, 8),
     Setting(4, 4),
     Setting(4, None),
-    Setting(4, None, weight_rule="mse"),
+    Setting(4, None, method=WeightMethod("mse")),
+    Setting(4, None, method=BETTER_WEIGHTS[-1]),
     Setting(None, 4),
     Setting(4, 4, "minmax", symmetric=True),
 ]
@@ -47,18 +59,23 @@ def measured(photos, annotations, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def observed(photos, tmp_path_factory):
+def calibrated(photos, tmp_path_factory) -> Calibrated:
     path = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
     graph = read_float_model(path, SIZE).graph
     whole = plan_placement(graph, first_and_last(graph))
     calibrating, _ = split(find_images(photos))
-    tensors = Images(calibrating).tensors(SIZE, PREPROCESS["yolo"])
-    return graph, whole, observe(graph, whole.tensors, tensors, 1)
-
-
-def simulated(observed, setting: Setting) -> Simulated:
-    graph, whole, found = observed
-    return Simulated(graph, whole, found, Range(0.0, 1.0), setting, 1)
+    tensors = list(Images(calibrating).tensors(SIZE, PREPROCESS["yolo"]))
+    return Calibrated(
+        graph=graph,
+        head=HEADS["yolov5"],
+        size=SIZE,
+        image_range=Range(0.0, 1.0),
+        whole=whole,
+        observed=observe(graph, whole.tensors, tensors, 1, averaged_tensors(graph, whole)),
+        moments=input_moments(graph, whole.layers, tensors, 1),
+        probes=find_probes(graph, HEADS["yolov5"], SIZE, tensors, 1),
+        threads=1,
+    )
 
 
 def steps(model: onnx.ModelProto, tensor: str) -> np.ndarray:
@@ -74,8 +91,8 @@ def test_every_setting_is_measured_in_the_order_that_was_asked_for(measured):
 
 
 def test_the_float_model_is_the_best_and_four_bits_the_worst(measured):
-    ap = {bits: measured.of(weights=bits, activations=bits).ap for bits in (8, 4)}
-    ap["float"] = measured.of().ap
+    ap = {bits: measured.of(weights=bits, activations=bits).accuracy.ap for bits in (8, 4)}
+    ap["float"] = measured.of().accuracy.ap
     assert ap["float"] > 0.95
     assert ap["float"] >= ap[8] > ap[4]
 
@@ -92,7 +109,7 @@ def test_every_family_has_a_first_and_a_last_convolution(name):
     assert 2 <= len(kept) < sum(node.op_type == "Conv" for node in graph.nodes)
 
 
-def test_at_eight_bits_the_simulation_is_the_graph_that_is_built(observed, photos, tmp_path):
+def test_at_eight_bits_the_simulation_is_the_graph_that_is_built(calibrated, photos, tmp_path):
     folder = tmp_path / "built"
     folder.mkdir()
     recipe = Recipe(
@@ -106,14 +123,14 @@ def test_at_eight_bits_the_simulation_is_the_graph_that_is_built(observed, photo
     )
     build(recipe, folder, lambda _: None)
     made = onnx.load(folder / "model.qdq.onnx")
-    again = simulated(observed, Setting(8, 8)).model
+    again = calibrated.model(Setting(8, 8))
     assert again.SerializeToString(deterministic=True) == made.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 6])
-def test_no_weight_leaves_the_steps_of_its_width(observed, bits):
-    model = simulated(observed, Setting(bits, bits)).model
-    _, whole, _ = observed
+def test_no_weight_leaves_the_steps_of_its_width(calibrated, bits):
+    model = calibrated.model(Setting(bits, bits))
+    whole = calibrated.whole
     for site in whole.weights:
         found = steps(model, site.tensor)
         assert np.abs(found).max() <= 2 ** (bits - 1) - 1
@@ -121,11 +138,11 @@ def test_no_weight_leaves_the_steps_of_its_width(observed, bits):
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_no_activation_takes_more_values_than_its_width_has(observed, symmetric):
-    _, whole, _ = observed
-    engine = simulated(observed, Setting(None, 4, symmetric=symmetric))
+def test_no_activation_takes_more_values_than_its_width_has(calibrated, symmetric):
+    whole = calibrated.whole
+    quantized = calibrated.model(Setting(None, 4, symmetric=symmetric))
     model = onnx.ModelProto()
-    model.CopyFrom(engine.model)
+    model.CopyFrom(quantized)
     model.graph.ClearField("output")
     names = [f"{site.tensor}/dequantized" for site in whole.activations]
     model.graph.output.extend(
@@ -137,23 +154,23 @@ def test_no_activation_takes_more_values_than_its_width_has(observed, symmetric)
         assert len(np.unique(values)) <= 16, name
 
 
-def test_weights_or_activations_alone(observed):
-    weights = [node.op_type for node in simulated(observed, Setting(4, None)).model.graph.node]
+def test_weights_or_activations_alone(calibrated):
+    weights = [node.op_type for node in calibrated.model(Setting(4, None)).graph.node]
     assert "QuantizeLinear" not in weights
     assert "DequantizeLinear" in weights
-    _, whole, _ = observed
-    both = simulated(observed, Setting(None, 8)).model.graph.node
+    whole = calibrated.whole
+    both = calibrated.model(Setting(None, 8)).graph.node
     pairs = [node for node in both if node.op_type == "QuantizeLinear"]
     assert len(pairs) == len(whole.activations) == len(
         [node for node in both if node.op_type == "DequantizeLinear"]
     )  # fmt: skip
 
 
-def test_clipping_at_the_least_error_is_closer_to_the_weights(observed):
-    graph, whole, _ = observed
+def test_clipping_at_the_least_error_is_closer_to_the_weights(calibrated):
+    graph, whole = calibrated.graph, calibrated.whole
     errors = {}
     for rule in ("minmax", "mse"):
-        model = simulated(observed, Setting(4, None, weight_rule=rule)).model
+        model = calibrated.model(Setting(4, None, method=WeightMethod(rule)))
         values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         errors[rule] = sum(
             np.square(
@@ -166,9 +183,25 @@ def test_clipping_at_the_least_error_is_closer_to_the_weights(observed):
     assert errors["mse"] < 0.95 * errors["minmax"]
 
 
+def test_better_weights_bring_the_outputs_closer(calibrated):
+    better = [calibrated.sqnr(Setting(4, None, method=method)) for method in BETTER_WEIGHTS]
+    assert max(better) == better[-1] or max(better) == better[-2]  # those rounded adaptively
+    assert better[-1] > calibrated.sqnr(Setting(4, None)) + 2
+
+
+def test_more_bits_are_closer_and_the_float_model_is_there(calibrated):
+    found = [calibrated.sqnr(Setting(bits, bits)) for bits in (4, 6, 8)]
+    assert found == sorted(found)
+    assert calibrated.sqnr(Setting()) == 120
+
+
 def test_the_whole_study_is_every_rule_at_every_width():
     wanted = list(settings())
-    assert len(wanted) == len(set(wanted)) == 1 + 3 * (4 * len(RANGE_RULES) + 5)
+    assert (
+        len(wanted)
+        == len(set(wanted))
+        == 1 + 3 * (4 * len(RANGE_RULES) + 1 + len(BETTER_WEIGHTS) + 2)
+    )
     for bits in (8, 6, 4):
         for rule in RANGE_RULES:
             for symmetric in (False, True):

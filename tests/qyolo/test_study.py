@@ -24,7 +24,14 @@ def test_the_tables_are_printed_and_written(studied):
     assert ran.code == 0, ran.err
     written = (folder / "study.md").read_text()
     assert ran.out.strip() == written.strip()
-    for words in ("MinMax | 4-4", "UH (Q-YOLO) | 4-4", "weights only", "symmetric AP", "32-4"):
+    for words in (
+        "MinMax | 4-4",
+        "UH (Q-YOLO) | 4-4",
+        "weights only",
+        "symmetric AP",
+        "32-4",
+        "rounded adaptively",
+    ):
         assert words in written
     assert "study.svg" in ran.err
 
@@ -32,7 +39,7 @@ def test_the_tables_are_printed_and_written(studied):
 def test_the_json_holds_every_setting(studied):
     _, folder = studied
     document = json.loads((folder / "study.json").read_text())
-    assert len(document["results"]) == 26
+    assert len(document["results"]) == 29
     rules = {result["setting"]["ranges"] for result in document["results"]}
     assert rules == {"uh", "minmax", "percentile", "mse", "entropy"}
     assert {result["setting"]["activations"] for result in document["results"]} == {None, 4}
