@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 
 from quantizer.bias import averaged_tensors
-from quantizer.builders import Builder, Built, load_builder
+from quantizer.builders import Builder, Built, Contender, load_builder
 from quantizer.calibration import FEW_IMAGES, Images, find_images, split
-from quantizer.contenders import LOW_NAMES, Contender, contenders, keep_the_faster, time_in_turns
+from quantizer.contenders import LOW_NAMES, contenders, keep_the_faster, time_in_turns
 from quantizer.errors import BadOption, NoCalibrationImages
 from quantizer.evaluate import Accuracy, evaluate_variants
 from quantizer.float_model import FloatModel, read_float_model
@@ -209,10 +209,8 @@ def _compile(
     built = {}
     progress(Progress("compile", 0, len(entrants)))
     for done, entrant in enumerate(entrants, start=1):
-        with clock.lap(f"compile {entrant.folder}"):
-            built[entrant.folder] = builder.build(
-                entrant.graph, folder, entrant.folder, entrant.variant, entrant.float_type
-            )
+        with clock.lap(f"compile {entrant.name}"):
+            built[entrant.name] = builder.build(entrant, folder)
         progress(Progress("compile", done, len(entrants)))
     return built
 

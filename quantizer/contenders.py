@@ -3,14 +3,13 @@
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnx
 
-from quantizer.builders import Built
+from quantizer.builders import Built, Contender
 from service.detections import Floats
 from service.engines import load_engine
 from service.manifest import FloatType, Precision
@@ -20,21 +19,6 @@ WARM_UP: Final = 3  # rounds that are not counted
 ROUNDS: Final = 20  # at most
 FEWEST_ROUNDS: Final = 5
 SECONDS: Final = 6.0  # after which no further round begins, once the fewest are done
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """An engine to compile; two may stand for one variant, and the faster is kept."""
-
-    variant: Precision
-    graph: onnx.ModelProto
-    float_type: FloatType = "f32"
-
-    @property
-    def folder(self) -> str:
-        """The variant's name; int8 with islands in a lower float type says so."""
-        mixed = self.variant == "int8" and self.float_type != "f32"
-        return f"{self.variant}-{self.float_type}" if mixed else self.variant
 
 
 def contenders(
@@ -80,8 +64,8 @@ def keep_the_faster(
     chosen: dict[Precision, str] = {}
     for entrant in entrants:
         best = chosen.get(entrant.variant)
-        if best is None or ms[entrant.folder] < ms[best]:
-            chosen[entrant.variant] = entrant.folder
+        if best is None or ms[entrant.name] < ms[best]:
+            chosen[entrant.variant] = entrant.name
     for name in set(built) - set(chosen.values()):
         shutil.rmtree(folder / name)
     return (

@@ -78,8 +78,9 @@ def render(
 
 
 def most_telling(seen: Sequence[Seen]) -> list[Seen]:
-    """The images with the most boxes."""
-    return sorted(seen, key=lambda each: -len(each.reference))[:MOST_SAMPLES]
+    """The images with the most boxes; one without any, in both, tells nothing."""
+    telling = [each for each in seen if len(each.reference) or len(each.candidate)]
+    return sorted(telling, key=lambda each: -len(each.reference))[:MOST_SAMPLES]
 
 
 def _label(block: BlockReport) -> str:

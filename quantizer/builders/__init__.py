@@ -13,6 +13,22 @@ INT8_NAMES: Final = frozenset({"u8", "i8"})  # what runtimes call it
 
 
 @dataclass(frozen=True, slots=True)
+class Contender:
+    """An engine to compile. Two may stand for one variant: int8 with its float layers in either
+    type."""
+
+    variant: Precision
+    graph: onnx.ModelProto
+    float_type: FloatType = "f32"
+
+    @property
+    def name(self) -> str:
+        """Of its folder: the variant's name; int8 with a lower float type says so."""
+        mixed = self.variant == "int8" and self.float_type != "f32"
+        return f"{self.variant}-{self.float_type}" if mixed else self.variant
+
+
+@dataclass(frozen=True, slots=True)
 class Built:
     """One compiled variant, and the precision in which the runtime executes each convolution."""
 
@@ -42,15 +58,8 @@ class Builder(Protocol):
         Raises BuildFailed.
         """
 
-    def build(
-        self,
-        model: onnx.ModelProto,
-        folder: Path,
-        name: str,
-        precision: Precision,
-        float_type: FloatType = "f32",
-    ) -> Built:
-        """Write the engine under folder/<name>/; raises BuildFailed."""
+    def build(self, contender: Contender, folder: Path) -> Built:
+        """Write the engine under folder/<the contender's name>/; raises BuildFailed."""
 
 
 def load_builder(runtime: Runtime, threads: int) -> Builder:

@@ -6,10 +6,10 @@ from tempfile import TemporaryDirectory
 import onnx
 import onnxruntime as ort
 
-from quantizer.builders import Built
+from quantizer.builders import Built, Contender
 from quantizer.errors import BuildFailed
 from quantizer.graph import layer_name
-from service.manifest import FloatType, Precision, Variant
+from service.manifest import Precision, Variant
 
 
 class OnnxRuntimeBuilder:
@@ -25,23 +25,18 @@ class OnnxRuntimeBuilder:
     def profile(self, model: onnx.ModelProto) -> None:
         """Its profile has no integer kernel to compare with: Conv and SiLU do not become one."""
 
-    def build(
-        self,
-        model: onnx.ModelProto,
-        folder: Path,
-        name: str,
-        precision: Precision,
-        float_type: FloatType = "f32",
-    ) -> Built:
+    def build(self, contender: Contender, folder: Path) -> Built:
         """Write model.onnx; raises BuildFailed."""
-        home = folder / name
+        home = folder / contender.name
         home.mkdir(parents=True)
         path = home / "model.onnx"
-        onnx.save(model, path)
+        onnx.save(contender.graph, path)
         variant = Variant(
-            runtime="onnxruntime", precision=precision, model=path.relative_to(folder).as_posix()
+            runtime="onnxruntime",
+            precision=contender.variant,
+            model=path.relative_to(folder).as_posix(),
         )
-        return Built(variant, self._executed(path, precision), path.stat().st_size)
+        return Built(variant, self._executed(path, contender.variant), path.stat().st_size)
 
     def _executed(self, path: Path, precision: Precision) -> dict[str, str]:
         """u8 for the convolutions that became integer kernels in the optimised graph."""

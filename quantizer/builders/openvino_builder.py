@@ -8,11 +8,11 @@ import onnx
 import openvino as ov
 from onnx import numpy_helper
 
-from quantizer.builders import Built, Profile
+from quantizer.builders import Built, Contender, Profile
 from quantizer.errors import BuildFailed
 from service.detections import Floats
 from service.engines.openvino_engine import blob_key, compile_options
-from service.manifest import FloatType, Precision, Variant
+from service.manifest import FloatType, Variant
 
 PROFILE_ROUNDS: Final = 8
 
@@ -47,32 +47,27 @@ class OpenVinoBuilder:
         ms = {layer: least.get(name, 0.0) for layer, (name, _) in _convolutions(compiled).items()}
         return Profile(_executed(compiled), ms)
 
-    def build(
-        self,
-        model: onnx.ModelProto,
-        folder: Path,
-        name: str,
-        precision: Precision,
-        float_type: FloatType = "f32",
-    ) -> Built:
+    def build(self, contender: Contender, folder: Path) -> Built:
         """Write model.xml, model.bin and model.blob; raises BuildFailed."""
-        home = folder / name
+        home = folder / contender.name
         home.mkdir(parents=True)
         xml, blob = home / "model.xml", home / "model.blob"
         try:
-            network = self._core.read_model(_unsigned(model).SerializeToString())
+            network = self._core.read_model(_unsigned(contender.graph).SerializeToString())
             ov.save_model(network, xml, compress_to_fp16=False)
             # Compiled from the file: what is served is what was written.
-            options = compile_options(self._threads, float_type)
+            options = compile_options(self._threads, contender.float_type)
             compiled = self._core.compile_model(self._core.read_model(xml), "CPU", options)
             blob.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as exc:
             reason = _last_line(exc)
-            raise BuildFailed(f"OpenVINO cannot compile the {precision} graph: {reason}") from exc
+            raise BuildFailed(
+                f"OpenVINO cannot compile the {contender.variant} graph: {reason}"
+            ) from exc
         variant = Variant(
             runtime="openvino",
-            precision=precision,
-            float_type=float_type,
+            precision=contender.variant,
+            float_type=contender.float_type,
             model=xml.relative_to(folder).as_posix(),
             blob=blob.relative_to(folder).as_posix(),
             blob_key=blob_key(),

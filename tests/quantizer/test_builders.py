@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from quantizer.builders import Built, load_builder
+from quantizer.builders import Built, Contender, load_builder
 from quantizer.errors import BuildFailed
 from quantizer.float_model import read_float_model
 from quantizer.graph import Graph
@@ -64,7 +64,7 @@ def by_onnxruntime(model: onnx.ModelProto) -> np.ndarray:
 @pytest.mark.parametrize("name", TINY)
 def test_the_engine_computes_the_float_graph(name, runtime, tmp_path):
     graph = graph_of(name, tmp_path)
-    built = load_builder(runtime, 1).build(graph.model, tmp_path, "fp32", "fp32")
+    built = load_builder(runtime, 1).build(Contender("fp32", graph.model), tmp_path)
     expected = by_onnxruntime(graph.model)
     np.testing.assert_allclose(served(built, tmp_path), expected, rtol=1e-3, atol=1e-2)
 
@@ -72,7 +72,7 @@ def test_the_engine_computes_the_float_graph(name, runtime, tmp_path):
 @pytest.mark.parametrize("scheme", [Scheme(), Scheme(symmetric=True)], ids=["plain", "symmetric"])
 def test_the_engine_computes_the_quantized_graph(scheme, runtime, tmp_path):
     model = quantized(graph_of("yolov5", tmp_path), scheme)
-    built = load_builder(runtime, 1).build(model, tmp_path, "int8", "int8")
+    built = load_builder(runtime, 1).build(Contender("int8", model), tmp_path)
     expected = by_onnxruntime(model)
     allowed = 0.02 * np.abs(expected).max()
     np.testing.assert_allclose(served(built, tmp_path), expected, rtol=0, atol=allowed)
@@ -80,7 +80,7 @@ def test_the_engine_computes_the_quantized_graph(scheme, runtime, tmp_path):
 
 def test_the_files_lie_in_the_variants_own_folder_and_are_counted(runtime, tmp_path):
     graph = graph_of("relu", tmp_path)
-    built = load_builder(runtime, 1).build(graph.model, tmp_path, "fp32", "fp32")
+    built = load_builder(runtime, 1).build(Contender("fp32", graph.model), tmp_path)
     files = [path for path in (tmp_path / "fp32").iterdir() if path.is_file()]
     assert built.bytes == sum(path.stat().st_size for path in files)
     assert built.variant.model.startswith("fp32/")
@@ -90,7 +90,7 @@ def test_the_files_lie_in_the_variants_own_folder_and_are_counted(runtime, tmp_p
 
 def test_every_convolution_of_a_float_graph_executes_in_float(runtime, tmp_path):
     graph = graph_of("yolov5", tmp_path)
-    executed = load_builder(runtime, 1).build(graph.model, tmp_path, "fp32", "fp32").executed
+    executed = load_builder(runtime, 1).build(Contender("fp32", graph.model), tmp_path).executed
     convs = {node.name for node in graph.nodes if node.op_type == "Conv"}
     assert {executed.get(name) for name in convs} == {"f32"}
 
@@ -99,7 +99,7 @@ def test_a_graph_that_the_runtime_does_not_know_fails_in_one_line(runtime, tmp_p
     model = TINY["relu"]()
     model.graph.node[1].op_type = "Frobnicate"
     with pytest.raises(BuildFailed, match="int8 graph") as caught:
-        load_builder(runtime, 1).build(model, tmp_path, "int8", "int8")
+        load_builder(runtime, 1).build(Contender("int8", model), tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -110,7 +110,7 @@ def test_openvino_executes_every_planned_convolution_in_int8(name, scheme, tmp_p
     graph = graph_of(name, tmp_path)
     executed = (
         load_builder("openvino", 1)
-        .build(quantized(graph, scheme), tmp_path, "int8", "int8")
+        .build(Contender("int8", quantized(graph, scheme)), tmp_path)
         .executed
     )
     placement = plan_placement(graph)
@@ -156,7 +156,7 @@ def test_symmetric_activations_survive_a_concat_in_openvino(tmp_path):
     }
     model = insert_qdq(graph, placement, params, Weights(graph))
     before = model.SerializeToString()
-    built = load_builder("openvino", 1).build(model, tmp_path, "int8", "int8")
+    built = load_builder("openvino", 1).build(Contender("int8", model), tmp_path)
     expected = by_onnxruntime(model)
     assert np.abs(served(built, tmp_path) - expected).max() < 0.02 * np.abs(expected).max()
     assert model.SerializeToString() == before
@@ -172,14 +172,14 @@ def test_onnxruntime_tells_which_convolutions_became_integer_kernels(tmp_path):
         site.tensor: activation_params(Range(-3, 3), Scheme()) for site in placement.activations
     }
     model = insert_qdq(graph, placement, params, Weights(graph))
-    executed = load_builder("onnxruntime", 1).build(model, tmp_path, "int8", "int8").executed
+    executed = load_builder("onnxruntime", 1).build(Contender("int8", model), tmp_path).executed
     assert executed["a"] == "u8"
     assert executed["last"] == "f32"
 
 
 def test_openvino_writes_a_blob_that_fits_this_machine(tmp_path):
     graph = graph_of("relu", tmp_path)
-    variant = load_builder("openvino", 1).build(graph.model, tmp_path, "fp32", "fp32").variant
+    variant = load_builder("openvino", 1).build(Contender("fp32", graph.model), tmp_path).variant
     assert variant.blob is not None
     (tmp_path / variant.model).unlink()  # so only the blob can answer
     engine = load_engine(tmp_path, variant, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from quantizer.builders import Built, load_builder
+from quantizer.builders import Built, Contender, load_builder
 from quantizer.contenders import contenders, keep_the_faster, time_in_turns
 from quantizer.float_model import read_float_model
 from service.engines import load_engine
@@ -19,7 +19,7 @@ IMAGE = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
 
 def of(low: str | None) -> list[tuple[str, str, str, str]]:
     return [
-        (entrant.folder, entrant.variant, entrant.float_type, entrant.graph.producer_name)
+        (entrant.name, entrant.variant, entrant.float_type, entrant.graph.producer_name)
         for entrant in contenders(FLOAT, INT8, low)
     ]
 
@@ -68,9 +68,11 @@ def float_graph(tmp_path_factory):
 
 def test_engines_are_timed_on_an_image(float_graph, tmp_path):
     builder = load_builder("openvino", 1)
-    made = {name: builder.build(float_graph, tmp_path, name, "fp32") for name in ("a", "b")}
+    made = {
+        name: builder.build(Contender(name, float_graph), tmp_path) for name in ("fp32", "int8")
+    }
     ms = time_in_turns(made, tmp_path, IMAGE, 1)
-    assert list(ms) == ["a", "b"]
+    assert list(ms) == ["fp32", "int8"]
     assert all(0 < value < 1000 for value in ms.values())
 
 
@@ -79,8 +81,8 @@ def test_a_lower_float_type_reaches_the_engine_with_and_without_its_blob(float_g
     low = builder.low_float
     if low is None:
         pytest.skip("this processor computes in float32 only")
-    plain = builder.build(float_graph, tmp_path, "fp32", "fp32")
-    lower = builder.build(float_graph, tmp_path, "low", "bf16", low)
+    plain = builder.build(Contender("fp32", float_graph), tmp_path)
+    lower = builder.build(Contender("bf16", float_graph, low), tmp_path)
     assert lower.variant.float_type == low
     assert set(lower.executed.values()) == {low}
     assert set(plain.executed.values()) == {"f32"}

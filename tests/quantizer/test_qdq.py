@@ -8,6 +8,7 @@ import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from quantizer.builders import Contender
 from quantizer.builders.openvino_builder import OpenVinoBuilder
 from quantizer.float_model import read_float_model
 from quantizer.graph import Graph
@@ -52,7 +53,7 @@ def by_onnxruntime(model: onnx.ModelProto, image: np.ndarray, optimised: bool = 
 def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     """As it is compiled and served."""
     with TemporaryDirectory() as folder:
-        built = OpenVinoBuilder(1).build(model, Path(folder), "int8", "int8")
+        built = OpenVinoBuilder(1).build(Contender("int8", model), Path(folder))
         engine = load_engine(Path(folder), built.variant, 1)
         raw = engine.infer(image)
         engine.close()
