@@ -110,7 +110,11 @@ class Study:
         return next((result for result in self.results if result.setting == setting), None)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """Without the accuracy of each class, which a hundred settings times over is a long read."""
+        document = dataclasses.asdict(self)
+        for result in document["results"]:
+            del result["accuracy"]["classes"]
+        return json.dumps(document, indent=2) + "\n"
 
 
 def settings(bits: Sequence[int] = ALL_BITS) -> Iterator[Setting]:
