@@ -110,7 +110,7 @@ class Study:
         return next((result for result in self.results if result.setting == setting), None)
 
     def to_json(self) -> str:
-        """Without the accuracy of each class, which a hundred settings times over is a long read."""
+        """Without the accuracy of each class, a long read a hundred settings times over."""
         document = dataclasses.asdict(self)
         for result in document["results"]:
             del result["accuracy"]["classes"]

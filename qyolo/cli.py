@@ -17,9 +17,10 @@ import typer
 from pydantic import ValidationError
 
 from quantizer.errors import BadOption, QuantizerError
-from quantizer.recipe import MIN_SQNR, Recipe, Truth
+from quantizer.recipe import Recipe, Truth
 from qyolo import options
 from qyolo.progress import progress_bars
+from qyolo.recipes import file_of, pictures, takes_recipe
 from service.detector import Query
 from service.errors import ServiceError
 from service.settings import Settings
@@ -77,25 +78,9 @@ def _root(
 
 
 @app.command()
+@takes_recipe
 def build(
-    model: options.Model = bundle.NAME,
-    calibration: options.Calibration = None,
-    size: options.Size = 640,
-    ranges: options.Ranges = "uh",
-    symmetric: options.Symmetric = False,
-    bias_correction: options.BiasCorrection = True,
-    head: options.Head = None,
-    preprocess: options.HowPrepared = None,
-    classes: options.Classes = None,
-    keep_float: options.KeepFloat = None,
-    min_sqnr: options.MinSqnr = MIN_SQNR,
-    max_drop: options.MaxDrop = None,
-    images: options.AnnotatedImages = None,
-    annotations: options.Annotations = None,
-    default: options.ServedDefault = "auto",
-    device: options.OnDevice = "auto",
-    runtime: options.WithRuntime = None,
-    trust_on_first_use: options.Trust = False,
+    recipe: Recipe,
     out: Annotated[
         Path | None, typer.Option(help="Model folder to write; default: an entry of the cache.")
     ] = None,
@@ -104,8 +89,8 @@ def build(
     """Quantize MODEL and compile it for this box; prints the model folder.
 
     Calibrates on images, chooses the range of every activation, finds the layers that int8 hurts
-    most and leaves them float, writes the QDQ ONNX, compiles and times what this
-    box can run, and compares the boxes on images held out from the calibration.
+    most and leaves them float, writes the QDQ ONNX, compiles and times what this box can run, and
+    compares the boxes on images held out from the calibration.
     """
     from quantizer.build import build as run
     from quantizer.cache import build_key, check_target, obtain, publish
@@ -113,24 +98,6 @@ def build(
     from qyolo.building import WAITING
     from qyolo.tables import summarise
 
-    recipe = Recipe(
-        model=_file_of(model, trust_on_first_use),
-        calibration=_pictures(calibration),
-        size=size,
-        ranges=ranges,
-        symmetric=symmetric,
-        bias_correction=bias_correction,
-        head=head,
-        preprocess=preprocess,
-        classes=classes,
-        keep_float=tuple(keep_float or ()),
-        min_sqnr=min_sqnr,
-        max_drop=max_drop,
-        truth=_truth(images, annotations),
-        default=default,
-        device=device,
-        runtime=runtime,
-    )
     reports: list[Report] = []
     with progress_bars() as progress:
 
@@ -166,25 +133,9 @@ def serve(
 
 
 @app.command()
+@takes_recipe
 def up(
-    model: options.Model = bundle.NAME,
-    calibration: options.Calibration = None,
-    size: options.Size = 640,
-    ranges: options.Ranges = "uh",
-    symmetric: options.Symmetric = False,
-    bias_correction: options.BiasCorrection = True,
-    head: options.Head = None,
-    preprocess: options.HowPrepared = None,
-    classes: options.Classes = None,
-    keep_float: options.KeepFloat = None,
-    min_sqnr: options.MinSqnr = MIN_SQNR,
-    max_drop: options.MaxDrop = None,
-    images: options.AnnotatedImages = None,
-    annotations: options.Annotations = None,
-    default: options.ServedDefault = "auto",
-    device: options.OnDevice = "auto",
-    runtime: options.WithRuntime = None,
-    trust_on_first_use: options.Trust = False,
+    recipe: Recipe,
     host: options.Host = None,
     port: options.Port = None,
     threads: options.Threads = None,
@@ -199,24 +150,6 @@ def up(
     from qyolo.building import BuildSource
     from qyolo.serving import run_server
 
-    recipe = Recipe(
-        model=_file_of(model, trust_on_first_use),
-        calibration=_pictures(calibration),
-        size=size,
-        ranges=ranges,
-        symmetric=symmetric,
-        bias_correction=bias_correction,
-        head=head,
-        preprocess=preprocess,
-        classes=classes,
-        keep_float=tuple(keep_float or ()),
-        min_sqnr=min_sqnr,
-        max_drop=max_drop,
-        truth=_truth(images, annotations),
-        default=default,
-        device=device,
-        runtime=runtime,
-    )
     source = BuildSource(recipe, options.cache_root(), build_key(recipe))
     run_server(_settings(host, port, threads, collect), source)
 
@@ -341,8 +274,8 @@ def study(
 
     with progress_bars() as progress:
         result = run(
-            _file_of(model, trust_on_first_use),
-            _pictures(calibration),
+            file_of(model, trust_on_first_use),
+            pictures(calibration),
             Truth(images, annotations),
             size,
             threads or usable_threads(),
@@ -377,30 +310,6 @@ def bench(
         typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
     else:
         show_bench(result)
-
-
-def _file_of(model: str, trust_on_first_use: bool) -> Path:
-    from qyolo.models import model_file, user_shelf
-
-    return model_file(model, user_shelf(), trust_on_first_use)
-
-
-def _truth(images: Path | None, annotations: Path | None) -> Truth | None:
-    if images is None and annotations is None:
-        return None
-    if images is None or annotations is None:
-        raise BadOption("--images and --annotations go together")
-    return Truth(images, annotations)
-
-
-def _pictures(calibration: Path | None) -> Path:
-    if calibration is None:
-        typer.echo(
-            "qyolo: calibrating on the pictures that come with it. About 100 images from your own "
-            "camera calibrate better: --calibration DIR; --collect DIR gathers them while serving",
-            err=True,
-        )
-    return calibration or bundle.CALIBRATION
 
 
 def _settings(

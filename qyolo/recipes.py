@@ -1,0 +1,96 @@
+"""The options of a build, once for every command that builds: from the command line to a Recipe."""
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+
+import typer
+
+from quantizer.errors import BadOption
+from quantizer.recipe import MIN_SQNR, Recipe, Truth
+from qyolo import options
+from zoo import bundle
+
+
+def recipe_from(
+    model: options.Model = bundle.NAME,
+    calibration: options.Calibration = None,
+    size: options.Size = 640,
+    ranges: options.Ranges = "uh",
+    symmetric: options.Symmetric = False,
+    bias_correction: options.BiasCorrection = True,
+    head: options.Head = None,
+    preprocess: options.HowPrepared = None,
+    classes: options.Classes = None,
+    keep_float: options.KeepFloat = None,
+    min_sqnr: options.MinSqnr = MIN_SQNR,
+    max_drop: options.MaxDrop = None,
+    images: options.AnnotatedImages = None,
+    annotations: options.Annotations = None,
+    default: options.ServedDefault = "auto",
+    device: options.OnDevice = "auto",
+    runtime: options.WithRuntime = None,
+    trust_on_first_use: options.Trust = False,
+) -> Recipe:
+    """What to build from what; a named model is fetched if it is not here."""
+    return Recipe(
+        model=file_of(model, trust_on_first_use),
+        calibration=pictures(calibration),
+        size=size,
+        ranges=ranges,
+        symmetric=symmetric,
+        bias_correction=bias_correction,
+        head=head,
+        preprocess=preprocess,
+        classes=classes,
+        keep_float=tuple(keep_float or ()),
+        min_sqnr=min_sqnr,
+        max_drop=max_drop,
+        truth=_truth(images, annotations),
+        default=default,
+        device=device,
+        runtime=runtime,
+    )
+
+
+def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options above in place of its first parameter, the Recipe."""
+    theirs = list(signature(recipe_from).parameters.values())
+    own: list[Parameter] = list(signature(command).parameters.values())[1:]
+
+    @wraps(command)
+    def run(**given: object) -> None:
+        chosen = {parameter.name: given.pop(parameter.name) for parameter in theirs}
+        command(recipe_from(**chosen), **given)  # type: ignore[arg-type]
+
+    parameters = [*theirs, *own]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def file_of(model: str, trust_on_first_use: bool) -> Path:
+    """The file of a model that is given by its path or by its name in the catalogue."""
+    from qyolo.models import model_file, user_shelf
+
+    return model_file(model, user_shelf(), trust_on_first_use)
+
+
+def pictures(calibration: Path | None) -> Path:
+    """The folder to calibrate on; if none is named, the pictures in the box, and a word of it."""
+    if calibration is None:
+        typer.echo(
+            "qyolo: calibrating on the pictures that come with it. About 100 images from your own "
+            "camera calibrate better: --calibration DIR; --collect DIR gathers them while serving",
+            err=True,
+        )
+    return calibration or bundle.CALIBRATION
+
+
+def _truth(images: Path | None, annotations: Path | None) -> Truth | None:
+    if images is None and annotations is None:
+        return None
+    if images is None or annotations is None:
+        raise BadOption("--images and --annotations go together")
+    return Truth(images, annotations)
