@@ -55,15 +55,16 @@ def input_moments(
     sums: list[Moments] = []
     count = 0
     for found in over_images(watching, images, threads, digest):
-        sums = [
-            Moments(a.mean + b.mean, a.second + b.second)
-            for a, b in zip(sums, found, strict=True)
-        ] if sums else found  # fmt: skip
+        sums = list(map(_added, sums, found)) if sums else found
         count += 1
     return {
         layer_name(node): Moments(total.mean / count, total.second / count)
         for node, total in zip(nodes, sums, strict=False)
     }
+
+
+def _added(a: Moments, b: Moments) -> Moments:
+    return Moments(a.mean + b.mean, a.second + b.second)
 
 
 def _moments(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> Moments:
@@ -73,7 +74,10 @@ def _moments(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> 
 
 
 def _patches(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> Floats:
-    """f32[G,K,P]: what the kernel covers at P of its positions, zeros beyond the border."""
+    """f32[G,K,P]: what the kernel covers at P of its positions, zeros beyond the border.
+
+    A convolution that leaves its padding to auto_pad is looked at inside the border alone.
+    """
     kernel = graph.constant(node.input[1]).shape[2:]
     strides, steps = (_pair(node, name, (1, 1)) for name in ("strides", "dilations"))
     top, left, bottom, right = _pair(node, "pads", (0, 0, 0, 0))

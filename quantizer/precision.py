@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from quantizer.builders import INT8_NAMES, Builder
 from quantizer.noise import decibels, from_decibels
@@ -9,6 +10,8 @@ from quantizer.placement import Placement, plan_placement
 from quantizer.sensitivity import Sensitivity, search
 from quantizer.simulation import Simulation
 from service.readiness import ReportProgress
+
+SHORTEST_MS: Final = 1e-3  # of all convolutions: below it a profile tells nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,23 @@ def decide(
 def _costs(
     simulation: Simulation, whole: Placement, builder: Builder
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """The layers that the runtime leaves float, and what int8 saves in the others, in ms."""
+    """The layers that the runtime leaves float, and what int8 saves in the others.
+
+    As a share of what all convolutions take in int8.
+    """
     before = builder.profile(simulation.graph.model)
-    if before is None:
-        return {}, {}
     after = builder.profile(simulation.quantized(whole).model)
+    if before is None or after is None:
+        return {}, {}
     floats = {
         layer: "the runtime has no int8 kernel for it here"
         for layer in whole.layers
-        if after is not None and after.executed.get(layer) not in INT8_NAMES
+        if after.executed.get(layer) not in INT8_NAMES
     }
+    whole_ms = max(sum(after.ms.values()), SHORTEST_MS)
     costs = {
-        layer: before.ms.get(layer, 0.0) - after.ms.get(layer, 0.0)
+        layer: (before.ms.get(layer, 0.0) - after.ms.get(layer, 0.0)) / whole_ms
         for layer in whole.layers
-        if after is not None and layer not in floats
+        if layer not in floats
     }
     return floats, costs

@@ -15,9 +15,12 @@ from service.readiness import Progress, ReportProgress
 # The least a layer is taken to cost, as a share of what a layer costs on average: freeing a cheap
 # layer that hardly hurts must not look like a bargain.
 LEAST_COST: Final = 0.25
-# A block with less noise than this share of the budget is not worth a closer look: what is left
-# then is spread over all layers, and freeing some of them would cost time and change little.
-WORTHWHILE: Final = 0.1
+# Of the budget: a block with less noise is not worth a closer look. What is left then is spread
+# over all layers, and freeing some of them would cost time and change little.
+WORTHWHILE: Final = 0.05
+# Budgets of noise that are worth all of int8's time: 0.3 for each hundredth of it. A layer that by
+# itself breaks the budget is worth any time.
+WORTH: Final = 30.0
 
 Noise = Callable[[frozenset[str]], float]  # with exactly these layers quantized
 
@@ -56,9 +59,9 @@ def search(
 ) -> Sensitivity:
     """Free the fewest layers that bring the noise under the budget, by noise for each millisecond.
 
-    `costs` holds what each layer loses by staying float, in any unit; layers not named cost
-    nothing. Where the noise is spread thinly over many layers the budget is not reached: see
-    WORTHWHILE.
+    `costs` holds what each layer loses by staying float, as a share of the time of all layers in
+    int8; layers not named cost nothing. Where the noise is spread thinly, or freeing costs more
+    than it is worth, the budget is not reached: see WORTHWHILE and WORTH.
     """
     return _Search(noise_of, budget, costs, progress).run(tuple(layers))
 
@@ -83,7 +86,7 @@ class _Search:
         settled: list[Block] = []
         while waiting and after > self._budget:
             worst = heapq.heappop(waiting)[-1]
-            if worst.noise < WORTHWHILE * self._budget:
+            if worst.noise < self._least_of_worth(worst):
                 settled.append(worst)
             elif len(worst.layers) > 1:
                 middle = len(worst.layers) // 2
@@ -106,6 +109,10 @@ class _Search:
         self._executions += 1
         self._progress(Progress("precision", self._executions))
         return noise
+
+    def _least_of_worth(self, block: Block) -> float:
+        cheapest = min(self._costs.get(layer, 0.0) for layer in block.layers)
+        return self._budget * min(1.0, max(WORTHWHILE, WORTH * cheapest))
 
     def _entry(self, block: Block) -> tuple[float, int, Block]:
         """For a heap: what promises most noise for its cost comes first, then what came first."""

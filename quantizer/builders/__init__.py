@@ -55,7 +55,7 @@ class Builder(Protocol):
     def profile(self, model: onnx.ModelProto) -> Profile | None:
         """What the runtime makes of each convolution; None where it does not tell.
 
-        Raises BuildFailed.
+        Float ones run in the lower float type, if there is one. Raises BuildFailed.
         """
 
     def build(self, contender: Contender, folder: Path) -> Built:

@@ -34,9 +34,8 @@ class OpenVinoBuilder:
         """Compile in memory and time each convolution; raises BuildFailed."""
         try:
             network = self._core.read_model(_unsigned(model).SerializeToString())
-            compiled = self._core.compile_model(
-                network, "CPU", compile_options(self._threads) | {"PERF_COUNT": "YES"}
-            )
+            options = compile_options(self._threads, self.low_float or "f32")
+            compiled = self._core.compile_model(network, "CPU", options | {"PERF_COUNT": "YES"})
             request = compiled.create_infer_request()
             blank = np.zeros(compiled.input(0).shape, np.float32)
             rounds = [_milliseconds(request, blank) for _ in range(PROFILE_ROUNDS)]
