@@ -9,8 +9,8 @@ from service.heads import HeadName
 from service.manifest import Runtime
 from service.preprocess import PreprocessName
 
-# dB of the detector's outputs that int8 is to keep by leaving layers float. YOLOv5n comes to 26 of
-# them and YOLOX-nano to 22, and their AP is within what 85 images can tell.
+# dB of the detector's outputs that int8 is to keep by leaving layers float. YOLOv5n comes to 25 of
+# them and YOLOX-nano to 23, and their AP is within what 85 images can tell.
 MIN_SQNR: Final = 25.0
 
 Device = Literal["auto", "cpu", "gpu"]

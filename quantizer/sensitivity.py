@@ -17,7 +17,7 @@ from service.readiness import Progress, ReportProgress
 LEAST_COST: Final = 0.25
 # Of the budget: a block with less noise is not worth a closer look. What is left then is spread
 # over all layers, and freeing some of them would cost time and change little.
-WORTHWHILE: Final = 0.05
+WORTHWHILE: Final = 0.07
 # Budgets of noise that are worth all of int8's time: 0.3 for each hundredth of it. A layer that by
 # itself breaks the budget is worth any time.
 WORTH: Final = 30.0
