@@ -76,9 +76,7 @@ def evaluate_variants(
     """The same for engines whose manifest is not written yet."""
     detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
     try:
-        return evaluate_detectors(
-            detectors, manifest, images, annotations, progress, len(detectors)
-        )
+        return evaluate_detectors(detectors, manifest, images, annotations, progress)
     finally:
         for detector in detectors.values():
             detector.close()
