@@ -176,9 +176,7 @@ def _probes(
 ) -> list[Probe]:
     """A few of the images, spread over all of them, with what the float model says of them."""
     spread = Images(paths[:: max(1, len(paths) // MOST_LOOKED_AT)])
-    tensors = (
-        t for t in spread.tensors(recipe.size, PREPROCESS[layout.preprocess]) if t is not None
-    )
+    tensors = spread.usable(recipe.size, PREPROCESS[layout.preprocess], lambda _: None)
     return find_probes(graph, HEADS[layout.head], recipe.size, tensors, threads)
 
 

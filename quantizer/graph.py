@@ -1,13 +1,14 @@
 """A read-only index over an ONNX graph: who makes a tensor, who reads it, what is constant."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 # Operators that only move values: what comes out lies between the bounds of what went in.
 MOVERS = frozenset(
@@ -78,6 +79,17 @@ class Graph:
     def constant(self, name: str) -> NDArray[np.generic]:
         """The value of a constant; raises KeyError for anything else."""
         return numpy_helper.to_array(self.constants[name])
+
+    def watching(self, tensors: Sequence[str]) -> onnx.ModelProto:
+        """A copy of the model with these tensors as its only outputs."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        model.graph.ClearField("output")
+        model.graph.output.extend(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, self.shapes.get(name))
+            for name in tensors
+        )
+        return model
 
     def activations_of(self, node: onnx.NodeProto) -> tuple[str, ...]:
         """The inputs of a node that are computed, not constant."""

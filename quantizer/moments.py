@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from quantizer.execution import over_images
 from quantizer.graph import Graph, attribute, layer_name
@@ -39,14 +38,7 @@ def input_moments(
     wanted = set(layers)
     nodes = [node for node in graph.nodes if layer_name(node) in wanted]
     names = [name for name in dict.fromkeys(n.input[0] for n in nodes) if name != graph.input]
-    watching = onnx.ModelProto()
-    watching.CopyFrom(graph.model)
-    if names:
-        watching.graph.ClearField("output")
-    watching.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, graph.shapes.get(name))
-        for name in names
-    )
+    watching = graph.watching(names) if names else graph.model
 
     def digest(number: int, image: Floats, outputs: list[Floats]) -> list[Moments]:
         values = {graph.input: image, **dict(zip(names, outputs, strict=False))}

@@ -89,12 +89,7 @@ def _sampled(name: str, values: Floats, phase: int) -> Histogram:
 
 def _watching(graph: Graph, watched: Sequence[str], averaged: Sequence[str]) -> onnx.ModelProto:
     """The graph with what is observed as its only outputs: the decode tail is not run."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    model.graph.ClearField("output")
-    for name in watched:
-        value = helper.make_tensor_value_info(name, TensorProto.FLOAT, graph.shapes.get(name))
-        model.graph.output.append(value)
+    model = graph.watching(watched)
     for name in averaged:
         mean = _mean_of(name)
         model.graph.node.append(helper.make_node("GlobalAveragePool", [name], [mean]))

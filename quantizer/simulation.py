@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
+import onnx
+
 from quantizer.execution import over_images
 from quantizer.graph import Graph
 from quantizer.noise import Reference, relative
@@ -45,14 +47,18 @@ class Simulation:
 
     def noise(self, placement: Placement) -> float:
         """The output noise of a placement over the probes."""
-        references = [probe.reference for probe in self.probes]
-        images = (probe.image for probe in self.probes)
+        return noise_of(self.quantized(placement).model, self.probes, self.threads)
 
-        def noise_of(number: int, image: Floats, outputs: list[Floats]) -> float:
-            return references[number].noise(outputs[0])
 
-        model = self.quantized(placement).model
-        return relative(over_images(model, images, self.threads, noise_of), references)
+def noise_of(model: onnx.ModelProto, probes: Sequence[Probe], threads: int) -> float:
+    """The output noise of a quantized graph over the probes."""
+    references = [probe.reference for probe in probes]
+
+    def one(number: int, image: Floats, outputs: list[Floats]) -> float:
+        return references[number].noise(outputs[0])
+
+    images = (probe.image for probe in probes)
+    return relative(over_images(model, images, threads, one), references)
 
 
 def find_probes(

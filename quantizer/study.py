@@ -30,15 +30,15 @@ from quantizer.moments import Moments, input_moments
 from quantizer.noise import decibels
 from quantizer.observe import Observed, observe
 from quantizer.placement import Placement, first_and_last, plan_placement
-from quantizer.quantize import Ranges
+from quantizer.quantize import Ranges, quantize
 from quantizer.ranges import RANGE_RULES, RangeRule
 from quantizer.recipe import Truth
-from quantizer.simulation import Probe, Simulation, find_probes
+from quantizer.simulation import Probe, find_probes, noise_of
 from quantizer.versions import sha256_of, versions
 from quantizer.weights import Weights
 from service.detections import Floats
 from service.detector import Detector
-from service.heads import HEADS, Head
+from service.heads import HEADS
 from service.manifest import Manifest, Variant
 from service.preprocess import PREPROCESS
 from service.readiness import Progress, ReportProgress
@@ -106,8 +106,11 @@ class Study:
 
     def of(self, **wanted: object) -> Result | None:
         """The result of the setting that has these values, and the defaults elsewhere."""
-        setting = Setting(**wanted)  # type: ignore[arg-type]
-        return next((result for result in self.results if result.setting == setting), None)
+        return self.result(Setting(**wanted))  # type: ignore[arg-type]
+
+    def result(self, setting: Setting) -> Result | None:
+        """The result of a setting, if it was measured."""
+        return next((each for each in self.results if each.setting == setting), None)
 
     def to_json(self) -> str:
         """Without the accuracy of each class, a long read a hundred settings times over."""
@@ -155,20 +158,20 @@ def study(
     count = 0
     progress(Progress("study", 0, len(wanted)))
     for start in range(0, len(wanted), AT_ONCE):
-        some = wanted[start : start + AT_ONCE]
+        some = {setting: calibrated.model(setting) for setting in wanted[start : start + AT_ONCE]}
         detectors = {
-            str(number): Detector(
-                GraphEngine(calibrated.model(setting), max(1, threads // AT_ONCE)), manifest
-            )
-            for number, setting in enumerate(some)
+            str(number): Detector(GraphEngine(model, max(1, threads // AT_ONCE)), manifest)
+            for number, model in enumerate(some.values())
         }
         found = evaluate_detectors(
             detectors, manifest, truth.images, truth.annotations, lambda _: None, AT_ONCE
         )
         count = found.images
         results += [
-            Result(setting, accuracy, calibrated.sqnr(setting))
-            for setting, accuracy in zip(some, found.variants.values(), strict=True)
+            Result(setting, accuracy, calibrated.sqnr(model))
+            for (setting, model), accuracy in zip(
+                some.items(), found.variants.values(), strict=True
+            )
         ]
         progress(Progress("study", len(results), len(wanted)))
     return Study(
@@ -187,8 +190,6 @@ class Calibrated:
     """A detector, and what the calibration images say of it."""
 
     graph: Graph
-    head: Head
-    size: int
     image_range: Range
     whole: Placement
     observed: Observed
@@ -198,34 +199,23 @@ class Calibrated:
 
     def model(self, setting: Setting) -> onnx.ModelProto:
         """The graph that computes what a setting's integer kernels would, in float."""
-        return self._simulation(setting).quantized(self._placement(setting)).model
-
-    def sqnr(self, setting: Setting) -> float:
-        """Decibels of the outputs over the probes."""
-        return round(decibels(self._simulation(setting).noise(self._placement(setting))), 2)
-
-    def _placement(self, setting: Setting) -> Placement:
-        return Placement(
+        placement = Placement(
             self.whole.activations if setting.activations else (),
             self.whole.weights if setting.weights else (),
             self.whole.kept_float,
         )
-
-    def _simulation(self, setting: Setting) -> Simulation:
         scheme = Scheme(setting.symmetric, setting.activations or 8)
         histograms = self.observed.histograms
-        weights = WeightScheme(setting.method.clipping, setting.weights or 8)
+        ranges = Ranges(self.graph, histograms, setting.ranges, scheme, self.image_range)
+        how = WeightScheme(setting.method.clipping, setting.weights or 8)
         moments = self.moments if setting.method.rounding == "adaptive" else {}
-        return Simulation(
-            graph=self.graph,
-            ranges=Ranges(self.graph, histograms, setting.ranges, scheme, self.image_range),
-            weights=Weights(self.graph, weights, moments),
-            means=self.observed.channel_means if setting.method.bias_correction else None,
-            head=self.head,
-            size=self.size,
-            probes=self.probes,
-            threads=self.threads,
-        )
+        weights = Weights(self.graph, how, moments)
+        means = self.observed.channel_means if setting.method.bias_correction else None
+        return quantize(self.graph, placement, ranges, weights, means).model
+
+    def sqnr(self, model: onnx.ModelProto) -> float:
+        """Decibels of a quantized graph's outputs over the probes."""
+        return round(decibels(noise_of(model, self.probes, self.threads)), 2)
 
 
 def _calibrate(
@@ -245,17 +235,18 @@ def _calibrate(
     observed = observe(graph, whole.tensors, usable, threads, averaged)
     if len(images.unreadable) == len(images.paths):
         raise NoCalibrationImages(f"no image in {images.paths[0].parent} can be decoded")
-    readable = Images([path for path in images.paths if path not in images.unreadable])
-    again = readable.usable(size, how, progress) if adaptive else ()
+    moments: Mapping[str, Moments] = {}
+    if adaptive:
+        readable = Images([path for path in images.paths if path not in images.unreadable])
+        again = readable.usable(size, how, progress)
+        moments = input_moments(graph, whole.layers, again, threads)
     looked_at = Images(find_images(truth.images)).usable(size, how, lambda _: None)
     return Calibrated(
         graph=graph,
-        head=head,
-        size=size,
         image_range=Range(0.0, 255 / how.divisor),
         whole=whole,
         observed=observed,
-        moments=input_moments(graph, whole.layers, again, threads),
+        moments=moments,
         probes=find_probes(graph, head, size, looked_at, threads, PROBES),
         threads=threads,
     )

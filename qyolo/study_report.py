@@ -181,7 +181,7 @@ def _cell(result: Result | None) -> str:
 
 
 def _with_sqnr(study: Study, setting: Setting) -> str:
-    result = next((each for each in study.results if each.setting == setting), None)
+    result = study.result(setting)
     return "" if result is None else f"{result.accuracy.ap:.4f} ({result.sqnr:.1f})"
 
 

@@ -67,8 +67,6 @@ def calibrated(photos, tmp_path_factory) -> Calibrated:
     tensors = list(Images(calibrating).tensors(SIZE, PREPROCESS["yolo"]))
     return Calibrated(
         graph=graph,
-        head=HEADS["yolov5"],
-        size=SIZE,
         image_range=Range(0.0, 1.0),
         whole=whole,
         observed=observe(graph, whole.tensors, tensors, 1, averaged_tensors(graph, whole)),
@@ -184,15 +182,18 @@ def test_clipping_at_the_least_error_is_closer_to_the_weights(calibrated):
 
 
 def test_better_weights_bring_the_outputs_closer(calibrated):
-    better = [calibrated.sqnr(Setting(4, None, method=method)) for method in BETTER_WEIGHTS]
+    better = [
+        calibrated.sqnr(calibrated.model(Setting(4, None, method=method)))
+        for method in BETTER_WEIGHTS
+    ]
     assert max(better) == better[-1] or max(better) == better[-2]  # those rounded adaptively
-    assert better[-1] > calibrated.sqnr(Setting(4, None)) + 2
+    assert better[-1] > calibrated.sqnr(calibrated.model(Setting(4, None))) + 2
 
 
 def test_more_bits_are_closer_and_the_float_model_is_there(calibrated):
-    found = [calibrated.sqnr(Setting(bits, bits)) for bits in (4, 6, 8)]
+    found = [calibrated.sqnr(calibrated.model(Setting(bits, bits))) for bits in (4, 6, 8)]
     assert found == sorted(found)
-    assert calibrated.sqnr(Setting()) == 120
+    assert calibrated.sqnr(calibrated.model(Setting())) == 120
 
 
 def test_the_whole_study_is_every_rule_at_every_width():
