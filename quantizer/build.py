@@ -15,7 +15,7 @@ from quantizer.bias import averaged_tensors
 from quantizer.builders import Builder, Built, Contender, load_builder
 from quantizer.calibration import FEW_IMAGES, Images, find_images, split
 from quantizer.contenders import LOW_NAMES, contenders, keep_the_faster, time_in_turns
-from quantizer.errors import BadOption, NoCalibrationImages
+from quantizer.errors import BadOption
 from quantizer.evaluate import Accuracy, evaluate_variants
 from quantizer.float_model import FloatModel, read_float_model
 from quantizer.graph import Graph
@@ -183,13 +183,8 @@ def _probes(
 def _calibration_report(
     recipe: Recipe, images: Images, held_out: int, clock: Clock
 ) -> CalibrationReport:
-    usable = len(images.paths) - len(images.unreadable)
-    if usable == 0:
-        raise NoCalibrationImages(
-            f"none of the {len(images.paths)} images in {recipe.calibration} can be decoded"
-        )
     return CalibrationReport(
-        images=usable,
+        images=images.count_usable(recipe.calibration),
         held_out=held_out,
         unreadable=tuple(path.name for path in images.unreadable),
         ms_per_image=round(clock.seconds["calibrate"] / len(images.paths) * 1000, 2),

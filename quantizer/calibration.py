@@ -59,6 +59,18 @@ class Images:
                 self.unreadable.append(path)
                 yield None
 
+    def count_usable(self, folder: Path) -> int:
+        """How many were readable, once all were read; raises NoCalibrationImages if none was.
+
+        `folder` is where the caller had them from.
+        """
+        count = len(self.paths) - len(self.unreadable)
+        if count == 0:
+            raise NoCalibrationImages(
+                f"none of the {len(self.paths)} images in {folder} can be decoded"
+            )
+        return count
+
     def usable(self, size: int, how: Preprocess, progress: ReportProgress) -> Iterator[Floats]:
         """The tensors of the readable images, telling how many of the files are done."""
         total = len(self.paths)

@@ -172,7 +172,7 @@ def _reason_for_float(graph: Graph, node: onnx.NodeProto, tail: set[int]) -> str
 
 
 def _activation_sites(graph: Graph, inputs: list[str]) -> tuple[ActivationSite, ...]:
-    """The sources of each quantized input (rule 6), grouped by the Concats they meet in (7)."""
+    """The sources of each quantized input (rule 3), grouped by the Concats they meet in (4)."""
     leader: dict[str, str] = {}
 
     def root(name: str) -> str:

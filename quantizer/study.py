@@ -19,7 +19,6 @@ import onnx
 
 from quantizer.bias import averaged_tensors
 from quantizer.calibration import Images, find_images
-from quantizer.errors import NoCalibrationImages
 from quantizer.evaluate import Accuracy, evaluate_detectors
 from quantizer.execution import AT_ONCE, open_session
 from quantizer.float_model import read_float_model
@@ -151,9 +150,10 @@ def study(
     read = read_float_model(model, size)
     layout = recognise(read)
     manifest = _manifest(model, layout, size)
-    images = Images(find_images(calibration))
     adaptive = any(setting.method.rounding == "adaptive" for setting in wanted)
-    calibrated = _calibrate(read.graph, layout, images, truth, size, threads, adaptive, progress)
+    calibrated = _calibrate(
+        read.graph, layout, calibration, truth, size, threads, adaptive, progress
+    )
     results: list[Result] = []
     count = 0
     progress(Progress("study", 0, len(wanted)))
@@ -177,7 +177,7 @@ def study(
     return Study(
         model=model.stem,
         sha256=manifest.source_sha256,
-        calibration_images=len(images.paths) - len(images.unreadable),
+        calibration_images=calibrated.images,
         images=count,
         kept_float=tuple(kept.layer for kept in calibrated.whole.kept_float),
         results=tuple(results),
@@ -189,6 +189,7 @@ def study(
 class Calibrated:
     """A detector, and what the calibration images say of it."""
 
+    images: int
     graph: Graph
     image_range: Range
     whole: Placement
@@ -221,7 +222,7 @@ class Calibrated:
 def _calibrate(
     graph: Graph,
     layout: Layout,
-    images: Images,
+    calibration: Path,
     truth: Truth,
     size: int,
     threads: int,
@@ -230,11 +231,11 @@ def _calibrate(
 ) -> Calibrated:
     whole = plan_placement(graph, first_and_last(graph))
     how, head = PREPROCESS[layout.preprocess], HEADS[layout.head]
+    images = Images(find_images(calibration))
     usable = images.usable(size, how, progress)
     averaged = averaged_tensors(graph, whole)
     observed = observe(graph, whole.tensors, usable, threads, averaged)
-    if len(images.unreadable) == len(images.paths):
-        raise NoCalibrationImages(f"no image in {images.paths[0].parent} can be decoded")
+    count = images.count_usable(calibration)
     moments: Mapping[str, Moments] = {}
     if adaptive:
         readable = Images([path for path in images.paths if path not in images.unreadable])
@@ -242,6 +243,7 @@ def _calibrate(
         moments = input_moments(graph, whole.layers, again, threads)
     looked_at = Images(find_images(truth.images)).usable(size, how, lambda _: None)
     return Calibrated(
+        images=count,
         graph=graph,
         image_range=Range(0.0, 255 / how.divisor),
         whole=whole,

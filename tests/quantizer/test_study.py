@@ -66,6 +66,7 @@ def calibrated(photos, tmp_path_factory) -> Calibrated:
     calibrating, _ = split(find_images(photos))
     tensors = list(Images(calibrating).tensors(SIZE, PREPROCESS["yolo"]))
     return Calibrated(
+        images=len(tensors),
         graph=graph,
         image_range=Range(0.0, 1.0),
         whole=whole,
@@ -219,3 +220,12 @@ def test_annotations_and_images_that_cannot_be_used_are_named(photos, tmp_path):
         study(model, tmp_path / "none", absent, SIZE, 1, SOME[:1], lambda _: None)
     with pytest.raises(BadAnnotations):
         study(model, photos, absent, SIZE, 1, SOME[:1], lambda _: None)
+
+
+def test_images_that_cannot_be_decoded_are_told_by_their_folder(photos, tmp_path):
+    broken = tmp_path / "broken"
+    (broken / "deep").mkdir(parents=True)
+    (broken / "deep" / "a.jpg").write_bytes(b"not a picture")
+    truth = Truth(photos, tmp_path / "absent.json")
+    with pytest.raises(NoCalibrationImages, match=r"none of the 1 images in .*broken can be"):
+        study(save_tiny(tmp_path, "yolov5"), broken, truth, SIZE, 1, SOME[:1], lambda _: None)
