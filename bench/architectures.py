@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -25,6 +24,7 @@ from PIL import Image
 from quantizer.build import build
 from quantizer.float_model import read_float_model
 from quantizer.graph import Graph
+from quantizer.hardware import detect
 from quantizer.recipe import MIN_SQNR, Recipe
 from quantizer.runtime import choose_runtime
 from qyolo.bench import Bench, bench, noise
@@ -290,10 +290,10 @@ def main() -> None:
     arguments = _arguments()
     with progress_bars() as progress:
         rows = {name: _measured(name, arguments, progress) for name in arguments.model}
-    runtime = choose_runtime("auto", None)
-    print(
-        f"{runtime} {version(runtime)}, threads: {arguments.threads}, rounds: {arguments.rounds}\n"
-    )
+    hardware = detect()
+    runtime = choose_runtime("auto", None, hardware).runtime
+    version = hardware.runtimes[runtime].version
+    print(f"{runtime} {version}, threads: {arguments.threads}, rounds: {arguments.rounds}\n")
     _print_table(rows)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from quantizer.bias import averaged_tensors
-from quantizer.builders import Builder, Built, Contender, load_builder
+from quantizer.builders import Builder, Built, Contender, Resources, load_builder
 from quantizer.calibration import FEW_IMAGES, Images, find_images, split
 from quantizer.contenders import LOW_NAMES, contenders, keep_the_faster, time_in_turns
 from quantizer.errors import BadOption
@@ -20,7 +20,8 @@ from quantizer.evaluate import Accuracy, evaluate_variants
 from quantizer.float_model import FloatModel, read_float_model
 from quantizer.graph import Graph
 from quantizer.guard import Verdict, judge
-from quantizer.int8 import Range, Scheme
+from quantizer.hardware import detect
+from quantizer.int8 import Range, Scheme, WeightScheme
 from quantizer.layout import Layout, recognise
 from quantizer.observe import observe
 from quantizer.page import Seen, most_telling, render
@@ -50,7 +51,7 @@ from service.cpu import usable_threads
 from service.detections import Detections
 from service.detector import Detector, Query
 from service.heads import HEADS
-from service.manifest import PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
+from service.manifest import DEVICE_OF, PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
 from service.preprocess import PREPROCESS
 from service.readiness import Progress, ReportProgress
 from service.variants import AUTO
@@ -63,8 +64,10 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     """
     clock = Clock()
     threads = recipe.threads or usable_threads()
-    runtime = choose_runtime(recipe.device, recipe.runtime)
-    builder = load_builder(runtime, threads)
+    runtime = choose_runtime(recipe.device, recipe.runtime, detect()).runtime
+    resources = Resources(recipe.workspace_mib, recipe.timing_caches)
+    builder = load_builder(runtime, threads, resources, progress)
+    dialect = builder.dialect
     _check_default(recipe, builder)
 
     progress(Progress("read"))
@@ -73,7 +76,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         layout = recognise(model, recipe.head, recipe.preprocess, recipe.classes)
         graph = model.graph
         asked = asked_for(graph, recipe.keep_float)
-        whole = plan_placement(graph, asked)
+        whole = plan_placement(graph, asked, dialect)
 
     calibrating, held_out = split(find_images(recipe.calibration))
     images = Images(calibrating)
@@ -83,7 +86,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         observed = observe(graph, whole.tensors, stream, threads, averaged)
     calibration = _calibration_report(recipe, images, len(held_out), clock)
 
-    scheme = Scheme(recipe.symmetric)
+    scheme = Scheme(recipe.symmetric or dialect.symmetric, half=dialect.half_scales)
     image_range = Range(0.0, 255 / PREPROCESS[layout.preprocess].divisor)
     ranges = Ranges(graph, observed.histograms, recipe.ranges, scheme, image_range)
     means = observed.channel_means if recipe.bias_correction else None
@@ -91,7 +94,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     with clock.lap("precision"):
         probes = _probes(graph, layout, recipe, calibrating, threads)
         head = HEADS[layout.head]
-        weights = Weights(graph)
+        weights = Weights(graph, WeightScheme(half=dialect.half_scales))
         simulation = Simulation(graph, ranges, weights, means, head, recipe.size, probes, threads)
         decision = decide(simulation, asked, builder, recipe.min_sqnr, progress)
         placement = decision.placement
@@ -123,7 +126,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         model=_model_report(manifest, model),
         options=OptionsReport(
             recipe.ranges,
-            recipe.symmetric,
+            scheme.symmetric,
             recipe.bias_correction,
             recipe.keep_float,
             recipe.min_sqnr,
@@ -142,6 +145,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         versions=manifest.versions,
         warnings=_warnings(calibration, layers, recipe.keep_float, bool(probes), manifest.rejected),
         layers=layers,
+        engine_layers={name: part.layers for name, part in built.items() if part.layers},
         tensors=tensor_reports(placement, observed.histograms, quantized.choices, scheme),
     )
     (folder / REPORT).write_text(report.to_json())
@@ -211,7 +215,7 @@ def _compile(
 def _manifest(recipe: Recipe, layout: Layout, built: Mapping[Precision, Built]) -> Manifest:
     return Manifest(
         name=recipe.model.stem,
-        device="cpu",
+        device=DEVICE_OF[built["fp32"].variant.runtime],
         size=recipe.size,
         head=layout.head,
         preprocess=layout.preprocess,

@@ -20,36 +20,41 @@ from filelock import FileLock, Timeout
 from quantizer.calibration import find_images
 from quantizer.errors import BadOption
 from quantizer.exports import require_onnx
+from quantizer.hardware import Hardware, Installed, detect
 from quantizer.recipe import Recipe
 from quantizer.runtime import choose_runtime
 from quantizer.versions import sha256_of, source_digest, versions
 from service.cpu import cpu_fingerprint
 from service.errors import BadModelFolder
-from service.manifest import CHECKSUMS, verify
+from service.gpu import Gpu
+from service.manifest import CHECKSUMS, DEVICE_OF, verify
 
 log = logging.getLogger(__name__)
 
 KEY_LENGTH: Final = 24  # hexadecimal digits: 96 bits
 
 
-def build_key(recipe: Recipe) -> str:
+def build_key(recipe: Recipe, hardware: Hardware | None = None) -> str:
     """A digest of everything that a build depends on, and of nothing else.
 
-    The model's bytes (external data too), the calibration images' bytes, the options, the versions
-    of the packages and of this code, the processor. Not paths, not times, not the thread count.
-    Raises UnsupportedModel or NoCalibrationImages when there is nothing to read.
+    The model's bytes (external data too), the calibration images' bytes, the options, the runtime
+    that they lead to on this box, the versions of the packages and of this code, the processor, and
+    the GPU if that is built for. Not paths, not times, not the thread count. Raises
+    UnsupportedModel or NoCalibrationImages when there is nothing to read.
     """
     require_onnx(recipe.model)
     options = asdict(recipe)
-    for path in ("model", "calibration", "classes", "truth", "threads"):
-        del options[path]
+    for field in ("model", "calibration", "classes", "truth", "threads", "timing_caches"):
+        del options[field]
+    del options["device"], options["runtime"]  # what they lead to counts
     facts = {
         "name": recipe.model.stem,
         "model": [sha256_of(path) for path in _parts_of(recipe.model)],
         "images": sorted(sha256_of(path) for path in find_images(recipe.calibration)),
         "classes": _digest_of(recipe.classes),
         "truth": _truth_of(recipe),
-        "options": options | {"runtime": choose_runtime(recipe.device, recipe.runtime)},
+        "options": options,
+        "engine": _engine(recipe, hardware or detect()),
         "versions": versions(),
         "code": source_digest(),
         "cpu": cpu_fingerprint(),
@@ -152,6 +157,18 @@ def _parts_of(model: Path) -> list[Path]:
     """The ONNX file and, by the exporters' habit of naming, its external data."""
     beside = model.parent.glob(f"{model.name}*data*")
     return [model, *sorted(path for path in beside if path.is_file())]
+
+
+def _engine(recipe: Recipe, hardware: Hardware) -> list[str]:
+    """What compiles the engines, and for which GPU."""
+    runtime = choose_runtime(recipe.device, recipe.runtime, hardware).runtime
+    state, gpu = hardware.runtimes[runtime], hardware.gpu
+    facts: list[str] = [runtime]
+    if isinstance(state, Installed):
+        facts.append(state.version)
+    if isinstance(gpu, Gpu) and DEVICE_OF[runtime] == "gpu":
+        facts.append(gpu.fingerprint)
+    return facts
 
 
 def _truth_of(recipe: Recipe) -> list[str | None]:

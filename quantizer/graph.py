@@ -96,6 +96,17 @@ class Graph:
         return tuple(name for name in node.input if name and name not in self.constants)
 
 
+def silu_input(graph: Graph, node: onnx.NodeProto) -> str | None:
+    """What this Mul multiplies by its own sigmoid; None for any other node."""
+    if node.op_type == "Mul":
+        pair: list[str] = list(node.input)
+        for value, gate in (pair, pair[::-1]):
+            maker = graph.producer.get(gate)
+            if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == value:
+                return value
+    return None
+
+
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     """An integer attribute of a node."""
     return next((attr.i for attr in node.attribute if attr.name == name), default)

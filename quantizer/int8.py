@@ -27,10 +27,14 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How activations are represented: asymmetric unsigned, or symmetric signed, in `bits`."""
+    """How activations are represented: asymmetric unsigned, or symmetric signed, in `bits`.
+
+    half: the scale is one that float16 holds exactly.
+    """
 
     symmetric: bool = False
     bits: int = 8
+    half: bool = False
 
     @property
     def lowest(self) -> int:
@@ -47,10 +51,11 @@ WeightRule = Literal["minmax", "mse"]
 @dataclass(frozen=True, slots=True)
 class WeightScheme:
     """How weights are represented, always symmetric: each channel up to its peak (minmax, as in the
-    paper), or up to where the squared error is least (mse)."""
+    paper), or up to where the squared error is least (mse). half: as in Scheme."""
 
     rule: WeightRule = "minmax"
     bits: int = 8
+    half: bool = False
 
     @property
     def highest(self) -> int:
@@ -90,6 +95,8 @@ def grid_of(
         scale = (high - low) / scheme.highest
         zero = -low
     scale = np.maximum(scale, np.finfo(np.float32).tiny)  # a tensor that is always zero
+    if scheme.half:
+        scale = _up_to_half(scale)
     return scale, np.clip(np.rint(zero / scale), scheme.lowest, scheme.highest)
 
 
@@ -108,6 +115,8 @@ def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPERS_WEIGH
     best, least = None, np.full(peak.shape, np.inf)
     for share in shares:
         scale = np.where(peak > 0, peak * share / scheme.highest, 1.0)  # a channel of zeros
+        if scheme.half:
+            scale = _up_to_half(scale)
         params = QuantParams(
             scale.astype(np.float32), np.zeros(scale.shape, np.int8), axis, scheme.bits
         )
@@ -120,6 +129,14 @@ def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPERS_WEIGH
         least = np.minimum(error, least)
     assert best is not None
     return QuantParams(best, np.zeros(best.shape, np.int8), axis, scheme.bits)
+
+
+def _up_to_half(scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The next float16 number, upwards so that no range shrinks."""
+    with np.errstate(over="ignore"):
+        half = scale.astype(np.float16)
+    half = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half)
+    return np.minimum(half, np.finfo(np.float16).max).astype(np.float64)
 
 
 def quantize_array(values: Floats, params: QuantParams) -> Steps:

@@ -11,7 +11,7 @@ from typing import Final
 
 import onnx
 
-from quantizer.graph import MOVERS, Graph
+from quantizer.graph import MOVERS, Graph, silu_input
 
 SILU_MINIMUM: Final = -0.2785  # of x * sigmoid(x), at x = -1.2785 (Q-YOLO, section 3.2)
 HARD_SWISH_MINIMUM: Final = -0.375  # of x * clip(x / 6 + 1/2, 0, 1), at x = -1.5
@@ -36,21 +36,10 @@ def lower_bounds(graph: Graph) -> dict[str, float]:
     return bounds
 
 
-def is_silu(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether this Mul multiplies a tensor by its own sigmoid."""
-    if node.op_type != "Mul":
-        return False
-    for value, gate in (tuple(node.input), tuple(reversed(node.input))):
-        maker = graph.producer.get(gate)
-        if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == value:
-            return True
-    return False
-
-
 def _bound(graph: Graph, node: onnx.NodeProto, bounds: dict[str, float]) -> float | None:
     if node.op_type in FIXED:
         return FIXED[node.op_type]
-    if is_silu(graph, node):
+    if silu_input(graph, node) is not None:
         return SILU_MINIMUM
     # A constant among the data has no bound here, so no rule holds for what is made with it.
     data = node.input if node.op_type in {"Add", "Concat"} else node.input[:1]

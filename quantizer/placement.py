@@ -8,6 +8,8 @@
 3. The input of a quantized convolution is quantized where it is computed: through Concat, MaxPool,
    Resize and the like the pair moves up to each source, so that these run in int8 as well.
 4. All inputs of such a Concat share one range; else they would have to be requantized to meet.
+5. In an explicit dialect the pair is repeated after each of these movers, which changes no value;
+   and where an Add joins a quantized convolution, its other branch is quantized as well.
 """
 
 from collections import defaultdict
@@ -20,12 +22,14 @@ from typing import Final
 import numpy as np
 import onnx
 
-from quantizer.graph import Graph, layer_name
+from quantizer.dialect import PLAIN, Dialect
+from quantizer.graph import Graph, layer_name, silu_input
 
 # Movers that Q/DQ pairs move through: those that runtimes execute on int8 as they do on float.
 TRANSPARENT: Final = frozenset(
     {"Concat", "DepthToSpace", "Gather", "MaxPool", "Resize", "Slice", "SpaceToDepth", "Split"}
 )
+ACTIVATIONS: Final = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Swish"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Placement:
     activations: tuple[ActivationSite, ...]
     weights: tuple[WeightSite, ...]
     kept_float: tuple[KeptFloat, ...]
+    echoes: tuple[ActivationSite, ...] = ()  # of the pairs in front of a mover, behind it
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -80,10 +85,15 @@ class Placement:
             f"q/dq  {site.tensor}" + (f" shares {site.group}" if site.group != site.tensor else "")
             for site in self.activations
         ]
+        lines += [f"again {site.tensor} as {site.group}" for site in self.echoes]
         return "\n".join(lines) + "\n"
 
 
-def plan_placement(graph: Graph, floats: Mapping[str, str] = MappingProxyType({})) -> Placement:
+def plan_placement(
+    graph: Graph,
+    floats: Mapping[str, str] = MappingProxyType({}),
+    dialect: Dialect = PLAIN,
+) -> Placement:
     """Apply the rules above; `floats` are the layers to leave float and the reason of each."""
     tail = {id(node) for node in decode_tail(graph)}
     weights, kept, inputs = [], [], []
@@ -98,7 +108,11 @@ def plan_placement(graph: Graph, floats: Mapping[str, str] = MappingProxyType({}
             inputs.append(node.input[0])
         else:
             kept.append(KeptFloat(layer, reason))
-    return Placement(_activation_sites(graph, inputs), tuple(weights), tuple(kept))
+    if dialect.explicit:
+        inputs += _residuals(graph, {site.layer for site in weights}, tail)
+    sites = _activation_sites(graph, inputs)
+    echoes = _echoes(graph, sites, tail) if dialect.explicit else ()
+    return Placement(sites, tuple(weights), tuple(kept), echoes)
 
 
 def asked_for(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
@@ -169,6 +183,49 @@ def _reason_for_float(graph: Graph, node: onnx.NodeProto, tail: set[int]) -> str
     if id(node) in tail:
         return "decode"
     return None if graph.is_constant(node.input[1]) else "computed weights"
+
+
+def _residuals(graph: Graph, quantized: set[str], tail: set[int]) -> list[str]:
+    """The other branch of each Add into which a quantized convolution leads."""
+    order = {name: index for index, node in enumerate(graph.nodes) for name in node.output}
+    found = []
+    for node in graph.nodes:
+        branches = sorted(graph.activations_of(node), key=lambda name: order.get(name, -1))
+        if node.op_type == "Add" and id(node) not in tail and len(branches) == 2:
+            # The later branch is the convolution's: its kernel can take the sum in.
+            skip, main = branches
+            if _convolution_behind(graph, main) in quantized:
+                found.append(skip)
+    return found
+
+
+def _convolution_behind(graph: Graph, tensor: str) -> str | None:
+    """The convolution whose value this is, as it is or after its activation function."""
+    node = graph.producer.get(tensor)
+    if node is not None and node.op_type != "Conv":
+        value = silu_input(graph, node) or (node.input[0] if node.op_type in ACTIVATIONS else "")
+        node = graph.producer.get(value)
+    return layer_name(node) if node is not None and node.op_type == "Conv" else None
+
+
+def _echoes(
+    graph: Graph, sites: tuple[ActivationSite, ...], tail: set[int]
+) -> tuple[ActivationSite, ...]:
+    """What comes out of movers that nothing but tensors of one group goes into."""
+    groups = {site.tensor: site.group for site in sites}
+    found = []
+    for node in graph.nodes:
+        if node.op_type not in TRANSPARENT or id(node) in tail or _interpolates(node):
+            continue
+        data = node.input if node.op_type == "Concat" else node.input[:1]
+        entering = {groups.get(name) for name in data}
+        group = entering.pop()
+        if entering or group is None:
+            continue
+        fresh = [ActivationSite(name, group) for name in node.output if name not in groups]
+        groups.update({site.tensor: group for site in fresh})
+        found += fresh
+    return tuple(found)
 
 
 def _activation_sites(graph: Graph, inputs: list[str]) -> tuple[ActivationSite, ...]:

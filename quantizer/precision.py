@@ -33,16 +33,19 @@ def decide(
 
     `asked` are the layers that stay float anyway, with the reasons. Raises BuildFailed.
     """
-    graph = simulation.graph
-    floats, costs = _costs(simulation, plan_placement(graph, asked), builder)
+
+    def plan(floats: Mapping[str, str]) -> Placement:
+        return plan_placement(simulation.graph, floats, builder.dialect)
+
+    floats, costs = _costs(simulation, plan(asked), builder)
     fixed = {**asked, **floats}
-    whole = plan_placement(graph, fixed)
+    whole = plan(fixed)
     if not simulation.probes:
         return Decision(whole, None)
 
     def noise_of(layers: frozenset[str]) -> float:
         others = {layer: "tried float" for layer in whole.layers if layer not in layers}
-        return simulation.noise(plan_placement(graph, {**fixed, **others}))
+        return simulation.noise(plan({**fixed, **others}))
 
     found = search(whole.layers, noise_of, from_decibels(min_sqnr), costs, progress)
     freed = {
@@ -50,7 +53,7 @@ def decide(
         for block in found.blocks
         if block.freed
     }
-    return Decision(plan_placement(graph, {**fixed, **freed}), found)
+    return Decision(plan({**fixed, **freed}), found)
 
 
 def _costs(
@@ -67,7 +70,7 @@ def _costs(
     floats = {
         layer: "the runtime has no int8 kernel for it here"
         for layer in whole.layers
-        if after.executed.get(layer) not in INT8_NAMES
+        if layer in after.executed and after.executed[layer] not in INT8_NAMES
     }
     whole_ms = max(sum(after.ms.values()), SHORTEST_MS)
     costs = {

@@ -18,14 +18,14 @@ def insert_qdq(
     params: Mapping[str, QuantParams],
     weights: Weights,
 ) -> onnx.ModelProto:
-    """A new model; `params` holds the parameters of every activation site by tensor name.
+    """A new model; `params` holds the parameters of every activation site and echo by tensor name.
 
     All readers of a site's tensor read the dequantized one: a runtime fuses the pair into the
     kernel that computes the tensor only if nobody else needs the float values. Weights are stored
     as int8 with a DequantizeLinear; biases stay float and are folded by the runtime. Below 8 bits,
     where only a part of the steps may be used, a Clip goes before the pair.
     """
-    quantized = set(placement.tensors)
+    quantized = {site.tensor for site in (*placement.activations, *placement.echoes)}
     by_tensor = {site.tensor: weights.of(site) for site in placement.weights}
     int8_layers = {site.layer for site in placement.weights}
     nodes: list[onnx.NodeProto] = []

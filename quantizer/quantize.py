@@ -92,7 +92,8 @@ def quantize(
     for site in placement.activations:
         members[site.group].append(site.tensor)
     choices = {group: ranges.of(tuple(tensors)) for group, tensors in members.items()}
-    params = {site.tensor: choices[site.group].params for site in placement.activations}
+    sites = (*placement.activations, *placement.echoes)
+    params = {site.tensor: choices[site.group].params for site in sites}
     return Quantized(insert_qdq(graph, placement, params, weights), choices)
 
 

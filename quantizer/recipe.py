@@ -47,3 +47,5 @@ class Recipe:
     device: Device = "auto"
     runtime: Runtime | None = None
     threads: int = 0  # of the build itself; 0 takes what this process may use
+    workspace_mib: int | None = None  # of GPU memory that TensorRT may try kernels in; None: all
+    timing_caches: Path | None = None  # folder where it keeps how long they took

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantizer.builders import INT8_NAMES, Built
+from quantizer.engine_layers import EngineLayer
 from quantizer.evaluate import Accuracy
 from quantizer.guard import Measure, Verdict
 from quantizer.histogram import Histogram
@@ -156,6 +157,7 @@ class Report:
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
     layers: tuple[LayerReport, ...]
+    engine_layers: Mapping[Precision, tuple[EngineLayer, ...]]  # where the runtime lists them
     tensors: tuple[TensorReport, ...]
 
     def to_json(self) -> str:

@@ -7,7 +7,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("qyolo", "numpy", "onnx", "onnxruntime", "openvino", "pillow")
+PACKAGES: Final = (
+    "qyolo",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "pillow",
+    # Which of these is there depends on how TensorRT was installed.
+    "tensorrt",
+    "tensorrt_cu12",
+    "tensorrt_cu13",
+)
 
 
 def versions() -> dict[str, str]:

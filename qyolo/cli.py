@@ -171,6 +171,54 @@ def models(as_json: options.AsJson = False) -> None:
 
 
 @app.command()
+def doctor(
+    device: options.OnDevice = "auto",
+    runtime: options.WithRuntime = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what this box has, what a build would choose and why, and what is missing for better.
+
+    Exit code 2 where --device and --runtime cannot work here.
+    """
+    from quantizer.hardware import detect as look
+    from qyolo.doctor import as_json as to_json
+    from qyolo.doctor import diagnose, show
+
+    diagnosis = diagnose(device, runtime, look())
+    if as_json:
+        typer.echo(json.dumps(to_json(diagnosis), indent=2))
+    else:
+        show(diagnosis)
+    if isinstance(diagnosis.answer, BadOption):
+        raise diagnosis.answer
+
+
+@app.command()
+def selftest(
+    device: options.OnDevice = "auto",
+    runtime: options.WithRuntime = None,
+    out: Annotated[Path, typer.Option(help="Report to write, as JSON.")] = Path(
+        "qyolo-selftest.json"
+    ),
+) -> None:
+    """Build the detector that comes with qyolo on this box and check everything about it.
+
+    Compares every variant with float32 on the CPU, loads each anew, asks which kernels run, and
+    writes a report to send in. Exit code 1 where a check fails.
+    """
+    from qyolo.selftest import selftest as run
+    from qyolo.selftest import show
+
+    with progress_bars() as progress:
+        result = run(device, runtime, progress)
+    out.write_text(result.to_json())
+    show(result)
+    typer.echo(f"qyolo: wrote {out}", err=True)
+    if not result.passed:
+        raise typer.Exit(INTERNAL_ERROR)
+
+
+@app.command()
 def detect(
     folder: Annotated[
         Path | None, typer.Argument(help="Model folder that `qyolo build` wrote.")

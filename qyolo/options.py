@@ -134,11 +134,31 @@ ServedDefault = Annotated[
     ),
 ]
 OnDevice = Annotated[
-    Device, typer.Option(envvar="QYOLO_DEVICE", help="What to build for.", rich_help_panel=BUILD)
+    Device,
+    typer.Option(
+        envvar="QYOLO_DEVICE",
+        help="What to build for; auto: the GPU if it can be used, else the processor. "
+        "`qyolo doctor` tells which and why.",
+        rich_help_panel=BUILD,
+    ),
 ]
 WithRuntime = Annotated[
     Runtime | None,
-    typer.Option(help="Engine; default: OpenVINO where installed.", rich_help_panel=BUILD),
+    typer.Option(
+        help="Engine; default: the first that works here of TensorRT, ONNX Runtime on CUDA, "
+        "OpenVINO, ONNX Runtime.",
+        rich_help_panel=BUILD,
+    ),
+]
+Workspace = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="MIB",
+        help="GPU memory that TensorRT may try kernels in; default: all.",
+        rich_help_panel=BUILD,
+        show_default=False,
+    ),
 ]
 Rebuild = Annotated[
     bool,

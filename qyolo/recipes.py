@@ -31,6 +31,7 @@ def recipe_from(
     default: options.ServedDefault = "auto",
     device: options.OnDevice = "auto",
     runtime: options.WithRuntime = None,
+    workspace: options.Workspace = None,
     trust_on_first_use: options.Trust = False,
 ) -> Recipe:
     """What to build from what; a named model is fetched if it is not here."""
@@ -51,6 +52,8 @@ def recipe_from(
         default=default,
         device=device,
         runtime=runtime,
+        workspace_mib=workspace,
+        timing_caches=options.cache_root() / "timings",
     )
 
 

@@ -10,6 +10,7 @@ model.qdq.onnx       the quantized graph
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -25,9 +26,16 @@ REPORT: Final = "report.json"
 PAGE: Final = "report.html"
 QDQ: Final = "model.qdq.onnx"
 
-Runtime = Literal["openvino", "onnxruntime"]
+Runtime = Literal["openvino", "onnxruntime", "onnxruntime-cuda", "tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 FloatType = Literal["f32", "bf16", "f16"]
+
+DEVICE_OF: Final[Mapping[Runtime, Literal["cpu", "gpu"]]] = {
+    "openvino": "cpu",
+    "onnxruntime": "cpu",
+    "onnxruntime-cuda": "gpu",
+    "tensorrt": "gpu",
+}
 
 
 class Variant(BaseModel):
@@ -50,7 +58,7 @@ class Manifest(BaseModel):
 
     format: Literal[1] = 1
     name: str
-    device: Literal["cpu"]
+    device: Literal["cpu", "gpu"]
     size: int
     head: HeadName
     preprocess: PreprocessName

@@ -7,7 +7,10 @@ from typing import Final, Protocol
 
 import onnx
 
+from quantizer.dialect import Dialect
+from quantizer.engine_layers import EngineLayer
 from service.manifest import FloatType, Precision, Runtime, Variant
+from service.readiness import Progress, ReportProgress
 
 INT8_NAMES: Final = frozenset({"u8", "i8"})  # what runtimes call it
 
@@ -35,18 +38,37 @@ class Built:
     variant: Variant
     executed: Mapping[str, str]  # layer name -> the runtime's word for it: f32, u8, i8, ...
     bytes: int
+    layers: tuple[EngineLayer, ...] = ()  # of the engine, where the runtime lists them
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """By layer name: the precision that each convolution runs in, and its milliseconds."""
+    """By layer name: the precision that each convolution runs in, and its milliseconds.
+
+    Where the runtime does not tell of a convolution, it is not named.
+    """
 
     executed: Mapping[str, str]
     ms: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a builder may use: a GPU's memory to try kernels in, a folder for what they took."""
+
+    workspace_mib: int | None = None  # None: all of it
+    timing_caches: Path | None = None
+
+
+NO_LIMITS: Final = Resources()
+
+
 class Builder(Protocol):
     """Turns a graph into the files of one engine."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the runtime wants a Q/DQ graph to be written."""
 
     @property
     def low_float(self) -> FloatType | None:
@@ -62,8 +84,17 @@ class Builder(Protocol):
         """Write the engine under folder/<the contender's name>/; raises BuildFailed."""
 
 
-def load_builder(runtime: Runtime, threads: int) -> Builder:
-    """The builder of a runtime that is installed."""
+def _silence(progress: Progress) -> None:
+    """Report nothing."""
+
+
+def load_builder(
+    runtime: Runtime,
+    threads: int,
+    resources: Resources = NO_LIMITS,
+    progress: ReportProgress = _silence,
+) -> Builder:
+    """The builder of a runtime that is installed; raises DeviceUnavailable."""
     match runtime:
         case "openvino":
             from quantizer.builders.openvino_builder import OpenVinoBuilder
@@ -73,3 +104,11 @@ def load_builder(runtime: Runtime, threads: int) -> Builder:
             from quantizer.builders.onnxruntime_builder import OnnxRuntimeBuilder
 
             return OnnxRuntimeBuilder(threads)
+        case "onnxruntime-cuda":
+            from quantizer.builders.onnxruntime_builder import OnnxRuntimeBuilder
+
+            return OnnxRuntimeBuilder(threads, cuda=True)
+        case "tensorrt":
+            from quantizer.builders.tensorrt_builder import TensorRtBuilder
+
+            return TensorRtBuilder(resources, progress)

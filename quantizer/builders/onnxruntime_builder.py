@@ -7,38 +7,52 @@ import onnx
 import onnxruntime as ort
 
 from quantizer.builders import Built, Contender
+from quantizer.dialect import Dialect
 from quantizer.errors import BuildFailed
+from quantizer.float16 import to_float16
 from quantizer.graph import layer_name
-from service.manifest import Precision, Variant
+from service.engines.onnxruntime_engine import providers, require_cuda
+from service.manifest import FloatType, Variant
 
 
 class OnnxRuntimeBuilder:
     """Checks that the graph loads and looks at what it is optimised into."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, cuda: bool = False) -> None:
         self._threads = threads
+        self._cuda = cuda
+        self._providers = providers(cuda)
 
     @property
-    def low_float(self) -> None:
-        """Its kernels on the CPU compute in float32."""
+    def dialect(self) -> Dialect:
+        """It reads any Q/DQ graph; on a GPU float16 has to hold the scales."""
+        return Dialect(half_scales=self._cuda)
+
+    @property
+    def low_float(self) -> FloatType | None:
+        """float16 on a GPU; its kernels on the CPU compute in float32."""
+        return "f16" if self._cuda else None
 
     def profile(self, model: onnx.ModelProto) -> None:
-        """Its profile has no integer kernel to compare with: Conv and SiLU do not become one."""
+        """Its profile has no integer kernel to compare with: Conv and SiLU do not become one, and
+        on a GPU there is none at all."""
 
     def build(self, contender: Contender, folder: Path) -> Built:
         """Write model.onnx; raises BuildFailed."""
         home = folder / contender.name
         home.mkdir(parents=True)
         path = home / "model.onnx"
-        onnx.save(contender.graph, path)
+        half = contender.float_type == "f16"
+        onnx.save(to_float16(contender.graph) if half else contender.graph, path)
         variant = Variant(
-            runtime="onnxruntime",
+            runtime="onnxruntime-cuda" if self._cuda else "onnxruntime",
             precision=contender.variant,
+            float_type=contender.float_type,
             model=path.relative_to(folder).as_posix(),
         )
-        return Built(variant, self._executed(path, contender.variant), path.stat().st_size)
+        return Built(variant, self._executed(path, contender), path.stat().st_size)
 
-    def _executed(self, path: Path, precision: Precision) -> dict[str, str]:
+    def _executed(self, path: Path, contender: Contender) -> dict[str, str]:
         """u8 for the convolutions that became integer kernels in the optimised graph."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -48,10 +62,15 @@ class OnnxRuntimeBuilder:
             optimised = Path(scratch) / "optimised.onnx"
             options.optimized_model_filepath = str(optimised)
             try:
-                ort.InferenceSession(path, options, ["CPUExecutionProvider"])
+                session = ort.InferenceSession(path, options, self._providers)
             except Exception as exc:  # its exceptions share no base of their own
                 reason = str(exc).strip().splitlines()[0]
-                raise BuildFailed(f"ONNX Runtime rejects the {precision} graph: {reason}") from exc
+                raise BuildFailed(
+                    f"ONNX Runtime rejects the {contender.variant} graph: {reason}"
+                ) from exc
+            if self._cuda:
+                require_cuda(session)
             nodes = onnx.load(optimised, load_external_data=False).graph.node
-        kinds = {"Conv": "f32", "FusedConv": "f32", "QLinearConv": "u8"}
+        float_type = contender.float_type
+        kinds = {"Conv": float_type, "FusedConv": float_type, "QLinearConv": "u8"}
         return {layer_name(node): kinds[node.op_type] for node in nodes if node.op_type in kinds}

@@ -9,6 +9,7 @@ import openvino as ov
 from onnx import numpy_helper
 
 from quantizer.builders import Built, Contender, Profile
+from quantizer.dialect import PLAIN, Dialect
 from quantizer.errors import BuildFailed
 from service.detections import Floats
 from service.engines.openvino_engine import blob_key, compile_options
@@ -23,6 +24,11 @@ class OpenVinoBuilder:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._core = ov.Core()
+
+    @property
+    def dialect(self) -> Dialect:
+        """It reads any Q/DQ graph."""
+        return PLAIN
 
     @property
     def low_float(self) -> FloatType | None:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from service.cpu import usable_threads
 from service.detections import Floats
+from service.errors import EngineFailed
 from service.manifest import Variant
 
 
@@ -24,7 +25,8 @@ class Engine(Protocol):
 def load_engine(folder: Path, variant: Variant, threads: int = 0) -> Engine:
     """The engine of one variant; `threads` 0 takes what this process may use.
 
-    Raises EngineFailed when the runtime cannot load it, DeviceUnavailable when it is not installed.
+    Raises EngineFailed when the runtime cannot load it, DeviceUnavailable when it is not installed
+    or the GPU that it was built for is not here.
     """
     count = threads or usable_threads()
     model = folder / variant.model
@@ -39,3 +41,13 @@ def load_engine(folder: Path, variant: Variant, threads: int = 0) -> Engine:
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine
 
             return OnnxRuntimeEngine(model, count)
+        case "onnxruntime-cuda":
+            from service.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+            return OnnxRuntimeEngine(model, count, cuda=True)
+        case "tensorrt":
+            from service.engines.tensorrt_engine import TensorRtEngine
+
+            if variant.blob is None:
+                raise EngineFailed("the variant has no plan")
+            return TensorRtEngine(folder / variant.blob, variant.blob_key)

@@ -1,6 +1,7 @@
-"""ONNX Runtime on the CPU, for boxes without OpenVINO."""
+"""ONNX Runtime, for processors without OpenVINO and GPUs without TensorRT."""
 
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,20 +13,48 @@ try:
 except ImportError as exc:
     raise DeviceUnavailable("onnxruntime is not installed: pip install onnxruntime") from exc
 
-QUIET = 3  # errors only: warnings about folded initializers are no news to a user
+QUIET: Final = 3  # errors only: warnings about folded initializers are no news to a user
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+
+
+def providers(cuda: bool) -> list[Any]:
+    """Where to run, in ONNX Runtime's words; raises DeviceUnavailable.
+
+    Without TF32, which would round what float32 multiplies: fp32 is the reference.
+    """
+    if not cuda:
+        return [CPU]
+    if CUDA not in ort.get_available_providers():
+        raise DeviceUnavailable(
+            "this ONNX Runtime has no CUDA: pip uninstall onnxruntime, pip install onnxruntime-gpu"
+        )
+    ort.preload_dlls()  # CUDA and cuDNN as pip installs them, where they are
+    return [(CUDA, {"use_tf32": "0"}), CPU]
+
+
+def require_cuda(session: ort.InferenceSession) -> None:
+    """ONNX Runtime goes on without the GPU if it cannot have it; raises DeviceUnavailable."""
+    if session.get_providers()[0] != CUDA:
+        raise DeviceUnavailable(
+            "ONNX Runtime cannot use the GPU: CUDA or cuDNN is absent or too old; see docs/gpu.md"
+        )
 
 
 class OnnxRuntimeEngine:
-    """Runs an ONNX graph, quantized or not."""
+    """Runs an ONNX graph, quantized or not, on the CPU or on the GPU by CUDA."""
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, model: Path, threads: int, cuda: bool = False) -> None:
+        chosen = providers(cuda)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = QUIET
         try:
-            session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
+            session = ort.InferenceSession(model, options, chosen)
         except Exception as exc:  # its exceptions share no base of their own
             raise EngineFailed("ONNX Runtime could not load the model") from exc
+        if cuda:
+            require_cuda(session)
         self._input = session.get_inputs()[0].name
         self._session: ort.InferenceSession | None = session
 

@@ -14,6 +14,7 @@ from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
 from quantizer.recipe import Recipe, Truth
 from service.manifest import read_manifest, write_manifest
 from tests.fakes import manifest_of
+from tests.quantizer.boxes import LAPTOP, RTX_4090, box
 from tests.tiny_models import save_tiny, yolov5
 
 KEY = "0123456789abcdef01234567"
@@ -143,10 +144,34 @@ def test_the_key_ignores_the_names_of_the_images_and_other_files(recipe):
     assert build_key(recipe) == before
 
 
-def test_the_key_ignores_threads_and_how_the_default_is_spelt(recipe):
-    before = build_key(recipe)
-    assert build_key(replace(recipe, threads=3)) == before
-    assert build_key(replace(recipe, runtime="openvino")) == before
+def test_the_key_ignores_threads_and_how_the_runtime_is_asked_for(recipe):
+    before = build_key(recipe, LAPTOP)
+    assert build_key(replace(recipe, threads=3), LAPTOP) == before
+    assert build_key(replace(recipe, runtime="openvino"), LAPTOP) == before
+    assert build_key(replace(recipe, device="cpu"), LAPTOP) == before
+
+
+def test_the_key_follows_what_compiles_and_for_which_gpu(recipe):
+    other = replace(RTX_4090, name="NVIDIA H100 80GB HBM3", compute_capability="9.0")
+    boxes = [
+        LAPTOP,
+        box(RTX_4090, tensorrt="10.16.1.11"),
+        box(RTX_4090, tensorrt="11.4.0.106"),
+        box(RTX_4090, onnxruntime_cuda="1.31.1"),
+        box(other, tensorrt="10.16.1.11"),
+    ]
+    assert len({build_key(recipe, hardware) for hardware in boxes}) == len(boxes)
+
+
+def test_the_key_ignores_a_gpu_that_is_not_built_for(recipe):
+    recipe = replace(recipe, device="cpu")
+    assert build_key(recipe, LAPTOP) == build_key(recipe, box(RTX_4090, tensorrt="10.16.1.11"))
+
+
+def test_the_key_ignores_where_a_gpu_sits_and_its_driver(recipe):
+    moved = replace(RTX_4090, index=3, driver="590.1")
+    keys = {build_key(recipe, box(gpu, tensorrt="10.16.1.11")) for gpu in (RTX_4090, moved)}
+    assert len(keys) == 1
 
 
 @pytest.mark.parametrize("name", ["yolo[v5].onnx", "y*.onnx", "über modell.onnx"])
@@ -162,8 +187,8 @@ def test_what_is_missing_has_no_key(recipe, tmp_path):
         build_key(replace(recipe, calibration=tmp_path / "absent"))
     with pytest.raises(BadOption, match=r"absent\.txt"):
         build_key(replace(recipe, classes=tmp_path / "absent.txt"))
-    with pytest.raises(BadOption, match="gpu"):
-        build_key(replace(recipe, device="gpu"))
+    with pytest.raises(BadOption, match="--device gpu"):
+        build_key(replace(recipe, device="gpu"), LAPTOP)
 
 
 # ------------------------------------------------------------------------------------ entries

@@ -10,6 +10,7 @@ from quantizer.int8 import (
     QuantParams,
     Range,
     Scheme,
+    WeightScheme,
     activation_params,
     dequantize_array,
     quantize_array,
@@ -178,3 +179,21 @@ def test_the_operators_were_really_asked():
     """Guards the two tests above against an operator that does nothing."""
     steps, _ = by_onnxruntime(np.array([1.0], np.float32), QuantParams(np.float32(1), np.uint8(7)))
     assert (steps.dtype, steps.tolist()) == (np.uint8, [8])
+
+
+@given(st.floats(1e-9, 1e5), st.booleans())
+def test_half_scales_are_float16_numbers_that_hold_the_whole_range(high, symmetric):
+    params = activation_params(Range(-0.2785, high), Scheme(symmetric, half=True))
+    scale = float(params.scale)
+    assert np.float32(np.float16(scale)) == np.float32(scale)
+    plain = float(activation_params(Range(-0.2785, high), Scheme(symmetric)).scale)
+    assert plain * (1 - 1e-6) <= scale <= max(plain * (1 + 2**-10), 6e-8)
+
+
+def test_half_scales_of_weights_clip_no_channel():
+    weight = np.random.default_rng(3).standard_normal((16, 4, 3, 3)).astype(np.float32)
+    weight *= np.logspace(-6, 3, 16, dtype=np.float32).reshape(16, 1, 1, 1)
+    params = weight_params(weight, 0, WeightScheme(half=True))
+    np.testing.assert_array_equal(params.scale.astype(np.float16).astype(np.float32), params.scale)
+    error = np.abs(dequantize_array(quantize_array(weight, params), params) - weight)
+    assert (error <= params.scale.reshape(16, 1, 1, 1) * 0.5001).all()

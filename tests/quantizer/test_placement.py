@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from quantizer.dialect import TENSORRT
 from quantizer.float_model import read_float_model
 from quantizer.graph import Graph
 from quantizer.placement import Placement, asked_for, decode_tail, plan_placement
@@ -211,3 +212,49 @@ def test_the_text_tells_decisions_in_the_order_of_the_graph():
     assert placement.as_text() == (
         "int8  a\nint8  b\nint8  last\nq/dq  images\nq/dq  a.act.y\nq/dq  b.act.y\n"
     )
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_plan_for_tensorrt_is_the_reviewed_one(name, tmp_path):
+    plan = plan_placement(graph_of(name, tmp_path), dialect=TENSORRT)
+    check_golden(f"{name}.tensorrt", plan.as_text())
+
+
+@needs_shared
+@pytest.mark.parametrize("path", [YOLOV5N, YOLOX_NANO], ids=lambda path: path.stem)
+def test_the_plan_for_tensorrt_of_a_real_model_is_the_reviewed_one(path):
+    plan = plan_placement(read_float_model(path, 640).graph, dialect=TENSORRT)
+    check_golden(f"{path.stem}.tensorrt", plan.as_text())
+
+
+def residual(main_is_int8: bool = True) -> Placement:
+    """A sum of the stem's negative, which no convolution reads, and of one of the stem."""
+    s = Sketch()
+    stem = s.conv_silu("stem", "images", (3, 8), 3, 2)
+    skip = s.node("Neg", "skip", stem)
+    main = s.conv_silu("main", stem, (8, 8), 3)
+    total = s.node("Add", "total", skip, main)
+    graph = Graph.of(s.model(s.conv("last", total, (8, 5)), rank=4))
+    floats = {} if main_is_int8 else {"main": "it hurts"}
+    return plan_placement(graph, floats, TENSORRT)
+
+
+def test_tensorrt_gets_the_other_branch_of_a_sum_in_int8():
+    assert "skip.y" in sites(residual())
+
+
+def test_a_sum_that_no_int8_convolution_leads_into_leaves_its_branches_float():
+    assert "skip.y" not in sites(residual(main_is_int8=False))
+
+
+def test_pairs_are_repeated_behind_movers_of_one_scale_only():
+    s = Sketch()
+    left = s.conv_silu("left", "images", (3, 8), 3, 2)
+    right = s.conv_silu("right", "images", (3, 8), 3, 2)
+    pooled = s.node("MaxPool", "pool", left, kernel_shape=[3, 3], pads=[1] * 4)
+    both = s.node("Concat", "both", pooled, right, axis=1)
+    graph = Graph.of(s.model(s.conv("last", both, (16, 5)), rank=4))
+    placement = plan_placement(graph, dialect=TENSORRT)
+    again = {site.tensor: site.group for site in placement.echoes}
+    assert again == {"pool.y": left, "both.y": left}
+    assert plan_placement(graph).echoes == ()

@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 from quantizer.builders import Contender
 from quantizer.builders.openvino_builder import OpenVinoBuilder
+from quantizer.dialect import PLAIN, TENSORRT, Dialect
 from quantizer.float_model import read_float_model
 from quantizer.graph import Graph
 from quantizer.int8 import (
@@ -60,13 +61,13 @@ def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     return raw
 
 
-def quantized(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
-    placement = plan_placement(graph)
-    tensors = placement.tensors
-    histograms = observe(graph, tensors, images(4), 1).histograms
+def quantized(graph: Graph, scheme: Scheme, dialect: Dialect = PLAIN) -> onnx.ModelProto:
+    placement = plan_placement(graph, dialect=dialect)
+    histograms = observe(graph, placement.tensors, images(4), 1).histograms
+    by_group = {site.group: histograms[site.tensor] for site in placement.activations}
     params = {
-        name: activation_params(minmax(histogram, None, scheme), scheme)
-        for name, histogram in histograms.items()
+        site.tensor: activation_params(minmax(by_group[site.group], None, scheme), scheme)
+        for site in (*placement.activations, *placement.echoes)
     }
     return insert_qdq(graph, placement, params, Weights(graph))
 
@@ -247,3 +248,15 @@ def test_an_empty_plan_changes_nothing(tmp_path):
     graph = graph_of("relu", tmp_path)
     model = insert_qdq(graph, Placement((), (), ()), {}, Weights(graph))
     assert list(model.graph.node) == list(graph.model.graph.node)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_pairs_repeated_behind_movers_change_no_value(name, tmp_path):
+    graph = graph_of(name, tmp_path)
+    scheme = Scheme(symmetric=True)
+    plain, explicit = (quantized(graph, scheme, dialect) for dialect in (PLAIN, TENSORRT))
+    for image in images(2):
+        np.testing.assert_array_equal(
+            by_onnxruntime(plain, image, optimised=False),
+            by_onnxruntime(explicit, image, optimised=False),
+        )

@@ -1,0 +1,167 @@
+"""Build the detector in the box here, check what can be checked, and write down what was seen."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from quantizer.build import build
+from quantizer.builders import INT8_NAMES
+from quantizer.calibration import Images, find_images
+from quantizer.float_model import read_float_model
+from quantizer.guard import AGREEMENT_DROP
+from quantizer.hardware import Hardware, detect
+from quantizer.recipe import Device, Recipe
+from quantizer.report import Report
+from quantizer.study import GraphEngine
+from service.agreement import agreement
+from service.detections import Detections
+from service.detector import Detector, Query
+from service.errors import DeviceUnavailable, ServiceError
+from service.image import Pixels
+from service.manifest import Manifest, Runtime, read_manifest
+from service.readiness import ReportProgress
+from zoo import bundle
+
+FP32_DROP: Final = 0.01  # float32 on two processors: other rounding, the same boxes
+QUERY: Final = Query(conf=0.1)  # more boxes than are served, so that there is more to compare
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One statement about this box, whether it holds, and what was seen."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What to send in with a report of a problem, or of none."""
+
+    hardware: Hardware
+    runtime: Runtime
+    checks: tuple[Check, ...]
+    report: Report
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> str:
+        found: dict[str, Any] = asdict(self) | {"passed": self.passed}
+        return json.dumps(found, indent=2) + "\n"
+
+
+def selftest(device: Device, runtime: Runtime | None, progress: ReportProgress) -> SelfTest:
+    """Build afresh in a scratch folder and compare with float32 on the CPU.
+
+    Raises BadOption where the device or the runtime cannot work here, BuildFailed.
+    """
+    recipe = Recipe(bundle.model(), bundle.CALIBRATION, device=device, runtime=runtime)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        report = build(recipe, folder, progress)
+        checks = tuple(_checks(recipe, folder, report))
+    return SelfTest(detect(), report.options.runtime, checks, report)
+
+
+def show(result: SelfTest) -> None:
+    """One line for each check, then what was timed."""
+    table = Table(title=f"{result.runtime}: {'passed' if result.passed else 'FAILED'}")
+    for heading in ("check", "", "seen"):
+        table.add_column(heading, overflow="fold")
+    for check in result.checks:
+        table.add_row(check.name, "ok" if check.passed else "FAILED", check.detail)
+    taken = ", ".join(f"{name} {ms:.2f} ms" for name, ms in result.report.ms.items())
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"built in {sum(result.report.seconds.values()):.1f} s; one inference: {taken}")
+
+
+def _checks(recipe: Recipe, folder: Path, report: Report) -> Iterator[Check]:
+    yield _int8_kernels(report)
+    manifest = read_manifest(folder)
+    pictures = [p for p in Images(find_images(recipe.calibration)).pixels() if p is not None]
+    float_model = read_float_model(recipe.model, recipe.size).model
+    expected = _boxes(Detector(GraphEngine(float_model, 1), manifest), pictures)
+    for name in manifest.variants:
+        yield _agrees(folder, manifest, name, pictures, expected)
+        yield _repeats(folder, manifest, name, pictures[0])
+    if report.options.runtime == "tensorrt":
+        yield _refuses_a_stale_plan(folder, manifest)
+
+
+def _int8_kernels(report: Report) -> Check:
+    """On a runtime that has them at all: ONNX Runtime on CUDA computes int8 graphs in float."""
+    counts = report.int8_convolutions
+    seen = f"{counts.executed} of {counts.planned} quantized convolutions"
+    has_some = report.options.runtime in ("tensorrt", "openvino")
+    others = {
+        layer.executed["int8"]
+        for layer in report.layers
+        if layer.planned == "int8" and layer.executed["int8"] not in INT8_NAMES
+    }
+    detail = f"{seen}; the others in {', '.join(sorted(others))}" if others else seen
+    return Check("int8 runs on int8 kernels", counts.executed > 0 or not has_some, detail)
+
+
+def _agrees(
+    folder: Path,
+    manifest: Manifest,
+    name: str,
+    pictures: list[Pixels],
+    expected: list[Detections],
+) -> Check:
+    found = _boxes(Detector.load(folder, manifest, name), pictures)
+    agreed = agreement(list(zip(expected, found, strict=True)))
+    limit = FP32_DROP if name == "fp32" else AGREEMENT_DROP
+    return Check(
+        f"{name} sees what float32 on the CPU sees",
+        agreed.drop <= limit,
+        f"{agreed.matched:.1%} of {agreed.boxes_a} and {agreed.boxes_b} boxes in {agreed.images} "
+        f"pictures match, mean IoU {agreed.mean_iou:.3f}, mean score difference "
+        f"{agreed.mean_score_difference:.3f}",
+    )
+
+
+def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Check:
+    """The same numbers from one engine twice, and from one that was loaded anew."""
+    raws = []
+    for _ in range(2):
+        detector = Detector.load(folder, manifest, name)
+        prepared = detector.prepare(picture)
+        raws += [detector.infer(prepared) for _ in range(2)]
+        detector.close()
+    differences = [float(np.abs(raw - raws[0]).max()) for raw in raws[1:]]
+    return Check(
+        f"{name} repeats itself",
+        max(differences) == 0,
+        f"largest difference of four runs and two loads: {max(differences):g}",
+    )
+
+
+def _refuses_a_stale_plan(folder: Path, manifest: Manifest) -> Check:
+    variant = manifest.variants["int8"].model_copy(update={"blob_key": "another GPU"})
+    stale = manifest.model_copy(update={"variants": {"int8": variant}, "default": "int8"})
+    try:
+        Detector.load(folder, stale, "int8").close()
+    except DeviceUnavailable as exc:
+        return Check("a plan of another GPU is refused", True, str(exc))
+    except ServiceError as exc:
+        return Check("a plan of another GPU is refused", False, str(exc))
+    return Check("a plan of another GPU is refused", False, "it was loaded")
+
+
+def _boxes(detector: Detector, pictures: list[Pixels]) -> list[Detections]:
+    found = [detector.detect(picture, QUERY) for picture in pictures]
+    detector.close()
+    return found

@@ -1,0 +1,115 @@
+"""What an engine needs of CUDA: buffers on both sides, one stream, a recording of its work."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from service.detections import Floats
+from service.errors import DeviceUnavailable, EngineFailed
+
+try:
+    from cuda.bindings import runtime as cudart
+except ImportError as exc:
+    raise DeviceUnavailable("cuda-bindings is not installed: pip install 'qyolo[gpu]'") from exc
+
+
+class Buffer:
+    """An array in pinned host memory, and as much memory on the device; freed by its device."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        kind = np.dtype(dtype)
+        self.bytes = int(np.prod(shape)) * kind.itemsize
+        self.host: int = _call(cudart.cudaMallocHost(self.bytes))
+        try:
+            self.device: int = _call(cudart.cudaMalloc(self.bytes))
+        except EngineFailed:
+            cudart.cudaFreeHost(self.host)
+            raise
+        memory = (ctypes.c_uint8 * self.bytes).from_address(self.host)
+        self.array: Floats = np.ctypeslib.as_array(memory).view(kind).reshape(shape)
+
+    def free(self) -> None:
+        cudart.cudaFree(self.device)
+        cudart.cudaFreeHost(self.host)
+
+
+class Stream:
+    """Work in order on the current device; raises EngineFailed where CUDA fails."""
+
+    def __init__(self) -> None:
+        self._stream: Any = _call(cudart.cudaStreamCreate())
+        self._buffers: list[Buffer] = []
+        self._recording: Any = None
+
+    @property
+    def handle(self) -> int:
+        """As other libraries take it."""
+        return int(self._stream)
+
+    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        """Memory that lives as long as the stream."""
+        made = Buffer(shape, dtype)
+        self._buffers.append(made)
+        return made
+
+    def upload(self, buffer: Buffer) -> None:
+        """Queue the copy of a buffer's array to the device."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        args = (buffer.device, buffer.host, buffer.bytes, kind, self._stream)
+        _call(cudart.cudaMemcpyAsync(*args))
+
+    def download(self, buffer: Buffer) -> None:
+        """Queue the copy of the device's memory to a buffer's array."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        args = (buffer.host, buffer.device, buffer.bytes, kind, self._stream)
+        _call(cudart.cudaMemcpyAsync(*args))
+
+    def record(self, work: Callable[[], None]) -> None:
+        """Keep what `work` queues as a CUDA graph, which `replay` launches at once."""
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _call(cudart.cudaStreamBeginCapture(self._stream, mode))
+        try:
+            work()
+        finally:
+            graph = _call(cudart.cudaStreamEndCapture(self._stream))
+        try:
+            self._recording = _call(cudart.cudaGraphInstantiate(graph, 0))
+        finally:
+            cudart.cudaGraphDestroy(graph)
+
+    def replay(self) -> None:
+        """Queue what was recorded."""
+        _call(cudart.cudaGraphLaunch(self._recording, self._stream))
+
+    def wait(self) -> None:
+        """Until all that was queued is done. Releases the GIL."""
+        _call(cudart.cudaStreamSynchronize(self._stream))
+
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""
+        if self._stream is None:
+            return
+        if self._recording is not None:
+            cudart.cudaGraphExecDestroy(self._recording)
+        for buffer in self._buffers:
+            buffer.free()
+        cudart.cudaStreamDestroy(self._stream)
+        self._buffers, self._recording, self._stream = [], None, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _call(result: tuple[Any, ...]) -> Any:
+    """The value of a CUDA call, which returns its error first."""
+    error, *values = result
+    if error != cudart.cudaError_t.cudaSuccess:
+        _, text = cudart.cudaGetErrorString(error)
+        raise EngineFailed(f"CUDA: {text.decode()}")
+    return values[0] if values else None

@@ -1,0 +1,130 @@
+"""TensorRT on an NVIDIA GPU."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.detections import Floats
+from service.engines.cuda_device import Buffer, Stream
+from service.errors import DeviceUnavailable, EngineFailed
+from service.gpu import NoGpu, find_gpu
+
+try:
+    import tensorrt as trt
+except ImportError as exc:  # the package, or one of its libraries
+    raise DeviceUnavailable(f"TensorRT cannot be loaded ({exc}); see docs/gpu.md") from exc
+
+log = logging.getLogger(__name__)
+
+LEVELS: Final = {
+    trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+    trt.ILogger.Severity.ERROR: logging.ERROR,
+    trt.ILogger.Severity.WARNING: logging.WARNING,
+    trt.ILogger.Severity.INFO: logging.DEBUG,
+    trt.ILogger.Severity.VERBOSE: logging.DEBUG,
+}
+
+
+class TensorRtLog(trt.ILogger):  # type: ignore[misc]
+    """TensorRT's messages in our log, and its last error, since its calls return no reason."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self.reason = "it gave no reason"
+
+    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+        level = LEVELS[severity]
+        if level == logging.ERROR:
+            self.reason = msg
+        log.log(level, "TensorRT: %s", msg)
+
+
+def plan_key() -> str:
+    """A plan holds code for one TensorRT version and one kind of GPU. Raises DeviceUnavailable."""
+    gpu = find_gpu()
+    if isinstance(gpu, NoGpu):
+        raise DeviceUnavailable(f"TensorRT needs an NVIDIA GPU: {gpu.reason}")
+    return f"tensorrt-{trt.__version__}-{gpu.fingerprint}"
+
+
+class TensorRtEngine:
+    """Runs a plan: one context, one stream, buffers allocated once, one recorded launch.
+
+    With a profiler the launch is not recorded, since only single ones are profiled. Raises
+    EngineFailed, or DeviceUnavailable where the plan was built for another GPU or TensorRT.
+    """
+
+    def __init__(self, plan: Path, key: str | None, profiler: trt.IProfiler | None = None) -> None:
+        here = plan_key()
+        if key != here:
+            raise DeviceUnavailable(
+                f"{plan.name} was built for {key}, this is {here}: build it again on this machine"
+            )
+        self._log = TensorRtLog()
+        runtime = trt.Runtime(self._log)
+        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
+        if engine is None:
+            raise EngineFailed(f"TensorRT could not load the plan: {self._log.reason}")
+        context: trt.IExecutionContext | None = engine.create_execution_context()
+        if context is None:
+            raise EngineFailed(f"TensorRT could not prepare the plan: {self._log.reason}")
+        self._context: trt.IExecutionContext | None = context
+        self._stream = Stream()
+        self._recorded = False
+        try:
+            self._image, self._raw = self._bind(engine, context)
+            if profiler is not None:
+                context.profiler = profiler
+            else:
+                self._record()
+        except Exception:
+            self.close()
+            raise
+
+    def infer(self, tensor: Floats) -> Floats:
+        if self._context is None:
+            raise EngineFailed("the engine is closed")
+        np.copyto(self._image.array, tensor)
+        if self._recorded:
+            self._stream.replay()
+        else:
+            self._queue()
+        self._stream.wait()
+        return self._raw.array.astype(np.float32)
+
+    def close(self) -> None:
+        self._context = None
+        self._stream.close()
+
+    def _bind(
+        self, engine: trt.ICudaEngine, context: trt.IExecutionContext
+    ) -> tuple[Buffer, Buffer]:
+        """Memory for the one input and the one output."""
+        buffers = {}
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            shape = tuple(engine.get_tensor_shape(name))
+            buffer = self._stream.buffer(shape, trt.nptype(engine.get_tensor_dtype(name)))
+            context.set_tensor_address(name, buffer.device)
+            buffers[engine.get_tensor_mode(name)] = buffer
+        return buffers[trt.TensorIOMode.INPUT], buffers[trt.TensorIOMode.OUTPUT]
+
+    def _record(self) -> None:
+        """Queue the work once for TensorRT to settle, then record it; without, it goes slower."""
+        self._queue()
+        self._stream.wait()
+        try:
+            self._stream.record(self._queue)
+            self._recorded = True
+        except EngineFailed as exc:
+            log.warning("the launch is not recorded as a CUDA graph: %s", exc)
+
+    def _queue(self) -> None:
+        context = self._context
+        assert context is not None
+        self._stream.upload(self._image)
+        if not context.execute_async_v3(self._stream.handle):
+            raise EngineFailed(f"TensorRT could not run the model: {self._log.reason}")
+        self._stream.download(self._raw)

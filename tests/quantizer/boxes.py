@@ -1,0 +1,38 @@
+"""Boxes that are not this one, as `detect` would describe them."""
+
+from dataclasses import replace
+from typing import Final
+
+from quantizer.hardware import Hardware, Installed, Missing
+from service.cpu import Cpu
+from service.gpu import Gpu, NoGpu
+
+NO_DRIVER: Final = NoGpu("no NVIDIA driver here", "install the driver")
+RTX_4090: Final = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24564, "580.65.06", 0)
+GTX_1080: Final = Gpu("NVIDIA GeForce GTX 1080", "6.1", 8192, "580.65.06", 0)
+
+LAPTOP: Final = Hardware(
+    cpu=Cpu("Intel(R) Core(TM) i7", ("AVX2", "AVX-VNNI")),
+    threads=8,
+    cores=16,
+    memory_limit_mib=None,
+    gpu=NO_DRIVER,
+    runtimes={
+        "tensorrt": Missing("is not installed: pip install tensorrt"),
+        "onnxruntime-cuda": Missing("is not installed: pip install onnxruntime-gpu"),
+        "openvino": Installed("2026.4.1"),
+        "onnxruntime": Installed("1.32.0"),
+    },
+)
+
+
+def box(gpu: Gpu | NoGpu, **runtimes: str | Missing) -> Hardware:
+    """The laptop with another GPU; a runtime's version, or what is wrong with it.
+
+    onnxruntime_cuda stands for onnxruntime-cuda.
+    """
+    states = {
+        name.replace("_", "-"): state if isinstance(state, Missing) else Installed(state)
+        for name, state in runtimes.items()
+    }
+    return replace(LAPTOP, gpu=gpu, runtimes={**LAPTOP.runtimes, **states})
