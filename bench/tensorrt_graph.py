@@ -8,16 +8,16 @@ in each layer is not known here, so the search for sensitive layers takes all to
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from quantizer.conformance import check
 
 from quantizer.bias import averaged_tensors
 from quantizer.builders import Built, Contender, Profile
 from quantizer.calibration import Images, find_images, split
+from quantizer.conformance import check
 from quantizer.dialect import TENSORRT, Dialect
 from quantizer.evaluate import Evaluation, evaluate_detectors
 from quantizer.float16 import to_float16
@@ -55,7 +55,12 @@ def main() -> None:
         model = read_float_model(arguments.model, SIZE)
         layout = recognise(model)
         int8 = quantized(model, layout, arguments.calibration, arguments.min_sqnr, progress)
-        found = accuracy(model, layout, int8, arguments.images, arguments.annotations, progress)
+        graphs = {
+            "fp32": model.model,
+            "fp16": in_float16(to_float16(model.model)),
+            "int8": in_float16(to_float16(int8)),
+        }
+        found = accuracy(graphs, layout, arguments.images, arguments.annotations, progress)
     findings = check(to_float16(int8))
     print(f"\n{arguments.model.stem}, {found.images} images, {len(findings)} rules broken\n")
     print("| | AP | AP50 | against fp32 |\n|---|---|---|---|")
@@ -111,14 +116,13 @@ def quantized(
 
 
 def accuracy(
-    model: FloatModel,
+    graphs: Mapping[str, onnx.ModelProto],
     layout: Layout,
-    int8: onnx.ModelProto,
     images: Path,
     annotations: Path,
     progress: ReportProgress,
 ) -> Evaluation:
-    """COCO AP of the variants that a GPU would serve."""
+    """COCO AP of each graph."""
     variant = Variant(runtime="onnxruntime", precision="fp32", model="model.onnx")
     manifest = Manifest(
         name="model",
@@ -133,11 +137,6 @@ def accuracy(
         versions={},
         created="",
     )
-    graphs = {
-        "fp32": model.model,
-        "fp16": in_float16(to_float16(model.model)),
-        "int8": in_float16(to_float16(int8)),
-    }
     threads = usable_threads()
     detectors = {
         name: Detector(GraphEngine(graph, threads), manifest) for name, graph in graphs.items()

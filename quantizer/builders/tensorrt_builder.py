@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -196,14 +196,16 @@ class _Times(trt.IProfiler):  # type: ignore[misc]
 
 
 def _require_conformity(graph: onnx.ModelProto, name: str) -> None:
-    """Say what TensorRT would refuse, before minutes are spent on it."""
+    """Say what TensorRT would refuse before minutes are spent on it, and what will be slow."""
     findings = check(graph)
-    for finding in findings:
-        log.warning("%s graph: %s at %s: %s", name, finding.rule, finding.node, finding.message)
     fatal = [finding for finding in findings if finding.consequence == "build failure"]
     if fatal:
         first = fatal[0]
         raise BuildFailed(f"TensorRT cannot build the {name} graph: {first.node}: {first.message}")
+    for rule, count in Counter(finding.rule for finding in findings).items():
+        first = next(finding for finding in findings if finding.rule == rule)
+        told = f"{rule} is broken {count} times, first at {first.node}: {first.message}"
+        log.info("%s graph: %s (%s)", name, told, first.consequence)
 
 
 def _complaints(parser: trt.OnnxParser) -> str:

@@ -1,5 +1,7 @@
 """ONNX Runtime, for processors without OpenVINO and GPUs without TensorRT."""
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +31,8 @@ def providers(cuda: bool) -> list[Any]:
         raise DeviceUnavailable(
             "this ONNX Runtime has no CUDA: pip uninstall onnxruntime, pip install onnxruntime-gpu"
         )
-    ort.preload_dlls()  # CUDA and cuDNN as pip installs them, where they are
+    with redirect_stdout(io.StringIO()):  # it prints what it misses
+        ort.preload_dlls()  # CUDA and cuDNN as pip installs them
     return [(CUDA, {"use_tf32": "0"}), CPU]
 
 

@@ -122,6 +122,8 @@ CUDA_ERROR = "libcublasLt.so.13: cannot open shared object file: No such file or
 OF_CUDA = """
 import sys
 __version__ = "1.31.1"
+def preload_dlls():
+    print("Failed to load libcudnn.so.9")
 class OrtValue:
     @staticmethod
     def ortvalue_from_numpy(array, device, index):
