@@ -210,7 +210,8 @@ def selftest(
     from qyolo.selftest import show
 
     with progress_bars() as progress:
-        result = run(device, runtime, progress)
+        recipe = Recipe(bundle.model(), bundle.CALIBRATION, device=device, runtime=runtime)
+        result = run(recipe, progress)
     out.write_text(result.to_json())
     show(result)
     typer.echo(f"qyolo: wrote {out}", err=True)

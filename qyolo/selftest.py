@@ -1,4 +1,4 @@
-"""Build the detector in the box here, check what can be checked, and write down what was seen."""
+"""Build a detector on this box, check what can be checked, and write down what was seen."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from quantizer.calibration import Images, find_images
 from quantizer.float_model import read_float_model
 from quantizer.guard import AGREEMENT_DROP
 from quantizer.hardware import Hardware, detect
-from quantizer.recipe import Device, Recipe
+from quantizer.recipe import Recipe
 from quantizer.report import Report
 from quantizer.study import GraphEngine
 from service.agreement import agreement
@@ -27,7 +27,6 @@ from service.errors import DeviceUnavailable, ServiceError
 from service.image import Pixels
 from service.manifest import Manifest, Runtime, read_manifest
 from service.readiness import ReportProgress
-from zoo import bundle
 
 FP32_DROP: Final = 0.01  # float32 on two processors: other rounding, the same boxes
 QUERY: Final = Query(conf=0.1)  # more boxes than are served, so that there is more to compare
@@ -60,12 +59,11 @@ class SelfTest:
         return json.dumps(found, indent=2) + "\n"
 
 
-def selftest(device: Device, runtime: Runtime | None, progress: ReportProgress) -> SelfTest:
+def selftest(recipe: Recipe, progress: ReportProgress) -> SelfTest:
     """Build afresh in a scratch folder and compare with float32 on the CPU.
 
-    Raises BadOption where the device or the runtime cannot work here, BuildFailed.
+    Raises what `build` raises.
     """
-    recipe = Recipe(bundle.model(), bundle.CALIBRATION, device=device, runtime=runtime)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()

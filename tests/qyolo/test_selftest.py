@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from quantizer.recipe import Recipe
+from qyolo import selftest as module
+from qyolo.selftest import Check, selftest, show
+from tests.qyolo.commands import qyolo
+from tests.tiny_models import SIZE, save_tiny
+
+
+@pytest.fixture(scope="module")
+def recipe(photos, tmp_path_factory) -> Recipe:
+    model = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
+    return Recipe(model, photos, size=SIZE, threads=1, runtime="openvino")
+
+
+@pytest.fixture(scope="module")
+def result(recipe):
+    return selftest(recipe, lambda _: None)
+
+
+def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_every_variant_is_compared_with_float32_and_with_itself(result):
+    checks = by_name(result.checks)
+    for variant in result.report.ms:
+        assert f"{variant} sees what float32 on the CPU sees" in checks
+        assert checks[f"{variant} repeats itself"].passed
+    assert checks["fp32 sees what float32 on the CPU sees"].passed
+    assert checks["int8 runs on int8 kernels"].passed
+
+
+def test_the_report_tells_the_box_the_checks_and_the_build(result):
+    told = json.loads(result.to_json())
+    assert told["passed"] == all(check["passed"] for check in told["checks"])
+    assert told["runtime"] == "openvino"
+    assert told["hardware"]["cpu"]["model"]
+    assert told["report"]["ms"].keys() == result.report.ms.keys()
+
+
+def test_boxes_that_are_not_those_of_the_cpu_fail(recipe, monkeypatch, capsys):
+    def blind(detector, pictures):
+        found = see(detector, pictures)
+        return [each.take([]) for each in found] if len(calls) else calls.append(1) or found
+
+    calls: list[int] = []
+    see = module._boxes
+    monkeypatch.setattr(module, "_boxes", blind)  # all but the first, the reference, see nothing
+    result = selftest(recipe, lambda _: None)
+    assert not result.passed
+    assert not by_name(result.checks)["fp32 sees what float32 on the CPU sees"].passed
+    show(result)
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_device_that_is_not_here_is_refused_and_nothing_is_written(tmp_path):
+    ran = qyolo("selftest", "--device", "gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert ran.code == 2
+    assert "--device gpu" in ran.err
+    assert list(tmp_path.iterdir()) == []
