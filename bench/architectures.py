@@ -30,6 +30,7 @@ from quantizer.runtime import choose_runtime
 from qyolo.bench import Bench, bench, noise
 from qyolo.progress import progress_bars
 from service.cpu import usable_threads
+from service.manifest import DEVICE_OF
 from service.readiness import ReportProgress
 
 SIZE: Final = 640
@@ -49,10 +50,15 @@ ANCHORS: Final = {  # pixels, by stride
 }
 GAIN: Final = 1.25  # of He's weights, which with BIAS settles a SiLU network at any depth
 BIAS: Final = 0.5
-PROCESSORS: Final = ("i7-12700H", "i9-10900")
-PAPER: Final = {  # fp32 over int8 on these, from its table 4
-    "yolov5s": (1.45, 1.65),
-    "yolov7": (2.24, 2.12),
+PAPER: Final = {  # fp32 over int8, from its table 4
+    "cpu": {
+        "i7-12700H": {"yolov5s": 1.45, "yolov7": 2.24},
+        "i9-10900": {"yolov5s": 1.65, "yolov7": 2.12},
+    },
+    "gpu": {
+        "RTX 4090": {"yolov5s": 1.63, "yolov7": 3.11},
+        "Tesla T4": {"yolov5s": 1.58, "yolov7": 2.87},
+    },
 }
 PICTURES: Final = 8  # drawn where no calibration images are given
 
@@ -291,10 +297,10 @@ def main() -> None:
     with progress_bars() as progress:
         rows = {name: _measured(name, arguments, progress) for name in arguments.model}
     hardware = detect()
-    runtime = choose_runtime("auto", None, hardware).runtime
+    runtime = choose_runtime(arguments.device, None, hardware).runtime
     version = hardware.runtimes[runtime].version
     print(f"{runtime} {version}, threads: {arguments.threads}, rounds: {arguments.rounds}\n")
-    _print_table(rows)
+    _print_table(rows, PAPER[DEVICE_OF[runtime]])
 
 
 def _arguments() -> argparse.Namespace:
@@ -304,6 +310,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calibration", type=Path, help="images; default: a few that are drawn")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--threads", type=int, default=usable_threads())
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
     arguments = parser.parse_args()
     if arguments.weights and len(arguments.model or ()) != 1:
         parser.error("--weights needs one --model that says what it is")
@@ -337,6 +344,7 @@ def _measured(name: str, arguments: argparse.Namespace, progress: ReportProgress
             arguments.calibration or draw_pictures(Path(home) / "pictures"),
             # Random weights see nothing that a float layer could keep.
             min_sqnr=MIN_SQNR if arguments.weights else 0.0,
+            device=arguments.device,
             threads=arguments.threads,
         )
         size = size_of(read_float_model(model, SIZE).graph)
@@ -344,10 +352,10 @@ def _measured(name: str, arguments: argparse.Namespace, progress: ReportProgress
         return Row(size, bench(folder, noise(), arguments.rounds, arguments.threads, progress))
 
 
-def _print_table(rows: Mapping[str, Row]) -> None:
+def _print_table(rows: Mapping[str, Row], paper: Mapping[str, Mapping[str, float]]) -> None:
     variants = dict.fromkeys(name for row in rows.values() for name in row.timed.variants)
     columns = ["", "parameters M", "GMAC", *(f"{name} ms" for name in variants), "fp32/int8"]
-    columns += [f"paper's on {processor}" for processor in PROCESSORS]
+    columns += [f"paper's on {processor}" for processor in paper]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name, row in rows.items():
         timed = row.timed.variants
@@ -356,7 +364,7 @@ def _print_table(rows: Mapping[str, Row]) -> None:
             f"{timed[each].infer_ms['p50']:.2f}" if each in timed else "" for each in variants
         ]
         cells.append(f"{row.timed.speedup['int8']:.2f}")
-        cells += [f"{ratio:.2f}" for ratio in PAPER[name]] if name in PAPER else ["", ""]
+        cells += [f"{ratios[name]:.2f}" if name in ratios else "" for ratios in paper.values()]
         print(f"| {' | '.join(cells)} |")
 
 

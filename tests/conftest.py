@@ -16,6 +16,8 @@ from service.image import MOST_PIXELS, decode_image
 from service.manifest import read_manifest
 from tests.tiny_models import CLASSES, save_tiny
 
+pytest_plugins = ["tests.vendor.fixtures"]
+
 BEST = 20  # boxes that count as true
 
 settings.register_profile("steady", derandomize=True, deadline=None)

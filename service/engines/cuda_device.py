@@ -73,8 +73,11 @@ class Stream:
         _call(cudart.cudaStreamBeginCapture(self._stream, mode))
         try:
             work()
-        finally:
-            graph = _call(cudart.cudaStreamEndCapture(self._stream))
+        except EngineFailed:
+            _, graph = cudart.cudaStreamEndCapture(self._stream)
+            cudart.cudaGraphDestroy(graph)
+            raise
+        graph = _call(cudart.cudaStreamEndCapture(self._stream))
         try:
             self._recording = _call(cudart.cudaGraphInstantiate(graph, 0))
         finally:
