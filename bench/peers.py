@@ -33,14 +33,16 @@ class Finished:
 
 def nncf(*arguments: str) -> Finished:
     """Run bench/nncf_quantize.py beside NNCF and the OpenVINO that is installed here."""
-    python = _venv("nncf", NNCF, f"openvino=={version('openvino')}", f"numpy=={version('numpy')}")
+    python = environment(
+        "nncf", NNCF, f"openvino=={version('openvino')}", f"numpy=={version('numpy')}"
+    )
     return measured([python, _beside("nncf_quantize.py"), *arguments])
 
 
 def onnxruntime(*arguments: str) -> Finished:
     """Run bench/ort_quantize.py beside the ONNX Runtime that is installed here."""
     packages = ("onnxruntime", "onnx", "numpy")
-    python = _venv("onnxruntime", *(f"{name}=={version(name)}" for name in packages), "sympy")
+    python = environment("onnxruntime", *(f"{name}=={version(name)}" for name in packages), "sympy")
     return measured([python, _beside("ort_quantize.py"), *arguments])
 
 
@@ -67,7 +69,8 @@ def _beside(script: str) -> str:
     return str(Path(__file__).with_name(script))
 
 
-def _venv(name: str, *packages: str) -> str:
+def environment(name: str, *packages: str) -> str:
+    """The Python of a venv with these packages, made once."""
     home = RUNS / f"{name}-venv"
     python = home / "bin" / "python"
     if not (home / "ready").exists():

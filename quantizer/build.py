@@ -113,7 +113,7 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         timed = time_in_turns(compiled, folder, image, threads)
         built, ms = keep_the_faster(entrants, compiled, timed, folder)
 
-    manifest = _manifest(recipe, layout, built)
+    manifest = _manifest(recipe, model, layout, built)
     with clock.lap("compare"):
         compared = Images(held_out or calibrating)
         agreed, seen = _agreements(folder, manifest, compared, threads, progress)
@@ -212,7 +212,10 @@ def _compile(
     return built
 
 
-def _manifest(recipe: Recipe, layout: Layout, built: Mapping[Precision, Built]) -> Manifest:
+def _manifest(
+    recipe: Recipe, model: FloatModel, layout: Layout, built: Mapping[Precision, Built]
+) -> Manifest:
+    graph = model.graph
     return Manifest(
         name=recipe.model.stem,
         device=DEVICE_OF[built["fp32"].variant.runtime],
@@ -220,6 +223,9 @@ def _manifest(recipe: Recipe, layout: Layout, built: Mapping[Precision, Built]) 
         head=layout.head,
         preprocess=layout.preprocess,
         class_names=layout.class_names,
+        input_name=graph.input,
+        output_name=graph.outputs[0],
+        output_shape=model.output_shape,
         default="fp32",
         variants={name: part.variant for name, part in built.items()},
         source_sha256=sha256_of(recipe.model),

@@ -5,6 +5,7 @@
 <root>/<key>.new      a build under way; what a killed one left is cleared by the next
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -32,6 +33,7 @@ from service.manifest import CHECKSUMS, DEVICE_OF, verify
 log = logging.getLogger(__name__)
 
 KEY_LENGTH: Final = 24  # hexadecimal digits: 96 bits
+SCANT_BYTES: Final = 2**16  # a disk with less is full
 
 
 def build_key(recipe: Recipe, hardware: Hardware | None = None) -> str:
@@ -108,7 +110,7 @@ def obtain(
 def publish(target: Path, build: Callable[[Path], object]) -> None:
     """Let `build` fill a new folder beside `target`, then put it in target's place in one step.
 
-    A failed or interrupted build leaves `target` as it was.
+    A failed or interrupted build leaves `target` as it was. Raises OSError where the disk is full.
     """
     staging = target.with_name(f"{target.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -117,6 +119,10 @@ def publish(target: Path, build: Callable[[Path], object]) -> None:
         build(staging)
         _to_disk(staging)
         _swap(staging, target)
+    except Exception as exc:
+        if shutil.disk_usage(staging).free < SCANT_BYTES:  # which some runtimes fail to name
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target.parent)) from exc
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

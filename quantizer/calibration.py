@@ -1,20 +1,22 @@
 """Image folder -> the tensors that the server would make of these images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from quantizer.errors import NoCalibrationImages
 from service.detections import Floats
 from service.errors import ServiceError
-from service.image import MOST_PIXELS, SUFFIXES, Pixels, decode_image
+from service.image import MOST_PIXELS, SUFFIXES, Pixels, decode_image, decode_to_fit
 from service.preprocess import Preprocess, prepare
 from service.readiness import Progress, ReportProgress
 
 FEW_IMAGES: Final = 16  # below this a range depends on chance; the build warns
 MAX_HELD_OUT: Final = 16
 HELD_OUT_SHARE: Final = 6  # one image in six, so that the ranges lose little
+
+T = TypeVar("T")
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -53,11 +55,7 @@ class Images:
     def pixels(self) -> Iterator[Pixels | None]:
         """u8[H,W,3] for each path in turn, None for one that is unreadable."""
         for path in self.paths:
-            try:
-                yield decode_image(path.read_bytes(), MOST_PIXELS)
-            except (ServiceError, OSError):
-                self.unreadable.append(path)
-                yield None
+            yield self._read(path, lambda data: decode_image(data, MOST_PIXELS))
 
     def count_usable(self, folder: Path) -> int:
         """How many were readable, once all were read; raises NoCalibrationImages if none was.
@@ -82,5 +80,16 @@ class Images:
 
     def tensors(self, size: int, how: Preprocess) -> Iterator[Floats | None]:
         """f32[1,3,size,size] for each path in turn, None for one that is unreadable."""
-        for image in self.pixels():
-            yield None if image is None else prepare(image, size, how).tensor
+        for path in self.paths:
+            photo = self._read(path, lambda data: decode_to_fit(data, MOST_PIXELS, size))
+            if photo is None:
+                yield None
+            else:
+                yield prepare(photo.pixels, size, how, (photo.width, photo.height)).tensor
+
+    def _read(self, path: Path, decode: Callable[[bytes], T]) -> T | None:
+        try:
+            return decode(path.read_bytes())
+        except (ServiceError, OSError):
+            self.unreadable.append(path)
+            return None

@@ -15,7 +15,7 @@ from quantizer.errors import BadAnnotations
 from service.agreement import Agreement, agreement
 from service.detections import Detections
 from service.detector import Detector, Query
-from service.image import MOST_PIXELS, Pixels, decode_image
+from service.image import MOST_PIXELS, Photo, decode_to_fit
 from service.manifest import Manifest, read_manifest
 from service.readiness import Progress, ReportProgress
 
@@ -95,9 +95,9 @@ def evaluate_detectors(
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
     served: dict[str, list[Detections]] = {name: [] for name in detectors}
 
-    def look(name: str, pixels: Pixels, image_id: int) -> None:
+    def look(name: str, photo: Photo, image_id: int) -> None:
         detector = detectors[name]
-        prepared = detector.prepare(pixels)
+        prepared = detector.prepare(photo)
         raw = detector.infer(prepared)
         found = detector.finish(raw, prepared, AP_QUERY)
         results[name] += _coco_results(found, image_id, categories)
@@ -107,8 +107,9 @@ def evaluate_detectors(
     progress(Progress("evaluate", 0, len(truth.imgs)))
     with ThreadPoolExecutor(at_once) as pool:
         for done, (image_id, record) in enumerate(truth.imgs.items(), start=1):
-            pixels = decode_image((images / record["file_name"]).read_bytes(), MOST_PIXELS)
-            looks = [pool.submit(look, name, pixels, image_id) for name in detectors]
+            data = (images / record["file_name"]).read_bytes()
+            photo = decode_to_fit(data, MOST_PIXELS, manifest.size)
+            looks = [pool.submit(look, name, photo, image_id) for name in detectors]
             for each in looks:
                 each.result()
             progress(Progress("evaluate", done, len(truth.imgs)))

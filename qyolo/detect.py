@@ -67,16 +67,18 @@ def _detect(
     save: Path | None,
 ) -> Answer:
     clock = Stopwatch()
+    data = image.read_bytes()
     with clock.stage("decode"):
-        pixels = decode_image(image.read_bytes(), MOST_PIXELS)
+        photo = detector.open(data, MOST_PIXELS)
     with clock.stage("preprocess"):
-        prepared = detector.prepare(pixels)
+        prepared = detector.prepare(photo)
     with clock.stage("infer"):
         raw = detector.infer(prepared)
     with clock.stage("postprocess"):
         found = detector.finish(raw, prepared, query)
-    answer = Answer(variant, pixels.shape[1], pixels.shape[0], found, clock.read())
+    answer = Answer(variant, photo.width, photo.height, found, clock.read())
     if save is not None:
+        pixels = decode_image(data, MOST_PIXELS)
         picture = encode(draw(pixels, found, manifest.class_name), "image/jpeg")
         (save / f"{image.stem}.jpg").write_bytes(picture)
     return answer

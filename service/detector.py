@@ -9,7 +9,7 @@ import numpy as np
 from service.detections import Detections, Floats
 from service.engines import Engine, load_engine
 from service.heads import HEADS, detections_of
-from service.image import Pixels
+from service.image import Photo, Pixels, decode_to_fit
 from service.manifest import Manifest
 from service.nms import non_max_suppression
 from service.preprocess import PREPROCESS, Prepared, prepare
@@ -36,17 +36,30 @@ class Detector:
         self._preprocess = PREPROCESS[manifest.preprocess]
 
     @classmethod
-    def load(cls, folder: Path, manifest: Manifest, variant: str, threads: int = 0) -> Self:
+    def load(
+        cls, folder: Path, manifest: Manifest, variant: str, threads: int = 0, streams: int = 1
+    ) -> Self:
         """The detector of one variant; raises what `load_engine` raises."""
-        return cls(load_engine(folder, manifest.variants[variant], threads), manifest)
+        return cls(load_engine(folder, manifest.variants[variant], threads, streams), manifest)
 
-    def prepare(self, image: Pixels) -> Prepared:
-        """u8[H,W,3] RGB -> the engine's input."""
+    def open(self, data: bytes, max_pixels: int) -> Photo:
+        """An encoded picture, no larger than this detector needs it; raises as `decode_image`."""
+        return decode_to_fit(data, max_pixels, self._size)
+
+    def prepare(self, image: Pixels | Photo) -> Prepared:
+        """u8[H,W,3] RGB, or a reduced photo -> the engine's input."""
+        if isinstance(image, Photo):
+            size = (image.width, image.height)
+            return prepare(image.pixels, self._size, self._preprocess, size)
         return prepare(image, self._size, self._preprocess)
 
     def infer(self, prepared: Prepared) -> Floats:
         """The engine's raw output; raises EngineFailed."""
-        return self._engine.infer(prepared.tensor)
+        return self.run(prepared.tensor)
+
+    def run(self, tensor: Floats) -> Floats:
+        """The same for f32[1,3,size,size] that the caller has prepared."""
+        return self._engine.infer(tensor)
 
     def finish(self, raw: Floats, prepared: Prepared, query: Query) -> Detections:
         """Raw output -> boxes in source pixels, best first."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 import numpy as np
+from kornia_rs import imgproc
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,6 +14,7 @@ from service.image import Pixels
 PAD_GREY: Final = (
     114  # the grey that YOLOs are trained with; another value moves scores at the edge
 )
+MOST_SHRINKING: Final = 2  # up to which bilinear interpolation skips no pixel
 
 Padding = Literal["centre", "bottom-right"]
 
@@ -39,6 +41,16 @@ class Letterbox:
         top = (size - height) // 2 if centred else 0
         return cls(source_width, source_height, width, height, left, top)
 
+    @property
+    def rows(self) -> slice:
+        """Of the square that the image covers."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """Of the square that the image covers."""
+        return slice(self.left, self.left + self.width)
+
     def to_source(self, xyxy: Floats) -> Floats:
         """f32[N,4] in the square -> f32[N,4] in the source image, clipped to it."""
         scale = np.array(
@@ -52,10 +64,32 @@ class Letterbox:
 
 def letterbox(image: Pixels, size: int, padding: Padding) -> tuple[NDArray[np.uint8], Letterbox]:
     """u8[H,W,3] -> u8[size,size,3] and its geometry; bilinear, padded with grey."""
-    box = Letterbox.fit(image.shape[1], image.shape[0], size, padding)
+    copy, box = fitted(image, size, padding)
     square = np.full((size, size, 3), PAD_GREY, np.uint8)
-    if (box.width, box.height) != (box.source_width, box.source_height):
-        resized = Image.fromarray(image).resize((box.width, box.height), Image.Resampling.BILINEAR)
-        image = np.asarray(resized)
-    square[box.top : box.top + box.height, box.left : box.left + box.width] = image
+    square[box.rows, box.columns] = copy
     return square, box
+
+
+def fitted(
+    image: Pixels, size: int, padding: Padding, source: tuple[int, int] | None = None
+) -> tuple[Pixels, Letterbox]:
+    """The copy that goes into the square, u8[height,width,3], and where it goes.
+
+    `source` is the width and height of the picture, where the image is a reduced copy of it.
+    """
+    width, height = source or (image.shape[1], image.shape[0])
+    box = Letterbox.fit(width, height, size, padding)
+    if image.shape[:2] == (box.height, box.width):
+        return image, box
+    return _resized(image, box.width, box.height), box
+
+
+def _resized(image: Pixels, width: int, height: int) -> Pixels:
+    """Bilinear as YOLOs are trained with; a copy below half the size needs every pixel averaged."""
+    rows, columns, _ = image.shape
+    shrinks = columns > MOST_SHRINKING * width or rows > MOST_SHRINKING * height
+    if shrinks or min(rows, columns) == 1:  # of which the quicker one makes nothing
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(resized)
+    quick: Pixels = np.asarray(imgproc.resize(image, (height, width), "bilinear"))
+    return quick

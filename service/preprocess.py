@@ -7,7 +7,7 @@ import numpy as np
 
 from service.detections import Floats
 from service.image import Pixels
-from service.letterbox import Letterbox, Padding, letterbox
+from service.letterbox import PAD_GREY, Letterbox, Padding, fitted
 
 PreprocessName = Literal["yolo", "yolox"]
 
@@ -35,11 +35,20 @@ class Prepared:
     letterbox: Letterbox
 
 
-def prepare(image: Pixels, size: int, how: Preprocess) -> Prepared:
-    """u8[H,W,3] RGB -> what the model sees of it."""
-    square, geometry = letterbox(image, size, how.padding)
+def prepare(
+    image: Pixels, size: int, how: Preprocess, source: tuple[int, int] | None = None
+) -> Prepared:
+    """u8[H,W,3] RGB -> what the model sees of it; `source` as in `fitted`."""
+    copy, box = fitted(image, size, how.padding, source)
     if how.bgr:
-        square = square[:, :, ::-1]
+        copy = copy[:, :, ::-1]
+    divisor = np.float32(how.divisor)
     tensor = np.empty((1, 3, size, size), np.float32)
-    np.divide(square.transpose(2, 0, 1), np.float32(how.divisor), out=tensor[0])
-    return Prepared(tensor, geometry)
+    grey = PAD_GREY / divisor
+    tensor[0, :, : box.top] = grey
+    tensor[0, :, box.rows.stop :] = grey
+    tensor[0, :, box.rows, : box.left] = grey
+    tensor[0, :, box.rows, box.columns.stop :] = grey
+    # Straight into its place: a padded square of bytes in between would be copied once more.
+    np.divide(copy.transpose(2, 0, 1), divisor, out=tensor[0, :, box.rows, box.columns])
+    return Prepared(tensor, box)

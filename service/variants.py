@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from service.cpu import usable_threads
 from service.detector import Detector
 from service.errors import VariantNotFound
 from service.manifest import PAGE, REPORT, Manifest, read_manifest
@@ -23,10 +24,12 @@ class Variants:
         detectors: Mapping[str, Detector],
         report: bytes | None = None,
         page: bytes | None = None,
+        streams: int = 1,
     ) -> None:
         self.manifest = manifest
         self.report = report  # the build's report.json, as it lies in the folder
         self.page = page  # its report.html
+        self.streams = streams  # images that a detector takes at a time
         self._detectors = detectors
 
     @property
@@ -48,16 +51,20 @@ class Variants:
             detector.close()
 
 
-def load_variants(folder: Path, threads: int) -> Variants:
+def load_variants(folder: Path, threads: int, throughput: bool = False) -> Variants:
     """Every variant of a verified folder, loaded and warm; `threads` 0 takes what is allowed.
+
+    For throughput each thread has an image of its own; otherwise all work on one.
 
     Raises BadModelFolder, EngineFailed or DeviceUnavailable.
     """
     manifest = read_manifest(folder)
+    wide = throughput and manifest.device == "cpu"
+    streams = (threads or usable_threads()) if wide else 1
     detectors: dict[str, Detector] = {}
     try:
         for name in manifest.variants:
-            detectors[name] = Detector.load(folder, manifest, name, threads)
+            detectors[name] = Detector.load(folder, manifest, name, threads, streams)
             detectors[name].warm_up()
             log.info("loaded %s %s", manifest.name, name)
     except BaseException:
@@ -67,4 +74,4 @@ def load_variants(folder: Path, threads: int) -> Variants:
     report, page = (
         path.read_bytes() if path.is_file() else None for path in (folder / REPORT, folder / PAGE)
     )
-    return Variants(manifest, detectors, report, page)
+    return Variants(manifest, detectors, report, page, streams)

@@ -10,7 +10,8 @@ from service.manifest import Variant
 
 
 class Engine(Protocol):
-    """A loaded model. One call at a time; `infer` releases the GIL while it computes."""
+    """A loaded model. As many calls at a time as it has streams, which is one unless more were
+    asked for; `infer` releases the GIL while it computes."""
 
     def infer(self, tensor: Floats) -> Floats:
         """f32[1,3,size,size] -> the model's raw output, owned by the caller.
@@ -22,8 +23,10 @@ class Engine(Protocol):
         """Free the model; a second call does nothing."""
 
 
-def load_engine(folder: Path, variant: Variant, threads: int = 0) -> Engine:
+def load_engine(folder: Path, variant: Variant, threads: int = 0, streams: int = 1) -> Engine:
     """The engine of one variant; `threads` 0 takes what this process may use.
+
+    On a processor the threads are shared out among `streams` images at a time; a GPU has one.
 
     Raises EngineFailed when the runtime cannot load it, DeviceUnavailable when it is not installed
     or the GPU that it was built for is not here.
@@ -36,11 +39,11 @@ def load_engine(folder: Path, variant: Variant, threads: int = 0) -> Engine:
 
             fits = variant.blob is not None and variant.blob_key == blob_key()
             blob = folder / variant.blob if fits and variant.blob else None
-            return OpenVinoEngine(model, blob, count, variant.float_type)
+            return OpenVinoEngine(model, blob, count, variant.float_type, streams)
         case "onnxruntime":
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine
 
-            return OnnxRuntimeEngine(model, count)
+            return OnnxRuntimeEngine(model, max(1, count // streams))
         case "onnxruntime-cuda":
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine
 

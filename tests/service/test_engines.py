@@ -1,5 +1,7 @@
 """The contract of an engine, on every runtime that is installed."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,18 @@ def test_a_wrong_shape_fails_and_the_engine_lives_on(engine):
     with pytest.raises(EngineFailed):
         engine.infer(np.zeros((1, 3, SIZE, SIZE // 2), np.float32))
     assert engine.infer(noise(0)).shape == (1, CELLS, COLUMNS)
+
+
+def test_streams_answer_at_a_time_and_each_its_own_image(written):
+    alone = load_engine(*written, threads=1)
+    expected = [alone.infer(noise(seed)) for seed in range(8)]
+    alone.close()
+    engine = load_engine(*written, threads=4, streams=4)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: engine.infer(noise(seed % 8)), range(64)))
+    engine.close()
+    for seed, raw in enumerate(found):
+        np.testing.assert_allclose(raw, expected[seed % 8], rtol=1e-4, atol=1e-5)
 
 
 def test_closing_twice_is_safe_and_a_closed_engine_fails(engine):

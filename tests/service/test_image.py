@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 from contextlib import suppress
@@ -6,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from service.errors import CorruptImage, ImageTooLarge, NotAnImage
-from service.image import decode_image
+from service.image import decode_image, decode_to_fit
+from service.letterbox import Letterbox
 from tests.service.pictures import encoded, gradient, jpeg, png
 
 LIMIT = 1_000_000
@@ -51,6 +53,65 @@ def test_every_exif_orientation_gives_the_upright_picture():
         exif[0x0112] = orientation
         data = encoded(Image.fromarray(np.ascontiguousarray(pixels)), "PNG", exif=exif)
         np.testing.assert_array_equal(decode(data), upright, err_msg=str(orientation))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_is_decoded_to_the_pixels_that_pillow_sees(mode, progressive):
+    noise = np.random.default_rng(4).integers(0, 256, (61, 83, 3), np.uint8)
+    data = encoded(Image.fromarray(noise).convert(mode), "JPEG", progressive=progressive)
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(decode(data), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_of_any_orientation_is_upright_at_full_and_at_reduced_size(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(gradient(200, 80), "JPEG", exif=exif, quality=95)
+    with Image.open(io.BytesIO(data)) as image:
+        upright = ImageOps.exif_transpose(image)
+    np.testing.assert_array_equal(decode(data), np.asarray(upright))
+    photo = decode_to_fit(data, LIMIT, 50)
+    assert (photo.width, photo.height) == upright.size
+    assert photo.pixels.shape[1::-1] == tuple(side // 4 for side in upright.size)
+    small = np.asarray(upright.resize(photo.pixels.shape[1::-1], Image.Resampling.BOX), int)
+    assert np.abs(photo.pixels.astype(int) - small).mean() < 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([32, 64, 100]))
+def test_a_reduced_jpeg_is_never_smaller_than_its_copy(width, height, size):
+    photo = decode_to_fit(encoded(Image.new("RGB", (width, height)), "JPEG"), LIMIT, size)
+    assert (photo.width, photo.height) == (width, height)
+    copy = Letterbox.fit(width, height, size, "centre")
+    kept = photo.pixels.shape
+    assert kept[0] >= min(height, copy.height)
+    assert kept[1] >= min(width, copy.width)
+    if max(width, height) >= 2 * size:
+        assert max(kept) <= max(width, height) // 2 + 1
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP"])
+def test_other_formats_are_not_reduced(form):
+    photo = decode_to_fit(encoded(gradient(200, 80), form), LIMIT, 50)
+    assert photo.pixels.shape == (80, 200, 3)
+
+
+def test_a_jpeg_with_bytes_to_spare_is_read_as_pillow_reads_it():
+    """Cameras leave a few before the end; the quicker decoder warns, and is not asked again."""
+    data = jpeg(64, 32)
+    spared = data[:-2] + bytes(40) + data[-2:]
+    with Image.open(io.BytesIO(spared)) as image:
+        np.testing.assert_array_equal(decode(spared), np.asarray(image))
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
+    data = encoded(gradient(64, 64), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:last] + data[last:-2] * 200 + data[-2:]
+    with pytest.raises(CorruptImage, match="scans"):
+        decode(bomb)
 
 
 def test_grey_becomes_three_equal_channels():

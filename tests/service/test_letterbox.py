@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from service.letterbox import PAD_GREY, Letterbox, letterbox
 
@@ -71,6 +72,18 @@ def test_an_image_of_the_right_size_is_untouched():
 def test_any_size_gives_the_square(width, height, padding):
     square, _ = letterbox(np.zeros((height, width, 3), np.uint8), 64, padding)
     assert square.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("shape", [(375, 500, 3), (900, 1200, 3), (1080, 1920, 3)])
+def test_the_copy_looks_like_the_picture(shape):
+    """Smooth content, where every way to resize comes to the same within a step or two."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    waves = np.stack([np.sin(x / 90) * 100, np.cos(y / 70) * 100, np.sin((x + y) / 80) * 100], -1)
+    image = (waves + 128).astype(np.uint8)
+    square, box = letterbox(image, 640, "centre")
+    inside = square[box.top : box.top + box.height, box.left : box.left + box.width]
+    wanted = Image.fromarray(image).resize((box.width, box.height), Image.Resampling.BILINEAR)
+    assert np.abs(inside.astype(int) - np.asarray(wanted)).max() <= 2
 
 
 @pytest.mark.parametrize("shape", [(1, 3000, 3), (3000, 1, 3), (1, 1, 3)])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from service.letterbox import letterbox
 from service.preprocess import PREPROCESS, prepare
 
 IMAGE = np.zeros((32, 64, 3), np.uint8)
@@ -30,3 +31,14 @@ def test_rows_and_columns_keep_their_places():
     image[3, 50] = 255
     tensor = prepare(image, 64, PREPROCESS["yolo"]).tensor
     assert np.argwhere(tensor[0, 0] > 0.5).tolist() == [[3, 50]]
+
+
+@pytest.mark.parametrize("name", PREPROCESS)
+@pytest.mark.parametrize("shape", [(64, 64, 3), (30, 100, 3), (100, 30, 3), (200, 170, 3)])
+def test_it_is_the_letterboxed_square_as_the_model_reads_it(name, shape):
+    image = np.random.default_rng(6).integers(0, 256, shape, np.uint8)
+    how = PREPROCESS[name]
+    square, _ = letterbox(image, 64, how.padding)
+    channels = square[:, :, ::-1] if how.bgr else square
+    expected = channels.transpose(2, 0, 1).astype(np.float32) / np.float32(how.divisor)
+    np.testing.assert_array_equal(prepare(image, 64, how).tensor[0], expected)

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,7 @@ from service.errors import BadModelFolder, EngineFailed, VariantNotFound
 from service.manifest import CHECKSUMS, write_manifest
 from service.sources import FolderSource
 from service.variants import load_variants
-from tests.service.live import serving, two_variants
+from tests.service.live import serving, two_variants, wait_until
 from tests.service.pictures import gradient, jpeg
 from tests.service.tiny import write_model_folder
 
@@ -33,6 +35,24 @@ def test_every_variant_of_a_folder_is_loaded_and_they_agree(loaded):
         assert detections.class_ids.tolist() == [0]
         np.testing.assert_allclose(detections.xyxy, [[75, 37.5, 125, 62.5]], atol=1.5)
     np.testing.assert_allclose(found[0].xyxy, found[1].xyxy, atol=0.01)
+
+
+def test_for_throughput_every_thread_has_a_stream(folder):
+    for throughput, streams in ((False, 1), (True, 3)):
+        variants = load_variants(folder, 3, throughput)
+        assert variants.streams == streams
+        variants.close()
+
+
+def test_images_are_inferred_beside_each_other_for_throughput(folder):
+    with serving(source=FolderSource(folder), throughput=True, threads=2) as live:
+        wait_until(lambda: live.client.get("/readyz").status_code == 200)
+        picture = {"content": jpeg(200, 100), "headers": {"Content-Type": "image/jpeg"}}
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: live.client.post("/v1/detect", **picture), range(40)))
+    boxes = {str(answer.json()["detections"]) for answer in answers}
+    assert len(boxes) == 1
+    assert "[]" not in boxes
 
 
 def test_the_report_is_read_with_the_folder(loaded):

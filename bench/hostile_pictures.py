@@ -1,0 +1,287 @@
+"""Pictures that mean harm: broken, endless, exploding or two things at once; by a seed."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from zoo import bundle
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+HUGE: Final = (20_000, 30_000, 65_500)
+TYPES: Final = tuple(range(14))  # of EXIF values, one too many on each side
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    family: str
+    data: bytes
+
+
+def hostile(random: Random) -> Picture:
+    """One of a family that is drawn first, so that each comes equally often."""
+    family = random.choice(list(FAMILIES))
+    return Picture(family, FAMILIES[family](random))
+
+
+@cache
+def good(form: str, number: int = 0, side: int = 160) -> bytes:
+    """A real photo of the box, small and encoded anew."""
+    photos = sorted(bundle.SAMPLES.glob("*.jpg"))
+    with Image.open(photos[number % len(photos)]) as photo:
+        photo.thumbnail((side, side))
+        return _encoded(photo.convert("RGB"), form)
+
+
+def mutated(random: Random) -> bytes:
+    data = bytearray(_any(random))
+    for _ in range(random.choice((1, 1, 3, 20))):
+        at = random.randrange(len(data) if random.random() < 0.5 else min(len(data), 400))
+        match random.randrange(4):
+            case 0:
+                data[at] = random.randrange(256)
+            case 1:
+                data[at] = random.choice((0, 0x7F, 0x80, 0xFF))
+            case 2:
+                del data[at : at + random.randrange(1, 9)]
+            case _:
+                data[at:at] = random.randbytes(random.randrange(1, 9))
+    return bytes(data)
+
+
+def spliced(random: Random) -> bytes:
+    """The start of one picture and the end of another."""
+    one, other = _any(random), _any(random)
+    return one[: random.randrange(len(one))] + other[random.randrange(len(other)) :]
+
+
+def truncated(random: Random) -> bytes:
+    data = _any(random)
+    return data[: random.randrange(min(len(data), random.choice((40, 10**9))))]
+
+
+def bomb_header(random: Random) -> bytes:
+    """Announces hundreds of millions of pixels in a handful of bytes."""
+    width, height = random.choice(HUGE), random.choice(HUGE)
+    match random.choice(FORMATS):
+        case "PNG":
+            return png(width, height, zlib.compress(bytes(1000)))
+        case "JPEG":
+            data = bytearray(good("JPEG"))
+            at = data.index(b"\xff\xc0") + 5
+            data[at : at + 4] = struct.pack(">HH", height, width)
+            return bytes(data)
+        case "WEBP":
+            canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+            return _webp((b"VP8X", bytes(4) + canvas), (b"VP8 ", bytes(20)))
+        case _:
+            sizes = random.choice(((width, height), (2**31 - 1, -(2**31)), (-5, 7), (0, 0)))
+            return (
+                b"BM"
+                + struct.pack("<IHHI", 54, 0, 0, 54)
+                + struct.pack(
+                    "<IiiHHIIiiII", 40, *sizes, 1, random.choice((1, 8, 24, 32, 99)), *[0] * 6
+                )
+            )
+
+
+def bomb_chunk(random: Random) -> bytes:
+    """Megabytes of zeros behind a profile or a text of a small PNG."""
+    zeros = _zeros(random.choice((1, 64)) * 2**20)
+    kind, start = random.choice(
+        (
+            (b"iCCP", b"icc\0\0"),
+            (b"zTXt", b"Comment\0\0"),
+            (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+        )
+    )
+    many = 70 if random.random() < 0.1 else 1
+    return png(8, 8, extra=chunk(kind, start + zeros) * many)
+
+
+def scans(random: Random) -> bytes:
+    """A progressive JPEG whose last scan comes again and again, as one of several pictures too."""
+    side = 1500 if random.random() < 0.1 else 64
+    data = _progressive(side)
+    last = data.rindex(b"\xff\xda")
+    data = data[:last] + data[last:-2] * random.choice((80, 150, 3000)) + data[-2:]
+    return data if random.random() < 0.5 else data[:2] + _two_pictures() + data[2:]
+
+
+def crumbs(random: Random) -> bytes:
+    """Hundreds of thousands of pieces with next to nothing in each."""
+    many = 200_000 if random.random() < 0.1 else 1000
+    match random.randrange(5):
+        case 0:
+            return png(8, 8, extra=chunk(b"teSt", b"") * many)
+        case 1:
+            return png(8, 8)[:33] + chunk(b"IDAT", b"") * many
+        case 2:
+            return _behind_start(b"\xff\xfe\0\2" * many)
+        case 3:
+            return _behind_start(b"\xff" * many)
+        case _:
+            return run_lengths(1000, 1000, b"\1\0" * many)
+
+
+def exif(random: Random) -> bytes:
+    """Absurd metadata: huge counts, loops, wrong offsets, orientations that do not exist."""
+    order = random.choice("<>")
+    tags = random.choice((1, 3, 30, 300, 2000))
+    block = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    block += struct.pack(order + "H", min(65_535, tags + random.choice((0, 0, 9, 60_000))))
+    for number in range(tags):
+        tag = 0x0112 if number == 0 else random.choice((number, 0x8769, 0x8825, 0xA005, 0xC4A5))
+        kind = 3 if number == 0 else random.choice(TYPES)
+        count = random.choice((0, 1, 1, 1, 2, 30_000, 2**32 - 1))
+        value = random.choice((0, 1, 6, 8, 9, 65_535, 2**31, 2**32 - 1))
+        in_place = struct.pack(order + "HH", value & 0xFFFF, 0)
+        value = in_place if kind == 3 else struct.pack(order + "I", value)
+        block += struct.pack(order + "HHI", tag, kind, count) + value
+    block += struct.pack(order + "I", random.choice((0, 8, 8, 2**31)))  # the next one: itself
+    match random.randrange(4):
+        case 0:
+            parts = (block[at : at + 65_000] for at in range(0, len(block), 65_000))
+            return _behind_start(b"".join(segment(0xE1, b"Exif\0\0" + part) for part in parts))
+        case 1:
+            return png(8, 8, extra=chunk(b"eXIf", block))
+        case 2:
+            text = b"Raw profile type exif\0\0" + zlib.compress(
+                b"\nexif\n 9\n" + block.hex().encode()
+            )
+            return png(8, 8, extra=chunk(b"zTXt", text))
+        case _:
+            flags = bytes([0x08, 0, 0, 0]) + (159).to_bytes(3, "little") * 2
+            return _webp((b"VP8X", flags), (b"VP8 ", good("WEBP")[20:]), (b"EXIF", block))
+
+
+def polyglot(random: Random) -> bytes:
+    """Two things at once; the picture in it is whole, or is not the first of the two."""
+    data = _any(random)
+    html = b"<html><script>alert(1)</script></html>"
+    match random.randrange(6):
+        case 0:
+            return _behind_start(segment(0xFE, html))
+        case 1:
+            return data + html
+        case 2:
+            return data + b"PK\3\4" + random.randbytes(200) + b"PK\5\6" + bytes(18)
+        case 3:
+            return _behind_start(segment(0xFE, b"GIF89a" + random.randbytes(50)))
+        case 4:
+            return b"GIF89a" + data
+        case _:
+            return data + good("JPEG", 1) + good("PNG", 2)
+
+
+def extreme(random: Random) -> bytes:
+    """Real pictures of odd sizes and modes, which are to be served."""
+    sizes = ((1, 1), (1, 2), (20_000, 1), (1, 20_000), (3, 16_000), (2000, 2000))
+    form = random.choice(FORMATS)
+    size = random.choice(sizes[:2] if form == "WEBP" else sizes)
+    modes = {"JPEG": ("L", "RGB", "CMYK"), "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")}
+    mode = random.choice(modes.get(form, ("RGB",)))
+    return _encoded(Image.new(mode, size, 1), form)
+
+
+def nonsense(random: Random) -> bytes:
+    """No picture at all, whatever its first bytes say."""
+    start = random.choice(
+        (
+            *(b"", b"\0", b"%PDF-1.7\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"GIF89a"),
+            *(b"II*\0\x08\0\0\0", PNG, b"\xff\xd8\xff", b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"BM"),
+            *(b"\0\0\0\x20ftypavif", b"\x1f\x8b\x08", b"PK\3\4", b"8BPS\0\1", b"\0\0\1\0\1\0"),
+        )
+    )
+    return start + random.randbytes(random.choice((0, 1, 30, 5000)))
+
+
+FAMILIES: Final[dict[str, Callable[[Random], bytes]]] = {
+    "mutated": mutated,
+    "spliced": spliced,
+    "truncated": truncated,
+    "bomb in the header": bomb_header,
+    "bomb in a chunk": bomb_chunk,
+    "endless scans": scans,
+    "crumbs": crumbs,
+    "absurd EXIF": exif,
+    "polyglot": polyglot,
+    "extreme sizes": extreme,
+    "nonsense": nonsense,
+}
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """One of a PNG."""
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def png(width: int, height: int, pixels: bytes | None = None, extra: bytes = b"") -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    if pixels is None:
+        pixels = zlib.compress(bytes((3 * width + 1) * height))
+    return PNG + header + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    """One of a JPEG."""
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def run_lengths(width: int, height: int, runs: bytes) -> bytes:
+    """A BMP whose pixels are counted, not listed."""
+    offset = 54 + 1024
+    head = b"BM" + struct.pack("<IHHI", offset + len(runs), 0, 0, offset)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 1, 1, 256, 256)
+    return head + info + bytes(1024) + runs
+
+
+def _any(random: Random) -> bytes:
+    return good(random.choice(FORMATS), random.randrange(4))
+
+
+def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _behind_start(content: bytes) -> bytes:
+    data = good("JPEG")
+    return data[:2] + content + data[2:]
+
+
+@cache
+def _zeros(count: int) -> bytes:
+    return zlib.compress(bytes(count), 9)
+
+
+@cache
+def _progressive(side: int) -> bytes:
+    ramp = np.add.outer(np.arange(side), np.arange(side)).astype(np.uint8)
+    return _encoded(Image.fromarray(ramp).convert("RGB"), "JPEG", progressive=True)
+
+
+def _two_pictures() -> bytes:
+    """The index by which Pillow takes a JPEG for the first of two."""
+    entries = struct.pack(">IIIHH", 0x030000, 100, 0, 0, 0) * 2
+    index = b"MM\0*" + struct.pack(">IH", 8, 3)
+    index += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2)
+    index += struct.pack(">HHII", 0xB002, 7, len(entries), 50) + bytes(4)
+    return segment(0xE2, b"MPF\0" + index + entries)
+
+
+def _webp(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"".join(
+        kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2) for kind, data in chunks
+    )
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body

@@ -1,0 +1,275 @@
+"""Requests that mean harm, to every route that reads a body; by a seed, the same in every run."""
+
+import base64
+import gzip
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Final
+from urllib.parse import quote
+
+from hostile_pictures import good, hostile
+
+BOUNDARY: Final = "a-boundary"
+OWN: Final = ("/v1/detect", "/v1/models/int8/detect", "/v1/models/fp32/detect", "/v1/compare")
+ACCEPTS: Final = (*("*/*",) * 12, "image/png", "image/jpeg", "text/html", "a;q=9,,;/")
+WRONG_TYPES: Final = ("", "text/plain", "image", "a/b/c", "application/json", "multipart/mixed")
+QUERIES: Final = (
+    *("conf=nan", "conf=-1", "conf=1e999", "iou=0", "iou=inf", "max_det=0", "max_det=9" + "9" * 50),
+    *("classes=" + "x," * 500, "classes=0&" * 500, "variant=../../etc/passwd", "variant=%00"),
+    *("unknown=1", "conf=0.1&conf=x", "%ff=%fe", "collect=maybe", "a=fp32&b=nothing", "&&&===;;"),
+)
+NUMBERS: Final = ("9" * 4000, "9" * 5000, "1e400", "-1", "0.1e-400", "NaN", "true", "null", '"x"')
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`ends`: what follows on this connection would not be a request, or never come."""
+
+    family: str
+    data: bytes
+    ends: bool = False
+
+
+def cases(count: int, seed: int, model: str) -> Iterator[Case]:
+    """`model`: the name of the one that is served."""
+    random = Random(seed)
+    for _ in range(count):
+        if random.random() < 0.6:
+            picture = hostile(random)
+            yield Case(picture.family, _carried(random, picture.data, model))
+        else:
+            family = random.choice(list(FAMILIES))
+            yield FAMILIES[family](random, family, model)
+
+
+def post(path: str, media_type: str, body: bytes, *headers: str) -> bytes:
+    lines = (f"Content-Type: {media_type}", f"Content-Length: {len(body)}", *headers)
+    return _head(f"POST {path} HTTP/1.1", *lines) + body
+
+
+def form(data: bytes, name: str = "file", start: bytes = b"") -> bytes:
+    """A multipart body of one file."""
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="a.jpg"\r\n\r\n'
+    )
+    return start + head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def _head(line: str, *headers: str) -> bytes:
+    return "\r\n".join((line, "Host: x", *headers, "", "")).encode()
+
+
+def _carried(random: Random, data: bytes, model: str) -> bytes:
+    """This picture, in any of the ways in which the server takes one."""
+    accept = f"Accept: {random.choice(ACCEPTS)}"
+    own = random.choice(OWN)
+    text = base64.b64encode(data).decode()
+    match random.randrange(8):
+        case 0 | 1:
+            return post(own, "image/jpeg", data, accept)
+        case 2:
+            return post(own, MULTIPART, form(data), accept)
+        case 3:
+            return post(own, "application/json", json.dumps({"image": text}).encode(), accept)
+        case 4:
+            return post("/v1/vision/detection", MULTIPART, form(data, "image"))
+        case 5:
+            asked = {"model_id": model, "image": {"type": "base64", "value": text}}
+            if random.random() < 0.3:
+                asked |= {"visualize_predictions": True, "image": [asked["image"]] * 3}
+            return post("/infer/object_detection", "application/json", json.dumps(asked).encode())
+        case 6:
+            return post(own, random.choice(WRONG_TYPES), data, accept)
+        case _:
+            return _v2(f"{model}-boxes", {"name": "image"}, struct.pack("<I", len(data)) + data)
+
+
+def _v2(model: str, changes: dict[str, object], tail: bytes, length: str | None = None) -> bytes:
+    sent = {"name": "image", "datatype": "BYTES", "shape": [1]}
+    sent["parameters"] = {"binary_data_size": len(tail)}
+    head = json.dumps({"inputs": [sent | changes]}).encode()
+    header = f"Inference-Header-Content-Length: {len(head) if length is None else length}"
+    return post(f"/v2/models/{model}/infer", "application/octet-stream", head + tail, header)
+
+
+def _multipart(random: Random, family: str, model: str) -> Case:
+    picture = good("JPEG")
+    whole = form(picture)
+    field = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="n"\r\n\r\nx\r\n'.encode()
+    inner = f"multipart/form-data; boundary={BOUNDARY}x"
+    body = random.choice(
+        (
+            lambda: whole[: random.randrange(len(whole))],
+            lambda: whole[:-6] + b"\r\n",
+            lambda: form(picture, start=field * random.choice((16, 17, 10_000))),
+            lambda: form(whole),
+            lambda: form(picture, "else"),
+            lambda: form(picture, "\xff\0é" * 9),
+            lambda: whole.replace(b"filename", b"filname"),
+            lambda: whole.replace(b'"file"', b'file"; name="image" name='),
+            lambda: whole.replace(b"\r\n\r\n", b"\r\nA: " + b"b" * 10**6 + b"\r\n\r\n", 1),
+            lambda: whole.replace(b"\r\n\r\n", b"\r\nA: b" * 10**5 + b"\r\n\r\n", 1),
+            lambda: whole.replace(b"\r\n\r\n", f"\r\nContent-Type: {inner}\r\n\r\n".encode(), 1),
+            lambda: whole.replace(b"\r\n", b"\n"),
+            lambda: b"\r\n" * 10**5 + whole,
+            lambda: whole + random.randbytes(1000),
+            lambda: form(f"\r\n--{BOUNDARY}".encode() * 10**4),
+            lambda: form(b"\r\n--a-bounda" * 10**5),
+            lambda: b"",
+        )
+    )()
+    media_type = random.choice(
+        (
+            *(MULTIPART,) * 4,
+            *("multipart/form-data", "multipart/form-data; boundary=", f"{MULTIPART}; charset=no"),
+            *(f"{MULTIPART}{'x' * 300}", 'multipart/form-data; boundary="', "multipart/mixed"),
+        )
+    )
+    return Case(family, post(random.choice((*OWN, "/v1/vision/detection")), media_type, body))
+
+
+def _json(random: Random, family: str, model: str) -> Case:
+    many = 300_000 if random.random() < 0.05 else 100
+    number = random.choice(NUMBERS)
+    text = base64.b64encode(good("PNG")).decode()
+    body = random.choice(
+        (
+            "[" * many,
+            '{"image":' * many,
+            '{"image":"x"' + "".join(f',"{n}":0' for n in range(many)) + "}",
+            f'{{"image":{number}}}',
+            '{"image":"' + text[:-3] + '"}',
+            '{"image":"data:;base64,' + text + "\u00e9" + '"}',
+            '{"image":"\\ud800"}',
+            '{"image":"' + "A" * many,
+            '{"image":"","image":"' + text + '"}',
+            f'{{"model_id":"{model}","image":[' + "[]," * many + "0]}",
+            f'{{"model_id":"{model}","image":"","class_filter":[' + "0," * many + "0]}",
+            f'{{"model_id":"{model}","image":{{"type":"numpy","value":"{text}"}}}}',
+            f'{{"model_id":"{model}","image":{{"type":"url","value":"http://127.0.0.1:9/"}}}}',
+            f'{{"model_id":"{model}","image":0,"confidence":{number}}}',
+            f'{{"model_id":"{model}","image":0,"max_detections":{number}}}',
+            '{"inputs":[],"outputs":[' + "0," * many + "0]}",
+            '{"inputs":[],"parameters":{"a":0' + "".join(f',"{n}":[]' for n in range(many)) + "}}",
+            f'{{"inputs":[{{"name":"images","datatype":"FP32","shape":[{number}],"data":[]}}]}}',
+            '{"inputs":[{"name":"images","datatype":"FP32","shape":[1,3,64,64],"data":'
+            f"[{'[],' * many}{number}]}}]}}",
+            "\x00\xff",
+            "",
+        )
+    )
+    paths = (*OWN[:2], "/infer/object_detection", "/model/add", f"/v2/models/{model}/infer")
+    path = random.choice(paths)
+    return Case(family, post(path, "application/json", body.encode("latin-1")))
+
+
+def _tensors(random: Random, family: str, model: str) -> Case:
+    tail = random.randbytes(random.choice((0, 3, 4, 100)))
+    boxes = f"{model}-boxes"
+    path = f"/v2/models/{random.choice((model, boxes))}/infer"
+    data = random.choice(
+        (
+            lambda: _v2(
+                boxes, {}, tail, random.choice(("-1", "1e3", "9" * 12, "9" * 400, "x", "0"))
+            ),
+            lambda: _v2(boxes, {}, tail, str(random.randrange(200))),
+            lambda: _v2(boxes, {}, struct.pack("<I", 2**32 - 1) + tail),
+            lambda: _v2(
+                boxes, {"parameters": {"binary_data_size": random.choice((-1, 2**70))}}, tail
+            ),
+            lambda: _v2(model, {"name": "images", "datatype": "FP32", "shape": [2**62] * 8}, tail),
+            lambda: _v2(model, {"shape": [0] * 100_000}, tail),
+            lambda: _v2(model, {"parameters": {"shared_memory_region": "x"}}, tail),
+            lambda: _v2("no" * 1000, {}, tail),
+            lambda: _v2(quote("../../é\0"), {}, tail),
+            lambda: post(path, "", _inflated(), "Content-Encoding: gzip"),
+            lambda: post(path, "", zlib.compress(b"[" * 2**20), "Content-Encoding: deflate"),
+            lambda: post(path, "", gzip.compress(b"{}")[:-3], "Content-Encoding: gzip"),
+            lambda: post(path, "", tail, "Content-Encoding: br"),
+        )
+    )()
+    return Case(family, data)
+
+
+@cache
+def _inflated() -> bytes:
+    """More than the server takes, once it is unpacked."""
+    return gzip.compress(bytes(30 * 2**20))
+
+
+def _framing(random: Random, family: str, model: str) -> Case:
+    picture = good("JPEG")
+    chunked = ("Content-Type: image/jpeg", "Transfer-Encoding: chunked")
+    start = _head("POST /v1/detect HTTP/1.1", *chunked)
+    whole = post("/v1/detect", "image/jpeg", picture)
+    size = f"{len(picture):x}\r\n".encode()
+    return random.choice(
+        (
+            lambda: Case(family, start + size + picture + b"\r\n0\r\n\r\n"),
+            lambda: Case(
+                family, start + b"".join(b"1\r\n%c\r\n" % b for b in picture) + b"0\r\n\r\n"
+            ),
+            lambda: Case(family, start + b"-5\r\nx", ends=True),
+            lambda: Case(family, start + b"ffffffffffffffffff\r\nx", ends=True),
+            lambda: Case(family, start + b"5;" + b"a" * 50_000 + b"\r\nabcde\r\n", ends=True),
+            lambda: Case(family, start + size + picture, ends=True),
+            lambda: Case(family, start + b"0\r\n" + b"A: b\r\n" * 1000 + b"\r\n", ends=True),
+            lambda: Case(family, whole[: random.randrange(1, len(whole))], ends=True),
+            lambda: Case(
+                family, post("/v1/detect", "image/jpeg", b"", "Content-Length: 5"), ends=True
+            ),
+            lambda: Case(
+                family, post("/v1/detect", "image/jpeg", b"", f"A: {'b' * 2**20}"), ends=True
+            ),
+            lambda: Case(
+                family, post("/v1/detect", "image/jpeg", b"", *["A: b"] * 5000), ends=True
+            ),
+            lambda: Case(
+                family, _head("POST /v1/detect HTTP/1.1", "Content-Length: 9" + "9" * 90), True
+            ),
+            lambda: Case(family, _head("POST /v1/detect HTTP/1.1", "Transfer-Encoding: zip"), True),
+            lambda: Case(family, _head(f"GET /{'a' * 100_000} HTTP/1.1"), ends=True),
+            lambda: Case(family, random.randbytes(random.choice((1, 500, 100_000))), ends=True),
+            lambda: Case(
+                family, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500), ends=True
+            ),
+            lambda: Case(family, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ends=True),
+        )
+    )()
+
+
+def _routes(random: Random, family: str, model: str) -> Case:
+    picture = good("JPEG")
+    path = f"{random.choice(OWN)}?{random.choice(QUERIES)}"
+    junk = quote(random.choice(("../../etc/passwd", "\0", "é\u2028", "%", "a" * 3000)))
+    headers = ("X-Request-ID: \t\x01", "X-Qyolo-Client: " + "c" * 9000, "Content-Encoding: gzip")
+    data = random.choice(
+        (
+            post(path, "image/jpeg", picture),
+            post(path, "image/jpeg", picture),
+            post(f"/v1/models/{junk}/detect", "image/jpeg", picture),
+            post(f"/v1/vision/custom/{junk}", MULTIPART, form(picture)),
+            post(f"/{junk}", "image/jpeg", picture),
+            post("/v1/detect", "image/jpeg", picture, random.choice(headers[1:])),
+            post("/v1/detect", "image/jpeg", picture, "Traceparent: 00-" + "f" * 5000),
+            post("/v1/detect", "image/jpeg", bytes(random.choice((10**5, 21 * 2**20)))),
+            post("/healthz", "text/plain", bytes(10**6)),
+            _head(f"{random.choice(('PUT', 'TRACE', 'BREW'))} /v1/detect HTTP/1.1"),
+        )
+    )
+    return Case(family, data)
+
+
+MULTIPART: Final = f"multipart/form-data; boundary={BOUNDARY}"
+FAMILIES: Final[dict[str, Callable[[Random, str, str], Case]]] = {
+    "broken multipart": _multipart,
+    "broken JSON": _json,
+    "broken tensors": _tensors,
+    "broken framing": _framing,
+    "odd routes, queries, headers": _routes,
+}

@@ -1,0 +1,98 @@
+"""What HTTP adds to the engine: a server and its engine alone, timed in turns.
+
+    .venv/bin/python bench/overhead.py [MODEL_FOLDER] [--variant int8]
+
+One client on one connection posts a JPEG of 640x480 and one of 1920x1080; after each answer the
+same engine infers the same tensor in this process. The difference of the medians is what decoding,
+letterbox, NMS, JSON and HTTP cost. A photo of the box's own, enlarged, stands for a camera's.
+"""
+
+import argparse
+import http.client
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import serving
+from PIL import Image
+
+from service.detector import Detector
+from service.image import MOST_PIXELS
+from service.manifest import read_manifest
+from zoo import bundle
+
+PHOTO = bundle.SAMPLES / "astronaut.jpg"
+SIZES = ((640, 480), (1920, 1080))
+QUALITY = 90
+WARM_UP = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="default: the detector in the box")
+    parser.add_argument("--variant", default="int8")
+    parser.add_argument("--rounds", type=int, default=300)
+    arguments = parser.parse_args()
+    with serving.model_folder(arguments.folder) as folder, serving.server(folder) as port:
+        detector = Detector.load(folder, read_manifest(folder), arguments.variant)
+        print("| picture | KiB | HTTP p50 ms | engine p50 ms | HTTP adds | of that in the server |")
+        print("|---|---|---|---|---|---|")
+        for size in SIZES:
+            print(row(port, detector, arguments.variant, jpeg(size), size, arguments.rounds))
+        detector.close()
+
+
+def jpeg(size: tuple[int, int]) -> bytes:
+    """The photo, enlarged, as a camera of this size would send it."""
+    encoded = io.BytesIO()
+    with Image.open(PHOTO) as photo:
+        photo.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(
+            encoded, "JPEG", quality=QUALITY
+        )
+    return encoded.getvalue()
+
+
+def row(
+    port: int,
+    detector: Detector,
+    variant: str,
+    picture: bytes,
+    size: tuple[int, int],
+    rounds: int,
+) -> str:
+    """One line of the table."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    prepared = detector.prepare(detector.open(picture, MOST_PIXELS))
+    asked, inferred, stages = [], [], []
+    for number in range(-WARM_UP, rounds):
+        start = time.perf_counter()
+        connection.request(
+            "POST", f"/v1/models/{variant}/detect", picture, {"Content-Type": "image/jpeg"}
+        )
+        answer = connection.getresponse().read()
+        between = time.perf_counter()
+        detector.infer(prepared)
+        if number >= 0:
+            asked.append(between - start)
+            inferred.append(time.perf_counter() - between)
+            stages.append(json.loads(answer)["timings_ms"])
+    connection.close()
+    http_ms, engine_ms = (float(np.median(times)) * 1000 for times in (asked, inferred))
+    return (
+        f"| {size[0]}x{size[1]} | {len(picture) // 1024} | {http_ms:.2f} | {engine_ms:.2f} | "
+        f"{http_ms - engine_ms:.2f} | {_stages(stages)} |"
+    )
+
+
+def _stages(timings: list[Mapping[str, float]]) -> str:
+    medians = {name: float(np.median([each[name] for each in timings])) for name in timings[0]}
+    return ", ".join(
+        f"{name} {ms:.2f}" for name, ms in medians.items() if name not in {"infer", "total"}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""How much of the engine's best throughput arrives over HTTP, and what twice that load does.
+
+    .venv/bin/python bench/saturation.py [MODEL_FOLDER] [--variant int8]
+
+The engine alone: OpenVINO's benchmark_app with its throughput hint, on the same file and cores.
+The server: `--throughput`, clients that ask again at once. Then the default server under requests
+that arrive by chance at twice the rate that saturates it: those that are answered, and those that
+are not. The clients run on the same cores.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import load
+import overhead
+import serving
+
+from service.cpu import usable_threads
+from service.manifest import read_manifest
+
+CLIENTS = 4  # for each core
+BUSY = 429
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="default: the detector in the box")
+    parser.add_argument("--variant", default="int8")
+    parser.add_argument("--seconds", type=int, default=15)
+    arguments = parser.parse_args()
+    seconds, clients = arguments.seconds, CLIENTS * usable_threads()
+    requests = [
+        load.Request.raw(f"/v1/models/{arguments.variant}/detect", overhead.jpeg((640, 480)))
+    ]
+    with serving.model_folder(arguments.folder) as folder:
+        alone = engine_alone(folder, arguments.variant, seconds)
+        print(f"engine alone: {alone:.1f} images/s")
+        with serving.server(folder, "--throughput") as port:
+            seen = load.closed_loop(port, requests, clients, seconds)
+            told = f"{seen.per_second:.1f} images/s, {seen.per_second / alone:.1%} of it"
+            print(f"server, --throughput, {clients} clients: {told}")
+        with serving.server(folder) as port:
+            calm = load.closed_loop(port, requests, 1, seconds)
+            full = load.closed_loop(port, requests, clients, seconds)
+            stress = load.open_loop(port, requests, 2 * full.per_second, seconds)
+    print(
+        f"default server, one client: p50 {calm.percentile(50):.1f} ms, "
+        f"p99 {calm.percentile(99):.1f} ms\n"
+        f"{clients} clients: {full.per_second:.1f} images/s\n"
+        f"{2 * full.per_second:.0f} requests/s: {stress.per_second:.1f} images/s, "
+        f"p99 {stress.percentile(99):.1f} ms "
+        f"({stress.percentile(99) / calm.percentile(99):.2f} times one client's), "
+        f"{stress.counts[BUSY]} of {stress.counts.total()} answered 429 after "
+        f"p50 {stress.percentile(50, BUSY):.1f} ms, p99 {stress.percentile(99, BUSY):.1f} ms"
+    )
+
+
+def engine_alone(folder: Path, variant: str, seconds: int) -> float:
+    """Images a second by benchmark_app."""
+    engine = read_manifest(folder).variants[variant]
+    command = [
+        str(Path(sys.executable).with_name("benchmark_app")),
+        *("-m", str(folder / engine.model), "-d", "CPU", "-hint", "throughput"),
+        *("-infer_precision", engine.float_type, "-t", str(seconds)),
+    ]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(re.findall(r"Throughput:\s+([\d.]+) FPS", told)[0])
+
+
+if __name__ == "__main__":
+    main()
