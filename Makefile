@@ -10,8 +10,11 @@ PORT ?= 8000
 MODEL ?=
 CALIBRATION ?=
 UP_FLAGS ?=
+BINDINGS_FOR := sys_platform == 'linux' and python_version < '3.14'
+CLIENTS := tritonclient inference-sdk
+ARM64 := _2_35 _2_34 _2_31 _2_28 _2_27 _2_26 _2_24 _2_17 2014
 
-.PHONY: help setup serve demo test check fix lock clean
+.PHONY: help setup serve demo test check secrets audit arm64 docs fix lock clean
 
 help:
 	@echo "make serve    set up, build int8, serve on $(HOST):$(PORT)"
@@ -19,6 +22,10 @@ help:
 	@echo "make demo     set up, then draw boxes on the sample photos"
 	@echo "make test     set up, then lint, types, contracts, tests"
 	@echo "make setup    install into $(VENV)"
+	@echo "make secrets  look for credentials in the files that git knows"
+	@echo "make audit    look up advisories on the locked packages; needs pypi.org"
+	@echo "make arm64    check that each locked package has a wheel for 64-bit ARM"
+	@echo "make docs     build the documentation into site/"
 	@echo "make fix      format and repair what ruff can"
 	@echo "make lock     resolve the lock files anew"
 
@@ -31,14 +38,39 @@ serve: setup
 demo: setup
 	$(BIN)/qyolo detect --demo
 
-test: check
-	$(BIN)/pytest
+test: check $(VENV)/.tensorrt $(CLIENTS:%=$(VENV)/clients/%/.installed)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Digests are everywhere here, so what merely looks random is no finding.
+secrets: $(VENV)/.dev
+	git ls-files -z ':!*.jpg' ':!*.png' ':!*.onnx' ':!*.lock' | xargs -0 $(BIN)/detect-secrets-hook \
+		--disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString \
+		--disable-plugin KeywordDetector --disable-plugin IPPublicDetector --
+
+# A package that cannot be looked up is a failure: a mirror without advisories would pass all.
+audit: | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements/dev.lock
+
+# That each locked package has a wheel for 64-bit ARM with glibc 2.35 or newer, by its hash.
+arm64: | $(BIN)/python
+	for lock in cpu:311 gpu:312 build:311; do \
+		$(PIP) download --no-deps --require-hashes --only-binary :all: \
+			--python-version $${lock#*:} $(ARM64:%=--platform manylinux%_aarch64) \
+			-r requirements/$${lock%:*}.lock -d $(VENV)/arm64 || exit 1; \
+	done
+
+docs: setup $(VENV)/docs/.installed
+	rm -rf docs/reference
+	$(BIN)/python docs/pages docs/reference
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -51,9 +83,33 @@ lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade --extra cpu --extra dev pyproject.toml \
 		-o requirements/dev.lock
+	echo "cuda-bindings>=12.8,<13" | \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade -c requirements/cpu.lock pyproject.toml - \
+		-o requirements/gpu.lock
+	sed -n 's/^requires = \["\(hatchling.*\)"\]/\1/p' pyproject.toml | \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade - -o requirements/build.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb")) \
+		["project"]["optional-dependencies"]["docs"], sep="\n")' | \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade - -o requirements/docs.lock
+	for version in 10 11; do \
+		echo "tensorrt-cu13-bindings==$$version.*; $(BINDINGS_FOR)" | \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--no-emit-index-url --no-header --upgrade --no-deps - \
+			-o requirements/tensorrt-$$version.lock || exit 1; \
+	done
+	for client in 'tritonclient[http]' inference-sdk; do \
+		echo "$$client" | \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--no-emit-index-url --no-header --upgrade - \
+			-o "requirements/$${client%[*}.lock" || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf site docs/reference
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -65,4 +121,25 @@ $(VENV)/.cpu: requirements/cpu.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.cpu
 	$(PIP) install --require-hashes -r requirements/dev.lock
+	touch $@
+
+# The bindings are not installed: tests read their interface, and fake it.
+$(VENV)/.tensorrt: requirements/tensorrt-10.lock requirements/tensorrt-11.lock | $(BIN)/python
+	rm -rf $(VENV)/tensorrt
+	for version in 10 11; do \
+		$(PIP) download --no-deps --require-hashes -r requirements/tensorrt-$$version.lock \
+			-d $(VENV)/tensorrt/$$version || exit 1; \
+	done
+	touch $@
+
+# The site's generator has a place of its own too: nobody needs it to run or test qyolo.
+$(VENV)/docs/.installed: requirements/docs.lock | $(BIN)/python
+	$(BIN)/python -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
+	touch $@
+
+# Clients of others: their pins would move ours, so each has a place of its own.
+$(VENV)/clients/%/.installed: requirements/%.lock | $(BIN)/python
+	$(BIN)/python -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	touch $@

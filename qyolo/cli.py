@@ -42,8 +42,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line: exit code 2 for what the user can mend, 1 for what only we can."""
-    # Pillow advises on big images; what is too big is refused by our own limit, with a clear error.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    # Pillow advises on what it reads. Our limits refuse it with a clear error, and a server would
+    # keep each text for good: they name numbers of the file, so that there is no end of them.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app()
     except (QuantizerError, ServiceError, OSError) as exc:
@@ -121,7 +122,11 @@ def serve(
     host: options.Host = None,
     port: options.Port = None,
     threads: options.Threads = None,
+    throughput: options.Throughput = None,
     collect: options.Collect = None,
+    ab: options.Ab = None,
+    shadow: options.Shadow = None,
+    insecure: options.Insecure = None,
 ) -> None:
     """Serve a model folder over REST."""
     from qyolo.serving import run_server
@@ -129,7 +134,17 @@ def serve(
     from service.sources import FolderSource
 
     verify(folder)
-    run_server(_settings(host, port, threads, collect), FolderSource(folder))
+    settings = _settings(
+        host=host,
+        port=port,
+        threads=threads,
+        throughput=throughput,
+        collect=collect,
+        ab=ab,
+        shadow=shadow,
+        insecure=insecure,
+    )
+    run_server(settings, FolderSource(folder))
 
 
 @app.command()
@@ -139,7 +154,11 @@ def up(
     host: options.Host = None,
     port: options.Port = None,
     threads: options.Threads = None,
+    throughput: options.Throughput = None,
     collect: options.Collect = None,
+    ab: options.Ab = None,
+    shadow: options.Shadow = None,
+    insecure: options.Insecure = None,
 ) -> None:
     """Build where the cache has no match, then serve: the whole job in one word.
 
@@ -151,7 +170,17 @@ def up(
     from qyolo.serving import run_server
 
     source = BuildSource(recipe, options.cache_root(), build_key(recipe))
-    run_server(_settings(host, port, threads, collect), source)
+    settings = _settings(
+        host=host,
+        port=port,
+        threads=threads,
+        throughput=throughput,
+        collect=collect,
+        ab=ab,
+        shadow=shadow,
+        insecure=insecure,
+    )
+    run_server(settings, source)
 
 
 @app.command()
@@ -361,16 +390,13 @@ def bench(
         show_bench(result)
 
 
-def _settings(
-    host: str | None, port: int | None, threads: int | None, collect: Path | None
-) -> Settings:
+def _settings(**given: object) -> Settings:
     """The environment's settings, with what the command line says over them."""
     try:
         settings = Settings()
     except ValidationError as exc:
         first = exc.errors()[0]
         raise BadOption(f"QYOLO_{str(first['loc'][0]).upper()}: {first['msg']}") from exc
-    given = {"host": host, "port": port, "threads": threads, "collect": collect}
     return settings.model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )

@@ -168,6 +168,15 @@ Threads = Annotated[
     int | None,
     typer.Option(min=0, help="Inference threads; 0: the CPU quota. [env: QYOLO_THREADS]"),
 ]
+Throughput = Annotated[
+    bool | None,
+    typer.Option(
+        "--throughput",
+        help="Answer as many images as possible, each on a thread of its own, rather than each as "
+        "soon as possible on all threads. [env: QYOLO_THROUGHPUT]",
+        rich_help_panel=SERVE,
+    ),
+]
 Host = Annotated[
     str | None,
     typer.Option(
@@ -188,6 +197,32 @@ Collect = Annotated[
     typer.Option(
         help="Folder that keeps a sample of the served images, to calibrate on. "
         "[env: QYOLO_COLLECT]",
+        rich_help_panel=SERVE,
+    ),
+]
+Ab = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VARIANT:WEIGHT,...",
+        help="Weights of the variants where a request names none, as in int8:0.9,fp32:0.1. "
+        "[env: QYOLO_AB]",
+        rich_help_panel=SERVE,
+    ),
+]
+Shadow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VARIANT:SHARE",
+        help="Variant that answers a share of the images too, when nobody waits, as in fp32:0.05. "
+        "[env: QYOLO_SHADOW]",
+        rich_help_panel=SERVE,
+    ),
+]
+Insecure = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure",
+        help="Serve without API keys on an address that others can reach. [env: QYOLO_INSECURE]",
         rich_help_panel=SERVE,
     ),
 ]

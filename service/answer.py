@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.detections import Detections
+from service.detections import Detections, Floats
 from service.timings import Timings
 
 
@@ -16,3 +16,21 @@ class Answer:
     detections: Detections
     timings: Timings
     picture: bytes | None = None  # the image with its boxes, where it was asked for
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """The answers of two variants to one image."""
+
+    a: Answer
+    b: Answer
+    picture: bytes | None = None  # both sides in one, where it was asked for
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawAnswer:
+    """The raw output of one variant to a tensor that its caller has prepared."""
+
+    variant: str
+    output: Floats
+    timings: Timings

@@ -5,44 +5,79 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 
-from service.access import CountRequests
+from service.access import REQUEST_ID, Access
+from service.admission import Admission, Gate
+from service.afterwards import Afterwards
+from service.clients import CLIENT_HEADER
 from service.collection import Collection
-from service.documentation import IMAGE_BODY, PICTURE, problems
-from service.endpoints import Endpoints
+from service.deadlines import Deadlines
+from service.documentation import (
+    BOTH_SIDES,
+    CLIENT,
+    IMAGE_BODY,
+    PICTURE,
+    document_keys,
+    problems,
+)
+from service.endpoints import VARIANT_HEADER, Endpoints
+from service.keys import read_keys
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
+from service.page import add_page
 from service.pipeline import Pipeline
 from service.problems import CatchUnforeseen, add_problem_handlers
+from service.protocols import add_protocols
+from service.protocols.keys import may_carry_key
+from service.rate_limit import RateLimit
 from service.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
-from service.settings import Settings
+from service.secure_headers import SecureHeaders
+from service.settings import Settings, listed
 from service.sources import ModelSource
+from service.split import BadExperiment, read_experiment
+from service.telemetry import TraceStages, Tracing, current_trace, request_spans
+from service.traceparent import ANSWER_HEADER, REQUEST_HEADER
 from service.variants import Variants, load_variants
+
+# Requests for each image that the engine infers at a time: that one, the next that is ready for it,
+# two that are being decoded or answered. More would only wait: see bench/saturation.py.
+ROOM: Final = 4
 
 
 def create_app(
     settings: Settings,
     source: ModelSource,
     on_failure: Callable[[str], None] = lambda message: None,
-    load: Callable[[Path, int], Variants] = load_variants,
+    load: Callable[[Path, int, bool], Variants] = load_variants,
+    traces: Tracing | None = None,
 ) -> FastAPI:
     """The server of the folder that `source` gives; it answers probes before the folder is there.
 
     When the model cannot be served, `on_failure` is called with the reason, in another thread.
+    Raises BadKeys or BadExperiment.
     """
-    release = version("qyolo")
-    metrics = Metrics(release)
+    metrics = Metrics(version("qyolo"))
+    gate = _gate(settings)
+    experiment = read_experiment(settings.ab, settings.shadow)
     kept = settings.collect
     collection = None if kept is None else Collection(kept, settings.collect_limit)
 
     def open_pipeline(folder: Path) -> Pipeline:
-        variants = load(folder, settings.threads)
+        variants = load(folder, settings.threads, settings.throughput)
+        try:
+            experiment.check(variants.names)
+        except BadExperiment:
+            variants.close()
+            raise
         observe = metrics.model(variants.manifest).observe
-        return Pipeline(variants, settings.capacity, settings.max_pixels, observe, collection)
+        room = settings.capacity or ROOM * variants.streams
+        return Pipeline(variants, room, settings.max_pixels, observe, collection, experiment)
 
     lifecycle = Lifecycle(source, open_pipeline, on_failure)
 
@@ -57,21 +92,66 @@ def create_app(
     app = FastAPI(
         title="qyolo",
         summary="YOLO boxes over HTTP, by an int8 engine and by its float original",
-        version=release,
+        version="1",  # of the interface: which release answers is nobody's business
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load their scripts from a CDN
+        redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(CountRequests, metrics=metrics), Middleware(CatchUnforeseen)],
+        middleware=_middleware(settings, metrics, gate, traces),
+        telemetry=request_spans(traces),
     )
     add_problem_handlers(app)
+    if gate.wants_keys:
+        document_keys(app)
     _add_routes(app, Endpoints(settings, lifecycle, metrics))
+    add_page(app)
+    add_protocols(app, settings, lifecycle, gate)
     return app
 
 
+def _gate(settings: Settings) -> Gate:
+    secret, rate = settings.api_keys, settings.rate_limit
+    given = None if secret is None else secret.get_secret_value()
+    keys = read_keys(given, settings.api_keys_file)
+    return Gate(keys, None if rate is None else RateLimit(rate, settings.rate_burst))
+
+
+def _middleware(
+    settings: Settings, metrics: Metrics, gate: Gate, traces: Tracing | None
+) -> list[Middleware]:
+    """From the outside inwards; what nobody asked for is not there at all."""
+    stack = [
+        Middleware(Access, metrics=metrics, trace_of=current_trace),
+        Middleware(SecureHeaders),
+    ]
+    if settings.shadow is not None:
+        stack.insert(0, Middleware(Afterwards))
+    if origins := listed(settings.cors_origins):
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", CLIENT_HEADER, REQUEST_ID, REQUEST_HEADER],
+            expose_headers=[VARIANT_HEADER, REQUEST_ID, ANSWER_HEADER, "Retry-After"],
+        )
+        stack.append(cors)
+    stack.append(Middleware(CatchUnforeseen))
+    if gate:
+        stack.append(
+            Middleware(Admission, gate=gate, open_metrics=settings.open_metrics, late=may_carry_key)
+        )
+    limits = {"deadline_s": settings.deadline_s, "body_s": settings.body_timeout_s}
+    stack.append(Middleware(Deadlines, **limits))
+    if traces is not None:
+        stack.append(Middleware(TraceStages, provider=traces))
+    return stack
+
+
 def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
-    refusals = problems(400, 404, 413, 415, 422, 429, 500, 503)
-    for path, handler in (
-        ("/v1/detect", endpoints.detect),
-        ("/v1/models/{variant}/detect", endpoints.detect_with),
+    refusals = problems(400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+    for path, handler, body in (
+        ("/v1/detect", endpoints.detect, IMAGE_BODY | CLIENT),
+        ("/v1/models/{variant}/detect", endpoints.detect_with, IMAGE_BODY),
     ):
         app.add_api_route(
             path,
@@ -80,7 +160,7 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
             tags=["detect"],
             response_model=DetectAnswer,
             responses={200: PICTURE, **refusals, **problems(406)},
-            openapi_extra=IMAGE_BODY,
+            openapi_extra=body,
         )
     app.add_api_route(
         "/v1/compare",
@@ -88,7 +168,7 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
         methods=["POST"],
         tags=["detect"],
         response_model=CompareAnswer,
-        responses=refusals,
+        responses={200: BOTH_SIDES, **refusals, **problems(406)},
         openapi_extra=IMAGE_BODY,
     )
     get = partial(app.add_api_route, methods=["GET"])

@@ -23,8 +23,9 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise ClientDisconnect
         return working.result()
     finally:
-        working.cancel()
         watching.cancel()
+        if working.cancel():
+            await asyncio.wait({working})  # it has let go of its place before anybody is told
 
 
 async def _gone(request: Request) -> None:

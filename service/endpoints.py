@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
+from service.clients import client_of
 from service.connection import unless_gone
 from service.drawing import PictureType
 from service.errors import NotAcceptable, NotReady, ReportNotFound
@@ -49,16 +50,14 @@ class Endpoints:
     async def _detect(self, request: Request, variant: str | None, params: ImageParams) -> Response:
         pipeline = self._lifecycle.pipeline
         manifest = pipeline.variants.manifest
-        media_type = choose(_accept(request), OFFERS)
-        if media_type is None:
-            raise NotAcceptable(f"the answer can be {', '.join(OFFERS)}")
+        media_type, picture = _wanted(request)
         # All that can be refused without the image is refused before it is read.
         pipeline.variants.get(variant)
         query = params.query(self._settings, manifest.class_names)
         pipeline.ensure_room()
         data = await read_image(request, self._settings.max_bytes)
-        picture = None if media_type == "application/json" else media_type
-        finding = pipeline.detect(data, variant, query, picture, params.collect)
+        chosen = pipeline.choose(variant, client_of(request))
+        finding = pipeline.detect(data, chosen, query, picture, params.collect)
         answer = await unless_gone(request, finding)
         headers = {"Vary": "Accept", VARIANT_HEADER: answer.variant}
         if answer.picture is not None:
@@ -71,6 +70,7 @@ class Endpoints:
         """Find the objects in one image with two variants, and say how they agree."""
         pipeline = self._lifecycle.pipeline
         variants = pipeline.variants
+        media_type, picture = _wanted(request)
         a = params.a or ("fp32" if "fp32" in variants.names else None)
         b = params.b or ("int8" if "int8" in variants.names else None)
         for name in (a, b):
@@ -78,12 +78,16 @@ class Endpoints:
         query = params.query(self._settings, variants.manifest.class_names)
         pipeline.ensure_room()
         data = await read_image(request, self._settings.max_bytes)
-        answers = await unless_gone(request, pipeline.compare(data, a, b, query))
-        return _json(compare_answer(variants.manifest, *answers))
+        both = await unless_gone(request, pipeline.compare(data, a, b, query, picture))
+        headers = {"Vary": "Accept"}
+        if both.picture is not None:
+            return Response(both.picture, headers=headers, media_type=media_type)
+        return _json(compare_answer(variants.manifest, both.a, both.b), headers=headers)
 
     async def models(self) -> Response:
         """The model that is served, and its variants."""
-        return _json(model_info(self._lifecycle.pipeline.variants.manifest))
+        pipeline = self._lifecycle.pipeline
+        return _json(model_info(pipeline.variants.manifest, pipeline.experiment))
 
     async def report(self) -> Response:
         """What the build measured: ranges, precisions, agreement of int8 with fp32, times."""
@@ -118,6 +122,14 @@ class Endpoints:
         """Prometheus metrics."""
         text, media_type = self._metrics.render(_accept(request))
         return Response(text, headers={"Content-Type": media_type})
+
+
+def _wanted(request: Request) -> tuple[str, PictureType | None]:
+    """The media type of the answer, and that of its picture where it is one."""
+    media_type = choose(_accept(request), OFFERS)
+    if media_type is None:
+        raise NotAcceptable(f"the answer can be {', '.join(OFFERS)}")
+    return media_type, None if media_type == "application/json" else media_type
 
 
 def _accept(request: Request) -> str:

@@ -14,12 +14,31 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
-    retry_after_s: ClassVar[int | None] = None  # where trying again helps
+    retry_after_s: int | None = None  # where trying again helps
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer must say beside its document."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
 class BadRequest(ServiceError):
     status = 400
     title = "Bad request"
+
+
+class Unauthorized(ServiceError):
+    status = 401
+    title = "API key needed"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="qyolo"'}
+
+
+class ModelNotFound(ServiceError):
+    status = 404
+    title = "Unknown model"
 
 
 class VariantNotFound(ServiceError):
@@ -35,6 +54,15 @@ class ReportNotFound(ServiceError):
 class NotAcceptable(ServiceError):
     status = 406
     title = "No answer of an acceptable type"
+
+
+class BodyTooSlow(ServiceError):
+    status = 408
+    title = "The body took too long"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}  # what still comes of the body would be read as a request
 
 
 class PayloadTooLarge(ServiceError):
@@ -73,10 +101,24 @@ class Overloaded(ServiceError):
     retry_after_s = 1
 
 
+class RateLimited(ServiceError):
+    status = 429
+    title = "Too many requests of one client"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class NotReady(ServiceError):
     status = 503
     title = "Not ready"
     retry_after_s = 5
+
+
+class DeadlineExceeded(ServiceError):
+    status = 504
+    title = "The answer took too long"
 
 
 class EngineFailed(ServiceError):

@@ -63,6 +63,9 @@ class Manifest(BaseModel):
     head: HeadName
     preprocess: PreprocessName
     class_names: tuple[str, ...]
+    input_name: str = "images"  # as the exporter named them, for clients that send tensors
+    output_name: str = "output0"
+    output_shape: tuple[int, ...] | None = None  # None: unknown to the build that wrote it
     default: str  # the variant that is served where a request names none
     variants: dict[str, Variant]
     rejected: dict[str, str] = {}  # variants that lost too much accuracy to be the default, and why

@@ -1,27 +1,35 @@
-"""bytes -> boxes, many requests at a time: a bounded house, a thread pool, one engine thread."""
+"""bytes -> boxes, many requests at a time: a bounded house, a thread pool, the engine's thread."""
 
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Final, TypeVar
 
-from service.answer import Answer
+from service.afterwards import afterwards
+from service.agreement import match
+from service.answer import Answer, Comparison, RawAnswer
 from service.collection import Collection
 from service.cpu import usable_threads
-from service.detections import Floats
+from service.detections import Floats, Ints
 from service.detector import Detector, Query
-from service.drawing import PictureType, draw, encode
+from service.drawing import Panel, PictureType, draw, draw_beside, encode
 from service.errors import Overloaded
 from service.image import Pixels, decode_image
+from service.observations import Assigned, Compared, Observation
 from service.preprocess import Prepared
+from service.shadow import Sampled, Shadow
+from service.split import Experiment
 from service.timings import Stopwatch
-from service.variants import Variants
+from service.variants import AUTO, Variants
 
 # Each holds a whole decoded image, and eight decode faster than any engine here infers.
 MAX_WORKERS: Final = 8
+
+NO_EXPERIMENT: Final = Experiment()
 
 T = TypeVar("T")
 
@@ -40,7 +48,7 @@ class Pipeline:
     """Answers images; owns the variants.
 
     Inference has one thread for all variants: two at once would share the processor's cores and
-    spoil each other's latency.
+    spoil each other's latency. Loaded for throughput, it has one for each stream.
     """
 
     def __init__(
@@ -48,17 +56,35 @@ class Pipeline:
         variants: Variants,
         capacity: int,
         max_pixels: int,
-        observe: Callable[[Answer], None] = lambda answer: None,
+        observe: Callable[[Observation], None] = lambda seen: None,
         collection: Collection | None = None,
+        experiment: Experiment = NO_EXPERIMENT,
     ) -> None:
         self.variants = variants
+        self.experiment = experiment
         self._capacity = capacity
         self._max_pixels = max_pixels
         self._observe = observe
         self._collection = collection
         self._inside = 0
         self._workers = ThreadPoolExecutor(min(MAX_WORKERS, usable_threads()), "image")
-        self._engine = ThreadPoolExecutor(1, "engine")
+        self._engine = ThreadPoolExecutor(variants.streams, "engine")
+        sample = experiment.shadow
+        self._shadow = (
+            None if sample is None else Shadow(sample, variants.get(sample.variant)[1], observe)
+        )
+
+    def choose(self, variant: str | None, client: str) -> str:
+        """The variant that is named; where none is, the client's own by the split, or the default.
+
+        Raises VariantNotFound.
+        """
+        split = self.experiment.split
+        if split is None or variant not in (None, AUTO):
+            return self.variants.get(variant)[0]
+        chosen = split.choose(client)
+        self._observe(Assigned(chosen))
+        return chosen
 
     async def detect(
         self,
@@ -80,6 +106,7 @@ class Pipeline:
             drawn = picture is not None
             opened = await self._open(data, detector, clock, keep_pixels=drawn, collect=collect)
             answer = await self._answer(name, detector, opened, query, clock)
+            self._sample(answer, opened.prepared, query)
             if picture is None or opened.pixels is None:
                 return answer
             pixels, media_type = opened.pixels, picture
@@ -91,22 +118,58 @@ class Pipeline:
             return replace(answer, picture=await self._run(self._workers, Stopwatch(), paint))
 
     async def compare(
-        self, data: bytes, a: str | None, b: str | None, query: Query
-    ) -> tuple[Answer, Answer]:
+        self,
+        data: bytes,
+        a: str | None,
+        b: str | None,
+        query: Query,
+        picture: PictureType | None = None,
+    ) -> Comparison:
         """The boxes of two variants, one after the other on the same input.
 
         Each answer's timings are those that it would have had alone: the shared stages and its own.
+        On request both are drawn beside each other.
         """
         (name_a, detector_a), (name_b, detector_b) = self.variants.get(a), self.variants.get(b)
         with self._slot():
             clock = Stopwatch()
             # Variants differ in their engines only, so one's input is the other's too.
-            opened = await self._open(data, detector_a, clock, keep_pixels=False, collect=False)
+            drawn = picture is not None
+            opened = await self._open(data, detector_a, clock, keep_pixels=drawn, collect=False)
             shared = clock.read()
-            return (
+            both = Comparison(
                 await self._answer(name_a, detector_a, opened, query, Stopwatch(shared)),
                 await self._answer(name_b, detector_b, opened, query, Stopwatch(shared)),
             )
+            seen = Compared("compare", name_a, name_b, both.a.detections, both.b.detections)
+            self._workers.submit(self._observe, seen)  # no answer waits for it
+            if picture is None or opened.pixels is None:
+                return both
+            pixels, media_type = opened.pixels, picture
+
+            def paint() -> bytes:
+                name_of = self.variants.manifest.class_name
+                return encode(draw_beside(pixels, _panels(both), name_of), media_type)
+
+            return replace(both, picture=await self._run(self._workers, Stopwatch(), paint))
+
+    async def infer(self, tensor: Floats, variant: str | None) -> RawAnswer:
+        """The raw output of one variant to an input that the caller has prepared.
+
+        Raises VariantNotFound, Overloaded and EngineFailed.
+        """
+        name, detector = self.variants.get(variant)
+        with self._slot():
+            clock = Stopwatch()
+
+            def work() -> Floats:
+                with clock.stage("infer"):
+                    return detector.run(tensor)
+
+            output = await self._run(self._engine, clock, work)
+            answer = RawAnswer(name, output, clock.read())
+            self._observe(answer)
+            return answer
 
     def ensure_room(self) -> None:
         """Raise Overloaded when the house is full, so that no upload is read in vain."""
@@ -115,6 +178,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Wait for what runs, then free the engines."""
+        if self._shadow is not None:
+            self._shadow.close()
         self._workers.shutdown()
         self._engine.shutdown()
         self.variants.close()
@@ -127,19 +192,20 @@ class Pipeline:
             yield
         finally:
             self._inside -= 1
+            self._work_off()
 
     async def _open(
         self, data: bytes, detector: Detector, clock: Stopwatch, keep_pixels: bool, collect: bool
     ) -> _Opened:
         def work() -> _Opened:
             with clock.stage("decode"):
-                pixels = decode_image(data, self._max_pixels)
+                photo = detector.open(data, self._max_pixels)
             with clock.stage("preprocess"):
-                prepared = detector.prepare(pixels)
+                prepared = detector.prepare(photo)
             if self._collection is not None and collect:
-                self._collect(self._collection, pixels)
-            height, width, _ = pixels.shape
-            return _Opened(width, height, prepared, pixels if keep_pixels else None)
+                self._collect(self._collection, photo.pixels)
+            pixels = decode_image(data, self._max_pixels) if keep_pixels else None
+            return _Opened(photo.width, photo.height, prepared, pixels)
 
         return await self._run(self._workers, clock, work)
 
@@ -167,6 +233,27 @@ class Pipeline:
         self._observe(answer)
         return answer
 
+    def _sample(self, answer: Answer, prepared: Prepared, query: Query) -> None:
+        """Let the shadow see this image too, when its answer has been sent."""
+        if self._shadow is None:
+            return
+        sampled = self._shadow.sample(answer, prepared, query)
+        if sampled is not None:
+            afterwards(partial(self._shadow_later, self._shadow, sampled))
+
+    def _shadow_later(self, shadow: Shadow, sampled: Sampled) -> None:
+        shadow.enqueue(sampled)
+        self._work_off()
+
+    def _work_off(self) -> None:
+        """The shadow gets the engine while nobody is in the house, and gives way to who comes."""
+        if self._shadow is not None and self._is_empty() and self._shadow.waits:
+            with suppress(RuntimeError):  # the engine's thread has ended
+                self._engine.submit(self._shadow.work_off, self._is_empty)
+
+    def _is_empty(self) -> bool:
+        return self._inside == 0
+
     async def _run(self, pool: Executor, clock: Stopwatch, work: Callable[[], T]) -> T:
         """The work's result; when cancelled, work that has begun takes its caller's slot over."""
         asked = perf_counter()
@@ -188,5 +275,22 @@ class Pipeline:
 
     def _leave(self, done: asyncio.Future[T]) -> None:
         self._inside -= 1
+        self._work_off()
         if not done.cancelled():
             done.exception()  # nobody else asks for it, and asyncio would complain
+
+
+def _panels(both: Comparison) -> tuple[Panel, Panel]:
+    pairs = match(both.a.detections, both.b.detections)
+    return (
+        _panel(both.a, pairs.only_a, both.b.variant),
+        _panel(both.b, pairs.only_b, both.a.variant),
+    )
+
+
+def _panel(answer: Answer, alone: Ints, other: str) -> Panel:
+    count = len(answer.detections)
+    caption = f"{answer.variant}: {count} {'box' if count == 1 else 'boxes'}"
+    if len(alone):
+        caption += f", {len(alone)} that {other} does not see"
+    return Panel(caption, answer.detections, frozenset(alone.tolist()))

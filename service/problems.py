@@ -1,5 +1,6 @@
-"""Every error -> application/problem+json (RFC 9457)."""
+"""Every error -> application/problem+json (RFC 9457), or the form of a protocol of others."""
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.dialects import dialect_of
 from service.errors import ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -36,20 +38,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def service_error(request: Request, exc: ServiceError) -> Response:
-        if exc.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            return _unforeseen(request.scope, exc)
-        kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(exc).__name__).lower()
-        retry = exc.retry_after_s
-        return _response(
-            request.scope,
-            Problem(
-                type=f"urn:qyolo:problem:{kind}",
-                title=exc.title,
-                status=exc.status,
-                detail=str(exc),
-            ),
-            {} if retry is None else {"Retry-After": str(retry)},
-        )
+        return refusal(request.scope, exc)
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, exc: RequestValidationError) -> Response:
@@ -76,6 +65,17 @@ def add_problem_handlers(app: FastAPI) -> None:
         return Response(status_code=CLIENT_CLOSED)
 
 
+def refusal(scope: Scope, exc: ServiceError) -> Response:
+    """The answer to a request that ended in this error."""
+    if exc.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _unforeseen(scope, exc)
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(exc).__name__).lower()
+    problem = Problem(
+        type=f"urn:qyolo:problem:{kind}", title=exc.title, status=exc.status, detail=str(exc)
+    )
+    return _response(scope, problem, exc.headers)
+
+
 class CatchUnforeseen:
     """ASGI middleware: an error that no handler knows becomes a 500 that tells nothing."""
 
@@ -99,13 +99,19 @@ class CatchUnforeseen:
 
 
 def _unforeseen(scope: Scope, exc: Exception) -> Response:
-    log.error("%s %s failed", scope["method"], _instance(scope), exc_info=exc)
+    fields = {"method": scope["method"], "request_id": scope.get("state", {}).get("request_id")}
+    log.error("the request failed", exc_info=exc, extra={"fields": fields})
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "the server failed to answer this request; its log says why"
     return _response(scope, Problem(title=status.phrase, status=status, detail=detail))
 
 
 def _response(scope: Scope, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    dialect = dialect_of(scope["path"])
+    if dialect is not None:
+        status = dialect.statuses.get(problem.status, problem.status)
+        body = dialect.body(status, problem.detail or problem.title)
+        return Response(json.dumps(body), status, headers, "application/json")
     document = problem.model_copy(update={"instance": _instance(scope)})
     return Response(
         document.model_dump_json(exclude_none=True), problem.status, headers, MEDIA_TYPE

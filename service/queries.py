@@ -62,7 +62,9 @@ class ImageParams(BoxParams):
 class DetectParams(ImageParams):
     """ImageParams and the variant to ask."""
 
-    variant: str | None = Field(None, description="fp32, int8 or auto (the default one)")
+    variant: str | None = Field(
+        None, description="fp32, int8 or auto: what the A/B split gives, or the default one"
+    )
 
 
 class CompareParams(BoxParams):

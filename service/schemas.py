@@ -11,6 +11,7 @@ from service.heads import HeadName
 from service.manifest import Manifest, Precision, Runtime
 from service.preprocess import PreprocessName
 from service.readiness import State
+from service.split import Experiment
 from service.timings import Stage, Timings
 
 XYXY = tuple[float, float, float, float]
@@ -80,6 +81,8 @@ class VariantInfo(BaseModel):
     runtime: Runtime
     precision: Precision
     default: bool
+    share: float  # of the clients that name no variant
+    shadow: float  # share of the other variants' answers that it gives too, afterwards
     rejected: str | None  # why it is never the default: it lost too much accuracy
     detect: str  # the path of its endpoint
 
@@ -155,7 +158,7 @@ def compare_answer(manifest: Manifest, a: Answer, b: Answer) -> CompareAnswer:
     )
 
 
-def model_info(manifest: Manifest) -> ModelInfo:
+def model_info(manifest: Manifest, experiment: Experiment) -> ModelInfo:
     return ModelInfo(
         model=manifest.name,
         default=manifest.default,
@@ -172,6 +175,8 @@ def model_info(manifest: Manifest) -> ModelInfo:
                 runtime=variant.runtime,
                 precision=variant.precision,
                 default=name == manifest.default,
+                share=experiment.share(name, manifest.default),
+                shadow=experiment.shadow_share(name),
                 rejected=manifest.rejected.get(name),
                 detect=f"/v1/models/{name}/detect",
             )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, IPvAnyAddress, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -21,8 +21,16 @@ class Settings(BaseSettings):
         ge=0,
         description="inference threads; 0 takes the CPU quota of the cgroup, rounded down",
     )
+    throughput: bool = Field(
+        default=False,
+        description="as many images as possible, each on a thread of its own, not each as soon as "
+        "possible on all threads",
+    )
     capacity: int = Field(
-        default=32, ge=1, description="requests in the house at once; one more is answered 429"
+        default=0,
+        ge=0,
+        description="requests in the house at once; one more is answered 429; 0 takes four for "
+        "each image that the engine infers at a time, so that nobody waits long",
     )
     max_bytes: int = Field(
         default=20 * 2**20,
@@ -50,6 +58,66 @@ class Settings(BaseSettings):
     collect_limit: int = Field(
         default=200, ge=1, le=10_000, description="images that the folder keeps at most"
     )
+    ab: str | None = Field(
+        default=None,
+        description="weights of the variants where a request names none: int8:0.9,fp32:0.1",
+    )
+    shadow: str | None = Field(
+        default=None,
+        description="variant that answers a share of the images too, afterwards: fp32:0.05",
+    )
+    api_keys: SecretStr | None = Field(
+        default=None, description="keys that open the server, comma-separated: [name:]secret"
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="file with more keys, one a line: [name:]secret"
+    )
+    insecure: bool = Field(
+        default=False, description="serve without keys on an address that others can reach"
+    )
+    published: IPvAnyAddress | None = Field(
+        default=None,
+        description="address where a container's port is published: it tells who can reach it",
+    )
+    open_metrics: bool = Field(default=False, description="/metrics needs no key")
+    rate_limit: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="requests a second of one key, or of one address where there are no keys",
+    )
+    rate_burst: int = Field(
+        default=20, ge=1, le=1_000_000, description="requests that may come at once within it"
+    )
+    cors_origins: str | None = Field(
+        default=None, description="origins whose pages may ask, comma-separated; * for all"
+    )
+    trusted_proxies: str | None = Field(
+        default=None, description="addresses whose X-Forwarded-For is believed, comma-separated"
+    )
+    deadline_s: float = Field(
+        default=30, gt=0, description="seconds from a request's headers to its answer"
+    )
+    header_timeout_s: float = Field(
+        default=10, gt=0, description="seconds that a request's headers may take"
+    )
+    body_timeout_s: float = Field(
+        default=10,
+        gt=0,
+        description="seconds that a body may take, and one more for each 64 KiB of it",
+    )
+    max_connections: int = Field(
+        default=512, ge=1, description="open connections; idle ones give way to new ones"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="how much is logged"
     )
+    log_format: Literal["human", "json"] = Field(
+        default="human", description="lines to read, or JSON to collect"
+    )
+    otel: bool = Field(default=False, description="send OpenTelemetry traces over OTLP")
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """The items of a comma-separated setting."""
+    return tuple(item for part in (text or "").split(",") if (item := part.strip()))

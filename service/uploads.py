@@ -3,16 +3,18 @@
 import base64
 import binascii
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.errors import BadRequest, PayloadTooLarge, UnsupportedUpload
+from service.faults import FewFields, first_fault
 
 PARTS: Final = ("file", "image")
 MAX_FIELDS: Final = 16  # a browser's form may carry a few; a flood of them is no upload
@@ -25,7 +27,7 @@ ACCEPTED: Final = (
 )
 
 
-class JsonUpload(BaseModel):
+class JsonUpload(FewFields):
     """The body of an application/json request."""
 
     model_config = ConfigDict(extra="forbid")
@@ -33,31 +35,64 @@ class JsonUpload(BaseModel):
     image: str = Field(description="the image file in base64, with or without a data: URL prefix")
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart body: the parts that have a filename, and the text of the others."""
+
+    files: Mapping[str, bytes]
+    fields: Mapping[str, str]
+
+
 async def read_image(request: Request, max_bytes: int) -> bytes:
     """The image file in a request, not looked into.
 
     Raises UnsupportedUpload, PayloadTooLarge or BadRequest; ClientDisconnect as Starlette does.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_multipart = media_type == "multipart/form-data"
+    media_type = _media_type(request)
+    if media_type == "multipart/form-data":
+        return image_of(await read_form(request, max_bytes))
     is_json = media_type == "application/json"
     is_raw = media_type.startswith("image/") or media_type == "application/octet-stream"
-    if not (is_multipart or is_json or is_raw):
+    if not (is_json or is_raw):
         raise UnsupportedUpload(f"send {ACCEPTED}")
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedUpload("send the body without a content encoding")
-    body = await _read_body(request, max_bytes)
-    if is_multipart:
-        body = await _from_multipart(request.headers, body)
-    elif is_json:
-        body = _from_json(body)
-    if not body:
-        raise BadRequest("the image is empty")
-    return body
+    _refuse_encodings(request)
+    body = await read_body(request, max_bytes)
+    return _not_empty(_from_json(body) if is_json else body)
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body, refused before its first byte where its announced length is too large."""
+async def read_form(request: Request, max_bytes: int) -> Form:
+    """The parts of a multipart request; raises what `read_image` raises."""
+    if _media_type(request) != "multipart/form-data":
+        raise UnsupportedUpload("send multipart/form-data")
+    _refuse_encodings(request)
+    return await _from_multipart(request.headers, await read_body(request, max_bytes))
+
+
+def image_of(form: Form) -> bytes:
+    """The image file in a form; raises BadRequest."""
+    for name in PARTS:
+        if name in form.files:
+            return _not_empty(form.files[name])
+        if name in form.fields:
+            raise BadRequest(f"the part {name!r} must be a file, with a filename")
+    raise BadRequest("the multipart body has no part named file or image")
+
+
+def from_base64(text: str) -> bytes:
+    """The file in a base64 text, with or without a data: URL prefix; raises BadRequest."""
+    if prefix := DATA_URL.match(text):
+        text = text[prefix.end() :]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise BadRequest("image is not valid base64") from exc
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body, refused before its first byte where its announced length is too large.
+
+    Raises PayloadTooLarge.
+    """
     too_large = PayloadTooLarge(f"the request body is larger than {max_bytes} bytes")
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > max_bytes:
@@ -71,7 +106,22 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-async def _from_multipart(headers: Headers, body: bytes) -> bytes:
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _refuse_encodings(request: Request) -> None:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedUpload("send the body without a content encoding")
+
+
+def _not_empty(image: bytes) -> bytes:
+    if not image:
+        raise BadRequest("the image is empty")
+    return image
+
+
+async def _from_multipart(headers: Headers, body: bytes) -> Form:
     boundary = parse_options_header(headers["content-type"])[1].get(b"boundary")
     if boundary is None:
         raise BadRequest("the multipart body's Content-Type names no boundary")
@@ -88,27 +138,20 @@ async def _from_multipart(headers: Headers, body: bytes) -> bytes:
     except MultiPartException as exc:
         raise BadRequest(f"the multipart body cannot be read: {exc.message}") from exc
     try:
-        for name in PARTS:
-            part = form.get(name)
+        files, fields = {}, {}
+        for name, part in form.items():
             if isinstance(part, UploadFile):
-                return await part.read()
-            if part is not None:
-                raise BadRequest(f"the part {name!r} must be a file, with a filename")
+                files[name] = await part.read()
+            else:
+                fields[name] = part
+        return Form(files, fields)
     finally:
         await form.close()
-    raise BadRequest("the multipart body has no part named file or image")
 
 
 def _from_json(body: bytes) -> bytes:
     try:
         text = JsonUpload.model_validate_json(body).image
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        raise BadRequest(f'send {{"image": "<base64>"}}; {where}: {first["msg"]}') from exc
-    if prefix := DATA_URL.match(text):
-        text = text[prefix.end() :]
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise BadRequest("image is not valid base64") from exc
+        raise BadRequest(f'send {{"image": "<base64>"}}; {first_fault(exc)}') from exc
+    return from_base64(text)

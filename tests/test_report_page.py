@@ -1,23 +1,18 @@
 """The report as a person meets it: served over a socket, in a real browser."""
 
 import json
-import shutil
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from quantizer.build import build
 from quantizer.recipe import Recipe
 from service.manifest import read_manifest
 from service.sources import FolderSource
+from tests.browser import chromium, needs_browser, watch
 from tests.service.live import serving, two_variants, wait_until
 from tests.tiny_models import SIZE, save_tiny
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here: apt-get install chromium"
-)
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +24,22 @@ def served(tiny_folder):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture
-def page(browser, served):
+def watched(browser, served):
     """The page, and what went wrong or was fetched while it loaded."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.complaints, page.fetched = [], []
-    page.on("console", lambda message: page.complaints.append(message.text))
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("request", lambda request: page.fetched.append(request.url))
-    page.goto(f"http://127.0.0.1:{served.port}/v1/report.html", wait_until="networkidle")
-    yield page
-    page.close()
+    watched = watch(browser.new_page(viewport={"width": 1280, "height": 900}))
+    watched.page.goto(f"http://127.0.0.1:{served.port}/v1/report.html", wait_until="networkidle")
+    yield watched
+    watched.page.close()
+
+
+@pytest.fixture
+def page(watched):
+    return watched.page
 
 
 def cells(page: Page, selector: str) -> list[list[str]]:
@@ -56,9 +50,9 @@ def cells(page: Page, selector: str) -> list[list[str]]:
 
 
 @needs_browser
-def test_the_page_loads_alone_and_without_a_complaint(page, served):
-    assert page.complaints == []
-    outside = [url for url in page.fetched if not url.startswith("data:")]
+def test_the_page_loads_alone_and_without_a_complaint(watched, page, served):
+    assert watched.complaints == []
+    outside = [url for url in watched.fetched if not url.startswith("data:")]
     assert outside == [f"http://127.0.0.1:{served.port}/v1/report.html"]
     assert page.title() == "yolov5: what int8 cost"
     assert page.query_selector("script") is None

@@ -31,7 +31,8 @@ class Ran:
 
 def environment(**settings: object) -> dict[str, str]:
     """Ours without what would change qyolo, and wide enough for rich not to wrap."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("QYOLO_")}
+    foreign = ("QYOLO_", "OTEL_")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return ours | {"COLUMNS": "200"} | {name: str(value) for name, value in settings.items()}
 
 
@@ -132,7 +133,7 @@ def running(*arguments: object, **settings: object) -> Iterator[Running]:
     reader.start()
     try:
         wait_for(lambda: process.poll() is not None or any("listens on" in ln for ln in lines))
-        told = re.search(r"listens on (http://\S+)", "".join(lines))
+        told = re.search(r'listens on (http://[^\s"]+)', "".join(lines))
         assert told is not None, "".join(lines)
         yield Running(process, told[1], lines)
     finally:

@@ -1,15 +1,28 @@
 """`qyolo serve` and `qyolo up` as processes: what they say, answer, map and leave."""
 
+import gzip
+import http.client
+import json
+import math
 import os
 import signal
 import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.manifest import read_manifest
-from tests.qyolo.commands import Running, qyolo, running, wait_for
+from tests.qyolo.commands import PATIENCE_S, Running, qyolo, running, wait_for
 from tests.tiny_models import save_tiny
 
 
@@ -85,6 +98,139 @@ def test_the_environment_chooses_the_port_and_the_command_line_wins(tiny_folder)
         assert qyolo("serve", tiny_folder, QYOLO_PORT=port).code == 2
         with running("serve", tiny_folder, QYOLO_PORT=port) as server:  # passes --port 0
             assert not server.url.endswith(str(port))
+
+
+# ----------------------------------------------------------------------------- in production
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request that a client finished sending, and what became of it."""
+
+    at: float
+    status: int | None  # none: the connection was closed without an answer
+    is_last: bool = False
+
+
+def keep_asking(server: Running, image: bytes) -> list[Sent]:
+    """One connection, one request after the other, until there are no more answers."""
+    host, port = server.url.removeprefix("http://").split(":")
+    sent = []
+    with closing(http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)) as connection:
+        while not sent or not (sent[-1].is_last or sent[-1].status is None):
+            at = math.inf  # not sent yet
+            try:
+                connection.request("POST", "/v1/detect", image, {"Content-Type": "image/jpeg"})
+                at = time.monotonic()
+                answer = connection.getresponse()
+                answer.read()
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                sent.append(Sent(at, None))
+            else:
+                is_last = answer.getheader("connection") == "close"
+                sent.append(Sent(at, answer.status, is_last))
+    return sent
+
+
+def test_a_termination_under_load_answers_what_came_before_it(tiny_folder, photos):
+    image = (photos / "photo00.jpg").read_bytes()
+    with running("serve", tiny_folder, QYOLO_DRAIN_S=20) as server, ThreadPoolExecutor(8) as pool:
+        server.wait_until_ready()
+        clients = [pool.submit(keep_asking, server, image) for _ in range(8)]
+        time.sleep(0.5)
+        told = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - told < 10
+        histories = [client.result() for client in clients]
+        with pytest.raises(httpx.ConnectError):
+            server.get("/healthz")
+    before = [sent for history in histories for sent in history if sent.at < told]
+    assert len(before) > 8
+    assert {sent.status for sent in before} == {200}
+    assert "Traceback" not in server.err
+
+
+def test_others_reach_a_server_only_with_keys_or_where_it_is_said_twice(tiny_folder):
+    refused = qyolo("serve", tiny_folder, "--host", "0.0.0.0", "--port", 0)
+    assert refused.code == 2
+    (line,) = refused.err.splitlines()
+    assert "QYOLO_API_KEYS" in line
+    assert "--insecure" in line
+    with running("serve", tiny_folder, "--insecure", QYOLO_HOST="0.0.0.0") as server:
+        assert server.get("/metrics").status_code == 200
+        assert "has no API keys" in server.err
+    key = "a-key-of-the-camera"
+    with running("serve", tiny_folder, QYOLO_HOST="0.0.0.0", QYOLO_API_KEYS=key) as server:
+        assert server.get("/healthz").status_code == 200
+        assert server.get("/metrics").status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
+        assert httpx.get(f"{server.url}/metrics", headers=headers).status_code == 200
+        assert key not in server.err
+
+
+def test_in_a_container_the_published_address_tells_who_can_reach_it(tiny_folder):
+    everywhere = {"QYOLO_HOST": "0.0.0.0"}
+    refused = qyolo("serve", tiny_folder, "--port", 0, QYOLO_PUBLISHED="192.0.2.7", **everywhere)
+    assert refused.code == 2
+    assert "others can reach 192.0.2.7" in refused.err
+    with running("serve", tiny_folder, QYOLO_PUBLISHED="127.0.0.1", **everywhere) as server:
+        assert server.get("/healthz").status_code == 200
+        assert "API keys" not in server.err
+
+
+def test_a_bad_key_is_one_line_and_exit_code_two(tiny_folder):
+    ran = qyolo("serve", tiny_folder, "--port", 0, QYOLO_API_KEYS="short")
+    assert ran.code == 2
+    (line,) = (ln for ln in ran.err.splitlines() if ln.startswith("qyolo: "))
+    assert "API key 1" in line
+    assert "short" not in line
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes traces over OTLP, as any collector does."""
+
+    received: ClassVar[list[ExportTraceServiceRequest]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.path == "/v1/traces"
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.received.append(ExportTraceServiceRequest.FromString(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_json_logs_and_traces_reach_their_collectors(tiny_folder, photos):
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        pool.submit(collector.serve_forever)
+        address = f"http://127.0.0.1:{collector.server_port}"
+        settings = {"QYOLO_LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": address}
+        with running("serve", tiny_folder, **settings) as server:
+            server.wait_until_ready()
+            server.detect((photos / "photo00.jpg").read_bytes())
+            assert server.stop() == 0
+        collector.shutdown()
+    lines = [json.loads(line) for line in server.lines]
+    (line,) = (each for each in lines if each.get("route") == "/v1/detect")
+    (batch,) = (spans for each in Collector.received for spans in each.resource_spans)
+    names = {each.key: each.value.string_value for each in batch.resource.attributes}
+    assert names["service.name"] == "qyolo"
+    spans = [span for scope in batch.scope_spans for span in scope.spans]
+    assert {"POST /v1/detect", "decode", "infer"} <= {span.name for span in spans}
+    assert {span.trace_id.hex() for span in spans} == {line["trace_id"]}
+
+
+def test_the_sdk_is_not_loaded_where_nobody_asks_for_traces():
+    code = "import sys, qyolo.serving; print([m for m in sys.modules if 'opentelemetry.sdk' in m])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 # ----------------------------------------------------------------------------------------- up

@@ -14,7 +14,9 @@ import uvicorn
 from service.app import create_app
 from service.settings import Settings
 from service.sources import FolderSource, ModelSource
+from service.telemetry import Tracing
 from service.variants import Variants
+from service.wire import ServerConfig
 from tests.fakes import PATIENCE_S, FakeEngine, variants_of, yolov5_raw
 
 # In a 200x100 image: scale 0.32, 16 rows of padding above; fp32 sees a person, a dog below the
@@ -49,19 +51,20 @@ class Live:
 
 @contextmanager
 def serving(
-    variants: Variants | None = None, source: ModelSource | None = None, **settings: object
+    variants: Variants | None = None,
+    source: ModelSource | None = None,
+    traces: Tracing | None = None,
+    **settings: object,
 ) -> Iterator[Live]:
     """Serve the given variants (or whatever the source's folder holds) until the block ends."""
     failures: list[str] = []
-    options: dict[str, object] = {} if variants is None else {"load": lambda *_: variants}
-    app = create_app(
-        Settings.model_validate(settings),
-        source or FolderSource(Path()),
-        failures.append,
-        **options,
-    )
-    config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none")
-    server = uvicorn.Server(config)
+    options: dict[str, object] = {"traces": traces}
+    if variants is not None:
+        options["load"] = lambda *_: variants
+    # Room for every request that tests send at once, unless they are about the room.
+    chosen = Settings.model_validate({"capacity": 32} | settings)
+    app = create_app(chosen, source or FolderSource(Path()), failures.append, **options)
+    server = uvicorn.Server(ServerConfig(app, chosen))
     # asyncio sends without delay only where the protocol is named, which create_server leaves out.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))

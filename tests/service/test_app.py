@@ -337,6 +337,7 @@ def test_shutdown_lets_accepted_requests_finish_and_frees_the_engines():
         wait_until(lambda: refuses_connections(live.port))
         int8.gate.set()
         assert waiting.result().status_code == 200
+        assert waiting.result().headers["connection"] == "close"  # the client need not find out
         live.exit()
     assert fp32.closed
     assert int8.closed

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.answer import Comparison
 from service.detector import Query
 from service.errors import CorruptImage, EngineFailed, NotAnImage, Overloaded, VariantNotFound
 from service.pipeline import Pipeline
@@ -88,8 +89,11 @@ def test_compare_decodes_once_and_observes_both():
     seen = []
     variants, fp32, int8 = two_variants()
     with opened(variants, observe=seen.append) as pipeline:
-        a, b = asyncio.run(pipeline.compare(jpeg(), "fp32", "int8", Query()))
-    assert seen == [a, b]
+        both = asyncio.run(pipeline.compare(jpeg(), "fp32", "int8", Query()))
+    a, b = both.a, both.b
+    assert both.picture is None
+    assert seen[:2] == [a, b]
+    assert (seen[2].a, seen[2].b, seen[2].source) == ("fp32", "int8", "compare")
     assert (a.variant, b.variant) == ("fp32", "int8")
     assert a.timings["decode"] == b.timings["decode"]
     assert fp32.tensor is int8.tensor
@@ -98,7 +102,7 @@ def test_compare_decodes_once_and_observes_both():
 def test_the_time_of_the_first_variant_is_not_in_the_second_ones():
     variants, fp32, _ = two_variants()
 
-    async def slow_first() -> tuple:
+    async def slow_first() -> Comparison:
         fp32.gate.clear()
         both = asyncio.create_task(pipeline.compare(jpeg(), "fp32", "int8", Query()))
         await entered(fp32)
@@ -107,9 +111,19 @@ def test_the_time_of_the_first_variant_is_not_in_the_second_ones():
         return await both
 
     with opened(variants) as pipeline:
-        a, b = asyncio.run(slow_first())
-    assert a.timings["total"] >= 0.3
-    assert b.timings["total"] < 0.3
+        both = asyncio.run(slow_first())
+    assert both.a.timings["total"] >= 0.3
+    assert both.b.timings["total"] < 0.3
+
+
+def test_both_sides_are_drawn_in_one_picture_on_request():
+    variants, *_ = two_variants()
+    with opened(variants) as pipeline:
+        both = asyncio.run(pipeline.compare(jpeg(), "fp32", "int8", Query(), "image/png"))
+    assert len(both.a.detections) == 2
+    picture = Image.open(io.BytesIO(both.picture))
+    assert picture.format == "PNG"
+    assert picture.width > 2 * both.a.width
 
 
 def test_variants_share_one_engine_thread():
@@ -131,6 +145,19 @@ def test_variants_share_one_engine_thread():
     assert len(threads) == 1
 
 
+def test_a_tensor_gets_the_raw_output_by_the_same_thread_and_is_observed():
+    seen = []
+    variants, fp32, _ = two_variants()
+    tensor = np.zeros((1, 3, 64, 64), np.float32)
+    with opened(variants, observe=seen.append) as pipeline:
+        answer = asyncio.run(pipeline.infer(tensor, "fp32"))
+    assert answer.variant == "fp32"
+    assert fp32.tensor is tensor
+    np.testing.assert_array_equal(answer.output, FP32_RAW)
+    assert set(answer.timings) == {"queue", "infer", "total"}
+    assert seen == [answer]
+
+
 def test_the_house_holds_its_capacity_and_not_one_more():
     engine = FakeEngine(FP32_RAW)
 
@@ -142,6 +169,8 @@ def test_the_house_holds_its_capacity_and_not_one_more():
             await pipeline.detect(jpeg(), None, Query())
         with pytest.raises(Overloaded):
             await pipeline.compare(jpeg(), None, None, Query())
+        with pytest.raises(Overloaded):
+            await pipeline.infer(np.zeros((1, 3, 64, 64), np.float32), None)
         engine.gate.set()
         return [len((await guest).detections) for guest in guests]
 

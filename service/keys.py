@@ -1,0 +1,89 @@
+"""API keys: who may ask. Only the SHA-256 of a key is kept, and only its name is told.
+
+A key is `[name:]secret` or `[name:]sha256:<hex>`, where the digest is that of the secret.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from service.errors import ServiceError
+
+HASHED: Final = re.compile(r"sha256:([0-9a-fA-F]{64})")
+NAMED: Final = re.compile(r"([\w.-]{1,64}):(.+)", re.ASCII)
+SECRET: Final = re.compile(r"[!-9;-~]{16,}")  # what a header can carry, and nobody guesses
+
+
+class BadKeys(ServiceError):
+    """The operator's keys cannot be used; the message holds none of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Two keys may have one name, while one takes the other's place."""
+
+    name: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Those that open the server; without any it is open to everyone."""
+
+    known: tuple[Key, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.known)
+
+    def name_of(self, presented: str) -> str | None:
+        """The name of the key that was presented; how long it takes tells nothing of any key."""
+        digest = hashlib.sha256(presented.encode()).digest()
+        found = None
+        for key in self.known:
+            if hmac.compare_digest(key.digest, digest):
+                found = key.name
+        return found
+
+
+def read_keys(listed: str | None, file: Path | None) -> Keys:
+    """The keys of a comma-separated list and those of a file, one a line; `#` begins a comment.
+
+    Raises BadKeys.
+    """
+    keys: list[Key] = []
+    if listed is not None:
+        keys += _parse(listed.split(","), "API key")
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise BadKeys(f"the API keys in {file} cannot be read: {exc}") from exc
+        keys += _parse((line.partition("#")[0] for line in lines), f"{file}, line")
+    if not keys and (listed, file) != (None, None):
+        raise BadKeys("API keys are asked for, but none is given")
+    return Keys(tuple(keys))
+
+
+def _parse(entries: Iterable[str], where: str) -> Iterator[Key]:
+    for number, entry in enumerate(entries, start=1):
+        if text := entry.strip():
+            yield _key(text, f"{where} {number}")
+
+
+def _key(text: str, where: str) -> Key:
+    named = None if HASHED.fullmatch(text) else NAMED.fullmatch(text)
+    name, secret = named.groups() if named else (None, text)
+    if hashed := HASHED.fullmatch(secret):
+        digest = bytes.fromhex(hashed[1])
+    elif SECRET.fullmatch(secret) and name != "sha256":  # a digest that was cut off
+        digest = hashlib.sha256(secret.encode()).digest()
+    else:
+        raise BadKeys(
+            f"{where} is not [name:]secret or [name:]sha256:<hex>; a secret has 16 characters or "
+            "more, no spaces and no colon: `openssl rand -hex 32` makes one"
+        )
+    return Key(name or f"key-{digest.hex()[:8]}", digest)

@@ -1,0 +1,56 @@
+"""How the log looks: lines to read, or JSON to collect.
+
+A record may carry `extra={"fields": {...}}`: `name=value` behind the message, or members of the
+JSON object.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+LogFormat = Literal["human", "json"]
+Fields = Mapping[str, Any]
+
+HUMAN: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def set_up_logs(level: str, log_format: LogFormat) -> None:
+    """Log to stderr; a level that was set before, as --debug does, stays if it shows more."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else HumanFormatter(HUMAN))
+    root = logging.getLogger()
+    wanted: int = logging.getLevelNamesMapping()[level.upper()]
+    lowest = min(root.level, wanted) if root.handlers else wanted
+    logging.basicConfig(level=lowest, handlers=[handler], force=True)
+
+
+class HumanFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        line = super().formatMessage(record)
+        return f"{line} {fields}" if fields else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line, whatever the message holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, Any] = {
+            "time": when.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _fields(record: logging.LogRecord) -> Fields:
+    fields: Fields = getattr(record, "fields", {})
+    return fields

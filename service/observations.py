@@ -1,0 +1,39 @@
+"""What the pipeline tells whoever watches it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from service.answer import Answer, RawAnswer
+from service.detections import Detections
+
+Source = Literal["shadow", "compare"]
+Outcome = Literal["done", "dropped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A request that named no variant got this one by the split."""
+
+    variant: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """The boxes of two variants on one image, at the same thresholds."""
+
+    source: Source
+    a: str
+    b: str
+    boxes_a: Detections
+    boxes_b: Detections
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """What became of an answer that was sampled for the shadow, which is this variant."""
+
+    variant: str
+    outcome: Outcome
+
+
+Observation = Answer | RawAnswer | Assigned | Compared | Shadowed

@@ -1,0 +1,222 @@
+"""The routes of Roboflow's inference server that its SDK needs for object detection.
+
+Boxes are given by their centre. An image comes in base64 only: nothing is fetched for a client,
+and "numpy" is a pickle, which is code.
+"""
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, TypeVar
+from uuid import uuid4
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.admission import Gate
+from service.answer import Answer
+from service.clients import client_of
+from service.connection import unless_gone
+from service.detector import Query
+from service.drawing import PictureType
+from service.endpoints import VARIANT_HEADER
+from service.errors import BadRequest
+from service.faults import first_fault
+from service.lifecycle import Lifecycle
+from service.manifest import Manifest
+from service.pipeline import Pipeline
+from service.protocols.keys import admit
+from service.protocols.names import find_variant, variants_by_name
+from service.queries import BoxParams
+from service.schemas import ImageSize, boxes
+from service.settings import Settings
+from service.uploads import from_base64, read_body
+from service.variants import Variants
+
+JOINT: Final = "/"  # model ids: NAME, NAME/int8, ...
+MOST_IMAGES: Final = 16  # of one request, which answers when all are done
+CONFIDENCE: Final = 0.4  # the protocol's own defaults
+IOU: Final = 0.3
+
+Score = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=256)]  # it comes back in errors
+T = TypeVar("T", bound=BaseModel)
+
+
+class EncodedImage(BaseModel):
+    type: Name
+    value: object
+
+
+class ModelRequest(BaseModel):
+    model_id: Name
+    api_key: str | None = None
+
+
+class DetectRequest(ModelRequest):
+    """What is heeded of ObjectDetectionInferenceRequest; the rest is about Roboflow's own works."""
+
+    image: object  # an EncodedImage or a list of them, looked into once they are counted
+    confidence: Score | Literal["best", "default"] = CONFIDENCE
+    iou_threshold: float = Field(default=IOU, gt=0, le=1, allow_inf_nan=False)
+    max_detections: int = Field(default=300, ge=1, le=1000)
+    class_filter: list[Name] | None = Field(default=None, max_length=4096)
+    class_agnostic_nms: bool = False
+    visualize_predictions: bool = False
+
+
+class Prediction(BaseModel):
+    """A box: its centre and size in pixels of the source image."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    confidence: float
+    class_: str = Field(serialization_alias="class")
+    class_id: int
+    detection_id: str
+
+
+class Detected(BaseModel):
+    inference_id: str
+    time: float  # seconds
+    image: ImageSize
+    predictions: list[Prediction]
+    visualization: str | None = None
+
+
+class Roboflow:
+    """The handlers. The one model is always loaded: adding and removing change nothing."""
+
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, gate: Gate, version: str) -> None:
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._gate = gate
+        self._info = {"name": "qyolo", "version": version, "uuid": str(uuid4())}
+
+    def add_routes(self, app: FastAPI) -> None:
+        for path, handler, methods in (
+            ("/info", self.info, ["GET"]),
+            ("/model/registry", self.registry, ["GET", "POST"]),
+            ("/model/add", self.add, ["POST"]),
+            ("/model/remove", self.add, ["POST"]),
+            ("/model/clear", self.registry, ["POST"]),
+            ("/infer/object_detection", self.detect, ["POST"]),
+        ):
+            app.add_api_route(path, handler, methods=methods, include_in_schema=False)
+
+    async def info(self) -> Response:
+        return JSONResponse(self._info)
+
+    async def registry(self, request: Request) -> Response:
+        admit(self._gate, request, request.query_params.get("api_key"))
+        return _registry(self._lifecycle.pipeline.variants)
+
+    async def add(self, request: Request) -> Response:
+        asked = _parsed(ModelRequest, await read_body(request, self._settings.max_bytes))
+        admit(self._gate, request, asked.api_key)
+        variants = self._lifecycle.pipeline.variants
+        find_variant(asked.model_id, variants, JOINT)
+        return _registry(variants)
+
+    async def detect(self, request: Request) -> Response:
+        pipeline = self._lifecycle.pipeline
+        pipeline.ensure_room()
+        asked = _parsed(DetectRequest, await read_body(request, self._settings.max_bytes))
+        admit(self._gate, request, asked.api_key)
+        variant = find_variant(asked.model_id, pipeline.variants, JOINT)
+        query = self._query(asked, pipeline.variants.manifest)
+        files = _files(asked.image)
+        drawn = asked.visualize_predictions
+        chosen = pipeline.choose(variant, client_of(request))
+        answers = await unless_gone(request, _detect_all(pipeline, files, chosen, query, drawn))
+        found = [_detected(pipeline.variants.manifest, answer) for answer in answers]
+        content = found if isinstance(asked.image, list) else found[0]
+        return JSONResponse(content, headers={VARIANT_HEADER: answers[0].variant})
+
+    def _query(self, asked: DetectRequest, manifest: Manifest) -> Query:
+        if asked.class_agnostic_nms:
+            raise BadRequest("class_agnostic_nms: boxes of different classes are never merged here")
+        params = BoxParams(
+            conf=CONFIDENCE if isinstance(asked.confidence, str) else asked.confidence,
+            iou=asked.iou_threshold,
+            max_det=asked.max_detections,
+            classes=asked.class_filter or [],
+        )
+        return params.query(self._settings, manifest.class_names)
+
+
+async def _detect_all(
+    pipeline: Pipeline, files: Sequence[bytes], variant: str | None, query: Query, drawn: bool
+) -> list[Answer]:
+    """One after the other, so that a request is never more than one guest in the house."""
+    picture: PictureType | None = "image/jpeg" if drawn else None
+    return [await pipeline.detect(file, variant, query, picture) for file in files]
+
+
+def _registry(variants: Variants) -> Response:
+    size = variants.manifest.size
+    models = [
+        {
+            "model_id": model_id,
+            "task_type": "object-detection",
+            "batch_size": 1,
+            "input_height": size,
+            "input_width": size,
+        }
+        for model_id in variants_by_name(variants, JOINT)
+    ]
+    return JSONResponse({"models": models})
+
+
+def _detected(manifest: Manifest, answer: Answer) -> dict[str, object]:
+    predictions = []
+    for found in boxes(manifest, answer.detections):
+        left, top, right, bottom = found.box
+        predictions.append(
+            Prediction(
+                x=round((left + right) / 2, 3),
+                y=round((top + bottom) / 2, 3),
+                width=round(right - left, 2),
+                height=round(bottom - top, 2),
+                confidence=found.score,
+                class_=found.class_name,
+                class_id=found.class_id,
+                detection_id=str(uuid4()),
+            )
+        )
+    picture = answer.picture
+    detected = Detected(
+        inference_id=str(uuid4()),
+        time=round(answer.timings["total"], 6),
+        image=ImageSize(width=answer.width, height=answer.height),
+        predictions=predictions,
+        visualization=None if picture is None else base64.b64encode(picture).decode(),
+    )
+    return detected.model_dump(by_alias=True, exclude_none=True)
+
+
+def _files(sent: object) -> list[bytes]:
+    images = sent if isinstance(sent, list) else [sent]
+    if not 1 <= len(images) <= MOST_IMAGES:
+        raise BadRequest(f"image: send 1 to {MOST_IMAGES} images, not {len(images)}")
+    return [_file(image) for image in images]
+
+
+def _file(sent: object) -> bytes:
+    try:
+        image = EncodedImage.model_validate(sent)
+    except ValidationError as exc:
+        raise BadRequest(f"image: {first_fault(exc, 'itself')}") from exc
+    if image.type != "base64" or not isinstance(image.value, str):
+        raise BadRequest(f"image: send a text of type 'base64', not of type {image.type!r}")
+    return from_base64(image.value)
+
+
+def _parsed(kind: type[T], body: bytes) -> T:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as exc:
+        raise BadRequest(first_fault(exc)) from exc

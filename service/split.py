@@ -1,0 +1,120 @@
+"""An A/B experiment: which variant answers a client that names none, and whose answers are checked.
+
+Each client keeps its variant, after a restart and on every replica, by weighted rendezvous hashing
+(Schindelhauer and Schomaker, Weighted Distributed Hash Tables, 2005):
+
+    n    = the first 8 bytes, big-endian, of SHA-256("<variant>\\n<client>")
+    time = -ln((n + 1) / 2**64) / weight
+
+and the variant with the least time has the client. That is a race of exponential clocks, which each
+wins as often as its weight says. Where one weight grows, clients move to that variant and nowhere
+else.
+"""
+
+import math
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from service.errors import ServiceError
+
+SPLIT_EXAMPLE: Final = "int8:0.9,fp32:0.1"
+SHADOW_EXAMPLE: Final = "fp32:0.05"
+
+
+class BadExperiment(ServiceError):
+    """The operator's split or shadow cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Weights of variants, of any sum."""
+
+    weights: Mapping[str, float]
+
+    def choose(self, client: str) -> str:
+        """The variant that this client always gets."""
+        return min(self.weights, key=lambda name: _clock(name, client) / self.weights[name])
+
+    def share(self, variant: str) -> float:
+        """The part of all clients that gets it."""
+        return self.weights.get(variant, 0.0) / sum(self.weights.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The variant that answers as well, and the share of the other variants' answers it does."""
+
+    variant: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Without a split the default variant answers whoever names none."""
+
+    split: Split | None = None
+    shadow: Sample | None = None
+
+    def share(self, variant: str, default: str) -> float:
+        """The part of the clients that name no variant which gets this one."""
+        return float(variant == default) if self.split is None else self.split.share(variant)
+
+    def shadow_share(self, variant: str) -> float:
+        """The part of the other variants' answers that this one gives too."""
+        return 0.0 if self.shadow is None else self.shadow.share * (self.shadow.variant == variant)
+
+    def check(self, variants: Collection[str]) -> None:
+        """Raise BadExperiment where it names a variant that is not among these."""
+        named = {name: "A/B split" for name in self.split.weights} if self.split else {}
+        if self.shadow is not None:
+            named.setdefault(self.shadow.variant, "shadow")
+        for name, where in named.items():
+            if name not in variants:
+                raise BadExperiment(
+                    f"the {where} names no variant of this model: {name!r}; "
+                    f"there are: {', '.join(variants)}"
+                )
+
+
+def read_experiment(ab: str | None, shadow: str | None) -> Experiment:
+    """What the two settings say; a blank one says nothing. Raises BadExperiment."""
+    return Experiment(
+        _split(ab) if ab and ab.strip() else None,
+        _sample(shadow) if shadow and shadow.strip() else None,
+    )
+
+
+def _split(text: str) -> Split:
+    weights: dict[str, float] = {}
+    for item in text.split(","):
+        name, weight = _pair(item, sys.float_info.max, "the A/B split", SPLIT_EXAMPLE)
+        if name in weights:
+            raise BadExperiment(f"the A/B split names {name!r} twice")
+        weights[name] = weight
+    return Split(weights)
+
+
+def _sample(text: str) -> Sample:
+    return Sample(*_pair(text, 1.0, "the shadow", SHADOW_EXAMPLE))
+
+
+def _pair(item: str, most: float, where: str, example: str) -> tuple[str, float]:
+    name, _, number = (part.strip() for part in item.partition(":"))
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not name or not 0 < value <= most:
+        wanted = "a share above 0 and up to 1" if most == 1 else "a weight above 0"
+        raise BadExperiment(
+            f"{where}: {item.strip()!r} is not a variant and {wanted}, as in {example}"
+        )
+    return name, value
+
+
+def _clock(variant: str, client: str) -> float:
+    digest = sha256(f"{variant}\n{client}".encode()).digest()
+    return -math.log((int.from_bytes(digest[:8], "big") + 1) / 2**64)

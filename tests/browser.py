@@ -1,0 +1,47 @@
+"""A real Chromium, and what it complains of."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.fakes import PATIENCE_S
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here: apt-get install chromium"
+)
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser with a camera that films a test card."""
+    expect.set_options(timeout=PATIENCE_S * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA]
+        )
+        yield browser
+        browser.close()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A page, everything that its console said, and every address that it asked for."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
+
+
+def watch(page: Page) -> Watched:
+    watched = Watched(page)
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.on("console", lambda message: watched.complaints.append(message.text))
+    page.on("pageerror", lambda error: watched.complaints.append(str(error)))
+    page.on("request", lambda request: watched.fetched.append(request.url))
+    return watched

@@ -1,0 +1,33 @@
+"""The clients of others, as their users run them: each in the interpreter that make installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import PATIENCE_S
+
+HOMES = Path(sys.prefix) / "clients"
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+def interpreter(client: str) -> str:
+    """The client's own Python; skips the test where it is not installed."""
+    home = HOMES / client
+    if not (home / ".installed").exists():
+        pytest.skip(
+            f"{client} is not installed: make {HOMES.parent.name}/clients/{client}/.installed"
+        )
+    return str(home / "bin" / "python")
+
+
+def say(client: str, script: str, *arguments: object) -> dict:
+    """What a script that uses the client prints, which is JSON."""
+    command = [interpreter(client), str(SCRIPTS / script), *map(str, arguments)]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, timeout=6 * PATIENCE_S, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)

@@ -1,0 +1,111 @@
+"""HOST:PORT PHOTO TENSOR: everything that NVIDIA's tritonclient can ask of us, as JSON."""
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+host, photo, tensor_file = sys.argv[1:]
+client = InferenceServerClient(host)
+index = client.get_model_repository_index()
+raw_model, box_model = dict.fromkeys(row["name"] for row in index)
+tensor = np.load(tensor_file)
+
+
+def picture(binary=True):
+    data = Path(photo).read_bytes()
+    sent = InferInput("image", [1], "BYTES")
+    value = data if binary else base64.b64encode(data)
+    return sent.set_data_from_numpy(np.array([value], object), binary_data=binary)
+
+
+def floats(value=tensor, binary=True):
+    sent = InferInput(port["name"], list(value.shape), "FP32")
+    return sent.set_data_from_numpy(value, binary_data=binary)
+
+
+def boxes(**options):
+    """The answer as the client reads it; a threshold that the tiny model passes."""
+    options = {"parameters": {"conf": 0.05, "max_det": 5}} | options
+    sent = options.pop("sent", None) or picture()
+    answer = client.infer(box_model, [sent], **options)
+    return {
+        "version": answer.get_response()["model_version"],
+        "id": answer.get_response().get("id"),
+        "boxes": answer.as_numpy("boxes").tolist(),
+        "scores": answer.as_numpy("scores").tolist(),
+        "class_ids": answer.as_numpy("class_ids").tolist(),
+        "labels": [
+            label.decode() if isinstance(label, bytes) else label
+            for label in answer.as_numpy("labels").tolist()
+        ],
+    }
+
+
+def head(sent=None, **options):
+    return client.infer(raw_model, [sent or floats()], **options).as_numpy(output["name"]).tolist()
+
+
+def refused(ask):
+    try:
+        ask()
+    except InferenceServerException as exc:
+        return [exc.status(), exc.message()]
+    return None
+
+
+metadata = client.get_model_metadata(raw_model)
+(port,), (output,) = metadata["inputs"], metadata["outputs"]
+as_json = [
+    InferRequestedOutput(wanted, binary_data=False)
+    for wanted in ("boxes", "scores", "class_ids", "labels")
+]
+of_class = [InferRequestedOutput("scores", class_count=2)]
+shared = InferInput("image", [1], "BYTES").set_shared_memory("region", 100)
+said = {
+    "live": client.is_server_live(),
+    "ready": client.is_server_ready(),
+    "model_ready": [
+        client.is_model_ready(box_model),
+        client.is_model_ready(raw_model, "int8"),
+        client.is_model_ready("other"),
+    ],
+    "server": client.get_server_metadata(),
+    "metadata": metadata,
+    "box_metadata": client.get_model_metadata(box_model, "fp32"),
+    "config": client.get_model_config(raw_model),
+    "index": index,
+    "boxes": {
+        "default": boxes(),
+        "fp32": boxes(model_version="fp32"),
+        "json": boxes(sent=picture(binary=False), outputs=as_json),
+        "gzip": boxes(request_compression_algorithm="gzip", response_compression_algorithm="gzip"),
+        "deflate": boxes(request_compression_algorithm="deflate"),
+        "id": boxes(request_id="seven", priority=3, timeout=1_000_000),
+        "dogs": boxes(parameters={"conf": 0.05, "classes": "dog"}),
+        "none": boxes(parameters={"conf": 0.999}),
+        "none_json": boxes(parameters={"conf": 0.999}, outputs=as_json),
+    },
+    "heads": {
+        "default": head(),
+        "fp32": head(model_version="fp32"),
+        "json": head(floats(binary=False), outputs=[InferRequestedOutput(output["name"], False)]),
+        "gzip": head(request_compression_algorithm="gzip"),
+    },
+    "refused": {
+        "model": refused(lambda: client.get_model_metadata("other")),
+        "version": refused(lambda: boxes(model_version="fp7")),
+        "shape": refused(lambda: head(floats(tensor[:, :, :32]))),
+        "output": refused(lambda: boxes(outputs=[InferRequestedOutput("masks")])),
+        "classification": refused(lambda: boxes(outputs=of_class)),
+        "shared memory": refused(lambda: boxes(sent=shared)),
+        "parameter": refused(lambda: boxes(parameters={"confidence": 0.5})),
+        "load": refused(lambda: client.load_model(raw_model)),
+        "statistics": refused(lambda: client.get_inference_statistics()),
+    },
+}
+json.dump(said, sys.stdout)

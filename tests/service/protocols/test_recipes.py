@@ -1,0 +1,87 @@
+"""What the README tells users of other clients to write, run as it stands there."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import indent
+
+import pytest
+
+from tests.fakes import PATIENCE_S
+from tests.service.pictures import jpeg
+from tests.service.protocols.clients import interpreter
+from tests.service.test_detect_http import DOG, PERSON
+
+README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+SECTION = README.partition("## Other clients")[2].partition("\n## ")[0]
+SNIPPETS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+
+
+def snippet(word: str) -> str:
+    (found,) = [text for text in SNIPPETS if word in text]
+    return found
+
+
+def run(python: str, code: str, folder: Path) -> str:
+    (folder / "photo.jpg").write_bytes(jpeg())
+    command = [python, "-c", code]
+    ran = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=6 * PATIENCE_S, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture
+def here(fake):
+    """The snippet as it is for this server and its model."""
+
+    def adapted(text: str) -> str:
+        assert "127.0.0.1:8000" in text
+        return text.replace("127.0.0.1:8000", f"127.0.0.1:{fake.port}").replace(
+            "qyolo-nano", "tiny"
+        )
+
+    return adapted
+
+
+def test_plain_http(here, tmp_path):
+    shown = run(sys.executable, here(snippet("import httpx")), tmp_path)
+    assert shown.splitlines()[0] == "person 0.85 [76.25, 37.5, 123.75, 62.5]"
+    assert len(shown.splitlines()) == 2
+
+
+def test_tritonclient(here, tmp_path):
+    shown = run(interpreter("tritonclient"), here(snippet("import tritonclient")), tmp_path)
+    assert "person" in shown
+    assert "76.25" in shown
+
+
+def test_inference_sdk(here, tmp_path):
+    shown = run(interpreter("inference-sdk"), here(snippet("import InferenceHTTPClient")), tmp_path)
+    assert "'class': 'person'" in shown
+
+
+def test_supervision(tmp_path):
+    answers = [[PERSON, DOG], []]
+    code = f"""
+import json
+from types import SimpleNamespace
+for rows in {answers!r}:
+    answer = SimpleNamespace(json=lambda: {{"detections": rows}})
+{indent(snippet("sv.Detections"), "    ")}
+    print(json.dumps([boxes.xyxy.tolist(), boxes.confidence.tolist(), boxes.class_id.tolist()]))
+"""
+    seen = run(interpreter("inference-sdk"), code, tmp_path).splitlines()
+    for line, rows in zip(seen, answers, strict=True):
+        expected = [[row[key] for row in rows] for key in ("box", "score", "class_id")]
+        assert json.loads(line) == expected
+
+
+def test_frigates_address_is_a_route(fake):
+    (url,) = re.findall(r"api_url: http://127\.0\.0\.1:8000(\S+)", SECTION)
+    url = url.replace(",car", "")  # the tiny model knows no cars
+    answer = fake.client.post(url, files={"image": jpeg()}, data={"api_key": ""})
+    assert [row["label"] for row in answer.json()["predictions"]] == ["person"]

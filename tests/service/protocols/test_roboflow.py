@@ -1,0 +1,170 @@
+"""Roboflow's routes over a socket: what its SDK sends, and what nobody should."""
+
+import base64
+import io
+
+import httpx
+import pytest
+from PIL import Image
+
+from service.errors import EngineFailed
+from tests.fakes import FakeEngine, variants_of
+from tests.service.live import FP32_RAW, serving, two_variants
+from tests.service.pictures import encoded, jpeg
+
+PATH = "/infer/object_detection"
+KEY = "0123456789abcdef"
+
+
+def picture(data: bytes | None = None, **changes: object) -> dict:
+    value = base64.b64encode(data or jpeg()).decode()
+    return {"type": "base64", "value": value} | changes
+
+
+def ask(client: httpx.Client, **changes: object) -> httpx.Response:
+    return client.post(PATH, json={"model_id": "tiny/fp32", "image": picture()} | changes)
+
+
+def assert_error(answer: httpx.Response, status: int, words: str = "") -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()
+    assert list(error) == ["message"]
+    assert words in error["message"]
+
+
+def test_boxes_are_given_by_their_centre_in_source_pixels(client):
+    answer = ask(client)
+    assert answer.status_code == 200
+    assert answer.headers["x-qyolo-variant"] == "fp32"
+    content = answer.json()
+    assert content["image"] == {"width": 200, "height": 100}
+    assert content["time"] > 0
+    assert "visualization" not in content
+    person, dog = content["predictions"]
+    assert person.pop("detection_id") != dog.pop("detection_id")
+    assert person == {
+        "x": 100.0,
+        "y": 50.0,
+        "width": 50.0,
+        "height": 25.0,
+        "confidence": 0.9,
+        "class": "person",
+        "class_id": 0,
+    }
+    assert (dog["x"], dog["y"], dog["class"]) == (37.5, 25.0, "dog")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "classes"),
+    [
+        ({}, ["person", "dog"]),
+        ({"confidence": "best", "source": "inference-sdk", "fix_batch_size": True}, None),
+        ({"confidence": 0.05}, ["person", "dog", "traffic light"]),
+        ({"confidence": 0.7, "iou_threshold": 1}, ["person", "person"]),
+        ({"max_detections": 1}, ["person"]),
+        ({"class_filter": ["dog"]}, ["dog"]),
+        ({"class_filter": []}, ["person", "dog"]),
+        ({"api_key": None, "class_agnostic_nms": False}, ["person", "dog"]),
+    ],
+)
+def test_wishes_choose_boxes(client, wishes, classes):
+    found = [row["class"] for row in ask(client, **wishes).json()["predictions"]]
+    assert found == (classes or ["person", "dog"])
+
+
+def test_a_list_of_images_is_answered_by_a_list(client):
+    (one,) = ask(client, image=[picture()]).json()
+    two = ask(client, image=[picture(), picture(jpeg(100, 100))]).json()
+    assert [answer["image"]["width"] for answer in (one, *two)] == [200, 200, 100]
+
+
+def test_a_picture_with_boxes_comes_on_request(client):
+    content = ask(client, visualize_predictions=True).json()
+    drawn = Image.open(io.BytesIO(base64.b64decode(content["visualization"])))
+    assert (drawn.format, drawn.size) == ("JPEG", (200, 100))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_registry_lists_the_model_and_its_variants(client, method):
+    models = client.request(method, "/model/registry", params={"api_key": "None"}).json()["models"]
+    assert [model["model_id"] for model in models] == ["tiny", "tiny/fp32", "tiny/int8"]
+    assert {key: models[0][key] for key in ("task_type", "batch_size", "input_height")} == {
+        "task_type": "object-detection",
+        "batch_size": 1,
+        "input_height": 64,
+    }
+
+
+def test_the_one_model_stays_whatever_is_asked(client):
+    registry = client.get("/model/registry").json()
+    for path in ("/model/add", "/model/remove"):
+        assert client.post(path, json={"model_id": "tiny", "api_key": None}).json() == registry
+        assert_error(client.post(path, json={"model_id": "coco/3"}), 404, "there are: tiny, ")
+        assert_error(client.post(path, json={}), 400, "model_id")
+    assert client.post("/model/clear").json() == registry
+    assert client.get("/info").json()["name"] == "qyolo"
+
+
+BAD = {
+    "an address": ({"image": {"type": "url", "value": "http://localhost/"}}, "'url'"),
+    "a pickle": ({"image": {"type": "numpy", "value": "gASVAAAA"}}, "'numpy'"),
+    "bytes of nothing": ({"image": picture(value="")}, "not a JPEG"),
+    "not base64": ({"image": picture(value="?")}, "base64"),
+    "a number": ({"image": picture(value=7)}, "base64"),
+    "a text": ({"image": "abcd"}, "image"),
+    "no image": ({"image": picture(b"hello")}, "not a JPEG"),
+    "a torn image": ({"image": picture(jpeg()[:-500])}, "truncated"),
+    "one bad of two": ({"image": [picture(), {"type": "url"}]}, "image"),
+    "no images": ({"image": []}, "1 to 16"),
+    "a crowd": ({"image": [picture(value="")] * 17}, "1 to 16 images, not 17"),
+    "a confidence": ({"confidence": 1.5}, "confidence"),
+    "no confidence": ({"confidence": "nan"}, "confidence"),
+    "a word for confidence": ({"confidence": "worst"}, "confidence"),
+    "an overlap": ({"iou_threshold": 0}, "iou_threshold"),
+    "a count": ({"max_detections": 0}, "max_detections"),
+    "a class": ({"class_filter": ["cat"]}, "no class 'cat'"),
+    "one NMS for all": ({"class_agnostic_nms": True}, "class_agnostic_nms"),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD.values(), ids=BAD)
+def test_a_bad_request_is_400_with_a_message(client, changes, words):
+    assert_error(ask(client, **changes), 400, words)
+
+
+def test_what_is_no_request(client):
+    assert_error(client.post(PATH, content=b"{"), 400, "body")
+    assert_error(client.post(PATH, json={"model_id": "tiny"}), 400, "image")
+    assert_error(client.post(PATH, content=bytes(2_000_001)), 413, "larger than 2000000")
+    large = picture(encoded(Image.new("L", (1001, 1000)), "PNG"))
+    assert_error(ask(client, image=large), 413, "1001x1000")
+    assert_error(ask(client, model_id="coco/3"), 404, "there are: tiny, tiny/fp32, tiny/int8")
+    assert_error(client.get(PATH), 405)
+    assert_error(client.post("/infer/classification"), 404)
+
+
+def test_a_failure_tells_nothing():
+    engine = FakeEngine(FP32_RAW)
+    engine.failure = EngineFailed("/root/secret")
+    with serving(variants_of({"fp32": engine})) as live:
+        answer = ask(live.client)
+    assert_error(answer, 500, "its log says why")
+    assert "secret" not in answer.text
+
+
+def test_the_key_may_be_in_the_body_or_the_query():
+    variants, *_ = two_variants()
+    with serving(variants, api_keys=KEY) as live:
+        for wrong in ({}, {"api_key": None}, {"api_key": "wrong"}):
+            assert_error(ask(live.client, **wrong), 401, "API key")
+            assert_error(live.client.get("/model/registry", params=wrong), 401)
+            for path in ("/model/add", "/model/remove"):
+                assert_error(live.client.post(path, json={"model_id": "x"} | wrong), 401)
+        assert_error(live.client.post("/model/clear"), 401)
+        assert ask(live.client, api_key=KEY).status_code == 200
+        assert live.client.get("/model/registry", params={"api_key": KEY}).status_code == 200
+        added = live.client.post("/model/add", json={"model_id": "tiny", "api_key": KEY})
+        assert added.status_code == 200
+        header = {"Authorization": f"Bearer {KEY}"}
+        assert live.client.post("/model/clear", headers=header).status_code == 200
