@@ -1,0 +1,44 @@
+"""What --help says of every command, as one page."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import typer
+
+from qyolo.cli import app
+
+
+def page() -> str:
+    group = typer.main.get_command(app)
+    lines = [
+        "# Command line",
+        "",
+        group.help,
+        "",
+        "A command-line option wins over its variable in the environment. Exit code 2 is something "
+        "you can mend, told in one line; 1 is our fault; `--debug` before the command shows the "
+        "traceback.",
+        "",
+    ]
+    for name, command in group.commands.items():
+        lines += [f"## qyolo {name}", "", *_command(name, command), ""]
+    return "\n".join(lines)
+
+
+def _command(name: str, command: typer.core.TyperCommand) -> Iterator[str]:
+    context = command.make_context(name, [], resilient_parsing=True)
+    parameters = [each for each in command.get_params(context) if each.name != "help"]
+    pieces = [piece for each in parameters for piece in each.get_usage_pieces(context)]
+    yield from ("```sh", f"qyolo {' '.join([name, '[OPTIONS]', *pieces])}", "```", "")
+    yield from (command.help, "")
+    panels = defaultdict(list)
+    for each in parameters:
+        names, text = each.get_help_record(context)
+        panels[each.rich_help_panel or "General"].append(f"| `{_cell(names)}` | {_cell(text)} |")
+    for panel, rows in panels.items():
+        yield from (f"| {panel} | |", "|---|---|", *rows, "")
+
+
+def _cell(text: str) -> str:
+    """In a table every bar ends a cell, even between backticks; [...] must not look like a link."""
+    return " ".join(text.replace("|", "\\|").replace("[", "\\[").split())

@@ -1,0 +1,111 @@
+"""The wheel: it holds what the program reads, nothing else, and runs from an empty environment."""
+
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hatchling", reason="hatchling is not installed: make test installs it")
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("qyolo", "quantizer", "service", "zoo")
+
+PROOF = """
+from importlib.metadata import distribution
+from pathlib import Path
+
+import qyolo, quantizer.page, service.page
+from service.app import create_app
+from service.settings import Settings
+from service.sources import FolderSource
+from zoo import bundle
+from zoo.catalogue import catalogue
+
+home = Path(qyolo.__file__).parents[1]
+for found in (quantizer.page, service.page, bundle):
+    assert home in Path(found.__file__).parents, found
+assert home in distribution("qyolo").locate_file("qyolo/cli.py").parents
+create_app(Settings(), FolderSource(Path()))  # reads the page
+bundle.model()  # checks its digest
+assert catalogue() and quantizer.page.TEMPLATE.is_file()
+print(home)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_it_holds_the_packages_whole_and_nothing_else(wheel):
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert inside == {name for name in wanted if not name.startswith("zoo/train/")}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "at_least"),
+    [
+        ("service/page/*.js", 5),
+        ("service/page/index.html", 1),
+        ("quantizer/page.html", 1),
+        ("zoo/samples/*.jpg", 4),
+        ("zoo/calibration/*.jpg", 32),
+        ("zoo/qyolo_nano/qyolo-nano.onnx", 1),
+        ("zoo/qyolo_nano/checksums.sha256", 1),
+        ("zoo/catalogue.toml", 1),
+    ],
+)
+def test_it_holds_what_the_program_reads(wheel, pattern, at_least):
+    inside = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
+    assert sum(path.match(pattern) for path in inside) >= at_least
+
+
+def test_it_says_what_the_project_says(wheel):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    text = archive.read(metadata).decode()
+    for extra in project["optional-dependencies"]:
+        assert f"Provides-Extra: {extra}\n" in text
+    assert "License-Expression: Apache-2.0\n" in text
+    assert any(name.endswith("/licenses/LICENSE") for name in archive.namelist())
+
+
+def test_the_extras_are_in_the_readme():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for extra in project["optional-dependencies"]:
+        assert f"| `{extra}` |" in readme
+
+
+def test_it_runs_from_an_environment_that_holds_nothing_else_of_ours(wheel, tmp_path):
+    """The packages that it needs are those of this environment, by a path file."""
+    home = tmp_path / "venv"
+    run([sys.executable, "-m", "venv", "--without-pip", home])
+    pip = [sys.executable, "-m", "pip", "--python", home, "--disable-pip-version-check"]
+    run([*pip, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel])
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    told = run([home / "bin/qyolo", "--version"], cwd=tmp_path)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert told == f"qyolo {version}\n"
+    assert run([home / "bin/python", "-c", PROOF], cwd=tmp_path).strip() == str(packages)
+
+
+def run(command, cwd=None):
+    ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
