@@ -25,7 +25,7 @@ from watched import Held, Watched, tiny_folder, watched
 CLIENTS: Final = 4
 SAMPLES: Final = 20
 FLAT: Final = 0.05
-SIDE: Final = 640
+SIDE: Final = 320  # pixels of the longer side
 
 
 def requests() -> list[Request]:

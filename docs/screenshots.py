@@ -81,6 +81,7 @@ def show(page: Page, name: str, confidence: float) -> None:
         page.locator("#again").click()
         page.get_by_text(f"Medians of {run} runs").wait_for()
     page.locator("#again").blur()
+    page.mouse.move(0, 0)
     page.wait_for_timeout(2500)  # until the next scrape
 
 

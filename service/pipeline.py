@@ -203,17 +203,19 @@ class Pipeline:
             with clock.stage("preprocess"):
                 prepared = detector.prepare(photo)
             if self._collection is not None and collect:
-                self._collect(self._collection, photo.pixels)
+                self._collect(self._collection, data)
             pixels = decode_image(data, self._max_pixels) if keep_pixels else None
             return _Opened(photo.width, photo.height, prepared, pixels)
 
         return await self._run(self._workers, clock, work)
 
-    def _collect(self, collection: Collection, pixels: Pixels) -> None:
+    def _collect(self, collection: Collection, data: bytes) -> None:
         """Written when a worker has nothing better to do: no answer waits for it."""
         slot = collection.place()
         if slot is not None:
-            self._workers.submit(collection.keep, slot, pixels)
+            self._workers.submit(
+                lambda: collection.keep(slot, decode_image(data, self._max_pixels))
+            )
 
     async def _answer(
         self, name: str, detector: Detector, opened: _Opened, query: Query, clock: Stopwatch

@@ -17,7 +17,7 @@ from quantizer.versions import sha256_of, versions
 from service.detector import Detector, Query
 from service.manifest import read_manifest
 from service.readiness import Progress
-from tests.tiny_models import CLASSES, SIZE, TINY, save_tiny, yolov5
+from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, save_tiny, yolov5
 
 
 def silent(_: Progress) -> None:
@@ -63,6 +63,8 @@ def test_the_manifest_tells_what_was_built(tiny_folder):
     assert (manifest.name, manifest.size, manifest.default) == ("yolov5", SIZE, "int8")
     assert (manifest.head, manifest.preprocess) == ("yolov5", "yolo")
     assert manifest.class_names == CLASSES
+    assert (manifest.input_name, manifest.output_name) == ("images", "output.y")
+    assert manifest.output_shape == (1, 3 * CELLS, 5 + len(CLASSES))
     assert manifest.versions == versions()
 
 

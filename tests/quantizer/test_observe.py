@@ -147,6 +147,7 @@ def test_sampling_does_not_move_the_thresholds_of_a_real_model():
             one = counted(values)
             full[name] = merge(full[name], one) if name in full else one
     floors = lower_bounds(graph)
+    moved = []
     for name in tensors:
         assert sampled[name].low == full[name].low
         assert sampled[name].high == full[name].high
@@ -155,10 +156,13 @@ def test_sampling_does_not_move_the_thresholds_of_a_real_model():
             for histogram in (sampled[name], full[name])
         )
         assert ours.low == theirs.low
-        assert ours.high == pytest.approx(theirs.high, rel=0.01), name
+        if ours.high != pytest.approx(theirs.high, rel=0.01):
+            moved.append(name)
         lows, highs = np.array([ours.low, theirs.low]), np.array([ours.high, theirs.high])
         error, least = squared_errors(full[name].bins, lows, highs, Scheme())
-        assert error <= 1.001 * least, name
+        assert error <= 1.0005 * least, name
+    # Where two thresholds are equally good, a few values decide between them.
+    assert len(moved) <= 1, moved
 
 
 PEAK = """

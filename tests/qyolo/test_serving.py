@@ -134,7 +134,8 @@ def keep_asking(server: Running, image: bytes) -> list[Sent]:
 
 def test_a_termination_under_load_answers_what_came_before_it(tiny_folder, photos):
     image = (photos / "photo00.jpg").read_bytes()
-    with running("serve", tiny_folder, QYOLO_DRAIN_S=20) as server, ThreadPoolExecutor(8) as pool:
+    room = {"QYOLO_DRAIN_S": 20, "QYOLO_CAPACITY": 32}
+    with running("serve", tiny_folder, **room) as server, ThreadPoolExecutor(8) as pool:
         server.wait_until_ready()
         clients = [pool.submit(keep_asking, server, image) for _ in range(8)]
         time.sleep(0.5)

@@ -114,6 +114,80 @@ def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
         decode(bomb)
 
 
+def two_pictures(data: bytes) -> bytes:
+    """The same JPEG as cameras write two in one file: the index of both behind its start."""
+    entries = struct.pack(">IIIHH", 0x030000, 100, 0, 0, 0) * 2
+    index = b"MM\0*" + struct.pack(">IH", 8, 3)
+    index += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2)
+    index += struct.pack(">HHII", 0xB002, 7, len(entries), 50) + bytes(4)
+    content = b"MPF\0" + index + entries
+    return data[:2] + b"\xff\xe2" + struct.pack(">H", len(content) + 2) + content + data[2:]
+
+
+def test_a_jpeg_of_two_pictures_is_read_and_reduced_like_another():
+    data = jpeg(200, 80)
+    both = two_pictures(data)
+    with Image.open(io.BytesIO(both)) as image:
+        assert image.format == "MPO"
+    np.testing.assert_array_equal(decode(both), decode(data))
+    assert decode_to_fit(both, LIMIT, 50).pixels.shape == (20, 50, 3)
+
+
+def test_endless_scans_are_found_in_a_jpeg_of_two_pictures_too():
+    data = encoded(gradient(64, 64), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:last] + data[last:-2] * 200 + data[-2:]
+    with pytest.raises(CorruptImage, match="scans"):
+        decode(two_pictures(bomb))
+
+
+def test_the_larger_the_picture_the_fewer_its_scans():
+    """Twenty passes over as many pixels as are allowed, and a hundred at most."""
+    data = encoded(gradient(100, 100), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    many = data[:last] + data[last:-2] * 40 + data[-2:]
+    assert decode_image(many, 100 * 100 * 10).shape == (100, 100, 3)
+    with pytest.raises(CorruptImage, match="more than 20 scans"):
+        decode_image(many, 100 * 100)
+    assert decode_image(data, 100 * 100).shape == (100, 100, 3)
+
+
+def small_png(extra: bytes = b"", pixels: bytes = b"") -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0))
+    rows = png_chunk(b"IDAT", zlib.compress(bytes(14)))
+    end = png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + extra + pixels + rows + end
+
+
+def run_lengths(runs: bytes) -> bytes:
+    """A BMP of 1000x1000 whose pixels are counted, not listed."""
+    head = b"BM" + struct.pack("<IHHI", 1078 + len(runs), 0, 0, 1078)
+    sizes = (40, 1000, 1000, 1, 8, 1, len(runs), 1, 1, 256, 256)
+    return head + struct.pack("<IiiHHIIiiII", *sizes) + bytes(1024) + runs
+
+
+CRUMBS = {
+    "PNG chunks": lambda: small_png(extra=png_chunk(b"teSt", b"") * 100_000),
+    "PNG pixels": lambda: small_png(pixels=png_chunk(b"IDAT", b"") * 100_000),
+    "JPEG comments": lambda: jpeg()[:2] + b"\xff\xfe\0\2" * 100_000 + jpeg()[2:],
+    "JPEG filling": lambda: jpeg()[:2] + b"\xff" * 200_000 + jpeg()[2:],
+    "BMP run lengths": lambda: run_lengths(b"\1\0" * 200_000),
+}
+
+
+@pytest.mark.parametrize("make", CRUMBS.values(), ids=CRUMBS)
+def test_a_picture_in_a_hundred_thousand_pieces_is_refused(make):
+    """Each is a turn of Pillow's loops in Python: 20 MiB of them would take half a minute."""
+    data = make()
+    with pytest.raises(CorruptImage) as caught:
+        decode(data)
+    assert "pieces" in str(caught.value.__cause__)
+
+
+def test_run_lengths_are_read():
+    assert decode(run_lengths((b"\xfa\0" * 4 + b"\0\0") * 1000)).shape == (1000, 1000, 3)
+
+
 def test_grey_becomes_three_equal_channels():
     grey = gradient(20, 10).convert("L")
     pixels = decode(encoded(grey, "PNG"))

@@ -1,0 +1,68 @@
+# qyolo on the processor (OpenVINO), for amd64 and arm64.
+#
+#   docker build -f docker/cpu.Dockerfile -t qyolo:cpu .
+#
+# Another package index: --secret id=pip,src=pip.conf. It is mounted while packages are installed and
+# is in no layer. docs/deploy.md says what is in the image and how it was tried.
+
+# The Python that `make test` runs on.
+ARG PYTHON=3.11-slim-bookworm
+
+FROM python:${PYTHON} AS packages
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+RUN python -m venv --without-pip /opt/qyolo \
+    && python -m venv --without-pip /build/tools
+COPY requirements/cpu.lock requirements/build.lock requirements/
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip --python /opt/qyolo/bin/python install --require-hashes --only-binary :all: \
+        -r requirements/cpu.lock \
+    && pip --python /build/tools/bin/python install --require-hashes --only-binary :all: \
+        -r requirements/build.lock
+# What is never loaded here: OpenVINO's plugins for Intel's GPUs and NPUs, the tests that come along.
+# And what calls home: OpenVINO does without its telemetry.
+RUN packages=$(echo /opt/qyolo/lib/python3.*/site-packages) \
+    && rm -r "$packages/openvino_telemetry" \
+    && rm -f "$packages/openvino/libs/libopenvino_intel_gpu_plugin.so" \
+        "$packages/openvino/libs/libopenvino_intel_npu_plugin.so" \
+        "$packages/openvino/libs/cache.json" \
+    && find "$packages/numpy" "$packages/matplotlib" -type d -name tests -prune -exec rm -r {} +
+COPY pyproject.toml README.md LICENSE ./
+COPY qyolo qyolo
+COPY quantizer quantizer
+COPY service service
+COPY zoo zoo
+RUN pip --python /build/tools/bin/python wheel --no-deps --no-index --no-build-isolation \
+        --wheel-dir dist . \
+    && pip --python /opt/qyolo/bin/python install --no-deps --no-index dist/*.whl
+
+FROM python:${PYTHON}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="qyolo" \
+      org.opencontainers.image.description="A float YOLO detector in, an int8 engine for this box out, served over REST" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# Libraries keep small caches of their own in HOME. Bytecode is in the image; none can be written.
+ENV HOME=/var/cache/qyolo \
+    ORT_DISABLE_TELEMETRY=1 \
+    PATH=/opt/qyolo/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    QYOLO_CACHE_DIR=/var/cache/qyolo \
+    QYOLO_HOST=0.0.0.0
+RUN useradd --uid 10001 --home-dir /var/cache/qyolo --no-create-home --shell /usr/sbin/nologin qyolo \
+    && install -d -o qyolo -g qyolo /var/cache/qyolo
+COPY --from=packages /opt/qyolo /opt/qyolo
+COPY docker/probe.py /opt/qyolo/probe.py
+USER 10001:10001
+WORKDIR /var/cache/qyolo
+VOLUME /var/cache/qyolo
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD ["python", "/opt/qyolo/probe.py", "/healthz"]
+ENTRYPOINT ["qyolo"]
+CMD ["up"]

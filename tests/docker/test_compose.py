@@ -1,0 +1,142 @@
+"""docker-compose.yml and the images: sealed, limited, not open to the network, and of one mind."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+
+import pytest
+
+from service.settings import Settings
+from tests.docker.compose import ROOT, read, variables
+
+COMPOSE = read("docker-compose.yml")
+SERVICES = COMPOSE["services"]
+SERVERS = {name for name, each in SERVICES.items() if str(each.get("command")).startswith("up ")}
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+
+
+def has_compose() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
+
+
+def test_without_a_word_it_builds_and_then_serves():
+    assert {name for name, each in SERVICES.items() if "profiles" not in each} == {"build", "qyolo"}
+    assert {"fp32", "int8", "qyolo-gpu", "qyolo"} == SERVERS
+
+
+@pytest.mark.parametrize("name", sorted(SERVERS))
+def test_a_server_waits_for_the_build_of_the_same_model_and_recipe(name):
+    ((build, condition),) = SERVICES[name]["depends_on"].items()
+    assert condition == {"condition": "service_completed_successfully"}
+    assert SERVICES[build]["image"] == SERVICES[name]["image"]
+    assert SERVICES[build]["volumes"] == SERVICES[name]["volumes"]
+    _, *built = shlex.split(SERVICES[build]["command"])
+    _, *served = shlex.split(SERVICES[name]["command"])
+    assert built == served
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_service_is_sealed_and_limited(name):
+    service = SERVICES[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
+    assert service["restart"] == ("no" if name.startswith("build") else "unless-stopped")
+    assert "max-size" in service["logging"]["options"]
+    assert re.search(r":(v?\d+\.\d+\.\d+|cpu|gpu)$", service["image"])
+    assert "privileged" not in service
+    assert not any("docker.sock" in str(volume) for volume in service["volumes"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_for_this_box_alone(name):
+    ports = SERVICES[name].get("ports", [])
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_on_another_address_the_server_is_told_so():
+    services = read("docker-compose.yml", QYOLO_ADDRESS="192.0.2.7")["services"]
+    for name in SERVERS:
+        (port,) = services[name]["ports"]
+        assert port.startswith("192.0.2.7:")
+        settings = Settings(published=services[name]["environment"]["QYOLO_PUBLISHED"])
+        assert not settings.published.is_loopback
+        assert "QYOLO_INSECURE" not in services[name]["environment"]
+
+
+def test_keys_are_for_all_servers():
+    keys = read("docker/keys.yml", QYOLO_KEYS="./keys")
+    assert keys["services"].keys() == SERVERS
+    for service in keys["services"].values():
+        assert service["environment"] == {"QYOLO_API_KEYS_FILE": "/run/secrets/api_keys"}
+        assert service["secrets"] == ["api_keys"]
+    assert keys["secrets"]["api_keys"]["file"] == "./keys"
+
+
+def test_the_variables_of_servers_are_settings():
+    known = {f"QYOLO_{name.upper()}" for name in Settings.model_fields}
+    for name in SERVERS:
+        assert SERVICES[name]["environment"].keys() <= known
+
+
+def test_the_documentation_has_each_variable():
+    text = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    for name in variables("docker-compose.yml") | variables("docker/keys.yml"):
+        assert f"`{name}`" in text, name
+
+
+@pytest.mark.skipif(not has_compose(), reason="docker compose is not installed")
+def test_docker_compose_reads_both_files():
+    command = ["docker", "compose", "-f", "docker-compose.yml", "-f", "docker/keys.yml"]
+    command += ["--env-file", "/dev/null", "--profile", "*", "config", "--format", "json"]
+    others = {name: value for name, value in os.environ.items() if not name.startswith("QYOLO_")}
+    environment = others | {"QYOLO_KEYS": "./keys"}
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["services"].keys() == SERVICES.keys()
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_an_image_runs_as_nobody_and_holds_what_the_lock_files_say(path):
+    text = path.read_text(encoding="utf-8")
+    build, final = text.split("\nFROM ")[1:]
+    assert "USER 10001:10001\n" in final
+    assert final.index("USER ") < final.index("ENTRYPOINT")
+    assert 'ENTRYPOINT ["qyolo"]' in final
+    assert "HEALTHCHECK" in final
+    assert "pip" not in final.replace("ENTRYPOINT", "")
+    installs = re.findall(r"pip --python \S+ install[^&]+", build)
+    assert len(installs) == 3
+    assert all("--require-hashes" in each or "--no-index" in each for each in installs)
+
+
+def test_the_lock_of_the_builder_is_what_pyproject_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (backend,) = project["build-system"]["requires"]
+    assert f"{backend} \\\n" in (ROOT / "requirements/build.lock").read_text(encoding="utf-8")
+
+
+def test_both_images_have_the_same_packages():
+    cpu, gpu = (
+        set(
+            re.findall(
+                r"^[\w-]+==\S+", (ROOT / f"requirements/{name}.lock").read_text(), re.MULTILINE
+            )
+        )
+        for name in ("cpu", "gpu")
+    )
+    assert {line.split("==")[0] for line in cpu - gpu} == {"openvino", "openvino-telemetry"}
+    assert {line.split("==")[0] for line in gpu - cpu} == {"cuda-bindings", "cuda-pathfinder"}
+
+
+def test_the_images_have_the_version_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for path in DOCKERFILES:
+        assert f"ARG VERSION={project['project']['version']}\n" in path.read_text(encoding="utf-8")

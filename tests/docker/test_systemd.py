@@ -1,0 +1,43 @@
+"""The systemd unit: systemd takes it, and what it sets is what qyolo reads."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+from tests.docker.compose import ROOT
+
+UNIT = ROOT / "deploy/systemd/qyolo.service"
+TEXT = UNIT.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_takes_it(tmp_path):
+    installed = tmp_path / UNIT.name
+    program = Path(sys.executable).with_name("qyolo")
+    installed.write_text(TEXT.replace("/opt/qyolo/bin/qyolo", str(program)), encoding="utf-8")
+    command = ["systemd-analyze", "verify", str(installed)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_it_writes_nowhere_but_in_its_cache():
+    assert "DynamicUser=yes\nCacheDirectory=qyolo\n" in TEXT
+    assert "ProtectSystem=strict\n" in TEXT
+    assert "CapabilityBoundingSet=\n" in TEXT
+    assert "NoNewPrivileges=yes\n" in TEXT
+
+
+def test_its_head_names_settings_that_there_are():
+    named = set(re.findall(r"QYOLO_(\w+)=", TEXT)) - {"MODEL", "RECIPE", "CACHE_DIR"}
+    assert named
+    assert named <= {name.upper() for name in Settings.model_fields}
+
+
+def test_it_waits_longer_than_the_server_drains():
+    (patience,) = re.findall(r"TimeoutStopSec=(\d+)", TEXT)
+    assert int(patience) > Settings().drain_s

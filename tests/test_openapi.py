@@ -1,0 +1,46 @@
+"""What the OpenAPI document promises, held against a server by hundreds of made-up requests."""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.service.live import serving, two_variants
+from tests.service.pictures import jpeg
+
+EXAMPLES = 30  # of each operation, of each kind
+NOT_CHECKED = [positive_data_acceptance]  # bytes that fit the schema are seldom a picture
+
+
+@pytest.fixture(scope="module")
+def document():
+    variants, *_ = two_variants()
+    with serving(variants, max_bytes=100_000) as live:
+        yield schemathesis.openapi.from_url(f"http://127.0.0.1:{live.port}/openapi.json")
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_every_answer_is_one_that_is_documented(document, mode):
+    """Status, media type, headers and body; what breaks the schema is refused."""
+    held = 0
+    for operation in (found.ok() for found in document.get_all_operations()):
+        if mode.is_negative and not (operation.body or operation.query):
+            continue  # there is nothing that a request could break
+
+        @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def holds(case: Case) -> None:
+            case.call_and_validate(excluded_checks=NOT_CHECKED)
+
+        holds()
+        held += 1
+    assert held >= (3 if mode.is_negative else 9)
+
+
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/models/{variant}/detect", "/v1/compare"])
+@pytest.mark.parametrize("accept", ["application/json", "image/png"])
+def test_an_answer_with_boxes_is_as_documented(document, path, accept):
+    sent = {"path_parameters": {"variant": "int8"}, "headers": {"Accept": accept}}
+    case = document[path]["POST"].Case(body=jpeg(), media_type="application/octet-stream", **sent)
+    assert case.call_and_validate().status_code == 200
