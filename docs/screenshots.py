@@ -68,7 +68,8 @@ def ask_for_a_while(page: Page, url: str) -> None:
     while time.monotonic() < end:
         body = b"no picture" if dice.random() < 0.03 else dice.choice(pictures)
         path = f"/v1/models/{dice.choice(names)}/detect"
-        httpx.post(url + path, content=body, headers={"Content-Type": "image/jpeg"})
+        headers = {"Content-Type": "image/jpeg"}
+        httpx.post(url + path, content=body, headers=headers, timeout=60)
         page.wait_for_timeout(dice.expovariate(1 / 250))
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import typer
 import uvicorn
 
+from qyolo.memory import few_arenas
 from service.app import create_app
 from service.errors import ServiceError
 from service.logs import set_up_logs
@@ -32,6 +33,7 @@ def run_server(settings: Settings, source: ModelSource) -> None:
 
     Raises CannotServe, BadKeys or TelemetryMissing.
     """
+    few_arenas()
     set_up_logs(settings.log_level, settings.log_format)
     with _listen(settings) as listener, tracing(settings.otel) as traces:
         _serve(settings, source, listener, traces)

@@ -6,7 +6,7 @@ import { svg } from "./dom.js";
 
 const HEIGHT = 190;
 const EDGE = { top: 10, right: 10, bottom: 22, left: 40 };
-const MOST_TICKS = 6;
+const MOST_TICKS = 8;
 
 /** lines: [{series, dashed, points: [[time, value or null]]}]; a null leaves a gap. */
 export function drawLines(container, { lines, from, to, words }) {
