@@ -26,11 +26,9 @@ def main() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", int(port))
         while True:
             sample = waiting.get()
-            connection.request("POST", path, body, {"Content-Type": "image/jpeg"})
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != 200:
-                failed.append(answer.status)
+            status = _ask(connection, path, body)
+            if status != 200:
+                failed.append(status)
             loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(sample, 0, 0)])
 
     for _ in range(CONNECTIONS):
@@ -58,6 +56,21 @@ def main() -> None:
     loadgen.DestroyQSL(library)
     loadgen.DestroySUT(system)
     print(json.dumps({"failed": len(failed)}))
+
+
+def _ask(connection: http.client.HTTPConnection, path: str, body: bytes) -> int:
+    """The status; a connection that idled so long that the server closed it is opened again."""
+    for last in (False, True):
+        try:
+            connection.request("POST", path, body, {"Content-Type": "image/jpeg"})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            if last:
+                raise
+    raise AssertionError
 
 
 if __name__ == "__main__":
