@@ -23,7 +23,7 @@ help:
 	@echo "make test     set up, then lint, types, contracts, tests"
 	@echo "make setup    install into $(VENV)"
 	@echo "make secrets  look for credentials in the files that git knows"
-	@echo "make audit    look up advisories on the locked packages; needs pypi.org"
+	@echo "make audit    look up advisories on the locked packages; needs the network"
 	@echo "make arm64    check that each locked package has a wheel for 64-bit ARM"
 	@echo "make docs     build the documentation into site/"
 	@echo "make fix      format and repair what ruff can"
