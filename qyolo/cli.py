@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from quantizer.errors import BadOption, QuantizerError
 from quantizer.recipe import Recipe, Truth
 from qyolo import options
 from qyolo.progress import progress_bars
 from qyolo.recipes import file_of, pictures, takes_recipe
+from qyolo.server_settings import takes_settings
 from service.detector import Query
 from service.errors import ServiceError
 from service.settings import Settings
@@ -117,49 +117,21 @@ def build(
 
 
 @app.command()
-def serve(
-    folder: options.Folder,
-    host: options.Host = None,
-    port: options.Port = None,
-    threads: options.Threads = None,
-    throughput: options.Throughput = None,
-    collect: options.Collect = None,
-    ab: options.Ab = None,
-    shadow: options.Shadow = None,
-    insecure: options.Insecure = None,
-) -> None:
+@takes_settings
+def serve(folder: options.Folder, settings: Settings) -> None:
     """Serve a model folder over REST."""
     from qyolo.serving import run_server
     from service.manifest import verify
     from service.sources import FolderSource
 
     verify(folder)
-    settings = _settings(
-        host=host,
-        port=port,
-        threads=threads,
-        throughput=throughput,
-        collect=collect,
-        ab=ab,
-        shadow=shadow,
-        insecure=insecure,
-    )
     run_server(settings, FolderSource(folder))
 
 
 @app.command()
 @takes_recipe
-def up(
-    recipe: Recipe,
-    host: options.Host = None,
-    port: options.Port = None,
-    threads: options.Threads = None,
-    throughput: options.Throughput = None,
-    collect: options.Collect = None,
-    ab: options.Ab = None,
-    shadow: options.Shadow = None,
-    insecure: options.Insecure = None,
-) -> None:
+@takes_settings
+def up(recipe: Recipe, settings: Settings) -> None:
     """Build where the cache has no match, then serve: the whole job in one word.
 
     The server listens at once; /readyz tells how far the build is. The build runs in a process of
@@ -170,16 +142,6 @@ def up(
     from qyolo.serving import run_server
 
     source = BuildSource(recipe, options.cache_root(), build_key(recipe))
-    settings = _settings(
-        host=host,
-        port=port,
-        threads=threads,
-        throughput=throughput,
-        collect=collect,
-        ab=ab,
-        shadow=shadow,
-        insecure=insecure,
-    )
     run_server(settings, source)
 
 
@@ -388,15 +350,3 @@ def bench(
         typer.echo(json.dumps(dataclasses.asdict(result), indent=2))
     else:
         show_bench(result)
-
-
-def _settings(**given: object) -> Settings:
-    """The environment's settings, with what the command line says over them."""
-    try:
-        settings = Settings()
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        raise BadOption(f"QYOLO_{str(first['loc'][0]).upper()}: {first['msg']}") from exc
-    return settings.model_copy(
-        update={name: value for name, value in given.items() if value is not None}
-    )

@@ -1,8 +1,5 @@
 """The options of a build, once for every command that builds: from the command line to a Recipe."""
 
-from collections.abc import Callable
-from functools import wraps
-from inspect import Parameter, Signature, signature
 from pathlib import Path
 
 import typer
@@ -10,6 +7,7 @@ import typer
 from quantizer.errors import BadOption
 from quantizer.recipe import MIN_SQNR, Recipe, Truth
 from qyolo import options
+from qyolo.substitution import in_place_of
 from zoo import bundle
 
 
@@ -57,20 +55,7 @@ def recipe_from(
     )
 
 
-def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options above in place of its first parameter, the Recipe."""
-    theirs = list(signature(recipe_from).parameters.values())
-    own: list[Parameter] = list(signature(command).parameters.values())[1:]
-
-    @wraps(command)
-    def run(**given: object) -> None:
-        chosen = {parameter.name: given.pop(parameter.name) for parameter in theirs}
-        command(recipe_from(**chosen), **given)  # type: ignore[arg-type]
-
-    parameters = [*theirs, *own]
-    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run
+takes_recipe = in_place_of("recipe", recipe_from)
 
 
 def file_of(model: str, trust_on_first_use: bool) -> Path:
