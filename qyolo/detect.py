@@ -9,7 +9,7 @@ from service.answer import Answer
 from service.detector import Detector, Query
 from service.drawing import draw, encode
 from service.errors import ServiceError, VariantNotFound
-from service.image import MOST_PIXELS, decode_image
+from service.image import MOST_PIXELS, whole
 from service.manifest import Manifest, read_manifest
 from service.schemas import DetectAnswer, detect_answer
 from service.timings import Stopwatch
@@ -78,7 +78,7 @@ def _detect(
         found = detector.finish(raw, prepared, query)
     answer = Answer(variant, photo.width, photo.height, found, clock.read())
     if save is not None:
-        pixels = decode_image(data, MOST_PIXELS)
+        pixels = whole(photo, data, MOST_PIXELS)
         picture = encode(draw(pixels, found, manifest.class_name), "image/jpeg")
         (save / f"{image.stem}.jpg").write_bytes(picture)
     return answer

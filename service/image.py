@@ -60,6 +60,13 @@ def decode_image(data: bytes, max_pixels: int) -> Pixels:
     return _decode(data, max_pixels, None).pixels
 
 
+def whole(photo: Photo, data: bytes, max_pixels: int) -> Pixels:
+    """The picture at its full size, decoded anew only if the photo is a reduced copy of it."""
+    if photo.pixels.shape[:2] == (photo.height, photo.width):
+        return photo.pixels
+    return decode_image(data, max_pixels)
+
+
 def decode_to_fit(data: bytes, max_pixels: int, size: int) -> Photo:
     """The same for a copy that is to fit a size x size square.
 

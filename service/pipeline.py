@@ -18,7 +18,7 @@ from service.detections import Floats, Ints
 from service.detector import Detector, Query
 from service.drawing import Panel, PictureType, draw, draw_beside, encode
 from service.errors import Overloaded
-from service.image import Pixels, decode_image
+from service.image import Photo, Pixels, whole
 from service.observations import Assigned, Compared, Observation
 from service.preprocess import Prepared
 from service.shadow import Sampled, Shadow
@@ -203,18 +203,18 @@ class Pipeline:
             with clock.stage("preprocess"):
                 prepared = detector.prepare(photo)
             if self._collection is not None and collect:
-                self._collect(self._collection, data)
-            pixels = decode_image(data, self._max_pixels) if keep_pixels else None
+                self._collect(self._collection, photo, data)
+            pixels = whole(photo, data, self._max_pixels) if keep_pixels else None
             return _Opened(photo.width, photo.height, prepared, pixels)
 
         return await self._run(self._workers, clock, work)
 
-    def _collect(self, collection: Collection, data: bytes) -> None:
+    def _collect(self, collection: Collection, photo: Photo, data: bytes) -> None:
         """Written when a worker has nothing better to do: no answer waits for it."""
         slot = collection.place()
         if slot is not None:
             self._workers.submit(
-                lambda: collection.keep(slot, decode_image(data, self._max_pixels))
+                lambda: collection.keep(slot, whole(photo, data, self._max_pixels))
             )
 
     async def _answer(

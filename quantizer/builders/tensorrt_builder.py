@@ -65,8 +65,10 @@ class TensorRtBuilder:
             finally:
                 engine.close()
         computed = kernels(layers, _convolutions(typed))
-        ms = {name: times.least(layer.name) for name, layer in computed.items()}
-        return Profile(executed(layers, _convolutions(typed)), ms)
+        return Profile(
+            {name: layer.precision for name, layer in computed.items()},
+            {name: times.least(layer.name) for name, layer in computed.items()},
+        )
 
     def build(self, contender: Contender, folder: Path) -> Built:
         """Write model.onnx, as TensorRT reads it, and model.plan; raises BuildFailed."""
