@@ -24,7 +24,7 @@ from service.agreement import agreement
 from service.detections import Detections
 from service.detector import Detector, Query
 from service.errors import DeviceUnavailable, ServiceError
-from service.image import Pixels
+from service.image import Photo, Pixels
 from service.manifest import Manifest, Runtime, read_manifest
 from service.readiness import ReportProgress
 
@@ -136,7 +136,7 @@ def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Ch
     raws = []
     for _ in range(2):
         detector = Detector.load(folder, manifest, name)
-        prepared = detector.prepare(picture)
+        prepared = detector.prepare(Photo.of(picture))
         raws += [detector.infer(prepared) for _ in range(2)]
         detector.close()
     differences = [float(np.abs(raw - raws[0]).max()) for raw in raws[1:]]
@@ -160,6 +160,6 @@ def _refuses_a_stale_plan(folder: Path, manifest: Manifest) -> Check:
 
 
 def _boxes(detector: Detector, pictures: list[Pixels]) -> list[Detections]:
-    found = [detector.detect(picture, QUERY) for picture in pictures]
+    found = [detector.detect(Photo.of(picture), QUERY) for picture in pictures]
     detector.close()
     return found

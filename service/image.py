@@ -3,7 +3,7 @@
 import contextlib
 import io
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import simplejpeg
@@ -36,6 +36,11 @@ class Photo:
     pixels: Pixels
     width: int
     height: int
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> Self:
+        """A picture at its own size."""
+        return cls(pixels, pixels.shape[1], pixels.shape[0])
 
 
 class _Source(io.BytesIO):

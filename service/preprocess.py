@@ -6,7 +6,7 @@ from typing import Final, Literal
 import numpy as np
 
 from service.detections import Floats
-from service.image import Pixels
+from service.image import Photo
 from service.letterbox import PAD_GREY, Letterbox, Padding, fitted
 
 PreprocessName = Literal["yolo", "yolox"]
@@ -35,11 +35,9 @@ class Prepared:
     letterbox: Letterbox
 
 
-def prepare(
-    image: Pixels, size: int, how: Preprocess, source: tuple[int, int] | None = None
-) -> Prepared:
-    """u8[H,W,3] RGB -> what the model sees of it; `source` as in `fitted`."""
-    copy, box = fitted(image, size, how.padding, source)
+def prepare(photo: Photo, size: int, how: Preprocess) -> Prepared:
+    """RGB pixels -> what the model sees of them."""
+    copy, box = fitted(photo, size, how.padding)
     if how.bgr:
         copy = copy[:, :, ::-1]
     divisor = np.float32(how.divisor)
@@ -49,6 +47,7 @@ def prepare(
     tensor[0, :, box.rows.stop :] = grey
     tensor[0, :, box.rows, : box.left] = grey
     tensor[0, :, box.rows, box.columns.stop :] = grey
-    # Straight into its place: a padded square of bytes in between would be copied once more.
-    np.divide(copy.transpose(2, 0, 1), divisor, out=tensor[0, :, box.rows, box.columns])
+    # Sorted by channel as bytes, a quarter of the memory; then one pass, straight into its place.
+    planes = np.ascontiguousarray(copy.transpose(2, 0, 1))
+    np.divide(planes, divisor, out=tensor[0, :, box.rows, box.columns])
     return Prepared(tensor, box)
