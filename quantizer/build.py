@@ -106,12 +106,13 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         onnx.checker.check_model(quantized.model, full_check=True)
         onnx.save(quantized.model, folder / QDQ)
 
-    entrants = contenders(model.model, quantized.model, builder.low_float)
+    divisor = PREPROCESS[layout.preprocess].divisor
+    entrants = contenders(model.model, quantized.model, builder.low_float, divisor)
     compiled = _compile(builder, entrants, folder, clock, progress)
     with clock.lap("time"):
         progress(Progress("time"))
-        image = np.zeros((1, 3, recipe.size, recipe.size), np.float32)
-        timed = time_in_turns(compiled, folder, image, threads)
+        image = np.zeros((1, 3, recipe.size, recipe.size), np.uint8)
+        timed = time_in_turns(compiled, folder, image, threads, divisor)
         built, ms = keep_the_faster(entrants, compiled, timed, folder)
 
     manifest = _manifest(recipe, model, layout, built)

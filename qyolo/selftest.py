@@ -19,7 +19,7 @@ from quantizer.guard import AGREEMENT_DROP
 from quantizer.hardware import Hardware, detect
 from quantizer.recipe import Recipe
 from quantizer.report import Report
-from quantizer.study import GraphEngine
+from quantizer.study import detector_of
 from service.agreement import agreement
 from service.detections import Detections
 from service.detector import Detector, Query
@@ -90,7 +90,7 @@ def _checks(recipe: Recipe, folder: Path, report: Report) -> Iterator[Check]:
     manifest = read_manifest(folder)
     pictures = [p for p in Images(find_images(recipe.calibration)).pixels() if p is not None]
     float_model = read_float_model(recipe.model, recipe.size).model
-    expected = _boxes(Detector(GraphEngine(float_model, 1), manifest), pictures)
+    expected = _boxes(detector_of(float_model, manifest, 1), pictures)
     for name in manifest.variants:
         yield _agrees(folder, manifest, name, pictures, expected)
         yield _repeats(folder, manifest, name, pictures[0])

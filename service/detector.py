@@ -40,7 +40,9 @@ class Detector:
         cls, folder: Path, manifest: Manifest, variant: str, threads: int = 0, streams: int = 1
     ) -> Self:
         """The detector of one variant; raises what `load_engine` raises."""
-        return cls(load_engine(folder, manifest.variants[variant], threads, streams), manifest)
+        divisor = PREPROCESS[manifest.preprocess].divisor
+        engine = load_engine(folder, manifest.variants[variant], threads, streams, divisor)
+        return cls(engine, manifest)
 
     def open(self, data: bytes, max_pixels: int) -> Photo:
         """An encoded picture, no larger than this detector needs it; raises as `decode_image`."""
@@ -52,7 +54,7 @@ class Detector:
 
     def infer(self, prepared: Prepared) -> Floats:
         """The engine's raw output; raises EngineFailed."""
-        return self.run(prepared.tensor)
+        return self._engine.infer(prepared.planes)
 
     def run(self, tensor: Floats) -> Floats:
         """The same for f32[1,3,size,size] that the caller has prepared."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.detections import Floats
 from service.image import Photo
@@ -27,12 +28,28 @@ PREPROCESS: Final[dict[PreprocessName, Preprocess]] = {
 }
 
 
+Planes = NDArray[np.uint8]  # [1,3,size,size], channels in the model's order
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """f32[1,3,size,size] for the engine, and the geometry that maps its boxes back."""
+    """u8[1,3,size,size] for the engine, and the geometry that maps its boxes back."""
 
-    tensor: Floats
+    planes: Planes
+    divisor: float
     letterbox: Letterbox
+
+    @property
+    def tensor(self) -> Floats:
+        """f32[1,3,size,size], as the model itself reads it."""
+        return as_floats(self.planes, self.divisor)
+
+
+def as_floats(image: Planes | Floats, divisor: float) -> Floats:
+    """What a model reads: bytes in the range of values that it was trained on, floats as given."""
+    if image.dtype == np.float32:
+        return np.asarray(image, np.float32)
+    return np.divide(image, np.float32(divisor), dtype=np.float32)
 
 
 def prepare(photo: Photo, size: int, how: Preprocess) -> Prepared:
@@ -40,14 +57,11 @@ def prepare(photo: Photo, size: int, how: Preprocess) -> Prepared:
     copy, box = fitted(photo, size, how.padding)
     if how.bgr:
         copy = copy[:, :, ::-1]
-    divisor = np.float32(how.divisor)
-    tensor = np.empty((1, 3, size, size), np.float32)
-    grey = PAD_GREY / divisor
-    tensor[0, :, : box.top] = grey
-    tensor[0, :, box.rows.stop :] = grey
-    tensor[0, :, box.rows, : box.left] = grey
-    tensor[0, :, box.rows, box.columns.stop :] = grey
-    # Sorted by channel as bytes, a quarter of the memory; then one pass, straight into its place.
-    planes = np.ascontiguousarray(copy.transpose(2, 0, 1))
-    np.divide(planes, divisor, out=tensor[0, :, box.rows, box.columns])
-    return Prepared(tensor, box)
+    planes = np.empty((1, 3, size, size), np.uint8)
+    planes[0, :, : box.top] = PAD_GREY
+    planes[0, :, box.rows.stop :] = PAD_GREY
+    planes[0, :, box.rows, : box.left] = PAD_GREY
+    planes[0, :, box.rows, box.columns.stop :] = PAD_GREY
+    # Straight into its place: a padded square in between would be copied once more.
+    planes[0, :, box.rows, box.columns] = copy.transpose(2, 0, 1)
+    return Prepared(planes, how.divisor, box)

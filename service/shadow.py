@@ -17,7 +17,7 @@ from service.preprocess import Prepared
 from service.split import Sample
 from service.turns import Guest, Turns
 
-MOST: Final = 4  # prepared images that are kept for it: 4.7 MiB each at 640x640
+MOST: Final = 4  # prepared images that are kept for it: 1.2 MiB each at 640x640
 
 log = logging.getLogger(__name__)
 
