@@ -42,6 +42,11 @@ class Watched:
         mib, threads = int(status["VmRSS"].split()[0]) / 1024, int(status["Threads"])
         return Held(mib, len(list((home / "fd").iterdir())), threads)
 
+    def cpu_seconds(self) -> float:
+        """Of all its threads, in user and in kernel mode."""
+        fields = Path("/proc", str(self.process.pid), "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 @contextmanager
 def tiny_folder() -> Iterator[Path]:
@@ -57,14 +62,19 @@ def tiny_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def watched(folder: Path, **settings: object) -> Iterator[Watched]:
-    """A server of this folder; it must end with 0 when it is told to stop."""
+def watched(folder: Path, cores: int | None = None, **settings: object) -> Iterator[Watched]:
+    """A server of this folder, on so many cores; it must end with 0 when it is told to stop."""
     with TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         environment = os.environ | {name: str(value) for name, value in settings.items()}
         command = [sys.executable, "-m", "qyolo", "serve", str(folder), "--port", "0"]
+        everywhere = os.sched_getaffinity(0)
         with log.open("wb") as sink:
-            process = subprocess.Popen(command, env=environment, stderr=sink)
+            os.sched_setaffinity(0, sorted(everywhere)[:cores])  # a process inherits it
+            try:
+                process = subprocess.Popen(command, env=environment, stderr=sink)
+            finally:
+                os.sched_setaffinity(0, everywhere)
         try:
             port = _told(log, process)
             _wait(port, process)
