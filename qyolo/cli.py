@@ -146,6 +146,43 @@ def up(recipe: Recipe, settings: Settings) -> None:
 
 
 @app.command()
+@takes_settings
+def cluster(
+    folder: options.Folder,
+    settings: Settings,
+    address: options.RayAddress = "auto",
+    variant: options.Replicated = None,
+    min_replicas: options.MinReplicas = 1,
+    max_replicas: options.MaxReplicas = None,
+    cpus: options.Cpus = 1,
+    gpus: options.Gpus = 0,
+    fronts: options.Fronts = 2,
+) -> None:
+    """Serve a model folder on a Ray cluster, or update what is served there.
+
+    Needs the extra cluster. Each variant that is served has replicas of its own. Returns when all
+    of them are ready; they go on without this process.
+    """
+    try:
+        from qyolo.cluster.deploy import deploy
+    except ModuleNotFoundError as exc:
+        raise BadOption("a cluster needs the extra cluster: pip install 'qyolo[cluster]'") from exc
+    from qyolo.cluster.plan import Plan
+
+    plan = Plan(
+        folder=folder,
+        variants=tuple(variant or ()),
+        min_replicas=min_replicas,
+        max_replicas=max_replicas or min_replicas,
+        cpus=cpus,
+        gpus=gpus,
+        fronts=fronts,
+        settings=settings,
+    )
+    deploy(plan, address)
+
+
+@app.command()
 def models(as_json: options.AsJson = False) -> None:
     """List the official detectors that `qyolo build NAME` and `qyolo up NAME` fetch."""
     from rich.console import Console

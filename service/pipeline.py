@@ -149,7 +149,7 @@ class Pipeline:
 
             def paint() -> bytes:
                 name_of = self.variants.manifest.class_name
-                return encode(draw_beside(pixels, _panels(both), name_of), media_type)
+                return encode(draw_beside(pixels, panels(both), name_of), media_type)
 
             return replace(both, picture=await self._run(self._workers, Stopwatch(), paint))
 
@@ -282,7 +282,8 @@ class Pipeline:
             done.exception()  # nobody else asks for it, and asyncio would complain
 
 
-def _panels(both: Comparison) -> tuple[Panel, Panel]:
+def panels(both: Comparison) -> tuple[Panel, Panel]:
+    """Both sides of a comparison, to be drawn beside each other."""
     pairs = match(both.a.detections, both.b.detections)
     return (
         _panel(both.a, pairs.only_a, both.b.variant),
