@@ -3,7 +3,7 @@
 `serve run qyolo.cluster.application:build folder=/models/yolo`, or as `import_path` in a config.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from ray import serve
 from ray.serve import Application
@@ -14,8 +14,10 @@ from qyolo.cluster.shipment import ship
 from qyolo.cluster.worker import Worker
 from service.manifest import read_manifest
 
-FRONT = "front"
-SURGE_PERCENT = 100  # an update starts as many new replicas as there are, then stops the old ones
+FRONT: Final = "front"
+
+# An update starts as many new replicas as there are old ones, which stop when those are ready.
+SURGE: Final = {"max_surge_percent": 100, "rolling_update_percentage": 1.0}
 
 
 def build(plan: Plan) -> Application:
@@ -27,7 +29,7 @@ def build(plan: Plan) -> Application:
     most = capacity * plan.max_replicas
     lasting: dict[str, Any] = {
         "graceful_shutdown_timeout_s": settings.drain_s,
-        "max_surge_percent": SURGE_PERCENT,
+        **SURGE,
         "logging_config": {"enable_access_log": False},  # a front has its own
     }
     workers = {

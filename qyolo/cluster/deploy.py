@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+from typing import Final
 
 import ray
 import typer
@@ -13,7 +14,8 @@ from qyolo.cluster.application import build
 from qyolo.cluster.plan import Plan
 from qyolo.serving import CannotServe, ensure_guarded
 
-NAME = "qyolo"
+NAME: Final = "qyolo"
+PATIENCE_S: Final = 5.0
 
 
 def deploy(plan: Plan, address: str) -> None:
@@ -27,8 +29,9 @@ def deploy(plan: Plan, address: str) -> None:
     ensure_guarded(settings, socket.gethostbyname(settings.host))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as exc:
+    except OSError as exc:
         raise CannotServe(
             f"no Ray cluster at {address!r}: start one with ray start --head --disable-usage-stats"
         ) from exc
@@ -40,3 +43,10 @@ def deploy(plan: Plan, address: str) -> None:
     finally:
         ray.shutdown()
     typer.echo(f"qyolo listens on port {settings.port} of each node that has a replica", err=True)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), PATIENCE_S).close()
