@@ -157,6 +157,7 @@ def cluster(
     cpus: options.Cpus = 1,
     gpus: options.Gpus = 0,
     fronts: options.Fronts = 2,
+    surge: options.Surge = 100,
 ) -> None:
     """Serve a model folder on a Ray cluster, or update what is served there.
 
@@ -177,6 +178,7 @@ def cluster(
         cpus=cpus,
         gpus=gpus,
         fronts=fronts,
+        surge_percent=surge,
         settings=settings,
     )
     deploy(plan, address)

@@ -265,4 +265,15 @@ Fronts = Annotated[
         min=1, help="Replicas that answer HTTP and ask the others.", rich_help_panel=CLUSTER
     ),
 ]
+Surge = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="PERCENT",
+        help="Replicas that an update starts beside the old ones, for which there must be room; 0 "
+        "stops old ones first.",
+        rich_help_panel=CLUSTER,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

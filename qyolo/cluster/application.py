@@ -15,9 +15,7 @@ from qyolo.cluster.worker import Worker
 from service.manifest import read_manifest
 
 FRONT: Final = "front"
-
-# An update starts as many new replicas as there are old ones, which stop when those are ready.
-SURGE: Final = {"max_surge_percent": 100, "rolling_update_percentage": 1.0}
+BATCH: Final = 0.2  # of the replicas, that are replaced at a time where none are started beside
 
 
 def build(plan: Plan) -> Application:
@@ -29,7 +27,8 @@ def build(plan: Plan) -> Application:
     most = capacity * plan.max_replicas
     lasting: dict[str, Any] = {
         "graceful_shutdown_timeout_s": settings.drain_s,
-        **SURGE,
+        "max_surge_percent": plan.surge_percent,
+        "rolling_update_percentage": max(BATCH, plan.surge_percent / 100),
         "logging_config": {"enable_access_log": False},  # a front has its own
     }
     workers = {

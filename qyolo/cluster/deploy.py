@@ -27,6 +27,7 @@ def deploy(plan: Plan, address: str) -> None:
     if settings.port == 0:
         raise BadOption("every node listens on the same port: name one")
     ensure_guarded(settings, socket.gethostbyname(settings.host))
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _knock(address)

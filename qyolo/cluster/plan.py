@@ -37,6 +37,7 @@ class Plan(BaseModel):
     cpus: float = Field(default=1, gt=0)  # of each replica, as Ray counts them
     gpus: float = Field(default=0, ge=0)  # likewise; half a GPU is 0.5
     fronts: int = Field(default=2, ge=1)  # that answer HTTP and ask the replicas
+    surge_percent: int = Field(default=100, ge=0, le=100)  # see `qyolo cluster --surge`
     settings: Annotated[Settings, PlainValidator(_settings)] = Field(default_factory=Settings)
 
     @model_validator(mode="after")

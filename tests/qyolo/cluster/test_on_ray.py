@@ -38,6 +38,13 @@ PATIENCE_S = 60.0
 CPUS = 8  # for Ray's accounts alone: room for an update and for what a dead node leaves
 JPEG = {"Content-Type": "image/jpeg"}
 CLIENTS = 3
+# How Ray finds that a node has died; by itself it takes 15 s or so, which no test has to wait for.
+IMPATIENT = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 3,
+}
 
 
 def write_folder(folder: Path, **centres: float) -> Path:
@@ -94,7 +101,7 @@ def running(tmp_path_factory):
     before = os.environ.get("RAY_USAGE_STATS_ENABLED")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     head, node = ({"num_cpus": CPUS, "env_vars": {"QYOLO_CACHE_DIR": str(c)}} for c in caches)
-    head |= {"include_dashboard": False, "temp_dir": str(scratch)}
+    head |= {"include_dashboard": False, "temp_dir": str(scratch), "_system_config": IMPATIENT}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
         second_node = cluster.add_node(**node)
