@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,7 +25,7 @@ import pytest
 from onnx import numpy_helper
 
 from service.clients import CLIENT_HEADER
-from service.manifest import Variant, write_manifest
+from service.manifest import Variant, verify, write_manifest
 from service.sources import FolderSource
 from tests.fakes import manifest_of
 from tests.qyolo.commands import qyolo
@@ -142,7 +143,7 @@ def wait_until(condition) -> None:
 
 
 @contextmanager
-def posting(url: str, body: bytes, retries: bool) -> Iterator[Posts]:
+def posting(url: str, body: bytes, retries: bool, clients: int = CLIENTS) -> Iterator[Posts]:
     """Clients at work until the block ends; with `retries` they ask again as the docs say."""
     posts, enough = Posts(), threading.Event()
 
@@ -154,7 +155,7 @@ def posting(url: str, body: bytes, retries: bool) -> Iterator[Posts]:
         except Exception as exc:
             posts.errors.append(exc)
 
-    threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
+    threads = [threading.Thread(target=work) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
@@ -267,7 +268,7 @@ def test_each_node_gets_the_folder_once(running):
     """What its replicas load lies there under one name, whole, and nothing is left of the way."""
     for cache in running.caches:
         (folder,) = [path for path in (cache / "cluster").iterdir() if path.is_dir()]
-        FolderSource(folder)
+        verify(folder)
         assert (folder / "manifest.json").read_bytes() == (
             running.first / "manifest.json"
         ).read_bytes()
@@ -315,12 +316,17 @@ def replicas_of(running: Running, deployment: str) -> list[int]:
 
 
 def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
-    """No client asks twice: the front does. Ray prefers a replica of its own node, so both die."""
+    """No client asks twice: the front does.
+
+    So many clients with so large a picture that each replica has some of theirs when it dies.
+    """
     url = f"{running.url}/v1/models/fp32/detect"
-    slow = encoded(gradient(1500, 1500), "PNG")
-    with posting(url, slow, retries=False) as posts:
+    slow = encoded(gradient(2000, 2000), "PNG")
+    with posting(url, slow, retries=False, clients=2 * CLIENTS) as posts:
         posts.await_more(5)
-        for victim in replicas_of(running, "fp32"):
+        victims = replicas_of(running, "fp32")
+        assert len(victims) == 2
+        for victim in victims:
             os.kill(victim, signal.SIGKILL)
             posts.await_more(10)
     assert {answer.status_code for answer in posts.answers} == {200}
@@ -359,8 +365,6 @@ def test_a_node_that_dies_under_load_loses_no_request(running):
 
 
 def test_without_ray_the_command_names_the_extra(tmp_path):
-    import subprocess
-
     hidden = "import sys; sys.modules['ray'] = None; from qyolo.cli import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", hidden, "cluster", str(tmp_path)],
