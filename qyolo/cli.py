@@ -20,7 +20,7 @@ from quantizer.recipe import Recipe, Truth
 from qyolo import options
 from qyolo.progress import progress_bars
 from qyolo.recipes import file_of, pictures, takes_recipe
-from qyolo.server_settings import takes_settings
+from qyolo.server_settings import takes_cluster_settings, takes_settings
 from service.detector import Query
 from service.errors import ServiceError
 from service.settings import Settings
@@ -146,7 +146,7 @@ def up(recipe: Recipe, settings: Settings) -> None:
 
 
 @app.command()
-@takes_settings
+@takes_cluster_settings
 def cluster(
     folder: options.Folder,
     settings: Settings,

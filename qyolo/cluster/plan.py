@@ -63,7 +63,7 @@ class Plan(BaseModel):
         """
         for name in ALONE:
             if getattr(self.settings, name):
-                raise BadOption(f"--{name} is for one server: a cluster does without")
+                raise BadOption(f"QYOLO_{name.upper()} is for one server: a cluster does without")
         if manifest.device == "gpu" and not self.gpus:
             raise BadOption("the model is built for a GPU: give each replica one, or a part of one")
         experiment = read_experiment(self.settings.ab, self.settings.shadow)
