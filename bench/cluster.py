@@ -74,7 +74,8 @@ def cluster() -> Iterator[tuple[str, Path]]:
     """Its address, and the folder in which each node has its cache."""
     scratch = Path(tempfile.mkdtemp(prefix="qyolo"))  # a short path: Ray's sockets lie in it
     nodes = [{"env_vars": {"QYOLO_CACHE_DIR": str(scratch / str(n))}} for n in range(NODES + 1)]
-    head = nodes[0] | {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(scratch / "ray")}
+    head = nodes[0] | {"num_cpus": 0, "include_dashboard": False}
+    os.environ["RAY_TMPDIR"] = str(scratch)
     running = Cluster(initialize_head=True, head_node_args=head)
     try:
         for node in nodes[1:]:

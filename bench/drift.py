@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from service.agreement import Agreement, agreement
 from service.detector import Detector, Query
-from service.image import MOST_PIXELS, Pixels, decode_image
+from service.image import MOST_PIXELS, Photo, decode_image
 from service.manifest import read_manifest
 
 
@@ -48,11 +48,12 @@ def main() -> None:
     print(f"| {len(pictures)} pictures | boxes of {options.a} | matched | agreement |")
     print("|---|---|---|---|")
     for name, change in CHANGES.items():
-        found = _agreement(a, b, [np.asarray(change(Image.fromarray(p))) for p in pictures])
+        changed = (np.asarray(change(Image.fromarray(p))) for p in pictures)
+        found = _agreement(a, b, [Photo.of(pixels) for pixels in changed])
         print(f"| {name} | {found.boxes_a} | {found.matched:.3f} | {1 - found.drop:.3f} |")
 
 
-def _agreement(a: Detector, b: Detector, pictures: list[Pixels]) -> Agreement:
+def _agreement(a: Detector, b: Detector, pictures: list[Photo]) -> Agreement:
     query = Query()
     return agreement([(a.detect(p, query), b.detect(p, query)) for p in pictures])
 

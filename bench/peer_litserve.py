@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import litserve
+from fastapi import Request
 
 from service.detector import Detector, Query
 from service.image import MOST_PIXELS
@@ -25,7 +26,8 @@ class Detect(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.detector = Detector.load(folder, read_manifest(folder), variant)
 
-    def decode_request(self, request: Any) -> bytes:
+    def decode_request(self, request: Request) -> bytes:
+        """LitServe hands the form over, and looks at the annotation to know that it is one."""
         data: bytes = request["file"].file.read()
         return data
 

@@ -30,11 +30,10 @@ from quantizer.precision import decide
 from quantizer.quantize import Ranges
 from quantizer.recipe import MIN_SQNR
 from quantizer.simulation import MOST_LOOKED_AT, Simulation, find_probes
-from quantizer.study import GraphEngine
+from quantizer.study import detector_of
 from quantizer.weights import Weights
 from qyolo.progress import progress_bars
 from service.cpu import usable_threads
-from service.detector import Detector
 from service.heads import HEADS
 from service.manifest import FloatType, Manifest, Variant
 from service.preprocess import PREPROCESS
@@ -138,9 +137,7 @@ def accuracy(
         created="",
     )
     threads = usable_threads()
-    detectors = {
-        name: Detector(GraphEngine(graph, threads), manifest) for name, graph in graphs.items()
-    }
+    detectors = {name: detector_of(graph, manifest, threads) for name, graph in graphs.items()}
     return evaluate_detectors(detectors, manifest, images, annotations, progress)
 
 

@@ -51,6 +51,7 @@ from service.cpu import usable_threads
 from service.detections import Detections
 from service.detector import Detector, Query
 from service.heads import HEADS
+from service.image import Photo
 from service.manifest import DEVICE_OF, PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
 from service.preprocess import PREPROCESS
 from service.readiness import Progress, ReportProgress
@@ -105,12 +106,13 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         onnx.checker.check_model(quantized.model, full_check=True)
         onnx.save(quantized.model, folder / QDQ)
 
-    entrants = contenders(model.model, quantized.model, builder.low_float)
+    divisor = PREPROCESS[layout.preprocess].divisor
+    entrants = contenders(model.model, quantized.model, builder.low_float, divisor)
     compiled = _compile(builder, entrants, folder, clock, progress)
     with clock.lap("time"):
         progress(Progress("time"))
-        image = np.zeros((1, 3, recipe.size, recipe.size), np.float32)
-        timed = time_in_turns(compiled, folder, image, threads)
+        image = np.zeros((1, 3, recipe.size, recipe.size), np.uint8)
+        timed = time_in_turns(compiled, folder, image, threads, divisor)
         built, ms = keep_the_faster(entrants, compiled, timed, folder)
 
     manifest = _manifest(recipe, model, layout, built)
@@ -249,9 +251,10 @@ def _agreements(
     progress(Progress("compare", 0, total))
     for done, (path, image) in enumerate(zip(images.paths, images.pixels(), strict=True), start=1):
         if image is not None:
-            expected = reference.detect(image, query)
+            photo = Photo.of(image)
+            expected = reference.detect(photo, query)
             for name, detector in detectors.items():
-                pairs[name].append((expected, detector.detect(image, query)))
+                pairs[name].append((expected, detector.detect(photo, query)))
             seen = most_telling([*seen, Seen(path.name, image, *pairs["int8"][-1])])
         progress(Progress("compare", done, total))
     for detector in (reference, *detectors.values()):

@@ -85,7 +85,7 @@ class Images:
             if photo is None:
                 yield None
             else:
-                yield prepare(photo.pixels, size, how, (photo.width, photo.height)).tensor
+                yield prepare(photo, size, how).tensor
 
     def _read(self, path: Path, decode: Callable[[bytes], T]) -> T | None:
         try:

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -10,9 +11,9 @@ import numpy as np
 import onnx
 
 from quantizer.builders import Built, Contender
-from service.detections import Floats
 from service.engines import load_engine
 from service.manifest import FloatType, Precision
+from service.preprocess import Planes
 
 LOW_NAMES: Final[Mapping[FloatType, Precision]] = {"bf16": "bf16", "f16": "fp16"}
 WARM_UP: Final = 3  # rounds that are not counted
@@ -22,24 +23,30 @@ SECONDS: Final = 6.0  # after which no further round begins, once the fewest are
 
 
 def contenders(
-    float_model: onnx.ModelProto, int8_model: onnx.ModelProto, low: FloatType | None
+    float_model: onnx.ModelProto,
+    int8_model: onnx.ModelProto,
+    low: FloatType | None,
+    divisor: float = 1.0,
 ) -> list[Contender]:
     """fp32 and int8 and, where the processor has a lower float type, both in that too."""
     found = [Contender("fp32", float_model), Contender("int8", int8_model)]
     if low is not None:
         found.insert(1, Contender(LOW_NAMES[low], float_model, low))
         found.append(Contender("int8", int8_model, low))
-    return found
+    return [replace(each, divisor=divisor) for each in found]
 
 
 def time_in_turns(
-    built: Mapping[str, Built], folder: Path, image: Floats, threads: int
+    built: Mapping[str, Built], folder: Path, image: Planes, threads: int, divisor: float = 1.0
 ) -> dict[str, float]:
     """Median milliseconds of each engine on one image, by the name of its folder.
 
     In turns, so that what slows the machine slows all alike.
     """
-    engines = {name: load_engine(folder, part.variant, threads) for name, part in built.items()}
+    engines = {
+        name: load_engine(folder, part.variant, threads, divisor=divisor)
+        for name, part in built.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in engines}
     started = time.perf_counter()
     try:

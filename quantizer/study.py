@@ -39,7 +39,7 @@ from service.detections import Floats
 from service.detector import Detector
 from service.heads import HEADS
 from service.manifest import Manifest, Variant
-from service.preprocess import PREPROCESS
+from service.preprocess import PREPROCESS, Planes, as_floats
 from service.readiness import Progress, ReportProgress
 
 ALL_BITS: Final = (8, 6, 4)
@@ -160,7 +160,7 @@ def study(
     for start in range(0, len(wanted), AT_ONCE):
         some = {setting: calibrated.model(setting) for setting in wanted[start : start + AT_ONCE]}
         detectors = {
-            str(number): Detector(GraphEngine(model, max(1, threads // AT_ONCE)), manifest)
+            str(number): detector_of(model, manifest, max(1, threads // AT_ONCE))
             for number, model in enumerate(some.values())
         }
         found = evaluate_detectors(
@@ -254,15 +254,22 @@ def _calibrate(
     )
 
 
+def detector_of(model: onnx.ModelProto, manifest: Manifest, threads: int) -> Detector:
+    """The detector of a bare graph, executed by ONNX Runtime."""
+    divisor = PREPROCESS[manifest.preprocess].divisor
+    return Detector(GraphEngine(model, threads, divisor), manifest)
+
+
 class GraphEngine:
     """A graph executed by ONNX Runtime, for a detector."""
 
-    def __init__(self, model: onnx.ModelProto, threads: int) -> None:
+    def __init__(self, model: onnx.ModelProto, threads: int, divisor: float) -> None:
         self._session = open_session(model, threads)
+        self._divisor = divisor
         (self._input, *_) = [value.name for value in self._session.get_inputs()]
 
-    def infer(self, tensor: Floats) -> Floats:
-        (raw, *_) = self._session.run(None, {self._input: tensor})
+    def infer(self, image: Planes | Floats) -> Floats:
+        (raw, *_) = self._session.run(None, {self._input: as_floats(image, self._divisor)})
         return np.asarray(raw, np.float32)
 
     def close(self) -> None:

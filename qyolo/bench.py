@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from service.detector import Detector, Query
-from service.image import Pixels
+from service.image import Photo, Pixels
 from service.manifest import read_manifest
 from service.readiness import Progress, ReportProgress
 
@@ -47,12 +47,13 @@ def bench(
     """Time the variants in turn, so that what slows the machine slows all of them alike."""
     manifest = read_manifest(folder)
     detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
+    photo = Photo.of(image)
     infer: dict[str, list[float]] = {name: [] for name in detectors}
     total: dict[str, list[float]] = {name: [] for name in detectors}
     for done in range(-WARM_UP, rounds):
         for name, detector in detectors.items():
             start = time.perf_counter()
-            prepared = detector.prepare(image)
+            prepared = detector.prepare(photo)
             before = time.perf_counter()
             raw = detector.infer(prepared)
             after = time.perf_counter()

@@ -19,12 +19,12 @@ from quantizer.guard import AGREEMENT_DROP
 from quantizer.hardware import Hardware, detect
 from quantizer.recipe import Recipe
 from quantizer.report import Report
-from quantizer.study import GraphEngine
+from quantizer.study import detector_of
 from service.agreement import agreement
 from service.detections import Detections
 from service.detector import Detector, Query
 from service.errors import DeviceUnavailable, ServiceError
-from service.image import Pixels
+from service.image import Photo, Pixels
 from service.manifest import Manifest, Runtime, read_manifest
 from service.readiness import ReportProgress
 
@@ -90,7 +90,7 @@ def _checks(recipe: Recipe, folder: Path, report: Report) -> Iterator[Check]:
     manifest = read_manifest(folder)
     pictures = [p for p in Images(find_images(recipe.calibration)).pixels() if p is not None]
     float_model = read_float_model(recipe.model, recipe.size).model
-    expected = _boxes(Detector(GraphEngine(float_model, 1), manifest), pictures)
+    expected = _boxes(detector_of(float_model, manifest, 1), pictures)
     for name in manifest.variants:
         yield _agrees(folder, manifest, name, pictures, expected)
         yield _repeats(folder, manifest, name, pictures[0])
@@ -136,7 +136,7 @@ def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Ch
     raws = []
     for _ in range(2):
         detector = Detector.load(folder, manifest, name)
-        prepared = detector.prepare(picture)
+        prepared = detector.prepare(Photo.of(picture))
         raws += [detector.infer(prepared) for _ in range(2)]
         detector.close()
     differences = [float(np.abs(raw - raws[0]).max()) for raw in raws[1:]]
@@ -160,6 +160,6 @@ def _refuses_a_stale_plan(folder: Path, manifest: Manifest) -> Check:
 
 
 def _boxes(detector: Detector, pictures: list[Pixels]) -> list[Detections]:
-    found = [detector.detect(picture, QUERY) for picture in pictures]
+    found = [detector.detect(Photo.of(picture), QUERY) for picture in pictures]
     detector.close()
     return found

@@ -19,6 +19,7 @@ from service.answering import Answering
 from service.clients import CLIENT_HEADER
 from service.collection import Collection
 from service.deadlines import Deadlines
+from service.direct_route import DirectRoute
 from service.documentation import (
     BOTH_SIDES,
     CLIENT,
@@ -163,23 +164,22 @@ def _middleware(
 
 def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
     refusals = problems(400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+    post = partial(app.router.add_api_route, methods=["POST"], route_class_override=DirectRoute)
     for path, handler, body in (
         ("/v1/detect", endpoints.detect, IMAGE_BODY | CLIENT),
         ("/v1/models/{variant}/detect", endpoints.detect_with, IMAGE_BODY),
     ):
-        app.add_api_route(
+        post(
             path,
             handler,
-            methods=["POST"],
             tags=["detect"],
             response_model=DetectAnswer,
             responses={200: PICTURE, **refusals, **problems(406)},
             openapi_extra=body,
         )
-    app.add_api_route(
+    post(
         "/v1/compare",
         endpoints.compare,
-        methods=["POST"],
         tags=["detect"],
         response_model=CompareAnswer,
         responses={200: BOTH_SIDES, **refusals, **problems(406)},

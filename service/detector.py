@@ -9,7 +9,7 @@ import numpy as np
 from service.detections import Detections, Floats
 from service.engines import Engine, load_engine
 from service.heads import HEADS, detections_of
-from service.image import Photo, Pixels, decode_to_fit
+from service.image import Photo, decode_to_fit
 from service.manifest import Manifest
 from service.nms import non_max_suppression
 from service.preprocess import PREPROCESS, Prepared, prepare
@@ -40,22 +40,21 @@ class Detector:
         cls, folder: Path, manifest: Manifest, variant: str, threads: int = 0, streams: int = 1
     ) -> Self:
         """The detector of one variant; raises what `load_engine` raises."""
-        return cls(load_engine(folder, manifest.variants[variant], threads, streams), manifest)
+        divisor = PREPROCESS[manifest.preprocess].divisor
+        engine = load_engine(folder, manifest.variants[variant], threads, streams, divisor)
+        return cls(engine, manifest)
 
     def open(self, data: bytes, max_pixels: int) -> Photo:
         """An encoded picture, no larger than this detector needs it; raises as `decode_image`."""
         return decode_to_fit(data, max_pixels, self._size)
 
-    def prepare(self, image: Pixels | Photo) -> Prepared:
-        """u8[H,W,3] RGB, or a reduced photo -> the engine's input."""
-        if isinstance(image, Photo):
-            size = (image.width, image.height)
-            return prepare(image.pixels, self._size, self._preprocess, size)
-        return prepare(image, self._size, self._preprocess)
+    def prepare(self, photo: Photo) -> Prepared:
+        """What the engine sees of a picture."""
+        return prepare(photo, self._size, self._preprocess)
 
     def infer(self, prepared: Prepared) -> Floats:
         """The engine's raw output; raises EngineFailed."""
-        return self.run(prepared.tensor)
+        return self._engine.infer(prepared.planes)
 
     def run(self, tensor: Floats) -> Floats:
         """The same for f32[1,3,size,size] that the caller has prepared."""
@@ -72,14 +71,14 @@ class Detector:
         found = found.take(np.arange(min(len(found), query.max_det)))
         return Detections(prepared.letterbox.to_source(found.xyxy), found.scores, found.class_ids)
 
-    def detect(self, image: Pixels, query: Query) -> Detections:
+    def detect(self, photo: Photo, query: Query) -> Detections:
         """All three steps."""
-        prepared = self.prepare(image)
+        prepared = self.prepare(photo)
         return self.finish(self.infer(prepared), prepared, query)
 
     def warm_up(self, runs: int = 2) -> None:
         """The first runs allocate; no request should wait for that."""
-        blank = self.prepare(np.zeros((self._size, self._size, 3), np.uint8))
+        blank = self.prepare(Photo.of(np.zeros((self._size, self._size, 3), np.uint8)))
         for _ in range(runs):
             self.infer(blank)
 

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from service.detections import Detections, Floats
+from service.detections import Detections, Floats, Ints
 
 HeadName = Literal["yolov5", "yolox", "yolov8", "end2end"]
 
@@ -26,19 +26,23 @@ class Candidates:
 
 def decode_yolov5(raw: Floats, size: int, conf: float) -> Candidates:
     """[1,N,5+C]: centre x, y, width, height in pixels, objectness, class scores."""
-    rows = raw[0]
-    rows = rows[rows[:, 4] > conf]  # score = objectness * class <= objectness: most rows go here
+    rows = raw[0][_sure(raw, conf)]
     return Candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 5:] * rows[:, 4:5])
 
 
 def decode_yolox(raw: Floats, size: int, conf: float) -> Candidates:
     """[1,N,5+C]: centre as offset in cells, size as its log in cells, objectness, class scores."""
     grid, stride = _cells(size)
-    wanted = raw[0, :, 4] > conf
-    rows, grid, stride = raw[0][wanted], grid[wanted], stride[wanted]
+    sure = _sure(raw, conf)
+    rows, grid, stride = raw[0][sure], grid[sure], stride[sure]
     centre = (rows[:, :2] + grid) * stride
     extent = np.exp(rows[:, 2:4]) * stride
     return Candidates(_corners(centre, extent), rows[:, 5:] * rows[:, 4:5])
+
+
+def _sure(raw: Floats, conf: float) -> Ints:
+    """Rows whose objectness, which no score of theirs exceeds, is above `conf`: a few of all."""
+    return np.flatnonzero(raw[0, :, 4] > conf)
 
 
 def decode_yolov8(raw: Floats, size: int, conf: float) -> Candidates:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import simplejpeg
@@ -26,7 +26,7 @@ MOST_PASSES: Final = 20  # over as many pixels as an image may have
 MOST_READS: Final = 100_000
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]  # [height,width,3] RGB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,11 @@ class Photo:
     pixels: Pixels
     width: int
     height: int
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> Self:
+        """A picture at its own size."""
+        return cls(pixels, pixels.shape[1], pixels.shape[0])
 
 
 class _Source(io.BytesIO):
@@ -91,7 +96,7 @@ def _decode(data: bytes, max_pixels: int, size: int | None) -> Photo:
             raise ImageTooLarge(f"the image is {width}x{height}, more than {max_pixels} pixels")
         if image.format in JPEGS:
             most = min(MOST_SCANS, MOST_PASSES * max_pixels // max(1, width * height))
-            if data.count(START_OF_SCAN) > most:
+            if _scans(data) > most:
                 raise CorruptImage(f"the image has more than {most} scans")
         try:
             turn = image.getexif().get(ORIENTATION, 1)
@@ -101,6 +106,13 @@ def _decode(data: bytes, max_pixels: int, size: int | None) -> Photo:
     if turn in SIDEWAYS:
         width, height = height, width
     return Photo(pixels, width, height)
+
+
+def _scans(data: bytes) -> int:
+    """How many of its markers are in a JPEG, one byte after the other: bytes.count is slower."""
+    marker, kind = START_OF_SCAN
+    each = np.frombuffer(data, np.uint8)
+    return int(np.count_nonzero(each[np.flatnonzero(each[:-1] == marker) + 1] == kind))
 
 
 def _pixels(image: Image.Image, data: bytes, size: int | None) -> Pixels:

@@ -5,11 +5,10 @@ from typing import Final, Literal, Self
 
 import numpy as np
 from kornia_rs import imgproc
-from numpy.typing import NDArray
 from PIL import Image
 
 from service.detections import Floats
-from service.image import Pixels
+from service.image import Photo, Pixels
 
 PAD_GREY: Final = (
     114  # the grey that YOLOs are trained with; another value moves scores at the edge
@@ -62,26 +61,12 @@ class Letterbox:
         return clipped
 
 
-def letterbox(image: Pixels, size: int, padding: Padding) -> tuple[NDArray[np.uint8], Letterbox]:
-    """u8[H,W,3] -> u8[size,size,3] and its geometry; bilinear, padded with grey."""
-    copy, box = fitted(image, size, padding)
-    square = np.full((size, size, 3), PAD_GREY, np.uint8)
-    square[box.rows, box.columns] = copy
-    return square, box
-
-
-def fitted(
-    image: Pixels, size: int, padding: Padding, source: tuple[int, int] | None = None
-) -> tuple[Pixels, Letterbox]:
-    """The copy that goes into the square, u8[height,width,3], and where it goes.
-
-    `source` is the width and height of the picture, where the image is a reduced copy of it.
-    """
-    width, height = source or (image.shape[1], image.shape[0])
-    box = Letterbox.fit(width, height, size, padding)
-    if image.shape[:2] == (box.height, box.width):
-        return image, box
-    return _resized(image, box.width, box.height), box
+def fitted(photo: Photo, size: int, padding: Padding) -> tuple[Pixels, Letterbox]:
+    """The copy that goes into a size x size square, u8[height,width,3], and where it goes."""
+    box = Letterbox.fit(photo.width, photo.height, size, padding)
+    if photo.pixels.shape[:2] == (box.height, box.width):
+        return photo.pixels, box
+    return _resized(photo.pixels, box.width, box.height), box
 
 
 def _resized(image: Pixels, width: int, height: int) -> Pixels:

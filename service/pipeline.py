@@ -1,9 +1,9 @@
-"""bytes -> boxes, many requests at a time: a bounded house, a thread pool, the engine's thread."""
+"""bytes -> boxes, many requests at a time: a bounded house, a thread for each, turns to infer."""
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -24,10 +24,11 @@ from service.preprocess import Prepared
 from service.shadow import Sampled, Shadow
 from service.split import Experiment
 from service.timings import Stopwatch
+from service.turns import Guest, Turns
 from service.variants import AUTO, Variants
 
 # Each holds a whole decoded image, and eight decode faster than any engine here infers.
-MAX_WORKERS: Final = 8
+MAX_PREPARING: Final = 8
 
 NO_EXPERIMENT: Final = Experiment()
 
@@ -47,8 +48,9 @@ class _Opened:
 class Pipeline:
     """Answers images; owns the variants.
 
-    Inference has one thread for all variants: two at once would share the processor's cores and
-    spoil each other's latency. Loaded for throughput, it has one for each stream.
+    A request keeps its thread from its first byte to its last box: what it has just written is in
+    that core's cache. Variants take turns at inference: two at once would share the processor's
+    cores and spoil each other's latency. Loaded for throughput, there is a turn for each stream.
     """
 
     def __init__(
@@ -67,11 +69,14 @@ class Pipeline:
         self._observe = observe
         self._collection = collection
         self._inside = 0
-        self._workers = ThreadPoolExecutor(min(MAX_WORKERS, usable_threads()), "image")
-        self._engine = ThreadPoolExecutor(variants.streams, "engine")
+        preparing = min(MAX_PREPARING, usable_threads())
+        self._workers = ThreadPoolExecutor(variants.streams + preparing, "image")
+        self._turns = Turns(variants.streams)
         sample = experiment.shadow
         self._shadow = (
-            None if sample is None else Shadow(sample, variants.get(sample.variant)[1], observe)
+            None
+            if sample is None
+            else Shadow(sample, variants.get(sample.variant)[1], self._turns, observe)
         )
 
     def choose(self, variant: str | None, client: str) -> str:
@@ -101,21 +106,21 @@ class Pipeline:
         collecting are in none of the timings.
         """
         name, detector = self.variants.get(variant)
-        with self._slot():
-            clock = Stopwatch()
+        clock = Stopwatch()
+
+        def work(guest: Guest) -> tuple[Answer, Prepared]:
             drawn = picture is not None
-            opened = await self._open(data, detector, clock, keep_pixels=drawn, collect=collect)
-            answer = await self._answer(name, detector, opened, query, clock)
-            self._sample(answer, opened.prepared, query)
-            if picture is None or opened.pixels is None:
-                return answer
-            pixels, media_type = opened.pixels, picture
+            opened = self._open(data, detector, clock, keep_pixels=drawn, collect=collect)
+            answer = self._answer(name, detector, opened, query, clock, guest)
+            if picture is not None and opened.pixels is not None:
+                shown = draw(opened.pixels, answer.detections, self.variants.manifest.class_name)
+                answer = replace(answer, picture=encode(shown, picture))
+            return answer, opened.prepared
 
-            def paint() -> bytes:
-                name_of = self.variants.manifest.class_name
-                return encode(draw(pixels, answer.detections, name_of), media_type)
-
-            return replace(answer, picture=await self._run(self._workers, Stopwatch(), paint))
+        with self._slot():
+            answer, prepared = await self._run(clock, work)
+            self._sample(answer, prepared, query)
+            return answer
 
     async def compare(
         self,
@@ -131,27 +136,28 @@ class Pipeline:
         On request both are drawn beside each other.
         """
         (name_a, detector_a), (name_b, detector_b) = self.variants.get(a), self.variants.get(b)
-        with self._slot():
-            clock = Stopwatch()
+        clock = Stopwatch()
+
+        def work(guest: Guest) -> Comparison:
             # Variants differ in their engines only, so one's input is the other's too.
             drawn = picture is not None
-            opened = await self._open(data, detector_a, clock, keep_pixels=drawn, collect=False)
+            opened = self._open(data, detector_a, clock, keep_pixels=drawn, collect=False)
             shared = clock.read()
             both = Comparison(
-                await self._answer(name_a, detector_a, opened, query, Stopwatch(shared)),
-                await self._answer(name_b, detector_b, opened, query, Stopwatch(shared)),
+                self._answer(name_a, detector_a, opened, query, Stopwatch(shared), guest),
+                self._answer(name_b, detector_b, opened, query, Stopwatch(shared), guest),
             )
-            seen = Compared("compare", name_a, name_b, both.a.detections, both.b.detections)
-            self._workers.submit(self._observe, seen)  # no answer waits for it
-            if picture is None or opened.pixels is None:
-                return both
-            pixels, media_type = opened.pixels, picture
-
-            def paint() -> bytes:
+            if picture is not None and opened.pixels is not None:
                 name_of = self.variants.manifest.class_name
-                return encode(draw_beside(pixels, panels(both), name_of), media_type)
+                shown = draw_beside(opened.pixels, panels(both), name_of)
+                both = replace(both, picture=encode(shown, picture))
+            return both
 
-            return replace(both, picture=await self._run(self._workers, Stopwatch(), paint))
+        with self._slot():
+            both = await self._run(clock, work)
+        seen = Compared("compare", name_a, name_b, both.a.detections, both.b.detections)
+        self._workers.submit(self._observe, seen)  # no answer waits for it
+        return both
 
     async def infer(self, tensor: Floats, variant: str | None) -> RawAnswer:
         """The raw output of one variant to an input that the caller has prepared.
@@ -159,17 +165,17 @@ class Pipeline:
         Raises VariantNotFound, Overloaded and EngineFailed.
         """
         name, detector = self.variants.get(variant)
-        with self._slot():
-            clock = Stopwatch()
+        clock = Stopwatch()
 
-            def work() -> Floats:
-                with clock.stage("infer"):
-                    return detector.run(tensor)
-
-            output = await self._run(self._engine, clock, work)
+        def work(guest: Guest) -> RawAnswer:
+            with self._turn(clock, guest):
+                output = detector.run(tensor)
             answer = RawAnswer(name, output, clock.read())
             self._observe(answer)
             return answer
+
+        with self._slot():
+            return await self._run(clock, work)
 
     def ensure_room(self) -> None:
         """Raise Overloaded when the house is full, so that no upload is read in vain."""
@@ -181,7 +187,6 @@ class Pipeline:
         if self._shadow is not None:
             self._shadow.close()
         self._workers.shutdown()
-        self._engine.shutdown()
         self.variants.close()
 
     @contextmanager
@@ -194,20 +199,17 @@ class Pipeline:
             self._inside -= 1
             self._work_off()
 
-    async def _open(
+    def _open(
         self, data: bytes, detector: Detector, clock: Stopwatch, keep_pixels: bool, collect: bool
     ) -> _Opened:
-        def work() -> _Opened:
-            with clock.stage("decode"):
-                photo = detector.open(data, self._max_pixels)
-            with clock.stage("preprocess"):
-                prepared = detector.prepare(photo)
-            if self._collection is not None and collect:
-                self._collect(self._collection, photo, data)
-            pixels = whole(photo, data, self._max_pixels) if keep_pixels else None
-            return _Opened(photo.width, photo.height, prepared, pixels)
-
-        return await self._run(self._workers, clock, work)
+        with clock.stage("decode"):
+            photo = detector.open(data, self._max_pixels)
+        with clock.stage("preprocess"):
+            prepared = detector.prepare(photo)
+        if self._collection is not None and collect:
+            self._collect(self._collection, photo, data)
+        pixels = whole(photo, data, self._max_pixels) if keep_pixels else None
+        return _Opened(photo.width, photo.height, prepared, pixels)
 
     def _collect(self, collection: Collection, photo: Photo, data: bytes) -> None:
         """Written when a worker has nothing better to do: no answer waits for it."""
@@ -217,23 +219,30 @@ class Pipeline:
                 lambda: collection.keep(slot, whole(photo, data, self._max_pixels))
             )
 
-    async def _answer(
-        self, name: str, detector: Detector, opened: _Opened, query: Query, clock: Stopwatch
+    def _answer(
+        self,
+        name: str,
+        detector: Detector,
+        opened: _Opened,
+        query: Query,
+        clock: Stopwatch,
+        guest: Guest,
     ) -> Answer:
-        def infer() -> Floats:
-            with clock.stage("infer"):
-                return detector.infer(opened.prepared)
-
-        raw = await self._run(self._engine, clock, infer)
-
-        def finish() -> Answer:
-            with clock.stage("postprocess"):
-                found = detector.finish(raw, opened.prepared, query)
-            return Answer(name, opened.width, opened.height, found, clock.read())
-
-        answer = await self._run(self._workers, clock, finish)
+        with self._turn(clock, guest):
+            raw = detector.infer(opened.prepared)
+        with clock.stage("postprocess"):
+            found = detector.finish(raw, opened.prepared, query)
+        answer = Answer(name, opened.width, opened.height, found, clock.read())
         self._observe(answer)
         return answer
+
+    @contextmanager
+    def _turn(self, clock: Stopwatch, guest: Guest) -> Iterator[None]:
+        with ExitStack() as stack:
+            with clock.stage("queue"):
+                stack.enter_context(self._turns.turn(guest))
+            stack.enter_context(clock.stage("infer"))
+            yield
 
     def _sample(self, answer: Answer, prepared: Prepared, query: Query) -> None:
         """Let the shadow see this image too, when its answer has been sent."""
@@ -250,26 +259,27 @@ class Pipeline:
     def _work_off(self) -> None:
         """The shadow gets the engine while nobody is in the house, and gives way to who comes."""
         if self._shadow is not None and self._is_empty() and self._shadow.waits:
-            with suppress(RuntimeError):  # the engine's thread has ended
-                self._engine.submit(self._shadow.work_off, self._is_empty)
+            with suppress(RuntimeError):  # the workers have ended
+                self._workers.submit(self._shadow.work_off, self._is_empty)
 
     def _is_empty(self) -> bool:
         return self._inside == 0
 
-    async def _run(self, pool: Executor, clock: Stopwatch, work: Callable[[], T]) -> T:
+    async def _run(self, clock: Stopwatch, work: Callable[[Guest], T]) -> T:
         """The work's result; when cancelled, work that has begun takes its caller's slot over."""
-        asked = perf_counter()
+        guest, asked = Guest(), perf_counter()
 
         def timed() -> T:
             clock.add("queue", perf_counter() - asked)
-            return work()
+            return work(guest)
 
-        job = pool.submit(timed)
+        job = self._workers.submit(timed)
         done = asyncio.wrap_future(job)
         try:
             await asyncio.wait([done])
         except asyncio.CancelledError:
             if not job.cancel():
+                self._turns.leave(guest)
                 self._inside += 1
                 done.add_done_callback(self._leave)
             raise

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.detections import Floats
-from service.image import Pixels
+from service.image import Photo
 from service.letterbox import PAD_GREY, Letterbox, Padding, fitted
 
 PreprocessName = Literal["yolo", "yolox"]
@@ -27,28 +28,40 @@ PREPROCESS: Final[dict[PreprocessName, Preprocess]] = {
 }
 
 
+Planes = NDArray[np.uint8]  # [1,3,size,size], channels in the model's order
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """f32[1,3,size,size] for the engine, and the geometry that maps its boxes back."""
+    """u8[1,3,size,size] for the engine, and the geometry that maps its boxes back."""
 
-    tensor: Floats
+    planes: Planes
+    divisor: float
     letterbox: Letterbox
 
+    @property
+    def tensor(self) -> Floats:
+        """f32[1,3,size,size], as the model itself reads it."""
+        return as_floats(self.planes, self.divisor)
 
-def prepare(
-    image: Pixels, size: int, how: Preprocess, source: tuple[int, int] | None = None
-) -> Prepared:
-    """u8[H,W,3] RGB -> what the model sees of it; `source` as in `fitted`."""
-    copy, box = fitted(image, size, how.padding, source)
+
+def as_floats(image: Planes | Floats, divisor: float) -> Floats:
+    """What a model reads: bytes in the range of values that it was trained on, floats as given."""
+    if image.dtype == np.float32:
+        return np.asarray(image, np.float32)
+    return np.divide(image, np.float32(divisor), dtype=np.float32)
+
+
+def prepare(photo: Photo, size: int, how: Preprocess) -> Prepared:
+    """RGB pixels -> what the model sees of them."""
+    copy, box = fitted(photo, size, how.padding)
     if how.bgr:
         copy = copy[:, :, ::-1]
-    divisor = np.float32(how.divisor)
-    tensor = np.empty((1, 3, size, size), np.float32)
-    grey = PAD_GREY / divisor
-    tensor[0, :, : box.top] = grey
-    tensor[0, :, box.rows.stop :] = grey
-    tensor[0, :, box.rows, : box.left] = grey
-    tensor[0, :, box.rows, box.columns.stop :] = grey
-    # Straight into its place: a padded square of bytes in between would be copied once more.
-    np.divide(copy.transpose(2, 0, 1), divisor, out=tensor[0, :, box.rows, box.columns])
-    return Prepared(tensor, box)
+    planes = np.empty((1, 3, size, size), np.uint8)
+    planes[0, :, : box.top] = PAD_GREY
+    planes[0, :, box.rows.stop :] = PAD_GREY
+    planes[0, :, box.rows, : box.left] = PAD_GREY
+    planes[0, :, box.rows, box.columns.stop :] = PAD_GREY
+    # Straight into its place: a padded square in between would be copied once more.
+    planes[0, :, box.rows, box.columns] = copy.transpose(2, 0, 1)
+    return Prepared(planes, how.divisor, box)

@@ -15,8 +15,9 @@ from service.errors import EngineFailed
 from service.observations import Compared, Observation, Outcome, Shadowed
 from service.preprocess import Prepared
 from service.split import Sample
+from service.turns import Guest, Turns
 
-MOST: Final = 4  # prepared images that are kept for it: 4.7 MiB each at 640x640
+MOST: Final = 4  # prepared images that are kept for it: 1.2 MiB each at 640x640
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,13 @@ class Shadow:
         self,
         sample: Sample,
         detector: Detector,
+        turns: Turns,
         observe: Callable[[Observation], None],
         chance: random.Random | None = None,
     ) -> None:
         self._sample = sample
         self._detector = detector
+        self._turns = turns
         self._observe = observe
         self._chance = chance or random.Random()
         self._room = BoundedSemaphore(MOST)
@@ -78,7 +81,8 @@ class Shadow:
 
     def _answer(self, sampled: Sampled) -> None:
         try:
-            raw = self._detector.infer(sampled.prepared)
+            with self._turns.turn(Guest()):
+                raw = self._detector.infer(sampled.prepared)
             found = self._detector.finish(raw, sampled.prepared, sampled.query)
         except Exception as exc:
             unforeseen = None if isinstance(exc, EngineFailed) else exc

@@ -12,7 +12,7 @@ from quantizer.build import build
 from quantizer.evaluate import AP_QUERY
 from quantizer.recipe import Recipe
 from service.detector import Detector
-from service.image import MOST_PIXELS, decode_image
+from service.image import MOST_PIXELS, Photo, decode_image
 from service.manifest import read_manifest
 from tests.tiny_models import CLASSES, save_tiny
 
@@ -59,7 +59,7 @@ def truth(tiny_folder, photos):
     records, boxes, scores = [], [], []
     for image_id, path in enumerate(sorted(photos.iterdir())[:4], start=1):
         pixels = decode_image(path.read_bytes(), MOST_PIXELS)
-        found = detector.detect(pixels, AP_QUERY)
+        found = detector.detect(Photo.of(pixels), AP_QUERY)
         height, width = pixels.shape[:2]
         records.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
         scores += found.scores.tolist()

@@ -23,6 +23,7 @@ class Contender:
     variant: Precision
     graph: onnx.ModelProto
     float_type: FloatType = "f32"
+    divisor: float = 1.0  # of the bytes of an image, as `load_engine` will be given it
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from quantizer.builders import Built, Contender, Profile
 from quantizer.dialect import PLAIN, Dialect
 from quantizer.errors import BuildFailed
 from service.detections import Floats
-from service.engines.openvino_engine import blob_key, compile_options
+from service.engines.openvino_engine import blob_key, compile_options, takes_bytes
 from service.manifest import FloatType, Variant
 
 PROFILE_ROUNDS: Final = 8
@@ -62,7 +62,8 @@ class OpenVinoBuilder:
             ov.save_model(network, xml, compress_to_fp16=False)
             # Compiled from the file: what is served is what was written.
             options = compile_options(self._threads, contender.float_type)
-            compiled = self._core.compile_model(self._core.read_model(xml), "CPU", options)
+            served = takes_bytes(self._core.read_model(xml), contender.divisor)
+            compiled = self._core.compile_model(served, "CPU", options)
             blob.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as exc:
             reason = _last_line(exc)

@@ -57,7 +57,7 @@ class TensorRtBuilder:
             plan = Path(folder) / "profile.plan"
             plan.write_bytes(self._plan(typed, "profile"))
             layers = self._layers(plan)
-            engine = TensorRtEngine(plan, self._key, times)
+            engine = TensorRtEngine(plan, self._key, profiler=times)
             try:
                 for _ in range(PROFILE_ROUNDS):
                     times.begin()

@@ -9,6 +9,7 @@ import numpy as np
 
 from service.detections import Floats
 from service.errors import DeviceUnavailable, EngineFailed
+from service.preprocess import Planes, as_floats
 
 try:
     import onnxruntime as ort
@@ -47,7 +48,7 @@ def require_cuda(session: ort.InferenceSession) -> None:
 class OnnxRuntimeEngine:
     """Runs an ONNX graph, quantized or not, on the CPU or on the GPU by CUDA."""
 
-    def __init__(self, model: Path, threads: int, cuda: bool = False) -> None:
+    def __init__(self, model: Path, threads: int, divisor: float = 1.0, cuda: bool = False) -> None:
         chosen = providers(cuda)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -58,12 +59,14 @@ class OnnxRuntimeEngine:
             raise EngineFailed("ONNX Runtime could not load the model") from exc
         if cuda:
             require_cuda(session)
+        self._divisor = divisor
         self._input = session.get_inputs()[0].name
         self._session: ort.InferenceSession | None = session
 
-    def infer(self, tensor: Floats) -> Floats:
+    def infer(self, image: Planes | Floats) -> Floats:
         if self._session is None:
             raise EngineFailed("the engine is closed")
+        tensor = as_floats(image, self._divisor)
         try:
             (raw, *_) = self._session.run(None, {self._input: tensor})
         except Exception as exc:

@@ -1,8 +1,10 @@
 """OpenVINO on the CPU."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 
 import numpy as np
 
@@ -10,9 +12,11 @@ from service.cpu import cpu_fingerprint
 from service.detections import Floats
 from service.errors import DeviceUnavailable, EngineFailed
 from service.manifest import FloatType
+from service.preprocess import Planes
 
 try:
     import openvino as ov
+    from openvino.preprocess import PrePostProcessor
 except ImportError as exc:
     raise DeviceUnavailable("openvino is not installed: pip install 'qyolo[cpu]'") from exc
 
@@ -20,8 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def blob_key() -> str:
-    """A blob holds code for one OpenVINO version and one kind of processor."""
-    return f"openvino-{ov.get_version()}-{cpu_fingerprint()}"
+    """A blob holds code for one OpenVINO version and one kind of processor, and reads bytes."""
+    return f"openvino-{ov.get_version()}-{cpu_fingerprint()}-u8"
 
 
 def compile_options(
@@ -41,8 +45,24 @@ def compile_options(
     }
 
 
+def takes_bytes(network: ov.Model, divisor: float) -> ov.Model:
+    """The network with u8 for its f32 input: a quarter of the memory to write and to read.
+
+    The bytes are divided in the first kernel that reads them.
+    """
+    steps = PrePostProcessor(network)
+    steps.input().tensor().set_element_type(ov.Type.u8)
+    division = steps.input().preprocess().convert_element_type(ov.Type.f32)
+    if divisor != 1:
+        division.scale(divisor)
+    return steps.build()
+
+
 class OpenVinoEngine:
-    """Runs an IR, from its compiled blob where one fits this machine."""
+    """Runs an IR, from its compiled blob where one fits this machine.
+
+    Compiled for the bytes of images. The first float tensor makes it compile the IR once more.
+    """
 
     def __init__(
         self,
@@ -51,39 +71,79 @@ class OpenVinoEngine:
         threads: int,
         float_type: FloatType = "f32",
         streams: int = 1,
+        divisor: float = 1.0,
     ) -> None:
+        self._model = model
+        self._options = compile_options(threads, float_type, streams)
+        self._streams = streams
+        self._closed = False
         # The blob was compiled for one stream.
-        blob = blob if streams == 1 else None
-        compiled = _compile(model, blob, compile_options(threads, float_type, streams))
-        self._idle: SimpleQueue[ov.InferRequest] | None = SimpleQueue()
+        compiled = _imported(blob, self._options) if blob and streams == 1 else None
+        if compiled is None:
+            compiled = _compiled(model, self._options, lambda read: takes_bytes(read, divisor))
+        self._for_bytes: _Requests | None = _Requests(compiled, streams)
+        self._for_floats: _Requests | None = None
+        self._compiling = Lock()
+
+    def infer(self, image: Planes | Floats) -> Floats:
+        requests = self._for_bytes if image.dtype == np.uint8 else self._requests_for_floats()
+        if requests is None:
+            raise EngineFailed("the engine is closed")
+        return requests.infer(image)
+
+    def close(self) -> None:
+        with self._compiling:
+            self._closed = True
+            self._for_bytes = self._for_floats = None
+
+    def _requests_for_floats(self) -> "_Requests | None":
+        with self._compiling:
+            if self._for_floats is None and not self._closed:
+                compiled = _compiled(self._model, self._options, lambda read: read)
+                self._for_floats = _Requests(compiled, self._streams)
+            return self._for_floats
+
+
+class _Requests:
+    """One compiled network, and a request for each image that it takes at a time."""
+
+    def __init__(self, compiled: ov.CompiledModel, streams: int) -> None:
+        output = compiled.output(0)
+        known = output.partial_shape.is_static and output.element_type == ov.Type.f32
+        self._shape = tuple(output.shape) if known else None
+        self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
 
-    def infer(self, tensor: Floats) -> Floats:
-        idle = self._idle
-        if idle is None:
-            raise EngineFailed("the engine is closed")
-        request = idle.get()
+    def infer(self, image: Planes | Floats) -> Floats:
+        request = self._idle.get()
         try:
-            result = request.infer([tensor], share_inputs=True)
-            return np.asarray(result[0], np.float32)
+            if self._shape is None:
+                return np.asarray(request.infer([image], share_inputs=True)[0], np.float32)
+            # Written where the caller will read it: copied, it would cost as much as its decoding.
+            raw = np.empty(self._shape, np.float32)
+            request.set_output_tensor(ov.Tensor(raw, shared_memory=True))
+            request.infer([image], share_inputs=True, share_outputs=True)
+            return raw
         except RuntimeError as exc:
             raise EngineFailed("OpenVINO could not run the model") from exc
         finally:
-            idle.put(request)
-
-    def close(self) -> None:
-        self._idle = None
+            self._idle.put(request)
 
 
-def _compile(model: Path, blob: Path | None, options: dict[str, object]) -> ov.CompiledModel:
-    core = ov.Core()
-    if blob is not None:
-        try:
-            return core.import_model(blob.read_bytes(), "CPU", options)
-        except RuntimeError:
-            log.warning("the compiled blob cannot be loaded; compiling the model instead")
+def _imported(blob: Path, options: dict[str, object]) -> ov.CompiledModel | None:
     try:
-        return core.compile_model(core.read_model(model), "CPU", options)
+        return ov.Core().import_model(blob.read_bytes(), "CPU", options)
+    except RuntimeError:
+        log.warning("the compiled blob cannot be loaded; compiling the model instead")
+        return None
+
+
+def _compiled(
+    model: Path, options: dict[str, object], change: Callable[[ov.Model], ov.Model]
+) -> ov.CompiledModel:
+    core = ov.Core()
+    try:
+        return core.compile_model(change(core.read_model(model)), "CPU", options)
     except RuntimeError as exc:
         raise EngineFailed("OpenVINO could not load the model") from exc

@@ -10,6 +10,7 @@ from service.detections import Floats
 from service.engines.cuda_device import Buffer, Stream
 from service.errors import DeviceUnavailable, EngineFailed
 from service.gpu import NoGpu, find_gpu
+from service.preprocess import Planes
 
 try:
     import tensorrt as trt
@@ -56,12 +57,19 @@ class TensorRtEngine:
     EngineFailed, or DeviceUnavailable where the plan was built for another GPU or TensorRT.
     """
 
-    def __init__(self, plan: Path, key: str | None, profiler: trt.IProfiler | None = None) -> None:
+    def __init__(
+        self,
+        plan: Path,
+        key: str | None,
+        divisor: float = 1.0,
+        profiler: trt.IProfiler | None = None,
+    ) -> None:
         here = plan_key()
         if key != here:
             raise DeviceUnavailable(
                 f"{plan.name} was built for {key}, this is {here}: build it again on this machine"
             )
+        self._divisor = np.float32(divisor)
         self._log = TensorRtLog()
         runtime = trt.Runtime(self._log)
         engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
@@ -83,10 +91,13 @@ class TensorRtEngine:
             self.close()
             raise
 
-    def infer(self, tensor: Floats) -> Floats:
+    def infer(self, image: Planes | Floats) -> Floats:
         if self._context is None:
             raise EngineFailed("the engine is closed")
-        np.copyto(self._image.array, tensor)
+        if image.dtype == np.uint8:
+            np.divide(image, self._divisor, out=self._image.array, casting="same_kind")
+        else:
+            np.copyto(self._image.array, image)
         if self._recorded:
             self._stream.replay()
         else:

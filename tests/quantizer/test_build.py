@@ -15,6 +15,7 @@ from quantizer.recipe import Recipe, Truth
 from quantizer.report import Report
 from quantizer.versions import sha256_of, versions
 from service.detector import Detector, Query
+from service.image import Photo
 from service.manifest import read_manifest
 from service.readiness import Progress
 from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, save_tiny, yolov5
@@ -52,7 +53,7 @@ def test_every_family_is_built_into_a_whole_folder_that_detects(name, runtime, t
     assert report.model.head == manifest.head
     for variant in manifest.variants:
         detector = Detector.load(folder, manifest, variant, 1)
-        found = detector.detect(np.full((60, 80, 3), 128, np.uint8), Query(conf=0.01))
+        found = detector.detect(Photo.of(np.full((60, 80, 3), 128, np.uint8)), Query(conf=0.01))
         detector.close()
         assert np.isfinite(found.xyxy).all()
         assert set(found.class_ids.tolist()) <= {0, 1, 2}

@@ -23,6 +23,7 @@ from quantizer.recipe import Recipe
 from service import gpu
 from service.detector import Query
 from service.errors import DeviceUnavailable
+from service.image import Photo
 from service.manifest import read_manifest
 from service.readiness import Progress
 from service.variants import load_variants
@@ -187,7 +188,7 @@ def test_the_whole_build_ends_in_a_folder_that_serves(box_with_gpu, photos, tmp_
     assert told["engine_layers"].keys() == manifest.variants.keys()
     assert "engine-int8" in (folder / "report.html").read_text()
     variants = load_variants(folder, 1)
-    picture = np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8)
+    picture = Photo.of(np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8))
     counts = [
         len(variants.get(name)[1].detect(picture, Query(conf=0.01))) for name in variants.names
     ]

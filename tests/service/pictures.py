@@ -5,6 +5,9 @@ import io
 import numpy as np
 from PIL import Image
 
+from service.image import Photo
+from service.letterbox import PAD_GREY, Letterbox, Padding, fitted
+
 
 def gradient(width: int, height: int) -> Image.Image:
     """Red grows to the right, green downwards; smooth enough for JPEG to keep."""
@@ -30,3 +33,11 @@ def jpeg(width: int = 200, height: int = 100) -> bytes:
 
 def png(width: int = 200, height: int = 100) -> bytes:
     return encoded(gradient(width, height), "PNG")
+
+
+def letterboxed(image: np.ndarray, size: int, padding: Padding) -> tuple[np.ndarray, Letterbox]:
+    """u8[H,W,3] in a grey u8[size,size,3], as a model sees it before its own arithmetic."""
+    copy, box = fitted(Photo.of(image), size, padding)
+    square = np.full((size, size, 3), PAD_GREY, np.uint8)
+    square[box.rows, box.columns] = copy
+    return square, box

@@ -1,14 +1,15 @@
 import numpy as np
 
 from service.detector import Detector, Query
+from service.image import Photo
 from tests.fakes import FakeEngine, manifest_of, yolov5_raw
 from tests.service.live import FP32_RAW
 
-IMAGE = np.zeros((100, 200, 3), np.uint8)
+PHOTO = Photo.of(np.zeros((100, 200, 3), np.uint8))
 
 
 def detect(query: Query, raw: np.ndarray = FP32_RAW, **changes: object):
-    return Detector(FakeEngine(raw), manifest_of("fp32", **changes)).detect(IMAGE, query)
+    return Detector(FakeEngine(raw), manifest_of("fp32", **changes)).detect(PHOTO, query)
 
 
 def test_boxes_are_in_source_pixels_best_first_and_free_of_duplicates():
@@ -20,9 +21,9 @@ def test_boxes_are_in_source_pixels_best_first_and_free_of_duplicates():
 
 def test_the_three_steps_are_detect():
     detector = Detector(FakeEngine(FP32_RAW), manifest_of("fp32"))
-    prepared = detector.prepare(IMAGE)
+    prepared = detector.prepare(PHOTO)
     found = detector.finish(detector.infer(prepared), prepared, Query())
-    np.testing.assert_array_equal(found.xyxy, detector.detect(IMAGE, Query()).xyxy)
+    np.testing.assert_array_equal(found.xyxy, detector.detect(PHOTO, Query()).xyxy)
 
 
 def test_the_limit_counts_the_boxes_of_the_wanted_classes():

@@ -16,6 +16,10 @@ def noise(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((1, 3, SIZE, SIZE), np.float32)
 
 
+def pixels(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (1, 3, SIZE, SIZE), np.uint8)
+
+
 @pytest.fixture(params=WRITERS)
 def written(request, tmp_path):
     return tmp_path, WRITERS[request.param](tmp_path, "fp32")
@@ -43,16 +47,42 @@ def test_the_answer_belongs_to_the_caller(engine):
     np.testing.assert_array_equal(engine.infer(noise(0)), kept)
 
 
+@pytest.mark.parametrize("divisor", [1.0, 255.0])
+@pytest.mark.parametrize("blob", [True, False])
+def test_bytes_are_divided_on_their_way_in(written, divisor, blob):
+    folder, variant = written
+    if not blob or divisor == 1:  # the blobs of these tests are for 255
+        variant = variant.model_copy(update={"blob": None, "blob_key": None})
+    engine = load_engine(folder, variant, threads=1, divisor=divisor)
+    for seed in range(3):
+        image = pixels(seed)
+        expected = engine.infer(image.astype(np.float32) / np.float32(divisor))
+        np.testing.assert_allclose(engine.infer(image), expected, rtol=1e-4, atol=1e-5)
+    engine.close()
+
+
+def test_bytes_and_floats_may_come_at_once(written):
+    engine = load_engine(*written, threads=4, streams=2, divisor=255.0)
+    images = [pixels(seed) for seed in range(16)]
+    with ThreadPoolExecutor(2) as pool:
+        by_bytes = pool.map(engine.infer, images)
+        by_floats = pool.map(lambda each: engine.infer(each / np.float32(255)), images)
+        for one, other in zip(by_bytes, by_floats, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    engine.close()
+
+
 def test_the_input_is_left_alone(engine):
     tensor = noise(0)
     engine.infer(tensor)
     np.testing.assert_array_equal(tensor, noise(0))
 
 
-def test_a_wrong_shape_fails_and_the_engine_lives_on(engine):
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_wrong_shape_fails_and_the_engine_lives_on(engine, kind):
     with pytest.raises(EngineFailed):
-        engine.infer(np.zeros((1, 3, SIZE, SIZE // 2), np.float32))
-    assert engine.infer(noise(0)).shape == (1, CELLS, COLUMNS)
+        engine.infer(np.zeros((1, 3, SIZE, SIZE // 2), kind))
+    assert engine.infer(noise(0).astype(kind)).shape == (1, CELLS, COLUMNS)
 
 
 def test_streams_answer_at_a_time_and_each_its_own_image(written):
@@ -70,8 +100,9 @@ def test_streams_answer_at_a_time_and_each_its_own_image(written):
 def test_closing_twice_is_safe_and_a_closed_engine_fails(engine):
     engine.close()
     engine.close()
-    with pytest.raises(EngineFailed, match="closed"):
-        engine.infer(noise(0))
+    for image in (noise(0), pixels(0)):
+        with pytest.raises(EngineFailed, match="closed"):
+            engine.infer(image)
 
 
 def test_a_corrupt_model_fails(written):
@@ -101,7 +132,7 @@ def test_a_blob_that_fits_is_enough(tmp_path):
     variant = write_openvino(tmp_path, "fp32")
     (tmp_path / variant.model).unlink()
     loaded = load_engine(tmp_path, variant, 1)
-    assert loaded.infer(noise(0)).shape == (1, CELLS, COLUMNS)
+    assert loaded.infer(pixels(0)).shape == (1, CELLS, COLUMNS)
     loaded.close()
 
 

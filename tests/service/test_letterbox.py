@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.letterbox import PAD_GREY, Letterbox, letterbox
+from service.letterbox import PAD_GREY, Letterbox
+from tests.service.pictures import letterboxed
 
 PADDINGS = ["centre", "bottom-right"]
 sides = st.integers(1, 5000)
@@ -52,7 +53,7 @@ def test_no_boxes_stay_no_boxes():
 @pytest.mark.parametrize(("padding", "top"), [("centre", 16), ("bottom-right", 0)])
 def test_the_rest_is_grey(padding, top):
     image = np.full((100, 200, 3), 7, np.uint8)
-    square, box = letterbox(image, 64, padding)
+    square, box = letterboxed(image, 64, padding)
     assert square.shape == (64, 64, 3)
     assert (box.left, box.top, box.width, box.height) == (0, top, 64, 32)
     inside = np.zeros((64, 64), bool)
@@ -63,14 +64,14 @@ def test_the_rest_is_grey(padding, top):
 
 def test_an_image_of_the_right_size_is_untouched():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    square, _ = letterbox(image, 64, "centre")
+    square, _ = letterboxed(image, 64, "centre")
     np.testing.assert_array_equal(square, image)
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(PADDINGS))
 def test_any_size_gives_the_square(width, height, padding):
-    square, _ = letterbox(np.zeros((height, width, 3), np.uint8), 64, padding)
+    square, _ = letterboxed(np.zeros((height, width, 3), np.uint8), 64, padding)
     assert square.shape == (64, 64, 3)
 
 
@@ -80,7 +81,7 @@ def test_the_copy_looks_like_the_picture(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     waves = np.stack([np.sin(x / 90) * 100, np.cos(y / 70) * 100, np.sin((x + y) / 80) * 100], -1)
     image = (waves + 128).astype(np.uint8)
-    square, box = letterbox(image, 640, "centre")
+    square, box = letterboxed(image, 640, "centre")
     inside = square[box.top : box.top + box.height, box.left : box.left + box.width]
     wanted = Image.fromarray(image).resize((box.width, box.height), Image.Resampling.BILINEAR)
     assert np.abs(inside.astype(int) - np.asarray(wanted)).max() <= 2
@@ -88,6 +89,6 @@ def test_the_copy_looks_like_the_picture(shape):
 
 @pytest.mark.parametrize("shape", [(1, 3000, 3), (3000, 1, 3), (1, 1, 3)])
 def test_the_thinnest_images_keep_a_pixel(shape):
-    square, box = letterbox(np.zeros(shape, np.uint8), 64, "centre")
+    square, box = letterboxed(np.zeros(shape, np.uint8), 64, "centre")
     assert min(box.width, box.height) >= 1
     assert (square == 0).any()

@@ -1,6 +1,7 @@
 import asyncio
 import io
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +12,7 @@ from service.answer import Comparison
 from service.detector import Query
 from service.errors import CorruptImage, EngineFailed, NotAnImage, Overloaded, VariantNotFound
 from service.pipeline import Pipeline
+from service.variants import Variants
 from tests.fakes import PATIENCE_S, FakeEngine, variants_of
 from tests.service.live import FP32_RAW, INT8_RAW, two_variants
 from tests.service.pictures import jpeg
@@ -126,26 +128,43 @@ def test_both_sides_are_drawn_in_one_picture_on_request():
     assert picture.width > 2 * both.a.width
 
 
-def test_variants_share_one_engine_thread():
-    threads = set()
+class Crowded(FakeEngine):
+    """Knows how many of its kind were at work at once."""
 
-    class Noting(FakeEngine):
-        def infer(self, tensor):
-            threads.add(threading.current_thread().name)
-            return super().infer(tensor)
+    inside, most = 0, 0
+    counting = threading.Lock()
 
-    variants = variants_of({"fp32": Noting(FP32_RAW), "int8": Noting(INT8_RAW)})
+    def infer(self, tensor):
+        with Crowded.counting:
+            Crowded.inside += 1
+            Crowded.most = max(Crowded.most, Crowded.inside)
+        time.sleep(0.01)
+        with Crowded.counting:
+            Crowded.inside -= 1
+        return super().infer(tensor)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_no_more_images_are_inferred_at_once_than_there_are_streams(streams, monkeypatch):
+    monkeypatch.setattr(Crowded, "most", 0)
+    fake = variants_of({"fp32": Crowded(FP32_RAW), "int8": Crowded(INT8_RAW)})
+    detectors = dict(map(fake.get, fake.names))
+    variants = Variants(fake.manifest, detectors, streams=streams)
 
     async def many() -> None:
         names = ["fp32", "int8"] * 4
-        await asyncio.gather(*(pipeline.detect(jpeg(), name, Query()) for name in names))
+        tensor = np.zeros((1, 3, 64, 64), np.float32)
+        await asyncio.gather(
+            *(pipeline.detect(jpeg(), name, Query()) for name in names),
+            *(pipeline.infer(tensor, name) for name in names),
+        )
 
-    with opened(variants, capacity=8) as pipeline:
+    with opened(variants, capacity=16) as pipeline:
         asyncio.run(many())
-    assert len(threads) == 1
+    assert Crowded.most == streams
 
 
-def test_a_tensor_gets_the_raw_output_by_the_same_thread_and_is_observed():
+def test_a_tensor_gets_the_raw_output_and_is_observed():
     seen = []
     variants, fp32, _ = two_variants()
     tensor = np.zeros((1, 3, 64, 64), np.float32)

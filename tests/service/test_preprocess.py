@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 
-from service.letterbox import letterbox
+from service.image import Photo
 from service.preprocess import PREPROCESS, prepare
+from tests.service.pictures import letterboxed
 
 IMAGE = np.zeros((32, 64, 3), np.uint8)
 IMAGE[:] = 10, 20, 30
+PHOTO = Photo.of(IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -16,7 +18,7 @@ IMAGE[:] = 10, 20, 30
     ],
 )
 def test_each_family_gets_its_channels_range_and_padding(name, colour, grey, top):
-    prepared = prepare(IMAGE, 64, PREPROCESS[name])
+    prepared = prepare(PHOTO, 64, PREPROCESS[name])
     assert prepared.tensor.shape == (1, 3, 64, 64)
     assert prepared.tensor.dtype == np.float32
     assert prepared.tensor.flags.c_contiguous
@@ -29,7 +31,7 @@ def test_each_family_gets_its_channels_range_and_padding(name, colour, grey, top
 def test_rows_and_columns_keep_their_places():
     image = np.zeros((64, 64, 3), np.uint8)
     image[3, 50] = 255
-    tensor = prepare(image, 64, PREPROCESS["yolo"]).tensor
+    tensor = prepare(Photo.of(image), 64, PREPROCESS["yolo"]).tensor
     assert np.argwhere(tensor[0, 0] > 0.5).tolist() == [[3, 50]]
 
 
@@ -38,7 +40,7 @@ def test_rows_and_columns_keep_their_places():
 def test_it_is_the_letterboxed_square_as_the_model_reads_it(name, shape):
     image = np.random.default_rng(6).integers(0, 256, shape, np.uint8)
     how = PREPROCESS[name]
-    square, _ = letterbox(image, 64, how.padding)
+    square, _ = letterboxed(image, 64, how.padding)
     channels = square[:, :, ::-1] if how.bgr else square
     expected = channels.transpose(2, 0, 1).astype(np.float32) / np.float32(how.divisor)
-    np.testing.assert_array_equal(prepare(image, 64, how).tensor[0], expected)
+    np.testing.assert_array_equal(prepare(Photo.of(image), 64, how).tensor[0], expected)

@@ -14,10 +14,12 @@ import pytest
 from service.answer import Answer
 from service.detector import Query
 from service.errors import EngineFailed
+from service.image import Photo
 from service.observations import Assigned, Compared, Shadowed
 from service.pipeline import Pipeline
 from service.shadow import MOST, Shadow
 from service.split import Experiment, Sample, Split
+from service.turns import Turns
 from service.variants import Variants
 from tests.fakes import PATIENCE_S, FakeEngine, variants_of
 from tests.service.live import FP32_RAW, INT8_RAW, two_variants, wait_until
@@ -210,8 +212,8 @@ def test_the_sample_has_its_share():
     variants, *_ = two_variants()
     seen = []
     detector = variants.get("fp32")[1]
-    shadow = Shadow(Sample("fp32", 0.25), detector, seen.append, random.Random(5))
-    prepared = detector.prepare(np.zeros((64, 64, 3), np.uint8))
+    shadow = Shadow(Sample("fp32", 0.25), detector, Turns(1), seen.append, random.Random(5))
+    prepared = detector.prepare(Photo.of(np.zeros((64, 64, 3), np.uint8)))
     found = detector.finish(INT8_RAW.copy(), prepared, ANY)
     answer = Answer("int8", 64, 64, found, {})
     for _ in range(400):

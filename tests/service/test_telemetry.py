@@ -63,7 +63,7 @@ def test_the_stages_of_an_image_are_children_of_its_request(client, traced):
     assert server.attributes["qyolo.request_id"] == answer.headers["x-request-id"]
     names = [stage.name for stage in stages if stage.name != "queue"]
     assert names == ["decode", "preprocess", "infer", "postprocess"]
-    assert len(stages) == 4 + 3  # it waits for a worker, the engine, and a worker again
+    assert len(stages) == 4 + 2  # it waits for a worker and for its turn at the engine
     for stage in stages:
         assert server.start_time <= stage.start_time <= stage.end_time <= server.end_time
     timings = answer.json()["timings_ms"]

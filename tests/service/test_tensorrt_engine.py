@@ -45,6 +45,18 @@ def test_it_gives_what_the_graph_gives_image_after_image(nvidia, built):
     nvidia.device.require_clean()
 
 
+@pytest.mark.parametrize(("variant", "float_type"), [("fp32", "f32"), ("fp16", "f16")])
+def test_bytes_are_divided_on_their_way_in(nvidia, monkeypatch, tmp_path, variant, float_type):
+    monkeypatch.setattr(gpu, "find_gpu", lambda: RTX_4090)
+    graph = read_float_model(save_tiny(tmp_path, "yolov5"), SIZE).model
+    made = load_builder("tensorrt", 1).build(Contender(variant, graph, float_type), tmp_path)
+    engine = load_engine(tmp_path, made.variant, divisor=255.0)
+    image = np.random.default_rng(1).integers(0, 256, IMAGE.shape, np.uint8)
+    raw = engine.infer(image)
+    np.testing.assert_array_equal(raw, engine.infer(image / np.float32(255)))
+    engine.close()
+
+
 def test_the_answer_belongs_to_the_caller(built):
     engine = load_engine(*built[:2])
     first = engine.infer(IMAGE)

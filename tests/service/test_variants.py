@@ -5,6 +5,7 @@ import pytest
 
 from service.detector import Query
 from service.errors import BadModelFolder, EngineFailed, VariantNotFound
+from service.image import Photo
 from service.manifest import CHECKSUMS, write_manifest
 from service.sources import FolderSource
 from service.variants import load_variants
@@ -29,8 +30,8 @@ def loaded(folder):
 
 def test_every_variant_of_a_folder_is_loaded_and_they_agree(loaded):
     assert loaded.names == ("fp32", "other")
-    image = np.asarray(gradient(200, 100))
-    found = [loaded.get(name)[1].detect(image, Query()) for name in loaded.names]
+    photo = Photo.of(np.asarray(gradient(200, 100)))
+    found = [loaded.get(name)[1].detect(photo, Query()) for name in loaded.names]
     for detections in found:
         assert detections.class_ids.tolist() == [0]
         np.testing.assert_allclose(detections.xyxy, [[75, 37.5, 125, 62.5]], atol=1.5)
@@ -79,7 +80,7 @@ def test_close_closes_every_engine_and_may_be_repeated(folder):
     variants.close()
     variants.close()
     with pytest.raises(EngineFailed):
-        variants.get()[1].detect(np.zeros((8, 8, 3), np.uint8), Query())
+        variants.get()[1].detect(Photo.of(np.zeros((8, 8, 3), np.uint8)), Query())
 
 
 def test_a_changed_folder_is_not_loaded(tmp_path):

@@ -99,10 +99,11 @@ def running(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    before = os.environ.get("RAY_USAGE_STATS_ENABLED")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    patch.setenv("RAY_TMPDIR", str(scratch))
     head, node = ({"num_cpus": CPUS, "env_vars": {"QYOLO_CACHE_DIR": str(c)}} for c in caches)
-    head |= {"include_dashboard": False, "temp_dir": str(scratch), "_system_config": IMPATIENT}
+    head |= {"include_dashboard": False, "_system_config": IMPATIENT}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
         second_node = cluster.add_node(**node)
@@ -115,10 +116,7 @@ def running(tmp_path_factory):
         yield live
     finally:
         cluster.shutdown()
-        if before is None:
-            del os.environ["RAY_USAGE_STATS_ENABLED"]
-        else:
-            os.environ["RAY_USAGE_STATS_ENABLED"] = before
+        patch.undo()
         shutil.rmtree(scratch, ignore_errors=True)
 
 

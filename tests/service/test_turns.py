@@ -1,0 +1,101 @@
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from service.turns import Guest, HasLeft, Turns
+from tests.fakes import PATIENCE_S
+
+
+class Noted(Guest):
+    """Tells when it stands in the line: from then on it is asked whether it has left."""
+
+    def __init__(self) -> None:
+        self.in_line = threading.Event()
+        self._has_left = False
+
+    @property
+    def has_left(self) -> bool:
+        self.in_line.set()
+        return self._has_left
+
+    @has_left.setter
+    def has_left(self, left: bool) -> None:
+        self._has_left = left
+
+
+class Waiting:
+    """A thread that waits for its turn and tells when it had it."""
+
+    def __init__(self, turns: Turns, order: list, name: str) -> None:
+        self.guest = Noted()
+        self._turns, self._order, self._name = turns, order, name
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> "Waiting":
+        self._thread.start()
+        assert self.guest.in_line.wait(PATIENCE_S)
+        return self
+
+    def join(self) -> None:
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with self._turns.turn(self.guest):
+                self._order.append(self._name)
+        except HasLeft:
+            self._order.append(f"{self._name} left")
+
+
+def test_first_come_first_served():
+    turns, order = Turns(1), []
+    with turns.turn(Guest()):
+        waiting = [Waiting(turns, order, name).start() for name in "abcdefgh"]
+        assert order == []
+    for each in waiting:
+        each.join()
+    assert order == list("abcdefgh")
+
+
+def test_there_are_as_many_places_as_asked_for():
+    turns, order = Turns(3), []
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(turns.turn(Guest()))
+        Waiting(turns, order, "third").start().join()
+        with turns.turn(Guest()):
+            fourth = Waiting(turns, order, "fourth").start()
+            assert order == ["third"]
+        fourth.join()
+    assert order == ["third", "fourth"]
+
+
+def test_who_leaves_the_line_is_let_go_at_once_and_holds_nobody_up():
+    turns, order = Turns(1), []
+    with turns.turn(Guest()):
+        first = Waiting(turns, order, "first").start()
+        second = Waiting(turns, order, "second").start()
+        turns.leave(first.guest)
+        first.join()
+        assert order == ["first left"]
+    second.join()
+    assert order == ["first left", "second"]
+
+
+def test_who_has_left_before_the_line_gets_no_turn():
+    turns, guest = Turns(1), Guest()
+    turns.leave(guest)
+    with pytest.raises(HasLeft), turns.turn(guest):
+        pass
+    with turns.turn(Guest()):
+        pass
+
+
+def test_a_failure_inside_gives_the_place_back():
+    turns = Turns(1)
+    with pytest.raises(ZeroDivisionError), turns.turn(Guest()):
+        raise ZeroDivisionError
+    with turns.turn(Guest()):
+        pass
