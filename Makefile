@@ -83,6 +83,9 @@ lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade --extra cpu --extra dev pyproject.toml \
 		-o requirements/dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade -c requirements/dev.lock --extra cpu \
+		--extra cluster pyproject.toml -o requirements/cluster.lock
 	echo "cuda-bindings>=12.8,<13" | \
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade -c requirements/cpu.lock pyproject.toml - \

@@ -20,7 +20,7 @@ from quantizer.recipe import Recipe, Truth
 from qyolo import options
 from qyolo.progress import progress_bars
 from qyolo.recipes import file_of, pictures, takes_recipe
-from qyolo.server_settings import takes_settings
+from qyolo.server_settings import takes_cluster_settings, takes_settings
 from service.detector import Query
 from service.errors import ServiceError
 from service.settings import Settings
@@ -143,6 +143,45 @@ def up(recipe: Recipe, settings: Settings) -> None:
 
     source = BuildSource(recipe, options.cache_root(), build_key(recipe))
     run_server(settings, source)
+
+
+@app.command()
+@takes_cluster_settings
+def cluster(
+    folder: options.Folder,
+    settings: Settings,
+    address: options.RayAddress = "auto",
+    variant: options.Replicated = None,
+    min_replicas: options.MinReplicas = 1,
+    max_replicas: options.MaxReplicas = None,
+    cpus: options.Cpus = 1,
+    gpus: options.Gpus = 0,
+    fronts: options.Fronts = 2,
+    surge: options.Surge = 100,
+) -> None:
+    """Serve a model folder on a Ray cluster, or update what is served there.
+
+    Needs the extra cluster. Each variant that is served has replicas of its own. Returns when all
+    of them are ready; they go on without this process.
+    """
+    try:
+        from qyolo.cluster.deploy import deploy
+    except ModuleNotFoundError as exc:
+        raise BadOption("a cluster needs the extra cluster: pip install 'qyolo[cluster]'") from exc
+    from qyolo.cluster.plan import Plan
+
+    plan = Plan(
+        folder=folder,
+        variants=tuple(variant or ()),
+        min_replicas=min_replicas,
+        max_replicas=max_replicas or min_replicas,
+        cpus=cpus,
+        gpus=gpus,
+        fronts=fronts,
+        surge_percent=surge,
+        settings=settings,
+    )
+    deploy(plan, address)
 
 
 @app.command()

@@ -22,7 +22,7 @@ def cache_root() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "qyolo"
 
 
-BUILD, SERVE = "Build", "Server"
+BUILD, SERVE, CLUSTER = "Build", "Server", "Cluster"
 
 Model = Annotated[
     str,
@@ -224,6 +224,56 @@ Insecure = Annotated[
         "--insecure",
         help="Serve without API keys on an address that others can reach. [env: QYOLO_INSECURE]",
         rich_help_panel=SERVE,
+    ),
+]
+RayAddress = Annotated[
+    str, typer.Option(help="Ray cluster; auto: the one that this machine is a node of.")
+]
+Replicated = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--variant",
+        help="Variant to serve beside the default and those of --ab; repeatable.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+MinReplicas = Annotated[
+    int,
+    typer.Option(
+        "--min", min=1, help="Replicas of each variant at least.", rich_help_panel=CLUSTER
+    ),
+]
+MaxReplicas = Annotated[
+    int | None,
+    typer.Option(
+        "--max",
+        min=1,
+        help="Replicas of each variant at most, by the requests under way; default: --min.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Cpus = Annotated[
+    float,
+    typer.Option(min=0.01, help="CPUs of a replica, and so its threads.", rich_help_panel=CLUSTER),
+]
+Gpus = Annotated[
+    float, typer.Option(min=0, help="GPUs of a replica, or a part of one.", rich_help_panel=CLUSTER)
+]
+Fronts = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Replicas that answer HTTP and ask the others.", rich_help_panel=CLUSTER
+    ),
+]
+Surge = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="PERCENT",
+        help="Replicas that an update starts beside the old ones, for which there must be room; 0 "
+        "stops old ones first.",
+        rich_help_panel=CLUSTER,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

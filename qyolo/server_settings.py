@@ -39,4 +39,19 @@ def settings_from(
     )
 
 
+def cluster_settings_from(
+    host: options.Host = None,
+    port: options.Port = None,
+    threads: options.Threads = None,
+    throughput: options.Throughput = None,
+    ab: options.Ab = None,
+    insecure: options.Insecure = None,
+) -> Settings:
+    """The same without what only one server does by itself."""
+    return settings_from(
+        host=host, port=port, threads=threads, throughput=throughput, ab=ab, insecure=insecure
+    )
+
+
 takes_settings = in_place_of("settings", settings_from)
+takes_cluster_settings = in_place_of("settings", cluster_settings_from)

@@ -82,7 +82,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        _ensure_guarded(settings, listener.getsockname()[0])
+        ensure_guarded(settings, listener.getsockname()[0])
         listener.listen(BACKLOG)  # before the address is told, and before another can bind it too
         return listener
     except OSError as exc:
@@ -93,9 +93,10 @@ def _listen(settings: Settings) -> socket.socket:
         raise
 
 
-def _ensure_guarded(settings: Settings, address: str) -> None:
-    """`address` is the one that the socket has: a name may have stood for any.
+def ensure_guarded(settings: Settings, address: str) -> None:
+    """Raise CannotServe for an address that others reach without keys.
 
+    `address` is the one that the socket has: a name may have stood for any.
     In a container it tells nothing; there `published` does.
     """
     has_keys = settings.api_keys is not None or settings.api_keys_file is not None

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from service.access import REQUEST_ID, Access
 from service.admission import Admission, Gate
 from service.afterwards import Afterwards
+from service.answering import Answering
 from service.clients import CLIENT_HEADER
 from service.collection import Collection
 from service.deadlines import Deadlines
@@ -30,7 +31,9 @@ from service.documentation import (
 from service.endpoints import VARIANT_HEADER, Endpoints
 from service.keys import read_keys
 from service.lifecycle import Lifecycle
+from service.manifest import Manifest
 from service.metrics import Metrics
+from service.observations import Observation
 from service.page import add_page
 from service.pipeline import Pipeline
 from service.problems import CatchUnforeseen, add_problem_handlers
@@ -41,7 +44,7 @@ from service.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
 from service.secure_headers import SecureHeaders
 from service.settings import Settings, listed
 from service.sources import ModelSource
-from service.split import BadExperiment, read_experiment
+from service.split import BadExperiment, Experiment, read_experiment
 from service.telemetry import TraceStages, Tracing, current_trace, request_spans
 from service.traceparent import ANSWER_HEADER, REQUEST_HEADER
 from service.variants import Variants, load_variants
@@ -50,6 +53,9 @@ from service.variants import Variants, load_variants
 # two that are being decoded or answered. More would only wait: see bench/saturation.py.
 ROOM: Final = 4
 
+# What watches the answers of a model.
+Watch = Callable[[Manifest], Callable[[Observation], None]]
+
 
 def create_app(
     settings: Settings,
@@ -57,10 +63,12 @@ def create_app(
     on_failure: Callable[[str], None] = lambda message: None,
     load: Callable[[Path, int, bool], Variants] = load_variants,
     traces: Tracing | None = None,
+    remote: Callable[[Path, Experiment, Watch], Answering] | None = None,
 ) -> FastAPI:
     """The server of the folder that `source` gives; it answers probes before the folder is there.
 
-    When the model cannot be served, `on_failure` is called with the reason, in another thread.
+    `remote` opens what answers in place of a pipeline of this process. When the model cannot be
+    served, `on_failure` is called with the reason, in another thread.
     Raises BadKeys or BadExperiment.
     """
     metrics = Metrics(version("qyolo"))
@@ -69,14 +77,19 @@ def create_app(
     kept = settings.collect
     collection = None if kept is None else Collection(kept, settings.collect_limit)
 
-    def open_pipeline(folder: Path) -> Pipeline:
+    def watch(manifest: Manifest) -> Callable[[Observation], None]:
+        return metrics.model(manifest).observe
+
+    def open_pipeline(folder: Path) -> Answering:
+        if remote is not None:
+            return remote(folder, experiment, watch)
         variants = load(folder, settings.threads, settings.throughput)
         try:
             experiment.check(variants.names)
         except BadExperiment:
             variants.close()
             raise
-        observe = metrics.model(variants.manifest).observe
+        observe = watch(variants.manifest)
         room = settings.capacity or ROOM * variants.streams
         return Pipeline(variants, room, settings.max_pixels, observe, collection, experiment)
 
@@ -101,6 +114,7 @@ def create_app(
         middleware=_middleware(settings, metrics, gate, traces),
         telemetry=request_spans(traces),
     )
+    app.state.lifecycle = lifecycle
     add_problem_handlers(app)
     if gate.wants_keys:
         document_keys(app)

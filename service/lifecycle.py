@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock, Thread
 
+from service.answering import Answering
 from service.errors import NotReady, ServiceError
 from service.manifest import Manifest
-from service.pipeline import Pipeline
 from service.readiness import Progress, Readiness
 from service.sources import ModelSource
 
@@ -21,7 +21,7 @@ class Lifecycle:
     def __init__(
         self,
         source: ModelSource,
-        open_pipeline: Callable[[Path], Pipeline],
+        open_pipeline: Callable[[Path], Answering],
         on_failure: Callable[[str], None],
     ) -> None:
         self._source = source
@@ -29,7 +29,7 @@ class Lifecycle:
         self._on_failure = on_failure
         self._readiness = Readiness("building")
         self._changing = Lock()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Answering | None = None
         # A daemon, so that a source that cannot be cancelled does not keep a killed process alive.
         self._thread = Thread(target=self._bring_up, name="model", daemon=True)
 
@@ -38,7 +38,7 @@ class Lifecycle:
         return self._readiness
 
     @property
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> Answering:
         """Raises NotReady, saying how far it is."""
         if self._readiness.state != "ready" or self._pipeline is None:
             raise NotReady(_in_words(self._readiness))
@@ -46,6 +46,11 @@ class Lifecycle:
 
     def start(self) -> None:
         self._thread.start()
+
+    async def settled(self) -> Readiness:
+        """The state once the model is up, or is known not to come."""
+        await asyncio.to_thread(self._thread.join)
+        return self._readiness
 
     async def stop(self) -> None:
         """Give up what is not ready yet, finish what runs, free everything."""

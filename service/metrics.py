@@ -19,7 +19,7 @@ from service.agreement import match
 from service.answer import Answer, RawAnswer
 from service.detections import Detections
 from service.manifest import Manifest
-from service.observations import Assigned, Compared, Observation, Shadowed
+from service.observations import Assigned, Compared, Observation, Retried, Shadowed
 
 # 0.5 ms to 10 s in steps of 1.6: the client's default starts at 5 ms, where int8 has answered.
 BUCKETS: Final = tuple(float(f"{0.0005 * 1.6**step:.4g}") for step in range(22))
@@ -57,6 +57,12 @@ class Metrics:
         self._in_flight = Gauge(
             "qyolo_requests_in_flight", "Requests being answered", registry=self._registry
         )
+        self._retries = Counter(
+            "qyolo_replica_retries",
+            "Requests that were sent to another replica, since theirs was lost",
+            ["variant"],
+            registry=self._registry,
+        )
         self._experiment = ExperimentMetrics(self._registry)
         build = Info("qyolo_build", "The server", registry=self._registry)
         build.info({"version": version, "python": platform.python_version()})
@@ -82,7 +88,7 @@ class Metrics:
         )
         for name in manifest.variants:
             accepted.labels(name).set(name not in manifest.rejected)
-        return ModelMetrics(self._stages, self._boxes, self._experiment, manifest)
+        return ModelMetrics(self._stages, self._boxes, self._retries, self._experiment, manifest)
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -147,11 +153,13 @@ class ModelMetrics:
         self,
         stages: Histogram,
         boxes: Counter,
+        retries: Counter,
         experiment: ExperimentMetrics,
         manifest: Manifest,
     ) -> None:
         self._stages = stages
         self._boxes = boxes
+        self._retries = retries
         self._experiment = experiment
         self._manifest = manifest
 
@@ -161,6 +169,8 @@ class ModelMetrics:
                 self._answered(seen)
             case Assigned():
                 self._experiment.assigned.labels(seen.variant).inc()
+            case Retried():
+                self._retries.labels(seen.variant).inc()
             case Shadowed():
                 self._experiment.shadowed.labels(seen.variant, seen.outcome).inc()
             case Compared():

@@ -36,4 +36,11 @@ class Shadowed:
     outcome: Outcome
 
 
-Observation = Answer | RawAnswer | Assigned | Compared | Shadowed
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A replica was lost under a request for this variant, and another one is asked."""
+
+    variant: str
+
+
+Observation = Answer | RawAnswer | Assigned | Compared | Shadowed | Retried

@@ -149,7 +149,7 @@ class Pipeline:
             )
             if picture is not None and opened.pixels is not None:
                 name_of = self.variants.manifest.class_name
-                shown = draw_beside(opened.pixels, _panels(both), name_of)
+                shown = draw_beside(opened.pixels, panels(both), name_of)
                 both = replace(both, picture=encode(shown, picture))
             return both
 
@@ -292,7 +292,8 @@ class Pipeline:
             done.exception()  # nobody else asks for it, and asyncio would complain
 
 
-def _panels(both: Comparison) -> tuple[Panel, Panel]:
+def panels(both: Comparison) -> tuple[Panel, Panel]:
+    """Both sides of a comparison, to be drawn beside each other."""
     pairs = match(both.a.detections, both.b.detections)
     return (
         _panel(both.a, pairs.only_a, both.b.variant),

@@ -1,9 +1,9 @@
 """The loaded detectors of one model folder."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from service.cpu import usable_threads
 from service.detector import Detector
@@ -15,13 +15,21 @@ AUTO: Final = "auto"
 log = logging.getLogger(__name__)
 
 
-class Variants:
-    """The same model at several precisions, by name."""
+class Closable(Protocol):
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+T = TypeVar("T", bound=Closable)
+
+
+class Served(Generic[T]):
+    """The same model at several precisions, by name; a T answers for each."""
 
     def __init__(
         self,
         manifest: Manifest,
-        detectors: Mapping[str, Detector],
+        detectors: Mapping[str, T],
         report: bytes | None = None,
         page: bytes | None = None,
         streams: int = 1,
@@ -36,7 +44,7 @@ class Variants:
     def names(self) -> tuple[str, ...]:
         return tuple(self._detectors)
 
-    def get(self, name: str | None = None) -> tuple[str, Detector]:
+    def get(self, name: str | None = None) -> tuple[str, T]:
         """The variant's own name and its detector; no name or "auto" means the default one.
 
         Raises VariantNotFound.
@@ -51,19 +59,26 @@ class Variants:
             detector.close()
 
 
-def load_variants(folder: Path, threads: int, throughput: bool = False) -> Variants:
+Variants = Served[Detector]
+
+
+def load_variants(
+    folder: Path, threads: int, throughput: bool = False, only: Collection[str] | None = None
+) -> Variants:
     """Every variant of a verified folder, loaded and warm; `threads` 0 takes what is allowed.
 
-    For throughput each thread has an image of its own; otherwise all work on one.
+    For throughput each thread has an image of its own; otherwise all work on one. `only` names the
+    variants to load where the others are served elsewhere.
 
     Raises BadModelFolder, EngineFailed or DeviceUnavailable.
     """
     manifest = read_manifest(folder)
-    wide = throughput and manifest.device == "cpu"
-    streams = (threads or usable_threads()) if wide else 1
+    streams = streams_of(manifest, threads, throughput)
     detectors: dict[str, Detector] = {}
     try:
         for name in manifest.variants:
+            if only is not None and name not in only:
+                continue
             detectors[name] = Detector.load(folder, manifest, name, threads, streams)
             detectors[name].warm_up()
             log.info("loaded %s %s", manifest.name, name)
@@ -71,7 +86,18 @@ def load_variants(folder: Path, threads: int, throughput: bool = False) -> Varia
         for detector in detectors.values():
             detector.close()
         raise
+    return Variants(manifest, detectors, *read_reports(folder), streams)
+
+
+def streams_of(manifest: Manifest, threads: int, throughput: bool) -> int:
+    """Images that an engine of this model takes at a time; `threads` 0 takes what is allowed."""
+    wide = throughput and manifest.device == "cpu"
+    return (threads or usable_threads()) if wide else 1
+
+
+def read_reports(folder: Path) -> tuple[bytes | None, bytes | None]:
+    """What the build measured, as JSON and as a page, where the folder holds them."""
     report, page = (
         path.read_bytes() if path.is_file() else None for path in (folder / REPORT, folder / PAGE)
     )
-    return Variants(manifest, detectors, report, page, streams)
+    return report, page

@@ -9,11 +9,11 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
+from service.answering import Answering
 from service.errors import BadRequest, ModelNotFound
 from service.faults import first_fault
 from service.heads import STRIDES
 from service.manifest import Manifest
-from service.pipeline import Pipeline
 from service.protocols.messages import Asked, Given
 from service.protocols.tensors import Port
 from service.queries import BoxParams
@@ -43,7 +43,7 @@ class Model(Protocol):
 class TensorModel:
     """The engine alone."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Answering) -> None:
         manifest = pipeline.variants.manifest
         self._pipeline = pipeline
         self.name = manifest.name
@@ -63,7 +63,7 @@ class TensorModel:
 class BoxModel:
     """The whole detector; parameters are `conf`, `iou`, `max_det` and `classes`."""
 
-    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+    def __init__(self, pipeline: Answering, settings: Settings) -> None:
         self._pipeline = pipeline
         self._settings = settings
         self._manifest = pipeline.variants.manifest
@@ -83,7 +83,7 @@ class BoxModel:
         return Given(answer.variant, dict(zip(names, columns, strict=True)))
 
 
-def find_model(name: str, pipeline: Pipeline, settings: Settings) -> Model:
+def find_model(name: str, pipeline: Answering, settings: Settings) -> Model:
     """Raises ModelNotFound."""
     both: tuple[Model, ...] = (TensorModel(pipeline), BoxModel(pipeline, settings))
     for model in both:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.admission import Gate
 from service.answer import Answer
+from service.answering import Answering
 from service.clients import client_of
 from service.connection import unless_gone
 from service.detector import Query
@@ -25,7 +26,6 @@ from service.errors import BadRequest
 from service.faults import first_fault
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
-from service.pipeline import Pipeline
 from service.protocols.keys import admit
 from service.protocols.names import find_variant, variants_by_name
 from service.queries import BoxParams
@@ -149,7 +149,7 @@ class Roboflow:
 
 
 async def _detect_all(
-    pipeline: Pipeline, files: Sequence[bytes], variant: str | None, query: Query, drawn: bool
+    pipeline: Answering, files: Sequence[bytes], variant: str | None, query: Query, drawn: bool
 ) -> list[Answer]:
     """One after the other, so that a request is never more than one guest in the house."""
     picture: PictureType | None = "image/jpeg" if drawn else None

@@ -1,0 +1,109 @@
+"""What answers a front's requests: replicas elsewhere in place of a pipeline of its own."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from qyolo.cluster.replicas import Replicas
+from service.answer import Answer, Comparison, RawAnswer
+from service.detections import Floats
+from service.detector import Query
+from service.drawing import PictureType, draw_beside, encode
+from service.errors import Overloaded
+from service.image import decode_image
+from service.observations import Assigned, Compared, Observation
+from service.pipeline import panels
+from service.split import Experiment
+from service.variants import AUTO, Served
+
+
+class RemotePipeline:
+    """`service.answering.Answering` by replicas; holds at most `capacity` requests at once."""
+
+    def __init__(
+        self,
+        variants: Served[Replicas],
+        capacity: int,
+        max_pixels: int,
+        observe: Callable[[Observation], None],
+        experiment: Experiment,
+    ) -> None:
+        self.variants = variants
+        self.experiment = experiment
+        self._capacity = capacity
+        self._max_pixels = max_pixels
+        self._observe = observe
+        self._inside = 0
+
+    def choose(self, variant: str | None, client: str) -> str:
+        split = self.experiment.split
+        if split is None or variant not in (None, AUTO):
+            return self.variants.get(variant)[0]
+        chosen = split.choose(client)
+        self._observe(Assigned(chosen))
+        return chosen
+
+    async def detect(
+        self,
+        data: bytes,
+        variant: str | None,
+        query: Query,
+        picture: PictureType | None = None,
+        collect: bool = True,
+    ) -> Answer:
+        _, replicas = self.variants.get(variant)
+        with self._slot():
+            answer = await replicas.detect(data, query, picture)
+            self._observe(answer)
+            return answer
+
+    async def compare(
+        self,
+        data: bytes,
+        a: str | None,
+        b: str | None,
+        query: Query,
+        picture: PictureType | None = None,
+    ) -> Comparison:
+        """Both at once, each by a replica of its own."""
+        (name_a, replicas_a), (name_b, replicas_b) = self.variants.get(a), self.variants.get(b)
+        with self._slot():
+            asked = [each.detect(data, query) for each in (replicas_a, replicas_b)]
+            answer_a, answer_b = await asyncio.gather(*asked)
+            both = Comparison(answer_a, answer_b)
+            seen = Compared("compare", name_a, name_b, answer_a.detections, answer_b.detections)
+            for observation in (answer_a, answer_b, seen):
+                self._observe(observation)
+            if picture is None:
+                return both
+            return replace(both, picture=await asyncio.to_thread(self._paint, data, both, picture))
+
+    async def infer(self, tensor: Floats, variant: str | None) -> RawAnswer:
+        _, replicas = self.variants.get(variant)
+        with self._slot():
+            answer = await replicas.infer(tensor)
+            self._observe(answer)
+            return answer
+
+    def ensure_room(self) -> None:
+        if self._inside >= self._capacity:
+            raise Overloaded(f"{self._capacity} requests are in the house; try again shortly")
+
+    def close(self) -> None:
+        self.variants.close()
+
+    def _paint(self, data: bytes, both: Comparison, media_type: PictureType) -> bytes:
+        pixels = decode_image(data, self._max_pixels)
+        return encode(
+            draw_beside(pixels, panels(both), self.variants.manifest.class_name), media_type
+        )
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        self.ensure_room()
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1

@@ -1,0 +1,60 @@
+"""A replica of one variant: the pipeline that a plain server has, asked by fronts."""
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from qyolo.cluster.contract import OtherModel, contract_of
+from qyolo.cluster.shipment import receive
+from qyolo.memory import few_arenas
+from service.answer import Answer, RawAnswer
+from service.detections import Floats
+from service.detector import Query
+from service.drawing import PictureType
+from service.errors import ServiceError
+from service.logs import set_up_logs
+from service.pipeline import Pipeline
+from service.settings import Settings
+from service.variants import load_variants
+
+A = TypeVar("A", Answer, RawAnswer)
+
+
+class Worker:
+    """Loads one variant of a shipped folder on `threads` threads; takes `capacity` images at once.
+
+    An error that the client is to read is returned, not raised: Ray would log it as a failure of
+    the replica, and hand it on in its own words.
+    """
+
+    def __init__(
+        self, model: str, variant: str, settings: Settings, threads: int, capacity: int
+    ) -> None:
+        few_arenas()
+        set_up_logs(settings.log_level, settings.log_format)
+        variants = load_variants(receive(model), threads, settings.throughput, only={variant})
+        self._variant = variant
+        self._contract = contract_of(variants.manifest)
+        self._pipeline = Pipeline(variants, capacity, settings.max_pixels)
+
+    async def detect(
+        self, contract: str, data: bytes, query: Query, picture: PictureType | None
+    ) -> Answer | ServiceError | OtherModel:
+        if contract != self._contract:
+            return OtherModel()
+        return await _told(self._pipeline.detect(data, self._variant, query, picture))
+
+    async def infer(self, contract: str, tensor: Floats) -> RawAnswer | ServiceError | OtherModel:
+        if contract != self._contract:
+            return OtherModel()
+        return await _told(self._pipeline.infer(tensor, self._variant))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pipeline"):  # the model may not have come up
+            self._pipeline.close()
+
+
+async def _told(answering: Awaitable[A]) -> A | ServiceError:
+    try:
+        return await answering
+    except ServiceError as exc:
+        return exc

@@ -1,0 +1,58 @@
+"""A worker alone, in this process: the folder lies on the shelf, so that no cluster is asked."""
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("ray", reason="the extra cluster is missing")
+
+from qyolo.cluster.contract import OtherModel, contract_of
+from qyolo.cluster.shipment import receive, ship
+from qyolo.cluster.worker import Worker
+from service.answer import Answer
+from service.detector import Query
+from service.errors import BadModelFolder, NotAnImage
+from service.manifest import read_manifest, verify
+from service.settings import Settings
+from tests.service.pictures import jpeg
+from tests.service.tiny import write_model_folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("QYOLO_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "model").mkdir()
+    write_model_folder(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def worker(folder):
+    return Worker(ship(folder), "other", Settings(), threads=1, capacity=4)
+
+
+def test_what_was_shipped_is_received_whole(folder):
+    name = ship(folder)
+    assert ship(folder) == name
+    verify(receive(name))
+
+
+def test_a_damaged_folder_is_not_shipped(folder):
+    (folder / "report.json").write_text("{}")
+    with pytest.raises(BadModelFolder):
+        ship(folder)
+
+
+def test_it_answers_a_front_of_its_own_model_only(worker, folder):
+    ours = contract_of(read_manifest(folder))
+    answer = asyncio.run(worker.detect(ours, jpeg(), Query(), None))
+    assert isinstance(answer, Answer)
+    assert answer.variant == "other"
+    other = read_manifest(folder).model_copy(update={"class_names": ("a", "b", "c")})
+    refused = asyncio.run(worker.detect(contract_of(other), jpeg(), Query(), None))
+    assert isinstance(refused, OtherModel)
+
+
+def test_what_the_client_is_to_read_is_returned(worker, folder):
+    ours = contract_of(read_manifest(folder))
+    assert isinstance(asyncio.run(worker.detect(ours, b"no", Query(), None)), NotAnImage)
