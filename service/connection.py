@@ -15,17 +15,26 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     The body must have been read: what the client sends next is then its farewell. Raises
     ClientDisconnect.
     """
-    working = asyncio.ensure_future(work)
+    task, is_gone = asyncio.current_task(), False
+    assert task is not None
+
+    def stop(watched: asyncio.Task[None]) -> None:
+        nonlocal is_gone
+        is_gone = True
+        task.cancel()
+
     watching = asyncio.ensure_future(_gone(request))
+    watching.add_done_callback(stop)
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        # Unless somebody else has cancelled it too: the deadline, or the server that stops.
+        if is_gone and task.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
     finally:
+        watching.remove_done_callback(stop)
         watching.cancel()
-        if working.cancel():
-            await asyncio.wait({working})  # it has let go of its place before anybody is told
 
 
 async def _gone(request: Request) -> None:

@@ -274,22 +274,19 @@ class Pipeline:
             return work(guest)
 
         job = self._workers.submit(timed)
-        done = asyncio.wrap_future(job)
         try:
-            await asyncio.wait([done])
+            return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
             if not job.cancel():
                 self._turns.leave(guest)
                 self._inside += 1
-                done.add_done_callback(self._leave)
+                leave = partial(asyncio.get_running_loop().call_soon_threadsafe, self._leave)
+                job.add_done_callback(lambda _: leave())
             raise
-        return done.result()
 
-    def _leave(self, done: asyncio.Future[T]) -> None:
+    def _leave(self) -> None:
         self._inside -= 1
         self._work_off()
-        if not done.cancelled():
-            done.exception()  # nobody else asks for it, and asyncio would complain
 
 
 def panels(both: Comparison) -> tuple[Panel, Panel]:
