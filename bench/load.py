@@ -81,6 +81,16 @@ class Connection:
 
     async def send(self, request: Request) -> int:
         """The status of the answer, once all of it is here."""
+        fresh = self._streams is None
+        try:
+            return await self._send(request)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if fresh:
+                raise
+            self.close()  # it had idled so long that the server closed it
+            return await self._send(request)
+
+    async def _send(self, request: Request) -> int:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams

@@ -2,10 +2,11 @@
 
     .venv/bin/python bench/overhead.py [MODEL_FOLDER] [--variant int8]
 
-One client on one connection posts a JPEG of 640x480 and one of 1920x1080; after each answer the
-same engine infers the same picture in this process. The difference of the medians is what decoding,
-letterbox, NMS, JSON and HTTP cost. A photo of the box's own, enlarged, stands for a camera's. The
-client is a bare socket: Python's http.client would add half a millisecond of its own.
+One client on one connection posts a JPEG of 640x480 and one of 1920x1080; after some answers the
+same engine infers the same picture as often in this process, and so on. The difference of the
+medians is what decoding, letterbox, NMS, JSON and HTTP cost. A photo of the box's own, enlarged,
+stands for a camera's. The client is a bare socket: Python's http.client would add half a
+millisecond of its own.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from zoo import bundle
 PHOTO = bundle.SAMPLES / "astronaut.jpg"
 SIZES = ((640, 480), (1920, 1080))
 QUALITY = 90
-WARM_UP = 20
+TURN = 25  # of each: threads of an engine spin for a while after an image, and disturb others
 READ = 2**16
 
 
@@ -71,15 +72,18 @@ def row(
     connection = Connection(port)
     prepared = detector.prepare(detector.open(picture, MOST_PIXELS))
     asked, inferred, stages = [], [], []
-    for number in range(-WARM_UP, rounds):
-        start = time.perf_counter()
-        answer = connection.ask(request)
-        between = time.perf_counter()
-        detector.infer(prepared)
-        if number >= 0:
-            asked.append(between - start)
-            inferred.append(time.perf_counter() - between)
-            stages.append(json.loads(answer)["timings_ms"])
+    for number in range(-1, rounds // TURN):
+        for _ in range(TURN):
+            start = time.perf_counter()
+            answer = connection.ask(request)
+            if number >= 0:
+                asked.append(time.perf_counter() - start)
+                stages.append(json.loads(answer)["timings_ms"])
+        for _ in range(TURN):
+            start = time.perf_counter()
+            detector.infer(prepared)
+            if number >= 0:
+                inferred.append(time.perf_counter() - start)
     connection.close()
     http_ms, engine_ms = (float(np.median(times)) * 1000 for times in (asked, inferred))
     return (

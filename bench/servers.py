@@ -45,7 +45,10 @@ def main() -> None:
     theirs = load.Request.multipart("/detect", picture)
     with serving.model_folder(arguments.folder) as folder, ExitStack() as stack:
         os.environ |= {"QYOLO_CAPACITY": str(2 * max(CLIENTS)), "QYOLO_LOG_LEVEL": "warning"}
-        running = {"qyolo": (stack.enter_context(serving.server(folder)), ours)}
+        running = {
+            name: (stack.enter_context(serving.server(folder, *options)), ours)
+            for name, options in (("qyolo", ()), ("qyolo --throughput", ("--throughput",)))
+        }
         for name, command in peers_of(folder, arguments.variant).items():
             running[name] = (stack.enter_context(started(name, command, theirs)), theirs)
         seen = {(name, clients): load.Seen() for name in running for clients in CLIENTS}

@@ -280,9 +280,13 @@ class Pipeline:
             if not job.cancel():
                 self._turns.leave(guest)
                 self._inside += 1
-                leave = partial(asyncio.get_running_loop().call_soon_threadsafe, self._leave)
-                job.add_done_callback(lambda _: leave())
+                loop = asyncio.get_running_loop()
+                job.add_done_callback(lambda _: self._leave_in(loop))
             raise
+
+    def _leave_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it the house
+            loop.call_soon_threadsafe(self._leave)
 
     def _leave(self) -> None:
         self._inside -= 1

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Condition
+from threading import Lock
 
 
 class HasLeft(Exception):
@@ -13,40 +13,60 @@ class HasLeft(Exception):
 class Guest:
     """One request in the house; it may leave before it is answered."""
 
-    has_left = False
+    def __init__(self) -> None:
+        self.has_left = False
+        self.has_turn = False
+        self.call = Lock()  # released once: when the guest's turn comes, or when it leaves the line
+        self.call.acquire()
 
 
 class Turns:
-    """At most `places` at a time, first come, first served."""
+    """At most `places` at a time, first come, first served.
+
+    Who is done wakes the next in the line and nobody else: the engine should not idle for it.
+    """
 
     def __init__(self, places: int) -> None:
         self._free = places
         self._line: deque[Guest] = deque()
-        self._moved = Condition()
+        self._changing = Lock()
 
     @contextmanager
     def turn(self, guest: Guest) -> Iterator[None]:
         """Wait for a place and keep it inside; raises HasLeft for a guest that has left."""
-        with self._moved:
-            self._line.append(guest)
-            self._moved.wait_for(lambda: guest.has_left or self._is_next(guest))
-            self._line.remove(guest)
-            self._moved.notify_all()
+        with self._changing:
             if guest.has_left:
                 raise HasLeft
-            self._free -= 1
+            if self._free:
+                self._free -= 1
+                guest.has_turn = True
+            else:
+                self._line.append(guest)
+        if not guest.has_turn:
+            guest.call.acquire()
+            if not guest.has_turn:
+                raise HasLeft
         try:
+            if guest.has_left:
+                raise HasLeft
             yield
         finally:
-            with self._moved:
-                self._free += 1
-                self._moved.notify_all()
+            guest.has_turn = False
+            self._pass_on()
 
     def leave(self, guest: Guest) -> None:
         """Give up waiting for a turn; one that is being used goes on to its end."""
-        with self._moved:
+        with self._changing:
             guest.has_left = True
-            self._moved.notify_all()
+            if guest in self._line:
+                self._line.remove(guest)
+                guest.call.release()
 
-    def _is_next(self, guest: Guest) -> bool:
-        return self._free > 0 and self._line[0] is guest
+    def _pass_on(self) -> None:
+        with self._changing:
+            if self._line:
+                following = self._line.popleft()
+                following.has_turn = True
+                following.call.release()
+            else:
+                self._free += 1

@@ -1,4 +1,6 @@
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -8,11 +10,12 @@ from tests.fakes import PATIENCE_S
 
 
 class Noted(Guest):
-    """Tells when it stands in the line: from then on it is asked whether it has left."""
+    """Tells when it comes to the line, which is when it is asked whether it has left."""
 
     def __init__(self) -> None:
         self.in_line = threading.Event()
         self._has_left = False
+        super().__init__()
 
     @property
     def has_left(self) -> bool:
@@ -99,3 +102,52 @@ def test_a_failure_inside_gives_the_place_back():
         raise ZeroDivisionError
     with turns.turn(Guest()):
         pass
+
+
+def test_a_guest_may_take_one_turn_after_another():
+    turns, order = Turns(1), []
+    twice = Guest()
+
+    def compare() -> None:
+        for name in ("a", "b"):
+            with turns.turn(twice):
+                order.append(name)
+
+    thread = threading.Thread(target=compare)
+    with turns.turn(Guest()):
+        thread.start()
+        other = Waiting(turns, order, "other").start()
+    thread.join(PATIENCE_S)
+    other.join()
+    assert sorted(order) == ["a", "b", "other"]
+
+
+def test_no_place_is_lost_or_given_twice_in_a_crowd_that_comes_and_goes():
+    turns, inside, most, lock = Turns(3), 0, 0, threading.Lock()
+    left = 0
+
+    def visit(number: int) -> None:
+        nonlocal inside, most, left
+        guest = Guest()
+        leaver = threading.Timer(0.001 * (number % 5), turns.leave, [guest])
+        if number % 3 == 0:
+            leaver.start()
+        try:
+            with turns.turn(guest):
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.002)
+                with lock:
+                    inside -= 1
+        except HasLeft:
+            with lock:
+                left += 1
+
+    with ThreadPoolExecutor(24) as pool:
+        list(pool.map(visit, range(600)))
+    assert most == 3
+    assert 0 < left < 600
+    with ExitStack() as stack:  # every place is free again
+        for _ in range(3):
+            stack.enter_context(turns.turn(Guest()))
