@@ -23,11 +23,10 @@ import serving
 from queueing import simulate
 from watched import Watched, watched
 
-from service.app import ROOM
 from service.manifest import read_manifest
+from service.pipeline import room
 
 SHARES: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
-CLIENTS: Final = ROOM  # as many as the house holds, so that it is never empty
 ARRIVALS: Final = 100_000  # of a simulation
 BUSY: Final = 429
 RAPL: Final = Path("/sys/class/powercap/intel-rapl:0/energy_uj")  # AMD's processors too
@@ -71,7 +70,7 @@ def main() -> None:
 def cost_of(server: Watched, requests: list[load.Request], cores: int, seconds: float) -> Cost:
     alone = load.closed_loop(server.port, requests, 1, seconds)
     cpu, energy = server.cpu_seconds(), joules()
-    busy = load.closed_loop(server.port, requests, CLIENTS, seconds, 0.0)
+    busy = load.closed_loop(server.port, requests, room(1, cores), seconds, 0.0)
     images = busy.counts[200]
     spent, used = server.cpu_seconds() - cpu, joules()
     per_image = None if energy is None or used is None else (used - energy) / images
@@ -95,9 +94,10 @@ def print_curve(server: Watched, requests: list[load.Request], cost: Cost, secon
     services = alone * (1 / full / alone.mean())
     print("\n| load | requests/s | p50 ms | expected | p99 ms | expected | refused | expected |")
     print("|---|---|---|---|---|---|---|---|")
+    places = room(1, cost.cores)
     for share in SHARES:
         seen = load.open_loop(server.port, requests, share * full, seconds)
-        model = simulate(share * full, list(services), ROOM, ARRIVALS, random.Random(0))
+        model = simulate(share * full, list(services), places, ARRIVALS, random.Random(0))
         latency = (np.array(model.waits) + np.array(model.services) * alone.mean() * full) * 1000
         told = [
             f"{share:.0%}",

@@ -20,8 +20,8 @@ import serving
 
 from service.cpu import usable_threads
 from service.manifest import read_manifest
+from service.pipeline import room
 
-CLIENTS = 4  # for each core
 BUSY = 429
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--variant", default="int8")
     parser.add_argument("--seconds", type=int, default=15)
     arguments = parser.parse_args()
-    seconds, clients = arguments.seconds, CLIENTS * usable_threads()
+    seconds, cores = arguments.seconds, usable_threads()
     requests = [
         load.Request.raw(f"/v1/models/{arguments.variant}/detect", overhead.jpeg((640, 480)))
     ]
@@ -39,11 +39,13 @@ def main() -> None:
         alone = engine_alone(folder, arguments.variant, seconds)
         print(f"engine alone: {alone:.1f} images/s")
         with serving.server(folder, "--throughput") as port:
+            clients = room(cores, cores)  # as many as the house holds: it is never empty
             seen = load.closed_loop(port, requests, clients, seconds)
             told = f"{seen.per_second:.1f} images/s, {seen.per_second / alone:.1%} of it"
             print(f"server, --throughput, {clients} clients: {told}")
         with serving.server(folder) as port:
             calm = load.closed_loop(port, requests, 1, seconds)
+            clients = room(1, cores)
             full = load.closed_loop(port, requests, clients, seconds)
             stress = load.open_loop(port, requests, 2 * full.per_second, seconds)
     print(

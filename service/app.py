@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -18,6 +17,7 @@ from service.afterwards import Afterwards
 from service.answering import Answering
 from service.clients import CLIENT_HEADER
 from service.collection import Collection
+from service.cpu import usable_threads
 from service.deadlines import Deadlines
 from service.direct_route import DirectRoute
 from service.documentation import (
@@ -35,7 +35,7 @@ from service.manifest import Manifest
 from service.metrics import Metrics
 from service.observations import Observation
 from service.page import add_page
-from service.pipeline import Pipeline
+from service.pipeline import Pipeline, room
 from service.problems import CatchUnforeseen, add_problem_handlers
 from service.protocols import add_protocols
 from service.protocols.keys import may_carry_key
@@ -48,10 +48,6 @@ from service.split import BadExperiment, Experiment, read_experiment
 from service.telemetry import TraceStages, Tracing, current_trace, request_spans
 from service.traceparent import ANSWER_HEADER, REQUEST_HEADER
 from service.variants import Variants, load_variants
-
-# Requests for each image that the engine infers at a time: that one, the next that is ready for it,
-# two that are being decoded or answered. More would only wait: see bench/saturation.py.
-ROOM: Final = 4
 
 # What watches the answers of a model.
 Watch = Callable[[Manifest], Callable[[Observation], None]]
@@ -90,8 +86,9 @@ def create_app(
             variants.close()
             raise
         observe = watch(variants.manifest)
-        room = settings.capacity or ROOM * variants.streams
-        return Pipeline(variants, room, settings.max_pixels, observe, collection, experiment)
+        threads = settings.threads or usable_threads()
+        capacity = settings.capacity or room(variants.streams, threads)
+        return Pipeline(variants, capacity, settings.max_pixels, observe, collection, experiment)
 
     lifecycle = Lifecycle(source, open_pipeline, on_failure)
 

@@ -32,6 +32,21 @@ MAX_PREPARING: Final = 8
 
 NO_EXPERIMENT: Final = Experiment()
 
+
+def preparing(threads: int) -> int:
+    """Images to decode at a time: more would take from inference what it needs more."""
+    return min(MAX_PREPARING, max(1, threads // 2))
+
+
+def room(streams: int, threads: int) -> int:
+    """Requests that a house holds unless told otherwise.
+
+    The images that are inferred, as many that are ready for when these are done, and those that are
+    decoded. More would only wait, for longer: see bench/saturation.py.
+    """
+    return 2 * streams + preparing(threads)
+
+
 T = TypeVar("T")
 
 
@@ -69,8 +84,8 @@ class Pipeline:
         self._observe = observe
         self._collection = collection
         self._inside = 0
-        preparing = min(MAX_PREPARING, usable_threads())
-        self._workers = ThreadPoolExecutor(variants.streams + preparing, "image")
+        at_work = min(capacity, variants.streams + preparing(usable_threads()))
+        self._workers = ThreadPoolExecutor(at_work, "image")
         self._turns = Turns(variants.streams)
         sample = experiment.shadow
         self._shadow = (

@@ -29,8 +29,9 @@ class Settings(BaseSettings):
     capacity: int = Field(
         default=0,
         ge=0,
-        description="requests in the house at once; one more is answered 429; 0 takes four for "
-        "each image that the engine infers at a time, so that nobody waits long",
+        description="requests in the house at once; one more is answered 429; 0 takes two for "
+        "each image that the engine infers at a time and one for each that it decodes (half as "
+        "many as threads, at most 8), so that nobody waits long",
     )
     max_bytes: int = Field(
         default=20 * 2**20,

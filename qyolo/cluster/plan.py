@@ -6,8 +6,8 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from quantizer.errors import BadOption
-from service.app import ROOM
 from service.manifest import Manifest
+from service.pipeline import room
 from service.settings import Settings
 from service.split import read_experiment
 from service.variants import streams_of
@@ -54,7 +54,7 @@ class Plan(BaseModel):
     def capacity(self, manifest: Manifest) -> int:
         """Requests that a replica takes at once, as a plain server's."""
         streams = streams_of(manifest, self.threads, self.settings.throughput)
-        return self.settings.capacity or ROOM * streams
+        return self.settings.capacity or room(streams, self.threads)
 
     def served(self, manifest: Manifest) -> tuple[str, ...]:
         """The variants that get a deployment, in the manifest's order.
