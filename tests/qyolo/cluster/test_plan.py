@@ -67,11 +67,12 @@ def test_a_misspelt_setting_is_named():
 @pytest.mark.parametrize(
     ("given", "threads", "capacity"),
     [
-        ({}, 1, 4),
-        ({"cpus": 0.5}, 1, 4),
-        ({"cpus": 3}, 3, 4),
-        ({"cpus": 3, "settings": {"throughput": True}}, 3, 12),
-        ({"cpus": 3, "settings": {"threads": 2}}, 2, 4),
+        ({}, 1, 3),
+        ({"cpus": 0.5}, 1, 3),
+        ({"cpus": 5}, 5, 4),
+        ({"cpus": 64}, 64, 10),
+        ({"cpus": 5, "settings": {"throughput": True}}, 5, 12),
+        ({"cpus": 5, "settings": {"threads": 2}}, 2, 3),
         ({"settings": {"capacity": 9}}, 1, 9),
     ],
 )
