@@ -129,6 +129,7 @@ def test_the_variant_is_the_one_asked_for_or_the_default(client, path, variant):
         ("conf=0.7", ["person"]),
         ("conf=0.05", ["person", "dog", "traffic light"]),
         ("conf=0.95", []),
+        ("conf=0.95&conf=0.7", ["person"]),  # the last one counts
         ("iou=1", ["person", "person", "dog"]),
         ("max_det=1", ["person"]),
         ("classes=dog", ["dog"]),
@@ -148,7 +149,7 @@ def test_the_query_chooses_boxes(client, query, found):
     "query",
     [
         "conf=1", "conf=-0.1", "conf=nan", "conf=much", "iou=0", "iou=1.01", "max_det=0",
-        "max_det=1001", "max_det=1.5", "confidence=0.5",
+        "max_det=1001", "max_det=1.5", "confidence=0.5", "min=1&min=2", "conf=", "collect=perhaps",
     ],
 )  # fmt: skip
 def test_a_bad_query_is_422_and_names_the_parameter(client, query):
