@@ -21,7 +21,7 @@ from quantizer.evaluate import Evaluation, evaluate
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
+    parser.add_argument("model", help="one that can be built for another size, such as YOLOX")
     for name in ("calibration", "images", "annotations"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--size", type=int, default=320)

@@ -1,6 +1,6 @@
 """How much of the engine's best throughput arrives over HTTP, and what twice that load does.
 
-    .venv/bin/python bench/saturation.py [MODEL_FOLDER] [--variant int8]
+    .venv/bin/python bench/saturation.py [MODEL_FOLDER | --architecture yolov5s] [--variant int8]
 
 The engine alone: OpenVINO's benchmark_app with its throughput hint, on the same file and cores.
 The server: `--throughput`, clients that ask again at once. Then the default server under requests
@@ -12,6 +12,7 @@ import argparse
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import load
@@ -28,6 +29,7 @@ BUSY = 429
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", help="default: the detector in the box")
+    parser.add_argument("--architecture", help="one of architectures.py, with random weights")
     parser.add_argument("--variant", default="int8")
     parser.add_argument("--seconds", type=int, default=15)
     arguments = parser.parse_args()
@@ -35,7 +37,11 @@ def main() -> None:
     requests = [
         load.Request.raw(f"/v1/models/{arguments.variant}/detect", overhead.jpeg((640, 480)))
     ]
-    with serving.model_folder(arguments.folder) as folder:
+    with ExitStack() as stack:
+        if arguments.architecture is None:
+            folder = stack.enter_context(serving.model_folder(arguments.folder))
+        else:
+            folder = stack.enter_context(serving.random_folder(arguments.architecture))
         alone = engine_alone(folder, arguments.variant, seconds)
         print(f"engine alone: {alone:.1f} images/s")
         with serving.server(folder, "--throughput") as port:

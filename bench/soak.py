@@ -72,11 +72,11 @@ def main() -> int:
     arguments = parser.parse_args()
     given, step = arguments.folder, arguments.count // SAMPLES
     sent, failed, samples = requests(), 0, []
-    quiet = {"QYOLO_LOG_LEVEL": "warning"}
+    settings = {"QYOLO_LOG_LEVEL": "warning", "QYOLO_CAPACITY": CLIENTS}
     began = time.monotonic()
     with (
         tiny_folder() if given is None else nullcontext(given) as folder,
-        watched(folder, **quiet) as server,
+        watched(folder, **settings) as server,
     ):
         print("| requests | MiB | files | threads |")
         print("|---|---|---|---|")
