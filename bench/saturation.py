@@ -12,12 +12,16 @@ import argparse
 import re
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import load
+import onnx
 import overhead
 import serving
+from architectures import ARCHITECTURES
 
 from service.cpu import usable_threads
 from service.manifest import read_manifest
@@ -41,7 +45,7 @@ def main() -> None:
         if arguments.architecture is None:
             folder = stack.enter_context(serving.model_folder(arguments.folder))
         else:
-            folder = stack.enter_context(serving.random_folder(arguments.architecture))
+            folder = stack.enter_context(random_folder(arguments.architecture))
         alone = engine_alone(folder, arguments.variant, seconds)
         print(f"engine alone: {alone:.1f} images/s")
         with serving.server(folder, "--throughput") as port:
@@ -64,6 +68,17 @@ def main() -> None:
         f"{stress.counts[BUSY]} of {stress.counts.total()} answered 429 after "
         f"p50 {stress.percentile(50, BUSY):.1f} ms, p99 {stress.percentile(99, BUSY):.1f} ms"
     )
+
+
+@contextmanager
+def random_folder(architecture: str) -> Iterator[Path]:
+    """One of architectures.py with random weights, every layer that can be in int8."""
+    with TemporaryDirectory() as scratch:
+        model, folder = Path(scratch) / f"{architecture}.onnx", Path(scratch) / "model"
+        onnx.save(ARCHITECTURES[architecture](), model)
+        command = [sys.executable, "-m", "qyolo", "build", str(model), "--out", str(folder)]
+        subprocess.run([*command, "--min-sqnr", "0"], check=True, stdout=subprocess.DEVNULL)
+        yield folder
 
 
 def engine_alone(folder: Path, variant: str, seconds: int) -> float:

@@ -11,9 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 
-import onnx
-from architectures import ARCHITECTURES
-
 PATIENCE_S = 60.0
 
 
@@ -27,17 +24,6 @@ def model_folder(given: Path | None) -> Iterator[Path]:
         folder = Path(scratch) / "model"
         command = [sys.executable, "-m", "qyolo", "build", "--out", str(folder)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        yield folder
-
-
-@contextmanager
-def random_folder(architecture: str) -> Iterator[Path]:
-    """One of architectures.py with random weights, every layer that can be in int8."""
-    with TemporaryDirectory() as scratch:
-        model, folder = Path(scratch) / f"{architecture}.onnx", Path(scratch) / "model"
-        onnx.save(ARCHITECTURES[architecture](), model)
-        command = [sys.executable, "-m", "qyolo", "build", str(model), "--out", str(folder)]
-        subprocess.run([*command, "--min-sqnr", "0"], check=True, stdout=subprocess.DEVNULL)
         yield folder
 
 

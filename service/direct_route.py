@@ -23,19 +23,20 @@ class DirectRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint = self.endpoint
         model: type[BaseModel] = get_type_hints(endpoint)[PARAMS]
+        fields = model.model_fields.items()
+        many = frozenset(name for name, field in fields if field.default_factory is list)
 
         async def handle(request: Request) -> Response:
-            params = read(model, request.query_params)
+            params = read(model, many, request.query_params)
             response: Response = await endpoint(request, **request.path_params, params=params)
             return response
 
         return handle
 
 
-def read(model: type[BaseModel], query: QueryParams) -> BaseModel:
-    """The query as a model: a list for what may be repeated, else the last; what it does not know
-    as well. Raises RequestValidationError."""
-    many = {name for name, field in model.model_fields.items() if field.default_factory is list}
+def read(model: type[BaseModel], many: frozenset[str], query: QueryParams) -> BaseModel:
+    """The query as a model: a list for what may be there `many` times, else the last; what the
+    model does not know as well. Raises RequestValidationError."""
     given = {name: query.getlist(name) if name in many else query[name] for name in query}
     try:
         return model.model_validate(given)

@@ -17,15 +17,15 @@ from service.cpu import usable_threads
 from service.detections import Floats, Ints
 from service.detector import Detector, Query
 from service.drawing import Panel, PictureType, draw, draw_beside, encode
-from service.errors import Overloaded
+from service.house import House
 from service.image import Photo, Pixels, whole
-from service.observations import Assigned, Compared, Observation
+from service.observations import Compared, Observation
 from service.preprocess import Prepared
 from service.shadow import Sampled, Shadow
 from service.split import Experiment
 from service.timings import Stopwatch
 from service.turns import Guest, Turns
-from service.variants import AUTO, Variants
+from service.variants import Variants
 
 # Each holds a whole decoded image, and eight decode faster than any engine here infers.
 MAX_PREPARING: Final = 8
@@ -60,8 +60,8 @@ class _Opened:
     pixels: Pixels | None
 
 
-class Pipeline:
-    """Answers images; owns the variants.
+class Pipeline(House[Detector]):
+    """Answers images in this process.
 
     A request keeps its thread from its first byte to its last box: what it has just written is in
     that core's cache. Variants take turns at inference: two at once would share the processor's
@@ -77,13 +77,9 @@ class Pipeline:
         collection: Collection | None = None,
         experiment: Experiment = NO_EXPERIMENT,
     ) -> None:
-        self.variants = variants
-        self.experiment = experiment
-        self._capacity = capacity
+        super().__init__(variants, capacity, observe, experiment)
         self._max_pixels = max_pixels
-        self._observe = observe
         self._collection = collection
-        self._inside = 0
         at_work = min(capacity, variants.streams + preparing(usable_threads()))
         self._workers = ThreadPoolExecutor(at_work, "image")
         self._turns = Turns(variants.streams)
@@ -93,18 +89,6 @@ class Pipeline:
             if sample is None
             else Shadow(sample, variants.get(sample.variant)[1], self._turns, observe)
         )
-
-    def choose(self, variant: str | None, client: str) -> str:
-        """The variant that is named; where none is, the client's own by the split, or the default.
-
-        Raises VariantNotFound.
-        """
-        split = self.experiment.split
-        if split is None or variant not in (None, AUTO):
-            return self.variants.get(variant)[0]
-        chosen = split.choose(client)
-        self._observe(Assigned(chosen))
-        return chosen
 
     async def detect(
         self,
@@ -192,27 +176,12 @@ class Pipeline:
         with self._slot():
             return await self._run(clock, work)
 
-    def ensure_room(self) -> None:
-        """Raise Overloaded when the house is full, so that no upload is read in vain."""
-        if self._inside >= self._capacity:
-            raise Overloaded(f"{self._capacity} requests are in the house; try again shortly")
-
     def close(self) -> None:
         """Wait for what runs, then free the engines."""
         if self._shadow is not None:
             self._shadow.close()
         self._workers.shutdown()
         self.variants.close()
-
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        self.ensure_room()
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            self._work_off()
 
     def _open(
         self, data: bytes, detector: Detector, clock: Stopwatch, keep_pixels: bool, collect: bool
@@ -304,7 +273,7 @@ class Pipeline:
             loop.call_soon_threadsafe(self._leave)
 
     def _leave(self) -> None:
-        self._inside -= 1
+        super()._leave()
         self._work_off()
 
 

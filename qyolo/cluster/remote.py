@@ -1,8 +1,7 @@
 """What answers a front's requests: replicas elsewhere in place of a pipeline of its own."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from qyolo.cluster.replicas import Replicas
@@ -10,16 +9,16 @@ from service.answer import Answer, Comparison, RawAnswer
 from service.detections import Floats
 from service.detector import Query
 from service.drawing import PictureType, draw_beside, encode
-from service.errors import Overloaded
+from service.house import House
 from service.image import decode_image
-from service.observations import Assigned, Compared, Observation
+from service.observations import Compared, Observation
 from service.pipeline import panels
 from service.split import Experiment
-from service.variants import AUTO, Served
+from service.variants import Served
 
 
-class RemotePipeline:
-    """`service.answering.Answering` by replicas; holds at most `capacity` requests at once."""
+class RemotePipeline(House[Replicas]):
+    """`service.answering.Answering` by replicas."""
 
     def __init__(
         self,
@@ -29,20 +28,8 @@ class RemotePipeline:
         observe: Callable[[Observation], None],
         experiment: Experiment,
     ) -> None:
-        self.variants = variants
-        self.experiment = experiment
-        self._capacity = capacity
+        super().__init__(variants, capacity, observe, experiment)
         self._max_pixels = max_pixels
-        self._observe = observe
-        self._inside = 0
-
-    def choose(self, variant: str | None, client: str) -> str:
-        split = self.experiment.split
-        if split is None or variant not in (None, AUTO):
-            return self.variants.get(variant)[0]
-        chosen = split.choose(client)
-        self._observe(Assigned(chosen))
-        return chosen
 
     async def detect(
         self,
@@ -86,10 +73,6 @@ class RemotePipeline:
             self._observe(answer)
             return answer
 
-    def ensure_room(self) -> None:
-        if self._inside >= self._capacity:
-            raise Overloaded(f"{self._capacity} requests are in the house; try again shortly")
-
     def close(self) -> None:
         self.variants.close()
 
@@ -98,12 +81,3 @@ class RemotePipeline:
         return encode(
             draw_beside(pixels, panels(both), self.variants.manifest.class_name), media_type
         )
-
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        self.ensure_room()
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1

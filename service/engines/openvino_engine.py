@@ -76,7 +76,6 @@ class OpenVinoEngine:
         self._model = model
         self._options = compile_options(threads, float_type, streams)
         self._streams = streams
-        self._closed = False
         # The blob was compiled for one stream.
         compiled = _imported(blob, self._options) if blob and streams == 1 else None
         if compiled is None:
@@ -93,12 +92,11 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         with self._compiling:
-            self._closed = True
             self._for_bytes = self._for_floats = None
 
     def _requests_for_floats(self) -> "_Requests | None":
         with self._compiling:
-            if self._for_floats is None and not self._closed:
+            if self._for_floats is None and self._for_bytes is not None:
                 compiled = _compiled(self._model, self._options, lambda read: read)
                 self._for_floats = _Requests(compiled, self._streams)
             return self._for_floats
