@@ -24,14 +24,14 @@ import openvino as ov
 import peers
 
 from quantizer.cache import publish
-from quantizer.calibration import Images, find_images
-from quantizer.evaluate import Evaluation, evaluate
-from quantizer.float_model import read_float_model
-from quantizer.layout import recognise
+from quantizer.calibration.images import Images, find_images
+from quantizer.evaluation.accuracy import Evaluation, evaluate
+from quantizer.model.float_model import read_float_model
+from quantizer.model.layout import recognise
 from qyolo.bench import Bench, bench, noise
-from qyolo.progress import progress_bars
+from qyolo.cli.progress import progress_bars
 from service.manifest import FloatType, Manifest, Variant, read_manifest, write_manifest
-from service.preprocess import PREPROCESS
+from service.vision.preprocess import PREPROCESS
 
 REFERENCE = "NNCF default"
 QYOLO = {

@@ -22,16 +22,16 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from quantizer.build import build
-from quantizer.float_model import read_float_model
-from quantizer.graph import Graph
-from quantizer.hardware import detect
-from quantizer.recipe import MIN_SQNR, Recipe
-from quantizer.runtime import choose_runtime
+from quantizer.compile.hardware import detect
+from quantizer.compile.runtime import choose_runtime
+from quantizer.config import MIN_SQNR, BuildConfig
+from quantizer.model.float_model import read_float_model
+from quantizer.model.graph import Graph
 from qyolo.bench import Bench, bench, noise
-from qyolo.progress import progress_bars
-from service.cpu import usable_threads
+from qyolo.cli.progress import progress_bars
+from service.engines.cpu import usable_threads
 from service.manifest import DEVICE_OF
-from service.readiness import ReportProgress
+from service.progress import ReportProgress
 
 SIZE: Final = 640
 CLASSES: Final = 80
@@ -339,7 +339,7 @@ def _measured(name: str, arguments: argparse.Namespace, progress: ReportProgress
         model = arguments.weights or Path(home) / f"{name}.onnx"
         if not arguments.weights:
             onnx.save(ARCHITECTURES[name](), model)
-        recipe = Recipe(
+        config = BuildConfig(
             model,
             arguments.calibration or draw_pictures(Path(home) / "pictures"),
             # Random weights see nothing that a float layer could keep.
@@ -348,7 +348,7 @@ def _measured(name: str, arguments: argparse.Namespace, progress: ReportProgress
             threads=arguments.threads,
         )
         size = size_of(read_float_model(model, SIZE).graph)
-        build(recipe, folder, progress)
+        build(config, folder, progress)
         return Row(size, bench(folder, noise(), arguments.rounds, arguments.threads, progress))
 
 

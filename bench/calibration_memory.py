@@ -10,14 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from quantizer.bias import averaged_tensors
-from quantizer.calibration import Images, find_images
-from quantizer.float_model import read_float_model
-from quantizer.layout import recognise
-from quantizer.observe import observe
-from quantizer.placement import plan_placement
-from service.cpu import usable_threads
-from service.preprocess import PREPROCESS
+from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.statistics import observe
+from quantizer.model.float_model import read_float_model
+from quantizer.model.layout import recognise
+from quantizer.qdq.bias import averaged_tensors
+from quantizer.qdq.placement import plan_placement
+from service.engines.cpu import usable_threads
+from service.vision.preprocess import PREPROCESS
 
 COUNTS = (50, 500)
 

@@ -20,20 +20,21 @@ import numpy as np
 import openvino as ov
 import peers
 
-from quantizer.bias import averaged_tensors
-from quantizer.builders import Contender, load_builder
-from quantizer.calibration import Images, find_images
-from quantizer.execution import open_session
-from quantizer.float_model import FloatModel, read_float_model
-from quantizer.graph import Graph
+from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.statistics import observe
+from quantizer.compile.builder import Candidate
+from quantizer.compile.load import load_builder
 from quantizer.int8 import Range, Scheme
-from quantizer.layout import recognise
-from quantizer.observe import observe
-from quantizer.placement import plan_placement
-from quantizer.quantize import Ranges, quantize
-from quantizer.weights import Weights
-from service.cpu import usable_threads
-from service.preprocess import PREPROCESS, Preprocess
+from quantizer.model.execution import open_session
+from quantizer.model.float_model import FloatModel, read_float_model
+from quantizer.model.graph import Graph
+from quantizer.model.layout import recognise
+from quantizer.qdq.bias import averaged_tensors
+from quantizer.qdq.placement import plan_placement
+from quantizer.qdq.quantize import Ranges, quantize
+from quantizer.qdq.weights import Weights
+from service.engines.cpu import usable_threads
+from service.vision.preprocess import PREPROCESS, Preprocess
 
 PRESETS = ("default", "mixed")
 TURNS = 3
@@ -107,7 +108,7 @@ def _time_qyolo(graph: Graph, how: Preprocess, tensors: np.ndarray, home: Path) 
     ranges = Ranges(graph, observed.histograms, "uh", Scheme(), image_range)
     made = quantize(graph, placement, ranges, Weights(graph), observed.channel_means)
     with TemporaryDirectory(dir=home) as engine:
-        load_builder("openvino", threads).build(Contender("int8", made.model), Path(engine))
+        load_builder("openvino", threads).build(Candidate("int8", made.model), Path(engine))
     whole = time.perf_counter() - start
     return Times(statistics / len(tensors) * 1000, whole)
 

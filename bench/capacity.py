@@ -23,8 +23,8 @@ import serving
 from queueing import simulate
 from watched import Watched, watched
 
+from service.inference.pipeline import room
 from service.manifest import read_manifest
-from service.pipeline import room
 
 SHARES: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
 ARRIVALS: Final = 100_000  # of a simulation

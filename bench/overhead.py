@@ -22,9 +22,9 @@ import numpy as np
 import serving
 from PIL import Image
 
-from service.detector import Detector
-from service.image import MOST_PIXELS
+from service.inference.detector import Detector
 from service.manifest import read_manifest
+from service.vision.image import MOST_PIXELS
 from zoo import bundle
 
 PHOTO = bundle.SAMPLES / "astronaut.jpg"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import bentoml
 
-from service.detector import Detector, Query
-from service.image import MOST_PIXELS
+from service.inference.detector import Detector, Query
 from service.manifest import read_manifest
+from service.vision.image import MOST_PIXELS
 
 
 @bentoml.service(workers=1)

@@ -12,9 +12,9 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from service.detector import Detector, Query
-from service.image import MOST_PIXELS
+from service.inference.detector import Detector, Query
 from service.manifest import read_manifest
+from service.vision.image import MOST_PIXELS
 
 port, folder, variant = int(sys.argv[1]), Path(os.environ["MODEL_FOLDER"]), os.environ["VARIANT"]
 detector = Detector.load(folder, read_manifest(folder), variant)

@@ -13,9 +13,9 @@ from typing import Any
 import litserve
 from fastapi import Request
 
-from service.detector import Detector, Query
-from service.image import MOST_PIXELS
+from service.inference.detector import Detector, Query
 from service.manifest import read_manifest
+from service.vision.image import MOST_PIXELS
 
 port, folder, variant = int(sys.argv[1]), Path(os.environ["MODEL_FOLDER"]), os.environ["VARIANT"]
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from quantizer.evaluate import Evaluation, evaluate
+from quantizer.evaluation.accuracy import Evaluation, evaluate
 
 
 def main() -> None:

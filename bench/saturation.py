@@ -23,9 +23,9 @@ import overhead
 import serving
 from architectures import ARCHITECTURES
 
-from service.cpu import usable_threads
+from service.engines.cpu import usable_threads
+from service.inference.pipeline import room
 from service.manifest import read_manifest
-from service.pipeline import room
 
 BUSY = 429
 

@@ -14,30 +14,30 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from quantizer.bias import averaged_tensors
-from quantizer.builders import Built, Contender, Profile
-from quantizer.calibration import Images, find_images, split
-from quantizer.conformance import check
-from quantizer.dialect import TENSORRT, Dialect
-from quantizer.evaluate import Evaluation, evaluate_detectors
-from quantizer.float16 import to_float16
-from quantizer.float_model import FloatModel, read_float_model
+from quantizer.calibration.images import Images, find_images, split
+from quantizer.calibration.statistics import observe
+from quantizer.compile.builder import Built, Candidate, Profile
+from quantizer.compile.conformance import check
+from quantizer.config import MIN_SQNR
+from quantizer.evaluation.accuracy import Evaluation, evaluate_detectors
 from quantizer.int8 import Range, Scheme, WeightScheme
-from quantizer.layout import Layout, recognise
-from quantizer.observe import observe
-from quantizer.placement import plan_placement
-from quantizer.precision import decide
-from quantizer.quantize import Ranges
-from quantizer.recipe import MIN_SQNR
-from quantizer.simulation import MOST_LOOKED_AT, Simulation, find_probes
-from quantizer.study import detector_of
-from quantizer.weights import Weights
-from qyolo.progress import progress_bars
-from service.cpu import usable_threads
-from service.heads import HEADS
+from quantizer.model.float_model import FloatModel, read_float_model
+from quantizer.model.layout import Layout, recognise
+from quantizer.qdq.bias import averaged_tensors
+from quantizer.qdq.float16 import to_float16
+from quantizer.qdq.format import TENSORRT, QdqFormat
+from quantizer.qdq.placement import plan_placement
+from quantizer.qdq.quantize import Ranges
+from quantizer.qdq.weights import Weights
+from quantizer.sensitivity.decision import decide
+from quantizer.sensitivity.simulation import MOST_LOOKED_AT, Simulation, find_samples
+from quantizer.study.study import detector_of
+from qyolo.cli.progress import progress_bars
+from service.engines.cpu import usable_threads
 from service.manifest import FloatType, Manifest, Variant
-from service.preprocess import PREPROCESS
-from service.readiness import Progress, ReportProgress
+from service.progress import Progress, ReportProgress
+from service.vision.heads import HEADS
+from service.vision.preprocess import PREPROCESS
 
 SIZE = 640
 
@@ -73,13 +73,13 @@ def main() -> None:
 class Untimed:
     """A builder's answers where there is no GPU to ask."""
 
-    dialect: Dialect = TENSORRT
+    dialect: QdqFormat = TENSORRT
     low_float: FloatType | None = "f16"
 
     def profile(self, model: onnx.ModelProto) -> Profile | None:
         return None
 
-    def build(self, contender: Contender, folder: Path) -> Built:
+    def build(self, contender: Candidate, folder: Path) -> Built:
         raise NotImplementedError("there is no GPU here")
 
 
@@ -107,7 +107,7 @@ def quantized(
         observed.channel_means,
         head,
         SIZE,
-        find_probes(graph, head, SIZE, spread, threads),
+        find_samples(graph, head, SIZE, spread, threads),
         threads,
     )
     decision = decide(simulation, {}, Untimed(), min_sqnr, progress)

@@ -11,18 +11,18 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from quantizer.calibration import Images, find_images
-from quantizer.dialect import Dialect
-from quantizer.float_model import read_float_model
-from quantizer.histogram import Histogram
+from quantizer.calibration.analytic_bounds import SILU_MINIMUM, lower_bounds
+from quantizer.calibration.histogram import Histogram
+from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.ranges import RANGE_RULES, START_BIN, squared_errors
+from quantizer.calibration.statistics import observe
 from quantizer.int8 import Scheme
-from quantizer.layout import recognise
-from quantizer.observe import observe
-from quantizer.origins import SILU_MINIMUM, lower_bounds
-from quantizer.placement import plan_placement
-from quantizer.ranges import RANGE_RULES, START_BIN, squared_errors
-from service.cpu import usable_threads
-from service.preprocess import PREPROCESS
+from quantizer.model.float_model import read_float_model
+from quantizer.model.layout import recognise
+from quantizer.qdq.format import QdqFormat
+from quantizer.qdq.placement import plan_placement
+from service.engines.cpu import usable_threads
+from service.vision.preprocess import PREPROCESS
 from zoo import bundle
 
 TARGET = Path(__file__).parent / "explanation"
@@ -44,7 +44,7 @@ def observed() -> tuple[dict[str, Histogram], dict[str, float]]:
     """The histograms of all tensors that are quantized, and the lower bounds that are known."""
     model = read_float_model(bundle.model(), SIZE)
     layout = recognise(model, None, None, None)
-    placement = plan_placement(model.graph, {}, Dialect())
+    placement = plan_placement(model.graph, {}, QdqFormat())
     images = Images(find_images(bundle.CALIBRATION))
     stream = images.usable(SIZE, PREPROCESS[layout.preprocess], lambda _: None)
     seen = observe(model.graph, placement.tensors, stream, usable_threads()).histograms

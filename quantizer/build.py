@@ -11,25 +11,26 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from quantizer.bias import averaged_tensors
-from quantizer.builders import Builder, Built, Contender, Resources, load_builder
-from quantizer.calibration import FEW_IMAGES, Images, find_images, split
-from quantizer.contenders import LOW_NAMES, contenders, keep_the_faster, time_in_turns
+from quantizer.calibration.images import FEW_IMAGES, Images, find_images, split
+from quantizer.calibration.statistics import observe
+from quantizer.compile.builder import Builder, Built, Candidate, Resources
+from quantizer.compile.candidates import LOW_NAMES, candidates_for, keep_the_faster, time_in_turns
+from quantizer.compile.hardware import detect
+from quantizer.compile.load import load_builder
+from quantizer.compile.runtime import choose_runtime
+from quantizer.config import BuildConfig
 from quantizer.errors import BadOption
-from quantizer.evaluate import Accuracy, evaluate_variants
-from quantizer.float_model import FloatModel, read_float_model
-from quantizer.graph import Graph
-from quantizer.guard import Verdict, judge
-from quantizer.hardware import detect
+from quantizer.evaluation.accuracy import Accuracy, evaluate_variants
+from quantizer.evaluation.accuracy_gate import GateResult, judge
 from quantizer.int8 import Range, Scheme, WeightScheme
-from quantizer.layout import Layout, recognise
-from quantizer.observe import observe
-from quantizer.page import Seen, most_telling, render
-from quantizer.placement import asked_for, plan_placement
-from quantizer.precision import decide
-from quantizer.quantize import Ranges
-from quantizer.recipe import Recipe
-from quantizer.report import (
+from quantizer.model.float_model import FloatModel, read_float_model
+from quantizer.model.graph import Graph
+from quantizer.model.layout import Layout, recognise
+from quantizer.qdq.bias import averaged_tensors
+from quantizer.qdq.placement import asked_for, plan_placement
+from quantizer.qdq.quantize import Ranges
+from quantizer.qdq.weights import Weights
+from quantizer.report.data import (
     AgreementReport,
     CalibrationReport,
     LayerReport,
@@ -42,62 +43,67 @@ from quantizer.report import (
     sensitivity_report,
     tensor_reports,
 )
-from quantizer.runtime import choose_runtime
-from quantizer.simulation import MOST_LOOKED_AT, Probe, Simulation, find_probes
+from quantizer.report.page import Seen, most_telling, render
+from quantizer.sensitivity.decision import decide
+from quantizer.sensitivity.simulation import (
+    MOST_LOOKED_AT,
+    SensitivitySample,
+    Simulation,
+    find_samples,
+)
 from quantizer.versions import sha256_of, versions
-from quantizer.weights import Weights
-from service.agreement import Agreement, agreement
-from service.cpu import usable_threads
-from service.detections import Detections
-from service.detector import Detector, Query
-from service.heads import HEADS
-from service.image import Photo
+from service.engines.cpu import usable_threads
+from service.inference.detector import Detector, Query
+from service.inference.variants import AUTO
 from service.manifest import DEVICE_OF, PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
-from service.preprocess import PREPROCESS
-from service.readiness import Progress, ReportProgress
-from service.variants import AUTO
+from service.progress import Progress, ReportProgress
+from service.vision.agreement import Agreement, agreement
+from service.vision.detections import Detections
+from service.vision.heads import HEADS
+from service.vision.image import Photo
+from service.vision.preprocess import PREPROCESS
 
 
-def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
+def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report:
     """Quantize and compile `recipe.model` into the empty `folder`, a model folder afterwards.
 
     Raises QuantizerError for what the user can mend, ServiceError when a runtime is missing.
     """
     clock = Clock()
-    threads = recipe.threads or usable_threads()
-    runtime = choose_runtime(recipe.device, recipe.runtime, detect()).runtime
-    resources = Resources(recipe.workspace_mib, recipe.timing_caches)
+    threads = config.threads or usable_threads()
+    runtime = choose_runtime(config.device, config.runtime, detect()).runtime
+    resources = Resources(config.workspace_mib, config.timing_caches)
     builder = load_builder(runtime, threads, resources, progress)
     dialect = builder.dialect
-    _check_default(recipe, builder)
+    _check_default(config, builder)
 
     progress(Progress("read"))
     with clock.lap("read"):
-        model = read_float_model(recipe.model, recipe.size)
-        layout = recognise(model, recipe.head, recipe.preprocess, recipe.classes)
+        model = read_float_model(config.model, config.size)
+        layout = recognise(model, config.head, config.preprocess, config.classes)
         graph = model.graph
-        asked = asked_for(graph, recipe.keep_float)
+        asked = asked_for(graph, config.keep_float)
         whole = plan_placement(graph, asked, dialect)
 
-    calibrating, held_out = split(find_images(recipe.calibration))
+    calibrating, held_out = split(find_images(config.calibration))
     images = Images(calibrating)
     with clock.lap("calibrate"):
-        stream = images.usable(recipe.size, PREPROCESS[layout.preprocess], progress)
-        averaged = averaged_tensors(graph, whole) if recipe.bias_correction else ()
+        stream = images.usable(config.size, PREPROCESS[layout.preprocess], progress)
+        averaged = averaged_tensors(graph, whole) if config.bias_correction else ()
         observed = observe(graph, whole.tensors, stream, threads, averaged)
-    calibration = _calibration_report(recipe, images, len(held_out), clock)
+    calibration = _calibration_report(config, images, len(held_out), clock)
 
-    scheme = Scheme(recipe.symmetric or dialect.symmetric, half=dialect.half_scales)
+    scheme = Scheme(config.symmetric or dialect.symmetric, half=dialect.half_scales)
     image_range = Range(0.0, 255 / PREPROCESS[layout.preprocess].divisor)
-    ranges = Ranges(graph, observed.histograms, recipe.ranges, scheme, image_range)
-    means = observed.channel_means if recipe.bias_correction else None
+    ranges = Ranges(graph, observed.histograms, config.ranges, scheme, image_range)
+    means = observed.channel_means if config.bias_correction else None
     progress(Progress("precision"))
     with clock.lap("precision"):
-        probes = _probes(graph, layout, recipe, calibrating, threads)
+        samples = _probes(graph, layout, config, calibrating, threads)
         head = HEADS[layout.head]
         weights = Weights(graph, WeightScheme(half=dialect.half_scales))
-        simulation = Simulation(graph, ranges, weights, means, head, recipe.size, probes, threads)
-        decision = decide(simulation, asked, builder, recipe.min_sqnr, progress)
+        simulation = Simulation(graph, ranges, weights, means, head, config.size, samples, threads)
+        decision = decide(simulation, asked, builder, config.min_sqnr, progress)
         placement = decision.placement
 
     progress(Progress("quantize"))
@@ -107,37 +113,37 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         onnx.save(quantized.model, folder / QDQ)
 
     divisor = PREPROCESS[layout.preprocess].divisor
-    entrants = contenders(model.model, quantized.model, builder.low_float, divisor)
-    compiled = _compile(builder, entrants, folder, clock, progress)
+    candidates = candidates_for(model.model, quantized.model, builder.low_float, divisor)
+    compiled = _compile(builder, candidates, folder, clock, progress)
     with clock.lap("time"):
         progress(Progress("time"))
-        image = np.zeros((1, 3, recipe.size, recipe.size), np.uint8)
+        image = np.zeros((1, 3, config.size, config.size), np.uint8)
         timed = time_in_turns(compiled, folder, image, threads, divisor)
-        built, ms = keep_the_faster(entrants, compiled, timed, folder)
+        built, ms = keep_the_faster(candidates, compiled, timed, folder)
 
-    manifest = _manifest(recipe, model, layout, built)
+    manifest = _manifest(config, model, layout, built)
     with clock.lap("compare"):
         compared = Images(held_out or calibrating)
         agreed, seen = _agreements(folder, manifest, compared, threads, progress)
-        accuracies = _accuracies(recipe, folder, manifest, threads, progress)
-    verdicts = judge(agreed, accuracies, recipe.max_drop)
-    manifest = _guarded(manifest, verdicts, ms, recipe.default)
+        accuracies = _accuracies(config, folder, manifest, threads, progress)
+    verdicts = judge(agreed, accuracies, config.max_drop)
+    manifest = _guarded(manifest, verdicts, ms, config.default)
 
     layers = layer_reports(placement, built)
     report = Report(
         model=_model_report(manifest, model),
         options=OptionsReport(
-            recipe.ranges,
+            config.ranges,
             scheme.symmetric,
-            recipe.bias_correction,
-            recipe.keep_float,
-            recipe.min_sqnr,
+            config.bias_correction,
+            config.keep_float,
+            config.min_sqnr,
             runtime,
             threads,
         ),
         calibration=calibration,
         int8_convolutions=int8_convolutions(layers),
-        sensitivity=sensitivity_report(decision.sensitivity, recipe.min_sqnr),
+        sensitivity=sensitivity_report(decision.sensitivity, config.min_sqnr),
         agreement=AgreementReport(bool(held_out), agreed),
         guard=guard_report(verdicts, accuracies),
         bytes={name: part.bytes for name, part in built.items()},
@@ -145,7 +151,9 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
         ms=ms,
         seconds=clock.seconds,
         versions=manifest.versions,
-        warnings=_warnings(calibration, layers, recipe.keep_float, bool(probes), manifest.rejected),
+        warnings=_warnings(
+            calibration, layers, config.keep_float, bool(samples), manifest.rejected
+        ),
         layers=layers,
         engine_layers={name: part.layers for name, part in built.items() if part.layers},
         tensors=tensor_reports(placement, observed.histograms, quantized.choices, scheme),
@@ -157,10 +165,10 @@ def build(recipe: Recipe, folder: Path, progress: ReportProgress) -> Report:
     return report
 
 
-def _check_default(recipe: Recipe, builder: Builder) -> None:
+def _check_default(config: BuildConfig, builder: Builder) -> None:
     low = LOW_NAMES[builder.low_float] if builder.low_float else None
-    if recipe.default not in (AUTO, "fp32", "int8", low):
-        raise BadOption(f"--default {recipe.default}: this processor or its runtime lacks it")
+    if config.default not in (AUTO, "fp32", "int8", low):
+        raise BadOption(f"--default {config.default}: this processor or its runtime lacks it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,19 +186,19 @@ class Clock:
 
 
 def _probes(
-    graph: Graph, layout: Layout, recipe: Recipe, paths: list[Path], threads: int
-) -> list[Probe]:
+    graph: Graph, layout: Layout, config: BuildConfig, paths: list[Path], threads: int
+) -> list[SensitivitySample]:
     """A few of the images, spread over all of them, with what the float model says of them."""
     spread = Images(paths[:: max(1, len(paths) // MOST_LOOKED_AT)])
-    tensors = spread.usable(recipe.size, PREPROCESS[layout.preprocess], lambda _: None)
-    return find_probes(graph, HEADS[layout.head], recipe.size, tensors, threads)
+    tensors = spread.usable(config.size, PREPROCESS[layout.preprocess], lambda _: None)
+    return find_samples(graph, HEADS[layout.head], config.size, tensors, threads)
 
 
 def _calibration_report(
-    recipe: Recipe, images: Images, held_out: int, clock: Clock
+    config: BuildConfig, images: Images, held_out: int, clock: Clock
 ) -> CalibrationReport:
     return CalibrationReport(
-        images=images.count_usable(recipe.calibration),
+        images=images.count_usable(config.calibration),
         held_out=held_out,
         unreadable=tuple(path.name for path in images.unreadable),
         ms_per_image=round(clock.seconds["calibrate"] / len(images.paths) * 1000, 2),
@@ -199,29 +207,29 @@ def _calibration_report(
 
 def _compile(
     builder: Builder,
-    entrants: list[Contender],
+    candidates: list[Candidate],
     folder: Path,
     clock: Clock,
     progress: ReportProgress,
 ) -> dict[str, Built]:
     """Every contender's engine, by the name of its folder."""
     built = {}
-    progress(Progress("compile", 0, len(entrants)))
-    for done, entrant in enumerate(entrants, start=1):
-        with clock.lap(f"compile {entrant.name}"):
-            built[entrant.name] = builder.build(entrant, folder)
-        progress(Progress("compile", done, len(entrants)))
+    progress(Progress("compile", 0, len(candidates)))
+    for done, candidate in enumerate(candidates, start=1):
+        with clock.lap(f"compile {candidate.name}"):
+            built[candidate.name] = builder.build(candidate, folder)
+        progress(Progress("compile", done, len(candidates)))
     return built
 
 
 def _manifest(
-    recipe: Recipe, model: FloatModel, layout: Layout, built: Mapping[Precision, Built]
+    config: BuildConfig, model: FloatModel, layout: Layout, built: Mapping[Precision, Built]
 ) -> Manifest:
     graph = model.graph
     return Manifest(
-        name=recipe.model.stem,
+        name=config.model.stem,
         device=DEVICE_OF[built["fp32"].variant.runtime],
-        size=recipe.size,
+        size=config.size,
         head=layout.head,
         preprocess=layout.preprocess,
         class_names=layout.class_names,
@@ -230,7 +238,7 @@ def _manifest(
         output_shape=model.output_shape,
         default="fp32",
         variants={name: part.variant for name, part in built.items()},
-        source_sha256=sha256_of(recipe.model),
+        source_sha256=sha256_of(config.model),
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -263,17 +271,20 @@ def _agreements(
 
 
 def _accuracies(
-    recipe: Recipe, folder: Path, manifest: Manifest, threads: int, progress: ReportProgress
+    config: BuildConfig, folder: Path, manifest: Manifest, threads: int, progress: ReportProgress
 ) -> Mapping[str, Accuracy] | None:
     """Every variant's AP, where the recipe names annotated images."""
-    if recipe.truth is None:
+    if config.truth is None:
         return None
-    images, annotations = recipe.truth.images, recipe.truth.annotations
+    images, annotations = config.truth.images, config.truth.annotations
     return evaluate_variants(folder, manifest, images, annotations, threads, progress).variants
 
 
 def _guarded(
-    manifest: Manifest, verdicts: Mapping[str, Verdict], ms: Mapping[Precision, float], wanted: str
+    manifest: Manifest,
+    verdicts: Mapping[str, GateResult],
+    ms: Mapping[Precision, float],
+    wanted: str,
 ) -> Manifest:
     """The manifest whose default is what was wanted, or the fastest, of what was accepted."""
     rejected = {name: verdict.reason for name, verdict in verdicts.items() if not verdict.accepted}

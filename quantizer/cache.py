@@ -18,16 +18,16 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from quantizer.calibration import find_images
+from quantizer.calibration.images import find_images
+from quantizer.compile.hardware import Hardware, Installed, detect
+from quantizer.compile.runtime import choose_runtime
+from quantizer.config import BuildConfig
 from quantizer.errors import BadOption
-from quantizer.exports import require_onnx
-from quantizer.hardware import Hardware, Installed, detect
-from quantizer.recipe import Recipe
-from quantizer.runtime import choose_runtime
+from quantizer.model.files import require_onnx
 from quantizer.versions import sha256_of, source_digest, versions
-from service.cpu import cpu_fingerprint
+from service.engines.cpu import cpu_fingerprint
+from service.engines.gpu import Gpu
 from service.errors import BadModelFolder
-from service.gpu import Gpu
 from service.manifest import CHECKSUMS, DEVICE_OF, verify
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ KEY_LENGTH: Final = 24  # hexadecimal digits: 96 bits
 SCANT_BYTES: Final = 2**16  # a disk with less is full
 
 
-def build_key(recipe: Recipe, hardware: Hardware | None = None) -> str:
+def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
     """A digest of everything that a build depends on, and of nothing else.
 
     The model's bytes (external data too), the calibration images' bytes, the options, the runtime
@@ -44,19 +44,19 @@ def build_key(recipe: Recipe, hardware: Hardware | None = None) -> str:
     the GPU if that is built for. Not paths, not times, not the thread count. Raises
     UnsupportedModel or NoCalibrationImages when there is nothing to read.
     """
-    require_onnx(recipe.model)
-    options = asdict(recipe)
+    require_onnx(config.model)
+    options = asdict(config)
     for field in ("model", "calibration", "classes", "truth", "threads", "timing_caches"):
         del options[field]
     del options["device"], options["runtime"]  # what they lead to counts
     facts = {
-        "name": recipe.model.stem,
-        "model": [sha256_of(path) for path in _parts_of(recipe.model)],
-        "images": sorted(sha256_of(path) for path in find_images(recipe.calibration)),
-        "classes": _digest_of(recipe.classes),
-        "truth": _truth_of(recipe),
+        "name": config.model.stem,
+        "model": [sha256_of(path) for path in _parts_of(config.model)],
+        "images": sorted(sha256_of(path) for path in find_images(config.calibration)),
+        "classes": _digest_of(config.classes),
+        "truth": _truth_of(config),
         "options": options,
-        "engine": _engine(recipe, hardware or detect()),
+        "engine": _engine(config, hardware or detect()),
         "versions": versions(),
         "code": source_digest(),
         "cpu": cpu_fingerprint(),
@@ -165,9 +165,9 @@ def _parts_of(model: Path) -> list[Path]:
     return [model, *sorted(path for path in beside if path.is_file())]
 
 
-def _engine(recipe: Recipe, hardware: Hardware) -> list[str]:
+def _engine(config: BuildConfig, hardware: Hardware) -> list[str]:
     """What compiles the engines, and for which GPU."""
-    runtime = choose_runtime(recipe.device, recipe.runtime, hardware).runtime
+    runtime = choose_runtime(config.device, config.runtime, hardware).runtime
     state, gpu = hardware.runtimes[runtime], hardware.gpu
     facts: list[str] = [runtime]
     if isinstance(state, Installed):
@@ -177,12 +177,12 @@ def _engine(recipe: Recipe, hardware: Hardware) -> list[str]:
     return facts
 
 
-def _truth_of(recipe: Recipe) -> list[str | None]:
+def _truth_of(config: BuildConfig) -> list[str | None]:
     """Digests of the annotations and of the images beside them."""
-    if recipe.truth is None:
+    if config.truth is None:
         return []
-    images = [sha256_of(path) for path in find_images(recipe.truth.images)]
-    return [_digest_of(recipe.truth.annotations), *sorted(images)]
+    images = [sha256_of(path) for path in find_images(config.truth.images)]
+    return [_digest_of(config.truth.annotations), *sorted(images)]
 
 
 def _digest_of(path: Path | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from service.detections import Floats
+from service.vision.detections import Floats
 
 Steps = NDArray[np.uint8] | NDArray[np.int8]
 

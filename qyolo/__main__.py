@@ -1,6 +1,6 @@
 """python -m qyolo"""
 
-from qyolo.cli import main
+from qyolo.cli.commands import main
 
 if __name__ == "__main__":
     main()

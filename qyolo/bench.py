@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from service.detector import Detector, Query
-from service.image import Photo, Pixels
+from service.inference.detector import Detector, Query
 from service.manifest import read_manifest
-from service.readiness import Progress, ReportProgress
+from service.progress import Progress, ReportProgress
+from service.vision.image import Photo, Pixels
 
 WARM_UP: Final = 10  # rounds that are not counted
 PERCENTILES: Final = (50, 90, 99)

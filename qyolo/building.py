@@ -10,11 +10,11 @@ from threading import Event
 from typing import Final
 
 from quantizer.cache import lookup, obtain
+from quantizer.config import BuildConfig
 from quantizer.errors import QuantizerError
-from quantizer.recipe import Recipe
-from qyolo.progress import progress_bars
+from qyolo.cli.progress import progress_bars
 from service.errors import ModelUnavailable, NotReady, ServiceError
-from service.readiness import Progress, ReportProgress
+from service.progress import Progress, ReportProgress
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class Finished:
 class BuildSource:
     """Gives the cache's entry, building it in a child process where there is none."""
 
-    def __init__(self, recipe: Recipe, root: Path, key: str) -> None:
-        self._recipe = recipe
+    def __init__(self, config: BuildConfig, root: Path, key: str) -> None:
+        self._recipe = config
         self._root = root
         self._key = key
         self._cancelled = Event()
@@ -93,7 +93,7 @@ def _listen(messages: Connection, *reports: ReportProgress) -> Finished | None:
                 report(message)
 
 
-def _run_build(recipe: Recipe, root: Path, key: str, parent: Connection) -> None:
+def _run_build(config: BuildConfig, root: Path, key: str, parent: Connection) -> None:
     """In the child. When the parent is gone, the next progress report ends the build."""
     from quantizer.build import build
 
@@ -102,7 +102,7 @@ def _run_build(recipe: Recipe, root: Path, key: str, parent: Connection) -> None
         obtain(
             root,
             key,
-            lambda folder: warnings.extend(build(recipe, folder, parent.send).warnings),
+            lambda folder: warnings.extend(build(config, folder, parent.send).warnings),
             on_wait=lambda: parent.send(WAITING),
         )
         parent.send(Finished(tuple(warnings)))

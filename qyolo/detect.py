@@ -5,14 +5,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from service.answer import Answer
-from service.detector import Detector, Query
-from service.drawing import draw, encode
 from service.errors import ServiceError, VariantNotFound
-from service.image import MOST_PIXELS, whole
+from service.http.schemas import DetectAnswer, detect_answer
+from service.inference.detector import Detector, Query
+from service.inference.results import Answer
+from service.inference.timings import Stopwatch
 from service.manifest import Manifest, read_manifest
-from service.schemas import DetectAnswer, detect_answer
-from service.timings import Stopwatch
+from service.vision.drawing import draw, encode
+from service.vision.image import MOST_PIXELS, whole
 
 
 class ImageAnswer(DetectAnswer):

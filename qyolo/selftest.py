@@ -12,21 +12,21 @@ from rich.console import Console
 from rich.table import Table
 
 from quantizer.build import build
-from quantizer.builders import INT8_NAMES
-from quantizer.calibration import Images, find_images
-from quantizer.float_model import read_float_model
-from quantizer.guard import AGREEMENT_DROP
-from quantizer.hardware import Hardware, detect
-from quantizer.recipe import Recipe
-from quantizer.report import Report
-from quantizer.study import detector_of
-from service.agreement import agreement
-from service.detections import Detections
-from service.detector import Detector, Query
+from quantizer.calibration.images import Images, find_images
+from quantizer.compile.builder import INT8_NAMES
+from quantizer.compile.hardware import Hardware, detect
+from quantizer.config import BuildConfig
+from quantizer.evaluation.accuracy_gate import AGREEMENT_DROP
+from quantizer.model.float_model import read_float_model
+from quantizer.report.data import Report
+from quantizer.study.study import detector_of
 from service.errors import DeviceUnavailable, ServiceError
-from service.image import Photo, Pixels
+from service.inference.detector import Detector, Query
 from service.manifest import Manifest, Runtime, read_manifest
-from service.readiness import ReportProgress
+from service.progress import ReportProgress
+from service.vision.agreement import agreement
+from service.vision.detections import Detections
+from service.vision.image import Photo, Pixels
 
 FP32_DROP: Final = 0.01  # float32 on two processors: other rounding, the same boxes
 QUERY: Final = Query(conf=0.1)  # more boxes than are served, so that there is more to compare
@@ -59,7 +59,7 @@ class SelfTest:
         return json.dumps(found, indent=2) + "\n"
 
 
-def selftest(recipe: Recipe, progress: ReportProgress) -> SelfTest:
+def selftest(config: BuildConfig, progress: ReportProgress) -> SelfTest:
     """Build afresh in a scratch folder and compare with float32 on the CPU.
 
     Raises what `build` raises.
@@ -67,8 +67,8 @@ def selftest(recipe: Recipe, progress: ReportProgress) -> SelfTest:
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
-        report = build(recipe, folder, progress)
-        checks = tuple(_checks(recipe, folder, report))
+        report = build(config, folder, progress)
+        checks = tuple(_checks(config, folder, report))
     return SelfTest(detect(), report.options.runtime, checks, report)
 
 
@@ -85,11 +85,11 @@ def show(result: SelfTest) -> None:
     console.print(f"built in {sum(result.report.seconds.values()):.1f} s; one inference: {taken}")
 
 
-def _checks(recipe: Recipe, folder: Path, report: Report) -> Iterator[Check]:
+def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check]:
     yield _int8_kernels(report)
     manifest = read_manifest(folder)
-    pictures = [p for p in Images(find_images(recipe.calibration)).pixels() if p is not None]
-    float_model = read_float_model(recipe.model, recipe.size).model
+    pictures = [p for p in Images(find_images(config.calibration)).pixels() if p is not None]
+    float_model = read_float_model(config.model, config.size).model
     expected = _boxes(detector_of(float_model, manifest, 1), pictures)
     for name in manifest.variants:
         yield _agrees(folder, manifest, name, pictures, expected)

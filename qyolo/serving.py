@@ -10,14 +10,14 @@ from typing import Final
 import typer
 import uvicorn
 
-from qyolo.memory import few_arenas
+from qyolo.process import limit_malloc_arenas
 from service.app import create_app
 from service.errors import ServiceError
-from service.logs import set_up_logs
+from service.lifecycle import ModelSource
+from service.observability.logs import set_up_logs
+from service.observability.tracing import Tracing, tracing
 from service.settings import Settings
-from service.sources import ModelSource
-from service.telemetry import Tracing, tracing
-from service.wire import ServerConfig
+from service.transport.protocol import ServerConfig
 
 BACKLOG: Final = 2048  # connections that wait to be accepted
 
@@ -33,7 +33,7 @@ def run_server(settings: Settings, source: ModelSource) -> None:
 
     Raises CannotServe, BadKeys or TelemetryMissing.
     """
-    few_arenas()
+    limit_malloc_arenas()
     set_up_logs(settings.log_level, settings.log_format)
     with _listen(settings) as listener, tracing(settings.otel) as traces:
         _serve(settings, source, listener, traces)

@@ -11,16 +11,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 
-from service.access import REQUEST_ID, Access
-from service.admission import Admission, Gate
-from service.afterwards import Afterwards
-from service.answering import Answering
-from service.clients import CLIENT_HEADER
-from service.collection import Collection
-from service.cpu import usable_threads
-from service.deadlines import Deadlines
-from service.direct_route import DirectRoute
-from service.documentation import (
+from service.engines.cpu import usable_threads
+from service.experiments.collection import Collection
+from service.experiments.split import BadExperiment, Experiment, read_experiment
+from service.http.client_identity import CLIENT_HEADER
+from service.http.openapi import (
     BOTH_SIDES,
     CLIENT,
     IMAGE_BODY,
@@ -28,38 +23,43 @@ from service.documentation import (
     document_keys,
     problems,
 )
-from service.endpoints import VARIANT_HEADER, Endpoints
-from service.keys import read_keys
-from service.lifecycle import Lifecycle
+from service.http.problems import UnhandledErrors, add_problem_handlers
+from service.http.query_route import QueryRoute
+from service.http.routes import VARIANT_HEADER, Endpoints
+from service.http.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
+from service.inference.backend import InferenceBackend
+from service.inference.detector import Detector
+from service.inference.events import Event
+from service.inference.pipeline import Pipeline, room
+from service.inference.variants import VariantSet, load_variants
+from service.lifecycle import Lifecycle, ModelSource
 from service.manifest import Manifest
-from service.metrics import Metrics
-from service.observations import Observation
-from service.page import add_page
-from service.pipeline import Pipeline, room
-from service.problems import CatchUnforeseen, add_problem_handlers
+from service.middleware.access_log import REQUEST_ID, AccessLog
+from service.middleware.api_keys import read_keys
+from service.middleware.auth import AccessPolicy, Auth
+from service.middleware.background import Afterwards
+from service.middleware.deadlines import Deadlines
+from service.middleware.rate_limit import RateLimit
+from service.middleware.security_headers import SecurityHeaders
+from service.observability.metrics import Metrics
+from service.observability.trace_context import ANSWER_HEADER, REQUEST_HEADER
+from service.observability.tracing import TraceStages, Tracing, current_trace, request_spans
 from service.protocols import add_protocols
-from service.protocols.keys import may_carry_key
-from service.rate_limit import RateLimit
-from service.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
-from service.secure_headers import SecureHeaders
+from service.protocols.key_in_body import may_carry_key
 from service.settings import Settings, listed
-from service.sources import ModelSource
-from service.split import BadExperiment, Experiment, read_experiment
-from service.telemetry import TraceStages, Tracing, current_trace, request_spans
-from service.traceparent import ANSWER_HEADER, REQUEST_HEADER
-from service.variants import Variants, load_variants
+from service.web import add_page
 
 # What watches the answers of a model.
-Watch = Callable[[Manifest], Callable[[Observation], None]]
+Watch = Callable[[Manifest], Callable[[Event], None]]
 
 
 def create_app(
     settings: Settings,
     source: ModelSource,
     on_failure: Callable[[str], None] = lambda message: None,
-    load: Callable[[Path, int, bool], Variants] = load_variants,
+    load: Callable[[Path, int, bool], VariantSet[Detector]] = load_variants,
     traces: Tracing | None = None,
-    remote: Callable[[Path, Experiment, Watch], Answering] | None = None,
+    remote: Callable[[Path, Experiment, Watch], InferenceBackend] | None = None,
 ) -> FastAPI:
     """The server of the folder that `source` gives; it answers probes before the folder is there.
 
@@ -73,10 +73,10 @@ def create_app(
     kept = settings.collect
     collection = None if kept is None else Collection(kept, settings.collect_limit)
 
-    def watch(manifest: Manifest) -> Callable[[Observation], None]:
+    def watch(manifest: Manifest) -> Callable[[Event], None]:
         return metrics.model(manifest).observe
 
-    def open_pipeline(folder: Path) -> Answering:
+    def open_pipeline(folder: Path) -> InferenceBackend:
         if remote is not None:
             return remote(folder, experiment, watch)
         variants = load(folder, settings.threads, settings.throughput)
@@ -121,20 +121,20 @@ def create_app(
     return app
 
 
-def _gate(settings: Settings) -> Gate:
+def _gate(settings: Settings) -> AccessPolicy:
     secret, rate = settings.api_keys, settings.rate_limit
     given = None if secret is None else secret.get_secret_value()
     keys = read_keys(given, settings.api_keys_file)
-    return Gate(keys, None if rate is None else RateLimit(rate, settings.rate_burst))
+    return AccessPolicy(keys, None if rate is None else RateLimit(rate, settings.rate_burst))
 
 
 def _middleware(
-    settings: Settings, metrics: Metrics, gate: Gate, traces: Tracing | None
+    settings: Settings, metrics: Metrics, gate: AccessPolicy, traces: Tracing | None
 ) -> list[Middleware]:
     """From the outside inwards; what nobody asked for is not there at all."""
     stack = [
-        Middleware(Access, metrics=metrics, trace_of=current_trace),
-        Middleware(SecureHeaders),
+        Middleware(AccessLog, metrics=metrics, trace_of=current_trace),
+        Middleware(SecurityHeaders),
     ]
     if settings.shadow is not None:
         stack.insert(0, Middleware(Afterwards))
@@ -147,10 +147,10 @@ def _middleware(
             expose_headers=[VARIANT_HEADER, REQUEST_ID, ANSWER_HEADER, "Retry-After"],
         )
         stack.append(cors)
-    stack.append(Middleware(CatchUnforeseen))
+    stack.append(Middleware(UnhandledErrors))
     if gate:
         stack.append(
-            Middleware(Admission, gate=gate, open_metrics=settings.open_metrics, late=may_carry_key)
+            Middleware(Auth, gate=gate, open_metrics=settings.open_metrics, late=may_carry_key)
         )
     limits = {"deadline_s": settings.deadline_s, "body_s": settings.body_timeout_s}
     stack.append(Middleware(Deadlines, **limits))
@@ -161,7 +161,7 @@ def _middleware(
 
 def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
     refusals = problems(400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-    post = partial(app.router.add_api_route, methods=["POST"], route_class_override=DirectRoute)
+    post = partial(app.router.add_api_route, methods=["POST"], route_class_override=QueryRoute)
     for path, handler, body in (
         ("/v1/detect", endpoints.detect, IMAGE_BODY | CLIENT),
         ("/v1/models/{variant}/detect", endpoints.detect_with, IMAGE_BODY),

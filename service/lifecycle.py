@@ -3,16 +3,52 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
+from typing import Literal, Protocol
 
-from service.answering import Answering
 from service.errors import NotReady, ServiceError
+from service.inference.backend import InferenceBackend
 from service.manifest import Manifest
-from service.readiness import Progress, Readiness
-from service.sources import ModelSource
+from service.progress import Progress, ReportProgress
 
 log = logging.getLogger(__name__)
+
+
+State = Literal["building", "loading", "ready", "failed", "stopping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The server's state and, while it is building, where the build is."""
+
+    state: State
+    progress: Progress | None = None
+    detail: str = ""
+
+
+class ModelSource(Protocol):
+    """Gives the server its model folder, at once or after a build."""
+
+    def folder(self, report: ReportProgress) -> Path:
+        """Block until the folder is there, telling how far it is; raises ServiceError."""
+
+    def cancel(self) -> None:
+        """Make a `folder` call in another thread return soon, by raising NotReady."""
+
+
+class FolderSource:
+    """A model folder that is already there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def folder(self, report: ReportProgress) -> Path:
+        return self._path
+
+    def cancel(self) -> None:
+        """There is nothing to wait for."""
 
 
 class Lifecycle:
@@ -21,7 +57,7 @@ class Lifecycle:
     def __init__(
         self,
         source: ModelSource,
-        open_pipeline: Callable[[Path], Answering],
+        open_pipeline: Callable[[Path], InferenceBackend],
         on_failure: Callable[[str], None],
     ) -> None:
         self._source = source
@@ -29,7 +65,7 @@ class Lifecycle:
         self._on_failure = on_failure
         self._readiness = Readiness("building")
         self._changing = Lock()
-        self._pipeline: Answering | None = None
+        self._pipeline: InferenceBackend | None = None
         # A daemon, so that a source that cannot be cancelled does not keep a killed process alive.
         self._thread = Thread(target=self._bring_up, name="model", daemon=True)
 
@@ -38,7 +74,7 @@ class Lifecycle:
         return self._readiness
 
     @property
-    def pipeline(self) -> Answering:
+    def pipeline(self) -> InferenceBackend:
         """Raises NotReady, saying how far it is."""
         if self._readiness.state != "ready" or self._pipeline is None:
             raise NotReady(_in_words(self._readiness))

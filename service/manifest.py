@@ -17,8 +17,8 @@ from typing import Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from service.errors import BadModelFolder
-from service.heads import HeadName
-from service.preprocess import PreprocessName
+from service.vision.heads import HeadName
+from service.vision.preprocess import PreprocessName
 
 MANIFEST: Final = "manifest.json"
 CHECKSUMS: Final = "checksums.sha256"

@@ -9,11 +9,11 @@ from hypothesis import settings
 from PIL import Image
 
 from quantizer.build import build
-from quantizer.evaluate import AP_QUERY
-from quantizer.recipe import Recipe
-from service.detector import Detector
-from service.image import MOST_PIXELS, Photo, decode_image
+from quantizer.config import BuildConfig
+from quantizer.evaluation.accuracy import AP_QUERY
+from service.inference.detector import Detector
 from service.manifest import read_manifest
+from service.vision.image import MOST_PIXELS, Photo, decode_image
 from tests.tiny_models import CLASSES, save_tiny
 
 pytest_plugins = ["tests.vendor.fixtures"]
@@ -46,8 +46,8 @@ def tiny_folder(tmp_path_factory, photos):
     home = tmp_path_factory.mktemp("tiny")
     folder = home / "built"
     folder.mkdir()
-    recipe = Recipe(save_tiny(home, "yolov5"), photos, size=64, threads=1, default="int8")
-    build(recipe, folder, lambda _: None)
+    config = BuildConfig(save_tiny(home, "yolov5"), photos, size=64, threads=1, default="int8")
+    build(config, folder, lambda _: None)
     return folder
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from service.detections import Floats
-from service.detector import Detector
 from service.engines import Engine
 from service.errors import NotReady
+from service.inference.detector import Detector
+from service.inference.variants import VariantSet
 from service.manifest import Manifest, Variant
-from service.readiness import Progress, ReportProgress
-from service.variants import Variants
+from service.progress import Progress, ReportProgress
+from service.vision.detections import Floats
 
 CLASS_NAMES = ("person", "traffic light", "dog")
 PATIENCE_S = 10.0  # a test that waits longer has failed
@@ -80,10 +80,10 @@ class FakeEngine:
 
 def variants_of(
     engines: Mapping[str, Engine], report: bytes | None = b'{"made": "up"}', **changes: object
-) -> Variants:
+) -> VariantSet[Detector]:
     manifest = manifest_of(*engines, **changes)
     detectors = {name: Detector(engine, manifest) for name, engine in engines.items()}
-    return Variants(manifest, detectors, report)
+    return VariantSet(manifest, detectors, report)
 
 
 class HeldSource:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.detections import Detections
-from service.metrics import Metrics
-from service.observations import Compared, Shadowed
+from service.inference.events import Compared, Shadowed
+from service.observability.metrics import Metrics
+from service.vision.detections import Detections
 from tests.fakes import manifest_of
 
 ALERTS = Path(__file__).parent.parent / "docs/alerts.yml"

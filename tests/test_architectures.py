@@ -9,9 +9,9 @@ import onnxruntime as ort
 import pytest
 from onnx import shape_inference
 
-from quantizer.float_model import FloatModel
-from quantizer.graph import Graph
-from quantizer.layout import recognise
+from quantizer.model.float_model import FloatModel
+from quantizer.model.graph import Graph
+from quantizer.model.layout import recognise
 
 SCRIPT = Path(__file__).parent.parent / "bench" / "architectures.py"
 SHAPE = (1, 25200, 85)

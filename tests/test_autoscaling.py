@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from tests.fakes import manifest_of
 from tests.manifests import DEPLOY, render_with_components, the
 from tests.service.live import serving, two_variants

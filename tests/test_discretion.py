@@ -15,7 +15,7 @@ print(telemetry_utils.tm.__name__)
 
 @pytest.mark.parametrize(
     "module",
-    ["quantizer.build", "quantizer.builders.openvino_builder", "service.engines.openvino_engine"],
+    ["quantizer.build", "quantizer.compile.openvino_builder", "service.engines.openvino_engine"],
 )
 def test_the_runtimes_are_imported_without_their_telemetry(module):
     ran = subprocess.run(

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from service.app import create_app
+from service.lifecycle import FolderSource
 from service.settings import Settings
-from service.sources import FolderSource
 from tests.qyolo.commands import qyolo
 from tests.tiny_models import save_tiny
 

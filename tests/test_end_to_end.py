@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantizer.evaluate import Evaluation, evaluate
+from quantizer.evaluation.accuracy import Evaluation, evaluate
 from service.manifest import read_manifest
 from tests.qyolo.commands import qyolo, running
 from tests.shared import (

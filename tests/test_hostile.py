@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.sources import FolderSource
+from service.lifecycle import FolderSource
 from tests.service.live import serving, wait_until
 
 BENCH = Path(__file__).parent.parent / "bench"

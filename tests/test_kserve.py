@@ -7,8 +7,8 @@ import pytest
 import typer
 import yaml
 
-from qyolo.cli import app as command_line
-from service.public import METRICS, is_public
+from qyolo.cli.commands import app as command_line
+from service.http.public_paths import METRICS, is_public
 from service.settings import Settings
 from tests.manifests import (
     DEPLOY,

@@ -3,12 +3,12 @@
 import pytest
 import typer
 
-from qyolo.cli import app as command_line
-from qyolo.options import cache_root
+from qyolo.cli.commands import app as command_line
+from qyolo.cli.options import cache_root
 from service.app import create_app
-from service.public import is_public
+from service.http.public_paths import is_public
+from service.lifecycle import FolderSource
 from service.settings import Settings
-from service.sources import FolderSource
 from tests.manifests import (
     DEPLOY,
     NEWEST,

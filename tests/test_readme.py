@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.app import create_app
+from service.lifecycle import FolderSource
 from service.settings import Settings
-from service.sources import FolderSource
 from tests.qyolo.commands import qyolo
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

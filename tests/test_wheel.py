@@ -18,20 +18,20 @@ PROOF = """
 from importlib.metadata import distribution
 from pathlib import Path
 
-import qyolo, quantizer.page, service.page
+import qyolo, quantizer.report.page, service.web
 from service.app import create_app
 from service.settings import Settings
-from service.sources import FolderSource
+from service.lifecycle import FolderSource
 from zoo import bundle
 from zoo.catalogue import catalogue
 
 home = Path(qyolo.__file__).parents[1]
-for found in (quantizer.page, service.page, bundle):
+for found in (quantizer.report.page, service.web, bundle):
     assert home in Path(found.__file__).parents, found
-assert home in distribution("qyolo").locate_file("qyolo/cli.py").parents
+assert home in distribution("qyolo").locate_file("qyolo/cli/commands.py").parents
 create_app(Settings(), FolderSource(Path()))  # reads the page
 bundle.model()  # checks its digest
-assert catalogue() and quantizer.page.TEMPLATE.is_file()
+assert catalogue() and quantizer.report.page.TEMPLATE.is_file()
 print(home)
 """
 
@@ -58,9 +58,9 @@ def test_it_holds_the_packages_whole_and_nothing_else(wheel):
 @pytest.mark.parametrize(
     ("pattern", "at_least"),
     [
-        ("service/page/*.js", 5),
-        ("service/page/index.html", 1),
-        ("quantizer/page.html", 1),
+        ("service/web/*.js", 5),
+        ("service/web/index.html", 1),
+        ("quantizer/report/page.html", 1),
         ("zoo/samples/*.jpg", 4),
         ("zoo/calibration/*.jpg", 32),
         ("zoo/qyolo_nano/qyolo-nano.onnx", 1),

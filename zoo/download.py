@@ -14,7 +14,7 @@ from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from service.readiness import Progress, ReportProgress
+from service.progress import Progress, ReportProgress
 from zoo.errors import DownloadFailed
 
 ATTEMPTS: Final = 4  # in a row without a single new byte

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import typer
 
-from qyolo.cli import app
+from qyolo.cli.commands import app
 
 
 def page() -> str:

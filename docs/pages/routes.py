@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from service.app import create_app
+from service.lifecycle import FolderSource
 from service.settings import Settings
-from service.sources import FolderSource
 
 Schema = dict[str, Any]
 WITH_KEYS = {"api_keys": "0" * 16}  # then the document says how a key is sent

@@ -8,9 +8,9 @@ from typing import Any, Final
 from ray import serve
 from ray.serve import Application
 
-from qyolo.cluster.front import Ingress
+from qyolo.cluster.distribution import ship
+from qyolo.cluster.ingress import Ingress
 from qyolo.cluster.plan import Plan
-from qyolo.cluster.shipment import ship
 from qyolo.cluster.worker import Worker
 from service.manifest import read_manifest
 

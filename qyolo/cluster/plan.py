@@ -6,11 +6,11 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from quantizer.errors import BadOption
+from service.experiments.split import read_experiment
+from service.inference.pipeline import room
+from service.inference.variants import streams_of
 from service.manifest import Manifest
-from service.pipeline import room
 from service.settings import Settings
-from service.split import read_experiment
-from service.variants import streams_of
 
 # What a server does by itself and a cluster of them does not.
 ALONE: Final = ("collect", "shadow", "otel")

@@ -5,27 +5,27 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from qyolo.cluster.replicas import Replicas
-from service.answer import Answer, Comparison, RawAnswer
-from service.detections import Floats
-from service.detector import Query
-from service.drawing import PictureType, draw_beside, encode
-from service.house import House
-from service.image import decode_image
-from service.observations import Compared, Observation
-from service.pipeline import panels
-from service.split import Experiment
-from service.variants import Served
+from service.experiments.split import Experiment
+from service.inference.admission import BaseBackend
+from service.inference.detector import Query
+from service.inference.events import Compared, Event
+from service.inference.pipeline import panels
+from service.inference.results import Answer, Comparison, RawAnswer
+from service.inference.variants import VariantSet
+from service.vision.detections import Floats
+from service.vision.drawing import PictureType, draw_beside, encode
+from service.vision.image import decode_image
 
 
-class RemotePipeline(House[Replicas]):
-    """`service.answering.Answering` by replicas."""
+class RemotePipeline(BaseBackend[Replicas]):
+    """`service.inference.backend.Answering` by replicas."""
 
     def __init__(
         self,
-        variants: Served[Replicas],
+        variants: VariantSet[Replicas],
         capacity: int,
         max_pixels: int,
-        observe: Callable[[Observation], None],
+        observe: Callable[[Event], None],
         experiment: Experiment,
     ) -> None:
         super().__init__(variants, capacity, observe, experiment)

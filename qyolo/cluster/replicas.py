@@ -20,14 +20,14 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from qyolo.cluster.contract import OtherModel
-from service.answer import Answer, RawAnswer
-from service.detections import Floats
-from service.detector import Query
-from service.drawing import PictureType
+from qyolo.cluster.compatibility import OtherModel
 from service.errors import NotReady, Overloaded, ServiceError
-from service.observations import Observation, Retried
-from service.timings import Timings
+from service.inference.detector import Query
+from service.inference.events import Event, Retried
+from service.inference.results import Answer, RawAnswer
+from service.inference.timings import Timings
+from service.vision.detections import Floats
+from service.vision.drawing import PictureType
 
 # A replica or its node has gone, with the request or with the answer.
 LOST: Final = (
@@ -55,7 +55,7 @@ class Replicas:
         variant: str,
         handle: DeploymentHandle[Any],
         contract: str,
-        observe: Callable[[Observation], None],
+        observe: Callable[[Event], None],
     ) -> None:
         self._variant = variant
         self._handle = handle

@@ -3,18 +3,18 @@
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from qyolo.cluster.contract import OtherModel, contract_of
-from qyolo.cluster.shipment import receive
-from qyolo.memory import few_arenas
-from service.answer import Answer, RawAnswer
-from service.detections import Floats
-from service.detector import Query
-from service.drawing import PictureType
+from qyolo.cluster.compatibility import OtherModel, contract_of
+from qyolo.cluster.distribution import receive
+from qyolo.process import limit_malloc_arenas
 from service.errors import ServiceError
-from service.logs import set_up_logs
-from service.pipeline import Pipeline
+from service.inference.detector import Query
+from service.inference.pipeline import Pipeline
+from service.inference.results import Answer, RawAnswer
+from service.inference.variants import load_variants
+from service.observability.logs import set_up_logs
 from service.settings import Settings
-from service.variants import load_variants
+from service.vision.detections import Floats
+from service.vision.drawing import PictureType
 
 A = TypeVar("A", Answer, RawAnswer)
 
@@ -29,7 +29,7 @@ class Worker:
     def __init__(
         self, model: str, variant: str, settings: Settings, threads: int, capacity: int
     ) -> None:
-        few_arenas()
+        limit_malloc_arenas()
         set_up_logs(settings.log_level, settings.log_format)
         variants = load_variants(receive(model), threads, settings.throughput, only={variant})
         self._variant = variant

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Protocol
 
-from service.cpu import usable_threads
-from service.detections import Floats
+from service.engines.cpu import usable_threads
 from service.errors import EngineFailed
 from service.manifest import Variant
-from service.preprocess import Planes
+from service.vision.detections import Floats
+from service.vision.preprocess import Planes
 
 
 class Engine(Protocol):

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from service.detections import Floats
 from service.errors import DeviceUnavailable, EngineFailed
+from service.vision.detections import Floats
 
 try:
     from cuda.bindings import runtime as cudart

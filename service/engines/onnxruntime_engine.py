@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.detections import Floats
 from service.errors import DeviceUnavailable, EngineFailed
-from service.preprocess import Planes, as_floats
+from service.vision.detections import Floats
+from service.vision.preprocess import Planes, as_floats
 
 try:
     import onnxruntime as ort

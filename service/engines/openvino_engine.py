@@ -8,11 +8,11 @@ from threading import Lock
 
 import numpy as np
 
-from service.cpu import cpu_fingerprint
-from service.detections import Floats
+from service.engines.cpu import cpu_fingerprint
 from service.errors import DeviceUnavailable, EngineFailed
 from service.manifest import FloatType
-from service.preprocess import Planes
+from service.vision.detections import Floats
+from service.vision.preprocess import Planes
 
 try:
     import openvino as ov

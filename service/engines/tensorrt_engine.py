@@ -6,11 +6,11 @@ from typing import Final
 
 import numpy as np
 
-from service.detections import Floats
 from service.engines.cuda_device import Buffer, Stream
+from service.engines.gpu import NoGpu, find_gpu
 from service.errors import DeviceUnavailable, EngineFailed
-from service.gpu import NoGpu, find_gpu
-from service.preprocess import Planes
+from service.vision.detections import Floats
+from service.vision.preprocess import Planes
 
 try:
     import tensorrt as trt

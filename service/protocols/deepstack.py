@@ -11,21 +11,21 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.admission import Gate
-from service.answer import Answer
-from service.clients import client_of
-from service.connection import unless_gone
-from service.endpoints import VARIANT_HEADER
 from service.errors import BadRequest
-from service.faults import first_fault
+from service.http.client_identity import client_of
+from service.http.disconnects import cancel_on_disconnect
+from service.http.params import BoxParams
+from service.http.routes import VARIANT_HEADER
+from service.http.schemas import boxes
+from service.http.uploads import Form, image_of, read_form
+from service.http.validation import first_error
+from service.inference.results import Answer
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
-from service.protocols.keys import admit
-from service.protocols.names import find_variant, variants_by_name
-from service.queries import BoxParams
-from service.schemas import boxes
+from service.middleware.auth import AccessPolicy
+from service.protocols.key_in_body import admit
+from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
-from service.uploads import Form, image_of, read_form
 
 JOINT: Final = "-"  # custom models: NAME, NAME-int8, ...
 MOST: Final = 20  # Frigate has room for 20 boxes and fails at one more
@@ -74,7 +74,7 @@ class Detected(BaseModel):
 class DeepStack:
     """The handlers."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, gate: Gate) -> None:
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, gate: AccessPolicy) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._gate = gate
@@ -105,14 +105,14 @@ class DeepStack:
         try:
             wishes = Wishes.model_validate(form.fields)
         except ValidationError as exc:
-            raise BadRequest(first_fault(exc)) from exc
+            raise BadRequest(first_error(exc)) from exc
         # Frigate stops at the first label that it does not know: the URL may name those it does.
         classes = request.query_params.getlist("classes")
         params = BoxParams(conf=wishes.min_confidence, iou=None, max_det=MOST, classes=classes)
         query = params.query(self._settings, variants.manifest.class_names)
         image = image_of(form)
         chosen = pipeline.choose(variant, client_of(request))
-        answer = await unless_gone(request, pipeline.detect(image, chosen, query))
+        answer = await cancel_on_disconnect(request, pipeline.detect(image, chosen, query))
         detected = _detected(variants.manifest, answer, request.state.request_id)
         headers = {VARIANT_HEADER: answer.variant}
         return Response(detected.model_dump_json(), 200, headers, "application/json")

@@ -14,25 +14,25 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.admission import Gate
-from service.answer import Answer
-from service.answering import Answering
-from service.clients import client_of
-from service.connection import unless_gone
-from service.detector import Query
-from service.drawing import PictureType
-from service.endpoints import VARIANT_HEADER
 from service.errors import BadRequest
-from service.faults import first_fault
+from service.http.client_identity import client_of
+from service.http.disconnects import cancel_on_disconnect
+from service.http.params import BoxParams
+from service.http.routes import VARIANT_HEADER
+from service.http.schemas import ImageSize, boxes
+from service.http.uploads import from_base64, read_body
+from service.http.validation import first_error
+from service.inference.backend import InferenceBackend
+from service.inference.detector import Detector, Query
+from service.inference.results import Answer
+from service.inference.variants import VariantSet
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
-from service.protocols.keys import admit
-from service.protocols.names import find_variant, variants_by_name
-from service.queries import BoxParams
-from service.schemas import ImageSize, boxes
+from service.middleware.auth import AccessPolicy
+from service.protocols.key_in_body import admit
+from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
-from service.uploads import from_base64, read_body
-from service.variants import Variants
+from service.vision.drawing import PictureType
 
 JOINT: Final = "/"  # model ids: NAME, NAME/int8, ...
 MOST_IMAGES: Final = 16  # of one request, which answers when all are done
@@ -90,7 +90,9 @@ class Detected(BaseModel):
 class Roboflow:
     """The handlers. The one model is always loaded: adding and removing change nothing."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, gate: Gate, version: str) -> None:
+    def __init__(
+        self, settings: Settings, lifecycle: Lifecycle, gate: AccessPolicy, version: str
+    ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._gate = gate
@@ -131,7 +133,9 @@ class Roboflow:
         files = _files(asked.image)
         drawn = asked.visualize_predictions
         chosen = pipeline.choose(variant, client_of(request))
-        answers = await unless_gone(request, _detect_all(pipeline, files, chosen, query, drawn))
+        answers = await cancel_on_disconnect(
+            request, _detect_all(pipeline, files, chosen, query, drawn)
+        )
         found = [_detected(pipeline.variants.manifest, answer) for answer in answers]
         content = found if isinstance(asked.image, list) else found[0]
         return JSONResponse(content, headers={VARIANT_HEADER: answers[0].variant})
@@ -149,14 +153,18 @@ class Roboflow:
 
 
 async def _detect_all(
-    pipeline: Answering, files: Sequence[bytes], variant: str | None, query: Query, drawn: bool
+    pipeline: InferenceBackend,
+    files: Sequence[bytes],
+    variant: str | None,
+    query: Query,
+    drawn: bool,
 ) -> list[Answer]:
     """One after the other, so that a request is never more than one guest in the house."""
     picture: PictureType | None = "image/jpeg" if drawn else None
     return [await pipeline.detect(file, variant, query, picture) for file in files]
 
 
-def _registry(variants: Variants) -> Response:
+def _registry(variants: VariantSet[Detector]) -> Response:
     size = variants.manifest.size
     models = [
         {
@@ -209,7 +217,7 @@ def _file(sent: object) -> bytes:
     try:
         image = EncodedImage.model_validate(sent)
     except ValidationError as exc:
-        raise BadRequest(f"image: {first_fault(exc, 'itself')}") from exc
+        raise BadRequest(f"image: {first_error(exc, 'itself')}") from exc
     if image.type != "base64" or not isinstance(image.value, str):
         raise BadRequest(f"image: send a text of type 'base64', not of type {image.type!r}")
     return from_base64(image.value)
@@ -219,4 +227,4 @@ def _parsed(kind: type[T], body: bytes) -> T:
     try:
         return kind.model_validate_json(body)
     except ValidationError as exc:
-        raise BadRequest(first_fault(exc)) from exc
+        raise BadRequest(first_error(exc)) from exc

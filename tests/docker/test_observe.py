@@ -12,10 +12,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.answer import Answer
-from service.detections import Detections
-from service.metrics import Metrics
-from service.observations import Assigned, Compared, Shadowed
+from service.inference.events import Assigned, Compared, Shadowed
+from service.inference.results import Answer
+from service.observability.metrics import Metrics
+from service.vision.detections import Detections
 from tests.docker.compose import ROOT, read
 from tests.fakes import manifest_of
 

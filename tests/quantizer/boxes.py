@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Final
 
-from quantizer.hardware import Hardware, Installed, Missing
-from service.cpu import Cpu
-from service.gpu import Gpu, NoGpu
+from quantizer.compile.hardware import Hardware, Installed, Missing
+from service.engines.cpu import Cpu
+from service.engines.gpu import Gpu, NoGpu
 
 NO_DRIVER: Final = NoGpu("no NVIDIA driver here", "install the driver")
 RTX_4090: Final = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24564, "580.65.06", 0)

@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 
 from quantizer.build import build
-from quantizer.builders import load_builder
-from quantizer.contenders import LOW_NAMES
+from quantizer.compile.candidates import LOW_NAMES
+from quantizer.compile.load import load_builder
+from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
-from quantizer.recipe import Recipe, Truth
-from quantizer.report import Report
+from quantizer.report.data import Report
 from quantizer.versions import sha256_of, versions
-from service.detector import Detector, Query
-from service.image import Photo
+from service.inference.detector import Detector, Query
 from service.manifest import read_manifest
-from service.readiness import Progress
+from service.progress import Progress
+from service.vision.image import Photo
 from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, save_tiny, yolov5
 
 
@@ -25,14 +25,14 @@ def silent(_: Progress) -> None:
     """Nobody watches."""
 
 
-def recipe_of(folder: Path, photos: Path, name: str = "yolov5", **options: object) -> Recipe:
-    return Recipe(save_tiny(folder, name), photos, size=SIZE, threads=1, **options)
+def recipe_of(folder: Path, photos: Path, name: str = "yolov5", **options: object) -> BuildConfig:
+    return BuildConfig(save_tiny(folder, name), photos, size=SIZE, threads=1, **options)
 
 
-def built(folder: Path, recipe: Recipe) -> tuple[Path, Report]:
+def built(folder: Path, config: BuildConfig) -> tuple[Path, Report]:
     target = folder / "built"
     target.mkdir()
-    return target, build(recipe, target, silent)
+    return target, build(config, target, silent)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def test_the_manifest_tells_what_was_built(tiny_folder):
 
 
 def test_the_source_is_named_by_its_digest(tmp_path, photos):
-    recipe = recipe_of(tmp_path, photos)
-    folder, report = built(tmp_path, recipe)
-    assert read_manifest(folder).source_sha256 == report.model.sha256 == sha256_of(recipe.model)
+    config = recipe_of(tmp_path, photos)
+    folder, report = built(tmp_path, config)
+    assert read_manifest(folder).source_sha256 == report.model.sha256 == sha256_of(config.model)
 
 
 def test_the_qdq_graph_lies_in_the_folder_and_is_valid(tiny_folder, report):
@@ -167,8 +167,8 @@ def test_an_int8_that_lost_too_much_is_kept_but_not_the_default(tmp_path, photos
 def test_annotated_images_are_what_int8_is_judged_by(tmp_path, photos, truth):
     annotations = tmp_path / "truth.json"
     annotations.write_text(json.dumps(truth))
-    recipe = recipe_of(tmp_path, photos, truth=Truth(photos, annotations))
-    folder, report = built(tmp_path, recipe)
+    config = recipe_of(tmp_path, photos, truth=AnnotatedDataset(photos, annotations))
+    folder, report = built(tmp_path, config)
     verdict, ap = report.guard.verdicts["int8"], report.guard.ap
     assert verdict.measure == "ap"
     assert verdict.drop == pytest.approx(ap["fp32"] - ap["int8"], abs=1e-4)
@@ -210,8 +210,8 @@ def test_symmetric_activations_are_int8_around_zero(tmp_path, photos):
 
 
 def test_layers_that_are_kept_float_are_reported(tmp_path, photos):
-    recipe = recipe_of(tmp_path, photos, keep_float=("c3.*", "absent*"))
-    _, report = built(tmp_path, recipe)
+    config = recipe_of(tmp_path, photos, keep_float=("c3.*", "absent*"))
+    _, report = built(tmp_path, config)
     reasons = {layer.layer: layer.reason for layer in report.layers}
     assert reasons["c3.cv1"] == "asked for by c3.*"
     kept = {"c3.cv1", "c3.cv2", "c3.cv3", "c3.m.cv1", "c3.m.cv2"}
@@ -304,7 +304,7 @@ def test_a_black_image_builds_too(tmp_path):
 
 def test_a_gpu_is_refused_before_anything_is_read(tmp_path, photos):
     with pytest.raises(BadOption, match="--device gpu"):
-        build(Recipe(tmp_path / "absent.onnx", photos, device="gpu"), tmp_path, silent)
+        build(BuildConfig(tmp_path / "absent.onnx", photos, device="gpu"), tmp_path, silent)
 
 
 def test_a_model_that_computes_no_numbers_is_refused(tmp_path, photos):
@@ -314,4 +314,4 @@ def test_a_model_that_computes_no_numbers_is_refused(tmp_path, photos):
     weight.CopyFrom(onnx.numpy_helper.from_array(broken, weight.name))
     onnx.save(model, tmp_path / "nan.onnx")
     with pytest.raises(UnsupportedModel, match="not finite"):
-        built(tmp_path, Recipe(tmp_path / "nan.onnx", photos, size=SIZE, threads=1))
+        built(tmp_path, BuildConfig(tmp_path / "nan.onnx", photos, size=SIZE, threads=1))

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from quantizer.cache import build_key, check_target, lookup, obtain, publish
+from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
-from quantizer.recipe import Recipe, Truth
 from service.manifest import read_manifest, write_manifest
 from tests.fakes import manifest_of
 from tests.quantizer.boxes import LAPTOP, RTX_4090, box
@@ -53,13 +53,13 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def config(tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for index in range(3):
         (images / f"{index}.jpg").write_bytes(bytes([index]) * 10)
     (tmp_path / "names.txt").write_text("cat\ndog\nbird\n")
-    return Recipe(save_tiny(tmp_path, "yolov5"), images, classes=tmp_path / "names.txt")
+    return BuildConfig(save_tiny(tmp_path, "yolov5"), images, classes=tmp_path / "names.txt")
 
 
 def append_to(path: Path) -> None:
@@ -67,7 +67,7 @@ def append_to(path: Path) -> None:
         file.write(b"\n")
 
 
-CHANGES: dict[str, Callable[[Recipe], object]] = {
+CHANGES: dict[str, Callable[[BuildConfig], object]] = {
     "the model's bytes": lambda r: append_to(r.model),
     "an image's bytes": lambda r: append_to(r.calibration / "1.jpg"),
     "one image more": lambda r: (r.calibration / "9.png").write_bytes(b"x"),
@@ -77,10 +77,10 @@ CHANGES: dict[str, Callable[[Recipe], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_the_key_follows_the_content_of(change, recipe):
-    before = build_key(recipe)
-    change(recipe)
-    assert build_key(recipe) != before
+def test_the_key_follows_the_content_of(change, config):
+    before = build_key(config)
+    change(config)
+    assert build_key(config) != before
 
 
 OPTIONS = {
@@ -100,58 +100,58 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize(("name", "value"), OPTIONS.items(), ids=OPTIONS)
-def test_the_key_follows_the_option(name, value, recipe):
-    assert build_key(replace(recipe, **{name: value})) != build_key(recipe)
+def test_the_key_follows_the_option(name, value, config):
+    assert build_key(replace(config, **{name: value})) != build_key(config)
 
 
-def test_the_key_follows_external_data(tmp_path, recipe):
+def test_the_key_follows_external_data(tmp_path, config):
     path = tmp_path / "big.onnx"
     onnx.save(yolov5(), path, save_as_external_data=True, location="big.onnx.data")
-    recipe = replace(recipe, model=path)
-    before = build_key(recipe)
+    config = replace(config, model=path)
+    before = build_key(config)
     data = bytearray((tmp_path / "big.onnx.data").read_bytes())
     data[5] ^= 1
     (tmp_path / "big.onnx.data").write_bytes(data)
-    assert build_key(recipe) != before
+    assert build_key(config) != before
 
 
-def test_the_key_follows_the_annotated_images(recipe, tmp_path):
+def test_the_key_follows_the_annotated_images(config, tmp_path):
     annotations = tmp_path / "truth.json"
     annotations.write_text("{}")
-    recipe = replace(recipe, truth=Truth(recipe.calibration, annotations))
-    keys = [build_key(replace(recipe, truth=None)), build_key(recipe)]
+    config = replace(config, truth=AnnotatedDataset(config.calibration, annotations))
+    keys = [build_key(replace(config, truth=None)), build_key(config)]
     annotations.write_text('{"images": []}')
-    keys.append(build_key(recipe))
+    keys.append(build_key(config))
     assert len(set(keys)) == 3
 
 
-def test_the_key_ignores_where_things_lie_and_how_old_they_are(recipe, tmp_path):
-    before = build_key(recipe)
+def test_the_key_ignores_where_things_lie_and_how_old_they_are(config, tmp_path):
+    before = build_key(config)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    images = recipe.calibration.rename(elsewhere / "pictures")
-    model = recipe.model.rename(elsewhere / recipe.model.name)
-    classes = recipe.classes.rename(elsewhere / "classes.txt")
+    images = config.calibration.rename(elsewhere / "pictures")
+    model = config.model.rename(elsewhere / config.model.name)
+    classes = config.classes.rename(elsewhere / "classes.txt")
     for path in (model, classes, *images.iterdir()):
         os.utime(path, (1, 1))
-    assert build_key(replace(recipe, model=model, calibration=images, classes=classes)) == before
+    assert build_key(replace(config, model=model, calibration=images, classes=classes)) == before
 
 
-def test_the_key_ignores_the_names_of_the_images_and_other_files(recipe):
-    before = build_key(recipe)
-    (recipe.calibration / "1.jpg").rename(recipe.calibration / "z.jpg")
-    (recipe.calibration / "notes.txt").write_text("these are images")
-    assert build_key(recipe) == before
+def test_the_key_ignores_the_names_of_the_images_and_other_files(config):
+    before = build_key(config)
+    (config.calibration / "1.jpg").rename(config.calibration / "z.jpg")
+    (config.calibration / "notes.txt").write_text("these are images")
+    assert build_key(config) == before
 
 
-def test_the_key_ignores_threads_and_how_the_runtime_is_asked_for(recipe):
-    before = build_key(recipe, LAPTOP)
-    assert build_key(replace(recipe, threads=3), LAPTOP) == before
-    assert build_key(replace(recipe, runtime="openvino"), LAPTOP) == before
-    assert build_key(replace(recipe, device="cpu"), LAPTOP) == before
+def test_the_key_ignores_threads_and_how_the_runtime_is_asked_for(config):
+    before = build_key(config, LAPTOP)
+    assert build_key(replace(config, threads=3), LAPTOP) == before
+    assert build_key(replace(config, runtime="openvino"), LAPTOP) == before
+    assert build_key(replace(config, device="cpu"), LAPTOP) == before
 
 
-def test_the_key_follows_what_compiles_and_for_which_gpu(recipe):
+def test_the_key_follows_what_compiles_and_for_which_gpu(config):
     other = replace(RTX_4090, name="NVIDIA H100 80GB HBM3", compute_capability="9.0")
     boxes = [
         LAPTOP,
@@ -160,35 +160,35 @@ def test_the_key_follows_what_compiles_and_for_which_gpu(recipe):
         box(RTX_4090, onnxruntime_cuda="1.31.1"),
         box(other, tensorrt="10.16.1.11"),
     ]
-    assert len({build_key(recipe, hardware) for hardware in boxes}) == len(boxes)
+    assert len({build_key(config, hardware) for hardware in boxes}) == len(boxes)
 
 
-def test_the_key_ignores_a_gpu_that_is_not_built_for(recipe):
-    recipe = replace(recipe, device="cpu")
-    assert build_key(recipe, LAPTOP) == build_key(recipe, box(RTX_4090, tensorrt="10.16.1.11"))
+def test_the_key_ignores_a_gpu_that_is_not_built_for(config):
+    config = replace(config, device="cpu")
+    assert build_key(config, LAPTOP) == build_key(config, box(RTX_4090, tensorrt="10.16.1.11"))
 
 
-def test_the_key_ignores_where_a_gpu_sits_and_its_driver(recipe):
+def test_the_key_ignores_where_a_gpu_sits_and_its_driver(config):
     moved = replace(RTX_4090, index=3, driver="590.1")
-    keys = {build_key(recipe, box(gpu, tensorrt="10.16.1.11")) for gpu in (RTX_4090, moved)}
+    keys = {build_key(config, box(gpu, tensorrt="10.16.1.11")) for gpu in (RTX_4090, moved)}
     assert len(keys) == 1
 
 
 @pytest.mark.parametrize("name", ["yolo[v5].onnx", "y*.onnx", "über modell.onnx"])
-def test_odd_file_names_have_a_key(name, recipe):
-    model = recipe.model.rename(recipe.model.with_name(name))
-    assert len(build_key(replace(recipe, model=model))) == 24
+def test_odd_file_names_have_a_key(name, config):
+    model = config.model.rename(config.model.with_name(name))
+    assert len(build_key(replace(config, model=model))) == 24
 
 
-def test_what_is_missing_has_no_key(recipe, tmp_path):
+def test_what_is_missing_has_no_key(config, tmp_path):
     with pytest.raises(UnsupportedModel, match=r"absent\.onnx"):
-        build_key(replace(recipe, model=tmp_path / "absent.onnx"))
+        build_key(replace(config, model=tmp_path / "absent.onnx"))
     with pytest.raises(NoCalibrationImages, match="absent"):
-        build_key(replace(recipe, calibration=tmp_path / "absent"))
+        build_key(replace(config, calibration=tmp_path / "absent"))
     with pytest.raises(BadOption, match=r"absent\.txt"):
-        build_key(replace(recipe, classes=tmp_path / "absent.txt"))
+        build_key(replace(config, classes=tmp_path / "absent.txt"))
     with pytest.raises(BadOption, match="--device gpu"):
-        build_key(replace(recipe, device="gpu"), LAPTOP)
+        build_key(replace(config, device="gpu"), LAPTOP)
 
 
 # ------------------------------------------------------------------------------------ entries

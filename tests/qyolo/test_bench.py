@@ -1,6 +1,6 @@
 from qyolo.bench import bench, noise
 from service.manifest import read_manifest
-from service.readiness import Progress
+from service.progress import Progress
 
 
 def test_every_variant_is_timed_as_often_as_asked(tiny_folder):

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from qyolo.detect import ImageFailure, detect_images
-from service.detector import Detector, Query
 from service.errors import BadModelFolder, VariantNotFound
-from service.image import MOST_PIXELS, Photo, decode_image
+from service.inference.detector import Detector, Query
 from service.manifest import read_manifest
+from service.vision.image import MOST_PIXELS, Photo, decode_image
 from tests.qyolo.commands import qyolo
 
 LOW = Query(conf=0.05)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from quantizer.recipe import Recipe
+from quantizer.config import BuildConfig
 from qyolo import selftest as module
 from qyolo.selftest import Check, selftest, show
 from tests.qyolo.commands import qyolo
@@ -10,14 +10,14 @@ from tests.tiny_models import SIZE, save_tiny
 
 
 @pytest.fixture(scope="module")
-def recipe(photos, tmp_path_factory) -> Recipe:
+def config(photos, tmp_path_factory) -> BuildConfig:
     model = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
-    return Recipe(model, photos, size=SIZE, threads=1, runtime="openvino")
+    return BuildConfig(model, photos, size=SIZE, threads=1, runtime="openvino")
 
 
 @pytest.fixture(scope="module")
-def result(recipe):
-    return selftest(recipe, lambda _: None)
+def result(config):
+    return selftest(config, lambda _: None)
 
 
 def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
@@ -41,7 +41,7 @@ def test_the_report_tells_the_box_the_checks_and_the_build(result):
     assert told["report"]["ms"].keys() == result.report.ms.keys()
 
 
-def test_boxes_that_are_not_those_of_the_cpu_fail(recipe, monkeypatch, capsys):
+def test_boxes_that_are_not_those_of_the_cpu_fail(config, monkeypatch, capsys):
     def blind(detector, pictures):
         found = see(detector, pictures)
         return [each.take([]) for each in found] if len(calls) else calls.append(1) or found
@@ -49,7 +49,7 @@ def test_boxes_that_are_not_those_of_the_cpu_fail(recipe, monkeypatch, capsys):
     calls: list[int] = []
     see = module._boxes
     monkeypatch.setattr(module, "_boxes", blind)  # all but the first, the reference, see nothing
-    result = selftest(recipe, lambda _: None)
+    result = selftest(config, lambda _: None)
     assert not result.passed
     assert not by_name(result.checks)["fp32 sees what float32 on the CPU sees"].passed
     show(result)

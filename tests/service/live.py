@@ -12,11 +12,12 @@ import httpx
 import uvicorn
 
 from service.app import create_app
+from service.inference.detector import Detector
+from service.inference.variants import VariantSet
+from service.lifecycle import FolderSource, ModelSource
+from service.observability.tracing import Tracing
 from service.settings import Settings
-from service.sources import FolderSource, ModelSource
-from service.telemetry import Tracing
-from service.variants import Variants
-from service.wire import ServerConfig
+from service.transport.protocol import ServerConfig
 from tests.fakes import PATIENCE_S, FakeEngine, variants_of, yolov5_raw
 
 # In a 200x100 image: scale 0.32, 16 rows of padding above; fp32 sees a person, a dog below the
@@ -51,7 +52,7 @@ class Live:
 
 @contextmanager
 def serving(
-    variants: Variants | None = None,
+    variants: VariantSet[Detector] | None = None,
     source: ModelSource | None = None,
     traces: Tracing | None = None,
     **settings: object,
@@ -85,7 +86,7 @@ def serving(
     assert not thread.is_alive()
 
 
-def two_variants() -> tuple[Variants, FakeEngine, FakeEngine]:
+def two_variants() -> tuple[VariantSet[Detector], FakeEngine, FakeEngine]:
     fp32, int8 = FakeEngine(FP32_RAW), FakeEngine(INT8_RAW)
     return variants_of({"fp32": fp32, "int8": int8}), fp32, int8
 

@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from service.image import Photo
-from service.letterbox import PAD_GREY, Letterbox, Padding, fitted
+from service.vision.image import Photo
+from service.vision.letterbox import PAD_GREY, Letterbox, Padding, fitted
 
 
 def gradient(width: int, height: int) -> Image.Image:

@@ -12,12 +12,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import BadModelFolder, EngineFailed
-from service.readiness import Progress
-from service.sources import FolderSource
+from service.lifecycle import FolderSource
+from service.progress import Progress
 from tests.fakes import PATIENCE_S, FailingSource, FakeEngine, HeldSource, variants_of
+from tests.service.http.test_detect import DOG, PERSON, STAGES, assert_problem, post
 from tests.service.live import FP32_RAW, serving, two_variants, wait_until
 from tests.service.pictures import jpeg
-from tests.service.test_detect_http import DOG, PERSON, STAGES, assert_problem, post
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from quantizer.coco import COCO_NAMES
-from quantizer.float_model import read_float_model
-from quantizer.layout import recognise
+from quantizer.model.coco_names import COCO_NAMES
+from quantizer.model.float_model import read_float_model
+from quantizer.model.layout import recognise
 from zoo import bundle
 from zoo.errors import Distrusted
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.readiness import Progress
+from service.progress import Progress
 from tests.zoo.web import serving
 from zoo import download as module
 from zoo.download import download

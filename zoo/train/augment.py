@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.letterbox import PAD_GREY
+from service.vision.letterbox import PAD_GREY
 from zoo.train.photos import Pack, Pixels
 
 MOSAIC: Final = 0.5  # probabilities of each kind of sample

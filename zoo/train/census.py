@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.letterbox import letterbox
+from service.vision.letterbox import letterbox
 from zoo.train.augment import FOUND
 from zoo.train.photos import CENSUS, Pack
 from zoo.train.teacher import Teacher

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from quantizer.coco import COCO_NAMES
+from quantizer.model.coco_names import COCO_NAMES
 from zoo.train.network import Detector
 
 SIZE: Final = 640

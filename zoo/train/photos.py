@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from quantizer.coco import COCO_NAMES
+from quantizer.model.coco_names import COCO_NAMES
 
 Pixels = NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from quantizer.float_model import read_float_model
+from quantizer.model.float_model import read_float_model
 
 # The maps of yolox_nano.onnx (YOLOX release 0.1.1rc0) and their channels at strides 8, 16, 32:
 # what the backbone hands to the neck, then what the neck hands to the heads.

@@ -24,9 +24,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from service.clients import CLIENT_HEADER
+from service.http.client_identity import CLIENT_HEADER
+from service.lifecycle import FolderSource
 from service.manifest import Variant, verify, write_manifest
-from service.sources import FolderSource
 from tests.fakes import manifest_of
 from tests.qyolo.commands import qyolo
 from tests.service.live import serving
@@ -363,7 +363,7 @@ def test_a_node_that_dies_under_load_loses_no_request(running):
 
 
 def test_without_ray_the_command_names_the_extra(tmp_path):
-    hidden = "import sys; sys.modules['ray'] = None; from qyolo.cli import main; main()"
+    hidden = "import sys; sys.modules['ray'] = None; from qyolo.cli.commands import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", hidden, "cluster", str(tmp_path)],
         capture_output=True,

@@ -7,8 +7,8 @@ import yaml
 
 from quantizer.errors import BadOption
 from qyolo.cluster.plan import Plan
+from service.experiments.split import BadExperiment
 from service.settings import Settings
-from service.split import BadExperiment
 from tests.fakes import manifest_of
 
 EXAMPLE = Path(__file__).parents[3] / "deploy/ray/serve.yaml"

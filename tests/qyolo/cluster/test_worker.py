@@ -6,12 +6,12 @@ import pytest
 
 pytest.importorskip("ray", reason="the extra cluster is missing")
 
-from qyolo.cluster.contract import OtherModel, contract_of
-from qyolo.cluster.shipment import receive, ship
+from qyolo.cluster.compatibility import OtherModel, contract_of
+from qyolo.cluster.distribution import receive, ship
 from qyolo.cluster.worker import Worker
-from service.answer import Answer
-from service.detector import Query
 from service.errors import BadModelFolder, NotAnImage
+from service.inference.detector import Query
+from service.inference.results import Answer
 from service.manifest import read_manifest, verify
 from service.settings import Settings
 from tests.service.pictures import jpeg

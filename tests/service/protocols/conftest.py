@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.sources import FolderSource
+from service.lifecycle import FolderSource
 from tests.service.live import serving, two_variants, wait_until
 
 

@@ -10,9 +10,9 @@ from textwrap import indent
 import pytest
 
 from tests.fakes import PATIENCE_S
+from tests.service.http.test_detect import DOG, PERSON
 from tests.service.pictures import jpeg
 from tests.service.protocols.clients import interpreter
-from tests.service.test_detect_http import DOG, PERSON
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Other clients")[2].partition("\n## ")[0]

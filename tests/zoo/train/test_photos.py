@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from quantizer.coco import COCO_NAMES
+from quantizer.model.coco_names import COCO_NAMES
 from zoo.train.photos import LONG_SIDE, Pack, pack
 
 

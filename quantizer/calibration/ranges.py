@@ -1,0 +1,146 @@
+"""Histogram -> the range that is represented: UH and its rivals behind one table."""
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantizer.calibration.histogram import BINS, Bins, Histogram
+from quantizer.int8 import Range, Scheme, grid_of
+
+RangeRule = Literal["uh", "minmax", "percentile", "mse", "entropy"]
+
+START_BIN: Final = 128  # the paper's search starts here: a range below 1/16 of the span never wins
+PERCENTILE: Final = 99.99  # the paper's baseline
+MSE_ROUNDS: Final = 4  # alternations of the two-sided search; it settles after two or three
+ROWS_AT_ONCE: Final = 64  # candidates per block: temporaries of 64 x 2048 floats stay in cache
+
+
+def unilateral_histogram(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
+    """UH: the lower bound is where the tensor's origin puts it, the upper one minimises the error.
+
+    `floor` is that lower bound, None where the origin fixes none: then it is the observed minimum.
+    The error is the count-weighted squared error over the bins' centres, clipping included, as the
+    published code computes it (the paper's algorithm 1 compares normalised histograms instead).
+    """
+    low = histogram.low if floor is None else floor
+    bins = histogram.bins
+    highs = _candidates(bins)
+    errors = squared_errors(bins, np.full_like(highs, low), highs, scheme)
+    return Range(low, float(highs[errors.argmin()]))
+
+
+def minmax(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
+    """Everything that was seen."""
+    return Range(histogram.low, histogram.high)
+
+
+def percentile(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
+    """All but the outermost 0.01 % on each side."""
+    bins = histogram.bins
+    share = np.concatenate([[0.0], np.cumsum(bins.counts)]) / bins.counts.sum()
+    tail = 1 - PERCENTILE / 100
+    low, high = np.interp([tail, 1 - tail], share, bins.edges)
+    return Range(float(low), float(high))
+
+
+def two_sided_mse(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
+    """Both bounds minimise the squared error, in turn."""
+    bins = histogram.bins
+    highs, lows = _candidates(bins), bins.edges[:-START_BIN]
+    low, high = histogram.low, histogram.high
+    for _ in range(MSE_ROUNDS):
+        before = (low, high)
+        errors = squared_errors(bins, np.full_like(highs, low), highs, scheme)
+        high = float(highs[errors.argmin()])
+        errors = squared_errors(bins, lows, np.full_like(lows, high), scheme)
+        low = float(lows[errors.argmin()])
+        if (low, high) == before:
+            break
+    return Range(low, high)
+
+
+def entropy(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
+    """TensorRT's calibration: the threshold on |x| whose coarse histogram diverges least (KL).
+
+    Source: S. Migacz, "8-bit inference with TensorRT", GTC 2017.
+    """
+    magnitudes = _magnitudes(histogram.bins)
+    levels = 2 ** (scheme.bits - 1)
+    limits = np.arange(levels, BINS + 1)
+    divergences = [
+        _divergence(magnitudes[:limit], magnitudes[limit:].sum(), levels) for limit in limits
+    ]
+    peak = max(abs(histogram.low), abs(histogram.high))
+    threshold = float(limits[int(np.argmin(divergences))]) / BINS * peak
+    return Range(max(histogram.low, -threshold), min(histogram.high, threshold))
+
+
+Rule = Callable[[Histogram, float | None, Scheme], Range]
+
+RANGE_RULES: Final[dict[RangeRule, Rule]] = {
+    "uh": unilateral_histogram,
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": two_sided_mse,
+    "entropy": entropy,
+}
+
+
+def squared_errors(
+    bins: Bins, lows: NDArray[np.float64], highs: NDArray[np.float64], scheme: Scheme
+) -> NDArray[np.float64]:
+    """Sum of squared errors of quantizing the bins' centres with each of K ranges: f64[K].
+
+    Computed in units of the largest magnitude, so that no square leaves float32.
+    """
+    tiny = np.finfo(np.float32).tiny
+    peak = max(abs(float(bins.edges[0])), abs(float(bins.edges[-1])), float(tiny))
+    occupied = bins.counts > 0
+    centres = (bins.centres[occupied] / peak).astype(np.float32)
+    counts = bins.counts[occupied]
+    scales, zeros = grid_of(lows, highs, scheme)
+    scales = np.maximum(scales / peak, tiny)
+    errors = np.empty(len(scales))
+    for start in range(0, len(scales), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        scale = scales[block, None].astype(np.float32)
+        zero = zeros[block, None].astype(np.float32)
+        with np.errstate(over="ignore"):  # a range of no width: infinitely many steps, clipped next
+            error = centres / scale
+        np.rint(error, out=error)
+        np.clip(error, scheme.lowest - zero, scheme.highest - zero, out=error)
+        error *= scale
+        error -= centres
+        np.square(error, out=error)
+        errors[block] = error @ counts
+    return errors * peak**2
+
+
+def _candidates(bins: Bins) -> NDArray[np.float64]:
+    """Upper edges from START_BIN on."""
+    return bins.edges[START_BIN:]
+
+
+def _magnitudes(bins: Bins) -> NDArray[np.float64]:
+    """The histogram of |x| on BINS bins from zero to the largest magnitude."""
+    peak = max(np.abs(bins.edges).max(), np.finfo(np.float32).tiny)
+    index = np.minimum((np.abs(bins.centres) / peak * BINS).astype(int), BINS - 1)
+    return np.bincount(index, weights=bins.counts, minlength=BINS).astype(np.float64)
+
+
+def _divergence(kept: NDArray[np.float64], clipped: float, levels: int) -> float:
+    """KL divergence of the clipped histogram from the same at `levels` levels."""
+    reference = kept.copy()
+    reference[-1] += clipped
+    group = np.arange(len(kept)) * levels // len(kept)
+    occupied = kept > 0
+    mass = np.bincount(group, weights=kept, minlength=levels)
+    members = np.bincount(group, weights=occupied, minlength=levels)
+    spread = np.divide(mass, members, out=np.zeros(levels), where=members > 0)[group] * occupied
+    p, q = reference / reference.sum(), spread / max(spread.sum(), np.finfo(float).tiny)
+    present = p > 0
+    if np.any(q[present] == 0):  # mass was clipped onto an empty bin: no level stands for it
+        q = np.maximum(q, np.finfo(np.float32).eps)
+    return float(np.sum(p[present] * np.log(p[present] / q[present])))

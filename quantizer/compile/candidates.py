@@ -1,0 +1,81 @@
+"""The engines of one model: what this box can run, compiled, and timed in turns."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+
+from quantizer.compile.builder import Built, Candidate
+from service.engines import load_engine
+from service.manifest import FloatType, Precision
+from service.vision.preprocess import Planes
+
+LOW_NAMES: Final[Mapping[FloatType, Precision]] = {"bf16": "bf16", "f16": "fp16"}
+WARM_UP: Final = 3  # rounds that are not counted
+ROUNDS: Final = 20  # at most
+FEWEST_ROUNDS: Final = 5
+SECONDS: Final = 6.0  # after which no further round begins, once the fewest are done
+
+
+def candidates_for(
+    float_model: onnx.ModelProto,
+    int8_model: onnx.ModelProto,
+    low: FloatType | None,
+    divisor: float = 1.0,
+) -> list[Candidate]:
+    """fp32 and int8 and, where the processor has a lower float type, both in that too."""
+    found = [Candidate("fp32", float_model), Candidate("int8", int8_model)]
+    if low is not None:
+        found.insert(1, Candidate(LOW_NAMES[low], float_model, low))
+        found.append(Candidate("int8", int8_model, low))
+    return [replace(each, divisor=divisor) for each in found]
+
+
+def time_in_turns(
+    built: Mapping[str, Built], folder: Path, image: Planes, threads: int, divisor: float = 1.0
+) -> dict[str, float]:
+    """Median milliseconds of each engine on one image, by the name of its folder.
+
+    In turns, so that what slows the machine slows all alike.
+    """
+    engines = {
+        name: load_engine(folder, part.variant, threads, divisor=divisor)
+        for name, part in built.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    started = time.perf_counter()
+    try:
+        for number in range(-WARM_UP, ROUNDS):
+            if number >= FEWEST_ROUNDS and time.perf_counter() - started > SECONDS:
+                break
+            for name, engine in engines.items():
+                before = time.perf_counter()
+                engine.infer(image)
+                if number >= 0:
+                    times[name].append((time.perf_counter() - before) * 1000)
+    finally:
+        for engine in engines.values():
+            engine.close()
+    return {name: round(float(np.median(found)), 3) for name, found in times.items()}
+
+
+def keep_the_faster(
+    candidates: list[Candidate], built: Mapping[str, Built], ms: Mapping[str, float], folder: Path
+) -> tuple[dict[Precision, Built], dict[Precision, float]]:
+    """One engine for each variant, and its milliseconds; the slower one's files are removed."""
+    chosen: dict[Precision, str] = {}
+    for candidate in candidates:
+        best = chosen.get(candidate.variant)
+        if best is None or ms[candidate.name] < ms[best]:
+            chosen[candidate.variant] = candidate.name
+    for name in set(built) - set(chosen.values()):
+        shutil.rmtree(folder / name)
+    return (
+        {variant: built[name] for variant, name in chosen.items()},
+        {variant: ms[name] for variant, name in chosen.items()},
+    )

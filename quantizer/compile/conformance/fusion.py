@@ -1,0 +1,239 @@
+"""Rules that keep layers in int8 and fused: broken, the engine is right but slower.
+
+Sources: the guide's recommendations on where to place Q and DQ, by which TensorRT moves a DQ
+forward and a Q backward until a layer is between them; what NVIDIA's Model Optimizer does for it
+(modelopt/onnx/quantization/graph_utils.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import onnx
+
+from quantizer.compile.conformance.network import (
+    DEQUANTIZE,
+    QUANTIZE,
+    WEIGHTED,
+    Complaint,
+    Network,
+    Rule,
+    channel_axis,
+    rule,
+)
+from quantizer.model.graph import PASS_THROUGH_OPS, attribute, layer_name, silu_input
+
+# What a convolution's kernel applies to its own sums.
+ACTIVATIONS: Final = frozenset(
+    {
+        "Clip",
+        "Elu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Mish",
+        "PRelu",
+        "Relu",
+        "Sigmoid",
+        "Softplus",
+        "Swish",
+        "Tanh",
+    }
+)
+FEW: Final = 16  # channels: with fewer, not every kernel fits
+PACKED: Final = 8  # channels that int8 kernels read or write at once
+
+
+@rule("no int8 kernel")
+def both_inputs_are_quantized(network: Network) -> Iterator[Complaint]:
+    """A weighted layer has its input and its weight quantized, or neither (the guide)."""
+    for node in network.of_kind(*WEIGHTED):
+        quantized = network.weight(node) is not None
+        if not quantized and not network.graph.is_constant(node.input[1]):
+            continue
+        if quantized != (network.dequantizer(node.input[0]) is not None):
+            which = "weight" if quantized else "input"
+            yield node, f"only its {which} is quantized, so it runs in float"
+
+
+@rule("no int8 kernel")
+def weight_has_scales_on_its_output_channels(network: Network) -> Iterator[Complaint]:
+    """A kernel sums over the other axes, and can scale only the sums (Model Optimizer's axes).
+
+    Where DQ names no axis, ONNX means 1 and TensorRT's parser takes 0.
+    """
+    for node in network.of_kind(*WEIGHTED):
+        weight = network.weight(node)
+        scale = None if weight is None else network.scale(weight)
+        if weight is None or scale is None or scale.size == 1:
+            continue
+        rank = len(network.shape(network.before(weight)) or ())
+        axis, wanted = attribute(weight, "axis", rank), channel_axis(node, rank)
+        if axis == rank:
+            yield weight, f"it names no axis, and the output channels are on {wanted}"
+        elif axis not in {wanted, wanted - rank}:
+            yield weight, f"its axis is {axis}, and the output channels are on {wanted}"
+
+
+@rule("no int8 kernel")
+def convolution_has_an_int8_kernel(network: Network) -> Iterator[Complaint]:
+    """With few channels only some shapes have one (Model Optimizer leaves the others float)."""
+    for node in network.of_kind("Conv"):
+        weight = network.weight(node)
+        if weight is None or not network.runs_in_int8(node):
+            continue
+        shape = network.shape(network.before(weight)) or ()
+        groups = attribute(node, "group", 1)
+        if not has_int8_kernel(shape, groups, _reads_the_image(network, node)):
+            grouped = f" in {groups} groups" if groups > 1 else ""
+            yield node, f"int8 kernels do not take weights of {list(shape)}{grouped}"
+
+
+@rule("reformat")
+def other_term_is_quantized(network: Network) -> Iterator[Complaint]:
+    """An Add becomes part of an int8 convolution if its other input is quantized (the guide)."""
+    for node in _sums(network):
+        floats = [name for name in node.input if network.dequantizer(name) is None]
+        fused = [name for name in floats if _takes_in_its_reader(network, name)]
+        others = [name for name in floats if name not in fused[:1]]
+        if fused and others:
+            yield node, f"{others[0]} is added in float to what an int8 convolution makes"
+
+
+@rule("reformat")
+def term_of_a_convolution_is_not_quantized(network: Network) -> Iterator[Complaint]:
+    """A Q for an Add alone keeps it out of the convolution (Model Optimizer removes such a Q)."""
+    for node in _sums(network):
+        if any(_takes_in_its_reader(network, name) for name in node.input):
+            continue
+        for name in node.input:
+            pair = network.dequantizer(name)
+            quantizer = None if pair is None else network.maker(pair.input[0], QUANTIZE)
+            if quantizer is None or _has_other_readers(network, name):
+                continue
+            convolution = _int8_convolution(network, quantizer.input[0])
+            if convolution is not None:
+                yield quantizer, f"it keeps {layer_name(node)} out of {layer_name(convolution)}"
+                break
+
+
+@rule("reformat")
+def concat_has_one_scale(network: Network) -> Iterator[Complaint]:
+    """Q and DQ meet across a Concat if all its inputs and its output are quantized alike.
+
+    Source: Model Optimizer (get_concat_eliminated_tensors).
+    """
+    for node in network.of_kind("Concat"):
+        before = [network.dequantizer(name) for name in node.input]
+        after = network.quantizers(node.output[0])
+        pairs = [each for each in before if each is not None]
+        if not pairs and not after:
+            continue
+        floats = [name for name, pair in zip(node.input, before, strict=True) if pair is None]
+        if floats:
+            yield node, f"its input {floats[0]} is float where others or the output are quantized"
+        elif not after:
+            yield node, "its inputs are quantized and its output is not"
+        elif not network.same_scale(*pairs, *after):
+            yield node, "its inputs and its output differ in scale and are quantized anew to meet"
+
+
+@rule("reformat")
+def mover_keeps_the_scale(network: Network) -> Iterator[Complaint]:
+    """What only moves values runs in int8 between a DQ and a Q, which can pass it.
+
+    They do so if they have one scale: some of TensorRT's rewrites compare them (the guide).
+    """
+    for node in filter(_moves, network.graph.nodes):
+        before = network.dequantizer(_unmoved(network, node))
+        after = [each for name in node.output for each in network.quantizers(name)]
+        if before is not None and not network.same_scale(before, *after):
+            yield node, "the scale behind it is another, so its values are quantized anew"
+
+
+@rule("reformat")
+def quantized_is_not_read_in_float(network: Network) -> Iterator[Complaint]:
+    """A Q becomes part of the layer in front of it, which writes twice if floats are needed too."""
+    for node in network.graph.nodes:
+        for name in node.output:
+            if node.op_type == DEQUANTIZE or not network.quantizers(name):
+                continue
+            others = [each for each in network.readers(name) if each.op_type != QUANTIZE]
+            if others or name in network.graph.outputs:
+                reader = layer_name(others[0]) if others else "the caller"
+                yield node, f"{name} is quantized, and {reader} reads it in float"
+
+
+def has_int8_kernel(weight: Sequence[int], groups: int, first: bool) -> bool:
+    """Model Optimizer's table; `weight` is the shape of a Conv's, `first` if it reads the image."""
+    made, read, *kernel = weight
+    if min(made, read) >= FEW:
+        return True
+    if groups > 1:
+        return made % PACKED == 0 and min(kernel) >= 3
+    whole = made % PACKED == 0 or read % PACKED == 0
+    return whole and (first or max(made, read) >= FEW) and len(set(kernel)) == 1
+
+
+def _reads_the_image(network: Network, node: onnx.NodeProto) -> bool:
+    """Whether only Q, DQ and Cast are in front of it."""
+    tensor: str = node.input[0]
+    while (maker := network.maker(tensor, QUANTIZE, DEQUANTIZE, "Cast")) is not None:
+        tensor = maker.input[0]
+    return tensor == network.graph.input
+
+
+def _sums(network: Network) -> Iterator[onnx.NodeProto]:
+    """The Adds of two computed tensors."""
+    for node in network.of_kind("Add"):
+        if len(network.graph.activations_of(node)) == 2:
+            yield node
+
+
+def _takes_in_its_reader(network: Network, tensor: str) -> bool:
+    """Whether an int8 convolution makes this for one node alone, and can do that one's work."""
+    return len(network.readers(tensor)) == 1 and _int8_convolution(network, tensor) is not None
+
+
+def _has_other_readers(network: Network, dequantized: str) -> bool:
+    """Whether more than one node reads what a pair makes."""
+    pair = network.graph.producer[dequantized]
+    return len(network.readers(dequantized)) + len(network.readers(pair.input[0])) > 2
+
+
+def _int8_convolution(network: Network, tensor: str) -> onnx.NodeProto | None:
+    """The convolution in int8 whose value this is, as it is or after its activation function."""
+    node = network.maker(tensor, "Mul", *ACTIVATIONS)
+    if node is not None:
+        value = silu_input(network.graph, node)
+        tensor = value or (node.input[0] if node.op_type in ACTIVATIONS else "")
+    convolution = network.maker(tensor, "Conv", "ConvTranspose")
+    if convolution is None or not network.runs_in_int8(convolution):
+        return None
+    return convolution
+
+
+def _moves(node: onnx.NodeProto) -> bool:
+    """Whether what comes out is what went in by the first input, only elsewhere."""
+    mode = next((attr.s for attr in node.attribute if attr.name == "mode"), b"nearest")
+    nearest = node.op_type != "Resize" or mode == b"nearest"
+    return node.op_type in PASS_THROUGH_OPS and node.op_type != "Concat" and nearest
+
+
+def _unmoved(network: Network, node: onnx.NodeProto) -> str:
+    """What a chain of movers that ends in this node reads."""
+    tensor: str = node.input[0]
+    while (maker := network.maker(tensor, *PASS_THROUGH_OPS)) is not None and _moves(maker):
+        tensor = maker.input[0]
+    return tensor
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    both_inputs_are_quantized,
+    weight_has_scales_on_its_output_channels,
+    convolution_has_an_int8_kernel,
+    other_term_is_quantized,
+    term_of_a_convolution_is_not_quantized,
+    concat_has_one_scale,
+    mover_keeps_the_scale,
+    quantized_is_not_read_in_float,
+)

@@ -1,0 +1,145 @@
+"""What this box has to compile for and to run on: processor, GPU, runtimes."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from service.engines.cpu import Cpu, memory_limit_mib, read_cpu, usable_threads
+from service.engines.gpu import Gpu, NoGpu, find_gpu
+from service.manifest import Runtime
+
+PROBE_S: Final = 120.0  # libraries of a gigabyte are read from a cold disk
+CUDA_LIBRARY: Final = "libonnxruntime_providers_cuda.so"
+
+# What these packages are worth shows only when their libraries are loaded.
+TENSORRT: Final = """
+import cuda.bindings.runtime, tensorrt
+print(tensorrt.__version__)
+"""
+ONNXRUNTIME_CUDA: Final = """
+import numpy, onnxruntime
+onnxruntime.preload_dlls()
+onnxruntime.OrtValue.ortvalue_from_numpy(numpy.zeros(1, numpy.float32), "cuda", 0)
+print(onnxruntime.__version__)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A runtime that works, as far as that can be told without a model."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """One that does not; the reason goes on after its name: "is not installed: pip install ..."."""
+
+    reason: str
+
+
+RuntimeState = Installed | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A box as a build sees it."""
+
+    cpu: Cpu
+    threads: int  # that this process may use
+    cores: int  # of the host
+    memory_limit_mib: int | None
+    gpu: Gpu | NoGpu
+    runtimes: Mapping[Runtime, RuntimeState]
+
+
+@cache
+def detect() -> Hardware:
+    """This box; looked at once in a process."""
+    return Hardware(
+        cpu=read_cpu(),
+        threads=usable_threads(),
+        cores=os.cpu_count() or 1,
+        memory_limit_mib=memory_limit_mib(),
+        gpu=find_gpu(),
+        runtimes={
+            "tensorrt": _tensorrt(),
+            "onnxruntime-cuda": _onnxruntime_cuda(),
+            "openvino": _package("openvino", ("openvino",), "'qyolo[cpu]'"),
+            "onnxruntime": _package("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),
+        },
+    )
+
+
+def _tensorrt() -> RuntimeState:
+    if not _found("tensorrt"):
+        return Missing("is not installed: pip install 'qyolo[gpu]'")
+    if not _found("cuda.bindings"):
+        return Missing("needs cuda-bindings, which is not installed: pip install 'qyolo[gpu]'")
+    return _probe(TENSORRT)
+
+
+def _onnxruntime_cuda() -> RuntimeState:
+    spec = find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        return Missing("is not installed: pip install onnxruntime-gpu")
+    if not (Path(spec.origin).parent / "capi" / CUDA_LIBRARY).exists():
+        return Missing(
+            "is not installed, only the one without CUDA: pip uninstall onnxruntime, "
+            "pip install onnxruntime-gpu"
+        )
+    return _probe(ONNXRUNTIME_CUDA)
+
+
+def _package(module: str, distributions: tuple[str, ...], install: str = "") -> RuntimeState:
+    """One that brings all it needs, so that looking is enough."""
+    if not _found(module):
+        return Missing(f"is not installed: pip install {install or module}")
+    for distribution in distributions:
+        try:
+            return Installed(version(distribution))
+        except PackageNotFoundError:
+            continue
+    return Installed("of an unknown version")
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of what it would be a part of
+        return False
+
+
+def _probe(code: str) -> RuntimeState:
+    """The version that the code prints, or its last words.
+
+    In a process of its own: a library that does not fit may take its process down, and none that
+    fits is to stay in ours.
+    """
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_S
+        )
+    except subprocess.TimeoutExpired:
+        return Missing(f"does not load within {PROBE_S:.0f} s")
+    if done.returncode == 0:
+        return Installed(done.stdout.split()[-1])
+    return Missing(f"does not load: {_last_words(done.stderr) or f'exit code {done.returncode}'}")
+
+
+def _last_words(stderr: str) -> str:
+    """What the loader said, where ONNX Runtime passes it on; else the exception."""
+    loader = re.search(r"with error: (.+)", stderr)
+    if loader:
+        return loader[1].strip()
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return re.sub(r"^\w+(Error|Exception): ", "", lines[-1]) if lines else ""

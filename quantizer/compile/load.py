@@ -1,0 +1,35 @@
+"""The one place that imports a builder."""
+
+from quantizer.compile.builder import NO_LIMITS, Builder, Resources
+from service.manifest import Runtime
+from service.progress import Progress, ReportProgress
+
+
+def _silence(progress: Progress) -> None:
+    """Report nothing."""
+
+
+def load_builder(
+    runtime: Runtime,
+    threads: int,
+    resources: Resources = NO_LIMITS,
+    progress: ReportProgress = _silence,
+) -> Builder:
+    """The builder of a runtime that is installed; raises DeviceUnavailable."""
+    match runtime:
+        case "openvino":
+            from quantizer.compile.openvino_builder import OpenVinoBuilder
+
+            return OpenVinoBuilder(threads)
+        case "onnxruntime":
+            from quantizer.compile.onnxruntime_builder import OnnxRuntimeBuilder
+
+            return OnnxRuntimeBuilder(threads)
+        case "onnxruntime-cuda":
+            from quantizer.compile.onnxruntime_builder import OnnxRuntimeBuilder
+
+            return OnnxRuntimeBuilder(threads, cuda=True)
+        case "tensorrt":
+            from quantizer.compile.tensorrt_builder import TensorRtBuilder
+
+            return TensorRtBuilder(resources, progress)

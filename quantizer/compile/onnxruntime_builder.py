@@ -1,0 +1,76 @@
+"""ONNX -> ONNX: ONNX Runtime compiles when it loads, so the graph itself is the engine."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+import onnxruntime as ort
+
+from quantizer.compile.builder import Built, Candidate
+from quantizer.errors import BuildFailed
+from quantizer.model.graph import layer_name
+from quantizer.qdq.float16 import to_float16
+from quantizer.qdq.format import QdqFormat
+from service.engines.onnxruntime_engine import providers, require_cuda
+from service.manifest import FloatType, Variant
+
+
+class OnnxRuntimeBuilder:
+    """Checks that the graph loads and looks at what it is optimised into."""
+
+    def __init__(self, threads: int, cuda: bool = False) -> None:
+        self._threads = threads
+        self._cuda = cuda
+        self._providers = providers(cuda)
+
+    @property
+    def dialect(self) -> QdqFormat:
+        """It reads any Q/DQ graph; on a GPU float16 has to hold the scales."""
+        return QdqFormat(half_scales=self._cuda)
+
+    @property
+    def low_float(self) -> FloatType | None:
+        """float16 on a GPU; its kernels on the CPU compute in float32."""
+        return "f16" if self._cuda else None
+
+    def profile(self, model: onnx.ModelProto) -> None:
+        """Its profile has no integer kernel to compare with: Conv and SiLU do not become one, and
+        on a GPU there is none at all."""
+
+    def build(self, contender: Candidate, folder: Path) -> Built:
+        """Write model.onnx; raises BuildFailed."""
+        home = folder / contender.name
+        home.mkdir(parents=True)
+        path = home / "model.onnx"
+        half = contender.float_type == "f16"
+        onnx.save(to_float16(contender.graph) if half else contender.graph, path)
+        variant = Variant(
+            runtime="onnxruntime-cuda" if self._cuda else "onnxruntime",
+            precision=contender.variant,
+            float_type=contender.float_type,
+            model=path.relative_to(folder).as_posix(),
+        )
+        return Built(variant, self._executed(path, contender), path.stat().st_size)
+
+    def _executed(self, path: Path, contender: Candidate) -> dict[str, str]:
+        """u8 for the convolutions that became integer kernels in the optimised graph."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        with TemporaryDirectory() as scratch:
+            optimised = Path(scratch) / "optimised.onnx"
+            options.optimized_model_filepath = str(optimised)
+            try:
+                session = ort.InferenceSession(path, options, self._providers)
+            except Exception as exc:  # its exceptions share no base of their own
+                reason = str(exc).strip().splitlines()[0]
+                raise BuildFailed(
+                    f"ONNX Runtime rejects the {contender.variant} graph: {reason}"
+                ) from exc
+            if self._cuda:
+                require_cuda(session)
+            nodes = onnx.load(optimised, load_external_data=False).graph.node
+        float_type = contender.float_type
+        kinds = {"Conv": float_type, "FusedConv": float_type, "QLinearConv": "u8"}
+        return {layer_name(node): kinds[node.op_type] for node in nodes if node.op_type in kinds}

@@ -1,0 +1,225 @@
+"""ONNX -> TensorRT plan, by explicit quantization in a strongly typed network."""
+
+import logging
+import os
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+import onnx
+import tensorrt as trt
+
+from quantizer.compile.builder import Built, Candidate, Profile, Resources
+from quantizer.compile.conformance import check
+from quantizer.compile.executed_layers import ExecutedLayer, executed, kernels, read_layers
+from quantizer.errors import BuildFailed
+from quantizer.model.graph import layer_name
+from quantizer.qdq.float16 import to_float16
+from quantizer.qdq.format import TENSORRT, QdqFormat
+from service.engines.tensorrt_engine import TensorRtEngine, TensorRtLog, plan_key
+from service.manifest import FloatType, Variant
+from service.progress import Progress, ReportProgress
+
+PROFILE_ROUNDS: Final = 8
+MEBIBYTE: Final = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class TensorRtBuilder:
+    """Builds for the GPU of this machine. Raises DeviceUnavailable where there is none."""
+
+    def __init__(self, resources: Resources, progress: ReportProgress) -> None:
+        self._key = plan_key()
+        self._resources = resources
+        self._progress = progress
+        self._log = TensorRtLog()
+        self._builder = trt.Builder(self._log)
+
+    @property
+    def dialect(self) -> QdqFormat:
+        """Symmetric, with a pair on either side of what is to run in int8."""
+        return TENSORRT
+
+    @property
+    def low_float(self) -> FloatType:
+        """Every GPU that TensorRT 10 supports multiplies in float16."""
+        return "f16"
+
+    def profile(self, model: onnx.ModelProto) -> Profile:
+        """Build in a scratch folder and time each layer; raises BuildFailed."""
+        typed = to_float16(model)
+        times = _Times()
+        with TemporaryDirectory() as folder:
+            plan = Path(folder) / "profile.plan"
+            plan.write_bytes(self._plan(typed, "profile"))
+            layers = self._layers(plan)
+            engine = TensorRtEngine(plan, self._key, profiler=times)
+            try:
+                for _ in range(PROFILE_ROUNDS):
+                    times.begin()
+                    engine.infer(np.zeros(_image_shape(typed), np.float32))
+            finally:
+                engine.close()
+        computed = kernels(layers, _convolutions(typed))
+        return Profile(
+            {name: layer.precision for name, layer in computed.items()},
+            {name: times.least(layer.name) for name, layer in computed.items()},
+        )
+
+    def build(self, contender: Candidate, folder: Path) -> Built:
+        """Write model.onnx, as TensorRT reads it, and model.plan; raises BuildFailed."""
+        home = folder / contender.name
+        home.mkdir(parents=True)
+        source, plan = home / "model.onnx", home / "model.plan"
+        half = contender.float_type == "f16"
+        graph = to_float16(contender.graph) if half else contender.graph
+        onnx.save(graph, source)
+        plan.write_bytes(self._plan(graph, contender.name))
+        layers = self._layers(plan)
+        variant = Variant(
+            runtime="tensorrt",
+            precision=contender.variant,
+            float_type=contender.float_type,
+            model=source.relative_to(folder).as_posix(),
+            blob=plan.relative_to(folder).as_posix(),
+            blob_key=self._key,
+        )
+        size = plan.stat().st_size
+        return Built(variant, executed(layers, _convolutions(graph)), size, layers)
+
+    def _plan(self, graph: onnx.ModelProto, name: str) -> bytes:
+        """The serialized engine of a graph whose types are what TensorRT computes in."""
+        _require_conformity(graph, name)
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = self._builder.create_network(flags)
+        parser = trt.OnnxParser(network, self._log)
+        if not parser.parse(graph.SerializeToString()):
+            raise BuildFailed(f"TensorRT cannot read the {name} graph: {_complaints(parser)}")
+        config = self._builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)  # fp32, the reference, is to be float32
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        config.progress_monitor = _Monitor(f"compile {name}", self._progress)
+        if self._resources.workspace_mib is not None:
+            limit = self._resources.workspace_mib * MEBIBYTE
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
+        self._use_timing_cache(config)
+        started = time.perf_counter()
+        plan = self._builder.build_serialized_network(network, config)
+        if plan is None:
+            raise BuildFailed(
+                f"TensorRT cannot build the {name} engine: {self._log.reason} "
+                "(where memory is short, --workspace limits what it may try)"
+            )
+        log.info("TensorRT built %s in %.1f s", name, time.perf_counter() - started)
+        self._keep_timing_cache(config)
+        return bytes(plan)
+
+    def _layers(self, plan: Path) -> tuple[ExecutedLayer, ...]:
+        """What the engine consists of; nothing where TensorRT does not tell."""
+        runtime = trt.Runtime(self._log)
+        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
+        if engine is None:
+            raise BuildFailed(f"TensorRT cannot load its own plan: {self._log.reason}")
+        inspector = engine.create_engine_inspector()
+        return read_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+    def _use_timing_cache(self, config: trt.IBuilderConfig) -> None:
+        """Measurements of earlier builds, of which TensorRT itself drops what does not fit."""
+        path = self._timing_cache()
+        if path is None:
+            return
+        kept = path.read_bytes() if path.exists() else b""
+        cache = config.create_timing_cache(kept)
+        if not config.set_timing_cache(cache, False):
+            log.warning("the timing cache does not fit and begins anew: %s", self._log.reason)
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+
+    def _keep_timing_cache(self, config: trt.IBuilderConfig) -> None:
+        path = self._timing_cache()
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+        fresh.write_bytes(bytes(config.get_timing_cache().serialize()))
+        fresh.replace(path)
+
+    def _timing_cache(self) -> Path | None:
+        folder = self._resources.timing_caches
+        return None if folder is None else folder / f"{self._key}.timing"
+
+
+class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    """The outermost phase of a build as progress; the ones within it only add detail."""
+
+    def __init__(self, phase: str, progress: ReportProgress) -> None:
+        trt.IProgressMonitor.__init__(self)
+        self._phase = phase
+        self._progress = progress
+        self._steps: dict[str, int] = {}
+
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        if not parent_phase:
+            self._steps[phase_name] = num_steps
+            self._progress(Progress(self._phase, 0, num_steps))
+
+    def step_complete(self, phase_name: str, step: int) -> bool:
+        if phase_name in self._steps:
+            self._progress(Progress(self._phase, step + 1, self._steps[phase_name]))
+        return True
+
+    def phase_finish(self, phase_name: str) -> None:
+        steps = self._steps.pop(phase_name, None)
+        if steps is not None:
+            self._progress(Progress(self._phase, steps, steps))
+
+
+class _Times(trt.IProfiler):  # type: ignore[misc]
+    """Milliseconds of each layer by name: the least of many rounds, since others only add."""
+
+    def __init__(self) -> None:
+        trt.IProfiler.__init__(self)
+        self._rounds: list[defaultdict[str, float]] = []
+
+    def begin(self) -> None:
+        """A new round."""
+        self._rounds.append(defaultdict(float))
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        if self._rounds:
+            self._rounds[-1][layer_name] += ms
+
+    def least(self, layer: str) -> float:
+        """Of the rounds; 0 for a layer that was never reported."""
+        return min((times[layer] for times in self._rounds), default=0.0)
+
+
+def _require_conformity(graph: onnx.ModelProto, name: str) -> None:
+    """Say what TensorRT would refuse before minutes are spent on it, and what will be slow."""
+    findings = check(graph)
+    fatal = [finding for finding in findings if finding.consequence == "build failure"]
+    if fatal:
+        first = fatal[0]
+        raise BuildFailed(f"TensorRT cannot build the {name} graph: {first.node}: {first.message}")
+    for rule, count in Counter(finding.rule for finding in findings).items():
+        first = next(finding for finding in findings if finding.rule == rule)
+        told = f"{rule} is broken {count} times, first at {first.node}: {first.message}"
+        log.info("%s graph: %s (%s)", name, told, first.consequence)
+
+
+def _complaints(parser: trt.OnnxParser) -> str:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return "; ".join(
+        f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors
+    )
+
+
+def _convolutions(model: onnx.ModelProto) -> list[str]:
+    return [layer_name(node) for node in model.graph.node if node.op_type == "Conv"]
+
+
+def _image_shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    return tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)

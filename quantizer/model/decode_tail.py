@@ -1,0 +1,42 @@
+"""The decode tail: what lies between the last convolutions and the outputs."""
+
+import numpy as np
+import onnx
+
+from quantizer.model.graph import Graph
+
+
+def decode_tail(graph: Graph) -> list[onnx.NodeProto]:
+    """What turns the last convolutions' maps into the output."""
+    return [node for node in _back_from_output(graph) if not _ends_tail(graph, node)]
+
+
+def last_convolutions(graph: Graph) -> list[onnx.NodeProto]:
+    """The convolutions whose maps the decode tail reads."""
+    return [node for node in _back_from_output(graph) if _ends_tail(graph, node)]
+
+
+def _back_from_output(graph: Graph) -> list[onnx.NodeProto]:
+    """Nodes from which the output is reached through no convolution, and those convolutions."""
+    seen: dict[int, onnx.NodeProto] = {}
+    waiting = list(graph.outputs)
+    while waiting:
+        node = graph.producer.get(waiting.pop())
+        if node is None or id(node) in seen:
+            continue
+        seen[id(node)] = node
+        if not _ends_tail(graph, node):
+            waiting.extend(graph.activations_of(node))
+    return [node for node in graph.nodes if id(node) in seen]
+
+
+def _ends_tail(graph: Graph, node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and not _is_expectation(graph, node)
+
+
+def _is_expectation(graph: Graph, node: onnx.NodeProto) -> bool:
+    """DFL's convolution with the weights 0, 1, ..., k-1: an expected value, part of the decode."""
+    if not graph.is_constant(node.input[1]):
+        return False
+    weight = graph.constant(node.input[1]).ravel()
+    return len(weight) > 1 and bool(np.array_equal(weight, np.arange(len(weight))))

@@ -1,0 +1,117 @@
+"""A read-only index over an ONNX graph: who makes a tensor, who reads it, what is constant."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+# Operators that only move values: what comes out lies between the bounds of what went in.
+PASS_THROUGH_OPS = frozenset(
+    {
+        "Concat",
+        "DepthToSpace",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """The nodes of `model` in topological order, and who is connected to whom by tensor name."""
+
+    model: onnx.ModelProto
+    nodes: tuple[onnx.NodeProto, ...]
+    producer: dict[str, onnx.NodeProto]
+    consumers: dict[str, tuple[onnx.NodeProto, ...]]
+    constants: dict[str, onnx.TensorProto]
+    shapes: dict[str, tuple[int, ...]]  # of the tensors whose shape is known and static
+    outputs: tuple[str, ...]
+    input: str
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> Self:
+        graph = model.graph
+        constants = {tensor.name: tensor for tensor in graph.initializer}
+        producer: dict[str, onnx.NodeProto] = {}
+        consumers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            producer.update({name: node for name in node.output if name})
+            for name in dict.fromkeys(node.input):
+                if name:
+                    consumers[name].append(node)
+        described = [*graph.value_info, *graph.input, *graph.output]
+        shapes = {
+            value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            for value in described
+            if all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+        }
+        inputs = [value.name for value in graph.input if value.name not in constants]
+        return cls(
+            model,
+            tuple(graph.node),
+            producer,
+            {name: tuple(nodes) for name, nodes in consumers.items()},
+            constants,
+            shapes,
+            tuple(value.name for value in graph.output),
+            inputs[0],
+        )
+
+    def is_constant(self, name: str) -> bool:
+        return name in self.constants
+
+    def constant(self, name: str) -> NDArray[np.generic]:
+        """The value of a constant; raises KeyError for anything else."""
+        return numpy_helper.to_array(self.constants[name])
+
+    def watching(self, tensors: Sequence[str]) -> onnx.ModelProto:
+        """A copy of the model with these tensors as its only outputs."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        model.graph.ClearField("output")
+        model.graph.output.extend(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, self.shapes.get(name))
+            for name in tensors
+        )
+        return model
+
+    def activations_of(self, node: onnx.NodeProto) -> tuple[str, ...]:
+        """The inputs of a node that are computed, not constant."""
+        return tuple(name for name in node.input if name and name not in self.constants)
+
+
+def silu_input(graph: Graph, node: onnx.NodeProto) -> str | None:
+    """What this Mul multiplies by its own sigmoid; None for any other node."""
+    if node.op_type == "Mul":
+        pair: list[str] = list(node.input)
+        for value, gate in (pair, pair[::-1]):
+            maker = graph.producer.get(gate)
+            if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == value:
+                return value
+    return None
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute of a node."""
+    return next((attr.i for attr in node.attribute if attr.name == name), default)
+
+
+def layer_name(node: onnx.NodeProto) -> str:
+    """The node's name; what it computes, where the exporter gave none."""
+    return node.name or node.output[0]

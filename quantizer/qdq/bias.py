@@ -1,0 +1,65 @@
+"""Take back what rounding the weights does to the mean of each output channel.
+
+Rounded weights are wrong by a fixed amount, so a convolution's output is off by that amount times
+its mean input: a shift, the same for every image, that the next layers add up. The shift is known
+from the calibration images' mean inputs, and goes into the bias, which stays float.
+
+Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
+(2019), section 4.2, with measured means in place of those derived from batch norms. Zeros that pad
+the border are left out of account, as there.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from quantizer.model.graph import Graph, attribute, layer_name
+from quantizer.qdq.placement import Placement
+from quantizer.qdq.weights import Weights
+from service.vision.detections import Floats
+
+
+def averaged_tensors(graph: Graph, placement: Placement) -> tuple[str, ...]:
+    """The inputs of the quantized convolutions, whose channel means are needed."""
+    layers = {site.layer for site in placement.weights}
+    inputs = [node.input[0] for node in graph.nodes if layer_name(node) in layers]
+    return tuple(dict.fromkeys(inputs))
+
+
+def correct_biases(
+    graph: Graph,
+    placement: Placement,
+    weights: Weights,
+    means: Mapping[str, Floats],
+) -> onnx.ModelProto:
+    """A copy of the float graph, each quantized convolution's bias less the shift to come.
+
+    `means` holds f32[C], the mean of each channel, for every tensor of `averaged_tensors`. A bias
+    that is computed, not constant, is left as it is.
+    """
+    sites = {site.layer: site for site in placement.weights}
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph.model)
+    for node in copy.graph.node:
+        site = sites.get(layer_name(node))
+        has_bias = len(node.input) > 2 and node.input[2] != ""
+        if site is None or (has_bias and not graph.is_constant(node.input[2])):
+            continue
+        error = weights.of(site).values - graph.constant(site.tensor).astype(np.float32)
+        shift = _shift(error, means[node.input[0]], attribute(node, "group", 1))
+        bias = graph.constant(node.input[2]).astype(np.float32) if has_bias else np.float32(0)
+        name = f"{layer_name(node)}/corrected_bias"
+        corrected = bias - shift
+        copy.graph.initializer.append(numpy_helper.from_array(corrected, name))
+        node.input[:] = [*node.input[:2], name]
+    return copy
+
+
+def _shift(error: Floats, mean: Floats, groups: int) -> Floats:
+    """f32[O]: how far the weights' errors move the mean of each output channel."""
+    by_input = error.astype(np.float64).sum(axis=tuple(range(2, error.ndim)))
+    inputs = np.repeat(mean.reshape(groups, -1), len(error) // groups, axis=0)
+    shift: Floats = (by_input * inputs).sum(axis=1).astype(np.float32)
+    return shift

@@ -1,0 +1,103 @@
+"""Histograms -> ranges -> parameters -> the Q/DQ graph. Pure: no files, no images."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+import onnx
+
+from quantizer.calibration.analytic_bounds import lower_bounds
+from quantizer.calibration.histogram import Histogram, merge
+from quantizer.calibration.ranges import RANGE_RULES, RangeRule
+from quantizer.int8 import QuantParams, Range, Scheme, activation_params
+from quantizer.model.graph import Graph
+from quantizer.qdq.bias import correct_biases
+from quantizer.qdq.insertion import insert_qdq
+from quantizer.qdq.placement import Placement
+from quantizer.qdq.weights import Weights
+from service.vision.detections import Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """The range of one group of tensors, and the lower bound that their origin fixes, if any."""
+
+    bounds: Range
+    floor: float | None
+    params: QuantParams
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """The Q/DQ graph and, by group, the choices that it was made from."""
+
+    model: onnx.ModelProto
+    choices: Mapping[str, Choice]
+
+
+class Ranges:
+    """Chooses the range of any group of tensors by `rule`, once each.
+
+    The image is not left to the rule: its origin fixes both bounds (`image_range`), and with them
+    each of its 256 values is one step of the asymmetric grid.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        histograms: Mapping[str, Histogram],
+        rule: RangeRule,
+        scheme: Scheme,
+        image_range: Range,
+    ) -> None:
+        self._image = (graph.input,)
+        self._floors = lower_bounds(graph)
+        self._histograms = histograms
+        self._rule = RANGE_RULES[rule]
+        self._scheme = scheme
+        self._image_range = image_range
+        self._known: dict[tuple[str, ...], Choice] = {}
+
+    def of(self, tensors: tuple[str, ...]) -> Choice:
+        """The choice for tensors that share a range."""
+        if tensors not in self._known:
+            self._known[tensors] = self._choose(tensors)
+        return self._known[tensors]
+
+    def _choose(self, tensors: tuple[str, ...]) -> Choice:
+        floor = shared_floor([self._floors.get(tensor) for tensor in tensors])
+        if tensors == self._image:
+            bounds = self._image_range
+        else:
+            histogram = reduce(merge, (self._histograms[tensor] for tensor in tensors))
+            bounds = self._rule(histogram, floor, self._scheme)
+        return Choice(bounds, floor, activation_params(bounds, self._scheme))
+
+
+def quantize(
+    graph: Graph,
+    placement: Placement,
+    ranges: Ranges,
+    weights: Weights,
+    means: Mapping[str, Floats] | None = None,
+) -> Quantized:
+    """Choose the range of every group, the integers of every weight, and insert the pairs.
+
+    `means` are the channel means of `averaged_tensors`; with them the biases are corrected.
+    """
+    if means is not None:
+        graph = Graph.of(correct_biases(graph, placement, weights, means))
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for site in placement.activations:
+        members[site.group].append(site.tensor)
+    choices = {group: ranges.of(tuple(tensors)) for group, tensors in members.items()}
+    sites = (*placement.activations, *placement.echoes)
+    params = {site.tensor: choices[site.group].params for site in sites}
+    return Quantized(insert_qdq(graph, placement, params, weights), choices)
+
+
+def shared_floor(floors: list[float | None]) -> float | None:
+    """The lowest of the members' bounds; none where one member has none."""
+    known = [floor for floor in floors if floor is not None]
+    return min(known) if len(known) == len(floors) else None

@@ -1,0 +1,71 @@
+"""The report's charts, each as a data URI of an SVG: it needs no file, no script and no network."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from quantizer.calibration.histogram import Bins
+from quantizer.int8 import Range
+from service.manifest import Precision
+
+COLUMNS: Final = 128  # of a drawn histogram: 2048 bins are finer than its pixels
+INK, ACCENT, MUTED = "#1d4ed8", "#b91c1c", "#94a3b8"
+
+
+def latency(ms: Mapping[Precision, float], default: str) -> str:
+    """A bar for each variant, the default in full colour."""
+    figure = Figure(figsize=(6, 0.7 + 0.4 * len(ms)), layout="constrained")
+    axes = figure.subplots()
+    names = list(ms)[::-1]
+    colours = [INK if name == default else MUTED for name in names]
+    bars = axes.barh(names, [ms[name] for name in names], color=colours)
+    axes.bar_label(bars, fmt="%.1f ms", padding=3)
+    axes.set_xlim(0, 1.2 * max(ms.values()))
+    axes.set_xlabel("milliseconds of one inference, median")
+    return _uri(figure)
+
+
+def sensitivity(labels: Sequence[str], sqnr_db: Sequence[float], freed: Sequence[bool]) -> str:
+    """The noise of blocks that were quantized alone, the worst on top; freed ones in red."""
+    figure = Figure(figsize=(8, 0.8 + 0.24 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    noise = [10 ** (-db / 10) for db in sqnr_db][::-1]
+    colours = [ACCENT if each else MUTED for each in freed][::-1]
+    positions = range(len(labels))
+    axes.barh(positions, noise, color=colours)
+    axes.set_yticks(positions, labels[::-1])
+    axes.set_xscale("log")
+    axes.set_xlabel("noise of the outputs over their signal, with nothing else in int8")
+    return _uri(figure)
+
+
+def histogram(bins: Bins, bounds: Range, floor: float | None) -> str:
+    """Counts on a logarithmic scale with the bounds of the range; the paper's figure."""
+    figure = Figure(figsize=(3.4, 1.7))
+    axes = figure.add_axes((0.02, 0.16, 0.96, 0.8))
+    counts = bins.counts.reshape(COLUMNS, -1).sum(axis=1)
+    edges = bins.edges[:: len(bins.counts) // COLUMNS]
+    axes.stairs(counts, edges, fill=True, color=MUTED)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=max(0.5, float(counts[counts > 0].min(initial=1.0))) / 2)
+    axes.axvline(bounds.low, color=ACCENT if floor is None else INK, linewidth=1.2)
+    axes.axvline(bounds.high, color=ACCENT, linewidth=1.2)
+    margin = 0.04 * (max(edges[-1], bounds.high) - min(edges[0], bounds.low)) or 1.0
+    axes.set_xlim(min(edges[0], bounds.low) - margin, max(edges[-1], bounds.high) + margin)
+    axes.get_yaxis().set_visible(False)  # the shape tells; ticks would be half of the page
+    axes.set_xticks(np.unique([edges[0], 0.0, bounds.high, edges[-1]]).round(2))
+    axes.tick_params(labelsize=7)
+    return _uri(figure)
+
+
+def _uri(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    # Text stays text, and the same figure gives the same bytes.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qyolo"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,81 @@
+"""Which layers stay float: those without an int8 kernel, then those that hurt most for their ms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from quantizer.compile.builder import INT8_NAMES, Builder
+from quantizer.qdq.placement import Placement, plan_placement
+from quantizer.sensitivity.search import Sensitivity, search
+from quantizer.sensitivity.simulation import Simulation
+from quantizer.sensitivity.sqnr import decibels, from_decibels
+from service.progress import ReportProgress
+
+SHORTEST_MS: Final = 1e-3  # of all convolutions: below it a profile tells nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The placement to build, and the search that led to it; None where nothing could be tried."""
+
+    placement: Placement
+    sensitivity: Sensitivity | None
+
+
+def decide(
+    simulation: Simulation,
+    asked: Mapping[str, str],
+    builder: Builder,
+    min_sqnr: float,
+    progress: ReportProgress,
+) -> Decision:
+    """Lose the fewest milliseconds that keep the outputs' SQNR at `min_sqnr` decibels.
+
+    `asked` are the layers that stay float anyway, with the reasons. Raises BuildFailed.
+    """
+
+    def plan(floats: Mapping[str, str]) -> Placement:
+        return plan_placement(simulation.graph, floats, builder.dialect)
+
+    floats, costs = _costs(simulation, plan(asked), builder)
+    fixed = {**asked, **floats}
+    whole = plan(fixed)
+    if not simulation.samples:
+        return Decision(whole, None)
+
+    def noise_of(layers: frozenset[str]) -> float:
+        others = {layer: "tried float" for layer in whole.layers if layer not in layers}
+        return simulation.noise(plan({**fixed, **others}))
+
+    found = search(whole.layers, noise_of, from_decibels(min_sqnr), costs, progress)
+    freed = {
+        block.layers[0]: f"sensitive: alone in int8 it leaves {decibels(block.noise):.1f} dB"
+        for block in found.blocks
+        if block.freed
+    }
+    return Decision(plan({**fixed, **freed}), found)
+
+
+def _costs(
+    simulation: Simulation, whole: Placement, builder: Builder
+) -> tuple[dict[str, str], dict[str, float]]:
+    """The layers that the runtime leaves float, and what int8 saves in the others.
+
+    As a share of what all convolutions take in int8.
+    """
+    before = builder.profile(simulation.graph.model)
+    after = builder.profile(simulation.quantized(whole).model)
+    if before is None or after is None:
+        return {}, {}
+    floats = {
+        layer: "the runtime has no int8 kernel for it here"
+        for layer in whole.layers
+        if layer in after.executed and after.executed[layer] not in INT8_NAMES
+    }
+    whole_ms = max(sum(after.ms.values()), SHORTEST_MS)
+    costs = {
+        layer: (before.ms.get(layer, 0.0) - after.ms.get(layer, 0.0)) / whole_ms
+        for layer in whole.layers
+        if layer not in floats
+    }
+    return floats, costs

@@ -1,0 +1,97 @@
+"""Mean and covariance of what a convolution's weights are multiplied with."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from quantizer.model.execution import over_images
+from quantizer.model.graph import Graph, attribute, layer_name
+from service.vision.detections import Floats
+
+POSITIONS: Final = 256  # of each image that are looked at; a hundred images give 25,000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActivationStatistics:
+    """Of the patches that a convolution reads, flattened as its weights are, in each group.
+
+    mean f64[G,K] and second f64[G,K,K], the mean outer product; K = inputs of a group x kernel.
+    """
+
+    mean: NDArray[np.float64]
+    second: NDArray[np.float64]
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """f64[G,K,K]."""
+        return self.second - self.mean[:, :, None] * self.mean[:, None, :]
+
+
+def input_statistics(
+    graph: Graph, layers: Sequence[str], images: Iterable[Floats], threads: int
+) -> dict[str, ActivationStatistics]:
+    """The moments of the convolutions' inputs, by layer; one execution an image."""
+    wanted = set(layers)
+    nodes = [node for node in graph.nodes if layer_name(node) in wanted]
+    names = [name for name in dict.fromkeys(n.input[0] for n in nodes) if name != graph.input]
+    watching = graph.watching(names) if names else graph.model
+
+    def digest(number: int, image: Floats, outputs: list[Floats]) -> list[ActivationStatistics]:
+        values = {graph.input: image, **dict(zip(names, outputs, strict=False))}
+        return [_moments(graph, node, values[node.input[0]], number) for node in nodes]
+
+    sums: list[ActivationStatistics] = []
+    count = 0
+    for found in over_images(watching, images, threads, digest):
+        sums = list(map(_added, sums, found)) if sums else found
+        count += 1
+    return {
+        layer_name(node): ActivationStatistics(total.mean / count, total.second / count)
+        for node, total in zip(nodes, sums, strict=False)
+    }
+
+
+def _added(a: ActivationStatistics, b: ActivationStatistics) -> ActivationStatistics:
+    return ActivationStatistics(a.mean + b.mean, a.second + b.second)
+
+
+def _moments(
+    graph: Graph, node: onnx.NodeProto, values: Floats, phase: int
+) -> ActivationStatistics:
+    patches = _patches(graph, node, values[0], phase)
+    second = patches @ patches.transpose(0, 2, 1) / patches.shape[2]
+    return ActivationStatistics(patches.mean(axis=2, dtype=np.float64), second.astype(np.float64))
+
+
+def _patches(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> Floats:
+    """f32[G,K,P]: what the kernel covers at P of its positions, zeros beyond the border.
+
+    A convolution that leaves its padding to auto_pad is looked at inside the border alone.
+    """
+    kernel = graph.constant(node.input[1]).shape[2:]
+    strides, steps = (_pair(node, name, (1, 1)) for name in ("strides", "dilations"))
+    top, left, bottom, right = _pair(node, "pads", (0, 0, 0, 0))
+    padded = np.pad(values, ((0, 0), (top, bottom), (left, right)))
+    rows, columns = (
+        (side - (k - 1) * step - 1) // stride + 1
+        for side, k, step, stride in zip(padded.shape[1:], kernel, steps, strides, strict=True)
+    )
+    # An odd stride, starting elsewhere in each image, meets every row and column.
+    skip = rows * columns // POSITIONS | 1
+    chosen = np.arange(phase % skip, rows * columns, skip)
+    y, x = (chosen // columns) * strides[0], (chosen % columns) * strides[1]
+    covered = [
+        padded[:, y + i * steps[0], x + j * steps[1]]
+        for i in range(kernel[0])
+        for j in range(kernel[1])
+    ]
+    groups = attribute(node, "group", 1)
+    return np.stack(covered, axis=1).reshape(groups, -1, len(chosen))
+
+
+def _pair(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    return next((tuple(attr.ints) for attr in node.attribute if attr.name == name), default)

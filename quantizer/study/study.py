@@ -1,0 +1,293 @@
+"""The paper's tables on any model: range rules at 8, 6 and 4 bits, weights and activations apart.
+
+Source of the layout: Q-YOLO (arXiv 2307.04816), tables 1 to 3. Quantization is simulated by the
+Q/DQ graph that a build would make, executed by ONNX Runtime; at 8 bits it is that very graph. As in
+the paper, the first convolution and those of the output stay float.
+
+AP on few images is noisy, so the outputs' signal-to-noise ratio is measured as well.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import onnx
+
+from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.ranges import RANGE_RULES, RangeRule
+from quantizer.calibration.statistics import Observed, observe
+from quantizer.config import AnnotatedDataset
+from quantizer.evaluation.accuracy import Accuracy, evaluate_detectors
+from quantizer.int8 import Range, Scheme, WeightRule, WeightScheme
+from quantizer.model.execution import AT_ONCE, open_session
+from quantizer.model.float_model import read_float_model
+from quantizer.model.graph import Graph
+from quantizer.model.layout import Layout, recognise
+from quantizer.qdq.bias import averaged_tensors
+from quantizer.qdq.placement import Placement, first_and_last, plan_placement
+from quantizer.qdq.quantize import Ranges, quantize
+from quantizer.qdq.weights import Weights
+from quantizer.sensitivity.simulation import SensitivitySample, find_samples, noise_of
+from quantizer.sensitivity.sqnr import decibels
+from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
+from quantizer.versions import sha256_of, versions
+from service.inference.detector import Detector
+from service.manifest import Manifest, Variant
+from service.progress import Progress, ReportProgress
+from service.vision.detections import Floats
+from service.vision.heads import HEADS
+from service.vision.preprocess import PREPROCESS, Planes, as_floats
+
+ALL_BITS: Final = (8, 6, 4)
+SAMPLES: Final = 16  # images for the signal-to-noise ratio
+Rounding = Literal["nearest", "adaptive"]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightMethod:
+    """How weights become integers. To adaptive rounding belong corrected biases: it leaves the mean
+    of the errors to them."""
+
+    clipping: WeightRule = "minmax"
+    bias_correction: bool = False
+    rounding: Rounding = "nearest"
+
+
+AS_THE_PAPER: Final = WeightMethod()
+BETTER_WEIGHTS: Final = (
+    WeightMethod("mse"),
+    WeightMethod(bias_correction=True),
+    WeightMethod("mse", bias_correction=True),
+    WeightMethod(bias_correction=True, rounding="adaptive"),
+    WeightMethod("mse", bias_correction=True, rounding="adaptive"),
+)
+BEST_WEIGHTS: Final = BETTER_WEIGHTS[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One way to quantize; None leaves weights or activations float."""
+
+    weights: int | None = None  # bits
+    activations: int | None = None
+    ranges: RangeRule = "uh"
+    symmetric: bool = False
+    method: WeightMethod = AS_THE_PAPER
+
+    @property
+    def bits(self) -> str:
+        """Weights and activations, as the paper writes it."""
+        return f"{self.weights or 32}-{self.activations or 32}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    setting: Setting
+    accuracy: Accuracy
+    sqnr: float  # dB of the outputs, over the first images in which something is seen
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What was measured, float model first."""
+
+    model: str
+    sha256: str
+    calibration_images: int
+    images: int
+    kept_float: tuple[str, ...]
+    results: tuple[Result, ...]
+    versions: Mapping[str, str]
+
+    def of(self, **wanted: object) -> Result | None:
+        """The result of the setting that has these values, and the defaults elsewhere."""
+        return self.result(Setting(**wanted))  # type: ignore[arg-type]
+
+    def result(self, setting: Setting) -> Result | None:
+        """The result of a setting, if it was measured."""
+        return next((each for each in self.results if each.setting == setting), None)
+
+    def to_json(self) -> str:
+        """Without the accuracy of each class, a long read a hundred settings times over."""
+        document = dataclasses.asdict(self)
+        for result in document["results"]:
+            del result["accuracy"]["classes"]
+        return json.dumps(document, indent=2) + "\n"
+
+
+def settings(bits: Sequence[int] = ALL_BITS) -> Iterator[Setting]:
+    """The float model, then the paper's three tables, then what better weights add to UH."""
+    yield Setting()
+    for b in bits:
+        for rule in RANGE_RULES:
+            for symmetric in (False, True):
+                yield Setting(b, b, rule, symmetric)
+                yield Setting(None, b, rule, symmetric)
+        yield Setting(b, None)
+        for method in BETTER_WEIGHTS:
+            yield Setting(b, b, method=method)
+        yield Setting(b, None, method=BEST_WEIGHTS)
+        yield Setting(b, b, "percentile", method=BEST_WEIGHTS)
+
+
+def study(
+    model: Path,
+    calibration: Path,
+    truth: AnnotatedDataset,
+    size: int,
+    threads: int,
+    wanted: Sequence[Setting],
+    progress: ReportProgress,
+) -> Study:
+    """Calibrate once, then measure the COCO AP of every setting.
+
+    Raises UnsupportedModel, NoCalibrationImages or BadAnnotations.
+    """
+    read = read_float_model(model, size)
+    layout = recognise(read)
+    manifest = _manifest(model, layout, size)
+    adaptive = any(setting.method.rounding == "adaptive" for setting in wanted)
+    calibrated = _calibrate(
+        read.graph, layout, calibration, truth, size, threads, adaptive, progress
+    )
+    results: list[Result] = []
+    count = 0
+    progress(Progress("study", 0, len(wanted)))
+    for start in range(0, len(wanted), AT_ONCE):
+        some = {setting: calibrated.model(setting) for setting in wanted[start : start + AT_ONCE]}
+        detectors = {
+            str(number): detector_of(model, manifest, max(1, threads // AT_ONCE))
+            for number, model in enumerate(some.values())
+        }
+        found = evaluate_detectors(
+            detectors, manifest, truth.images, truth.annotations, lambda _: None, AT_ONCE
+        )
+        count = found.images
+        results += [
+            Result(setting, accuracy, calibrated.sqnr(model))
+            for (setting, model), accuracy in zip(
+                some.items(), found.variants.values(), strict=True
+            )
+        ]
+        progress(Progress("study", len(results), len(wanted)))
+    return Study(
+        model=model.stem,
+        sha256=manifest.source_sha256,
+        calibration_images=calibrated.images,
+        images=count,
+        kept_float=tuple(kept.layer for kept in calibrated.whole.kept_float),
+        results=tuple(results),
+        versions=manifest.versions,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibrated:
+    """A detector, and what the calibration images say of it."""
+
+    images: int
+    graph: Graph
+    image_range: Range
+    whole: Placement
+    observed: Observed
+    moments: Mapping[str, ActivationStatistics]  # none unless weights are to be rounded adaptively
+    samples: Sequence[SensitivitySample]
+    threads: int
+
+    def model(self, setting: Setting) -> onnx.ModelProto:
+        """The graph that computes what a setting's integer kernels would, in float."""
+        placement = Placement(
+            self.whole.activations if setting.activations else (),
+            self.whole.weights if setting.weights else (),
+            self.whole.kept_float,
+        )
+        scheme = Scheme(setting.symmetric, setting.activations or 8)
+        histograms = self.observed.histograms
+        ranges = Ranges(self.graph, histograms, setting.ranges, scheme, self.image_range)
+        how = WeightScheme(setting.method.clipping, setting.weights or 8)
+        moments = self.moments if setting.method.rounding == "adaptive" else {}
+        weights = Weights(self.graph, how, moments)
+        means = self.observed.channel_means if setting.method.bias_correction else None
+        return quantize(self.graph, placement, ranges, weights, means).model
+
+    def sqnr(self, model: onnx.ModelProto) -> float:
+        """Decibels of a quantized graph's outputs over the probes."""
+        return round(decibels(noise_of(model, self.samples, self.threads)), 2)
+
+
+def _calibrate(
+    graph: Graph,
+    layout: Layout,
+    calibration: Path,
+    truth: AnnotatedDataset,
+    size: int,
+    threads: int,
+    adaptive: bool,
+    progress: ReportProgress,
+) -> Calibrated:
+    whole = plan_placement(graph, first_and_last(graph))
+    how, head = PREPROCESS[layout.preprocess], HEADS[layout.head]
+    images = Images(find_images(calibration))
+    usable = images.usable(size, how, progress)
+    averaged = averaged_tensors(graph, whole)
+    observed = observe(graph, whole.tensors, usable, threads, averaged)
+    count = images.count_usable(calibration)
+    moments: Mapping[str, ActivationStatistics] = {}
+    if adaptive:
+        readable = Images([path for path in images.paths if path not in images.unreadable])
+        again = readable.usable(size, how, progress)
+        moments = input_statistics(graph, whole.layers, again, threads)
+    looked_at = Images(find_images(truth.images)).usable(size, how, lambda _: None)
+    return Calibrated(
+        images=count,
+        graph=graph,
+        image_range=Range(0.0, 255 / how.divisor),
+        whole=whole,
+        observed=observed,
+        moments=moments,
+        samples=find_samples(graph, head, size, looked_at, threads, SAMPLES),
+        threads=threads,
+    )
+
+
+def detector_of(model: onnx.ModelProto, manifest: Manifest, threads: int) -> Detector:
+    """The detector of a bare graph, executed by ONNX Runtime."""
+    divisor = PREPROCESS[manifest.preprocess].divisor
+    return Detector(GraphEngine(model, threads, divisor), manifest)
+
+
+class GraphEngine:
+    """A graph executed by ONNX Runtime, for a detector."""
+
+    def __init__(self, model: onnx.ModelProto, threads: int, divisor: float) -> None:
+        self._session = open_session(model, threads)
+        self._divisor = divisor
+        (self._input, *_) = [value.name for value in self._session.get_inputs()]
+
+    def infer(self, image: Planes | Floats) -> Floats:
+        (raw, *_) = self._session.run(None, {self._input: as_floats(image, self._divisor)})
+        return np.asarray(raw, np.float32)
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
+
+def _manifest(model: Path, layout: Layout, size: int) -> Manifest:
+    """What a detector needs to know of the model; its one variant is the float graph."""
+    return Manifest(
+        name=model.stem,
+        device="cpu",
+        size=size,
+        head=layout.head,
+        preprocess=layout.preprocess,
+        class_names=layout.class_names,
+        default="fp32",
+        variants={"fp32": Variant(runtime="onnxruntime", precision="fp32", model=model.name)},
+        source_sha256=sha256_of(model),
+        versions=versions(),
+        created="",
+    )

@@ -1,0 +1,76 @@
+"""What this box has, and what a build would make of it: for people and for machines."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from quantizer.compile.hardware import Hardware, Installed
+from quantizer.compile.runtime import Choice, choose_runtime
+from quantizer.config import Device
+from quantizer.errors import BadOption
+from service.engines.gpu import NoGpu
+from service.manifest import DEVICE_OF, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The answer to "would that work?": a choice, or why there is none."""
+
+    hardware: Hardware
+    answer: Choice | BadOption
+
+
+def diagnose(device: Device, runtime: Runtime | None, hardware: Hardware) -> Diagnosis:
+    """What a build with these options would choose."""
+    try:
+        return Diagnosis(hardware, choose_runtime(device, runtime, hardware))
+    except BadOption as exc:
+        return Diagnosis(hardware, exc)
+
+
+def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The hardware, and either the choice or the refusal."""
+    answer = diagnosis.answer
+    found: dict[str, Any] = {"hardware": asdict(diagnosis.hardware)}
+    if isinstance(answer, BadOption):
+        return found | {"choice": None, "refusal": str(answer)}
+    device = DEVICE_OF[answer.runtime]
+    return found | {"choice": {"device": device} | asdict(answer), "refusal": None}
+
+
+def show(diagnosis: Diagnosis) -> None:
+    """A table of the hardware and the runtimes, then the choice."""
+    console = Console(highlight=False, markup=False)
+    console.print(_table(diagnosis.hardware))
+    answer = diagnosis.answer
+    if isinstance(answer, Choice):
+        console.print(f"a build takes {answer.reason}", soft_wrap=True)
+        for line in answer.better:
+            console.print(f"for better: {line}", soft_wrap=True)
+
+
+def _table(hardware: Hardware) -> Table:
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("processor", ", ".join([hardware.cpu.model, *hardware.cpu.features]))
+    table.add_row("threads", f"{hardware.threads} of the host's {hardware.cores}")
+    limit = hardware.memory_limit_mib
+    table.add_row("memory", "no limit" if limit is None else f"limited to {limit} MiB")
+    table.add_row("GPU", _gpu(hardware), end_section=True)
+    for runtime, state in hardware.runtimes.items():
+        known = state.version if isinstance(state, Installed) else state.reason
+        table.add_row(runtime, known)
+    return table
+
+
+def _gpu(hardware: Hardware) -> str:
+    gpu = hardware.gpu
+    if isinstance(gpu, NoGpu):
+        return gpu.reason
+    return (
+        f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory_mib} MiB, "
+        f"driver {gpu.driver}, index {gpu.index}"
+    )

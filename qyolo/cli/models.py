@@ -1,0 +1,79 @@
+"""What the user calls a model -> its file: the one in the box, a file, or one of the catalogue."""
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from quantizer.model.files import require_onnx
+from qyolo.cli.options import cache_root
+from qyolo.cli.progress import progress_bars
+from zoo import bundle
+from zoo.catalogue import Entry, catalogue, entry
+from zoo.store import ModelStore
+
+
+def user_store() -> ModelStore:
+    """Where the catalogue's models are kept: beside the builds; QYOLO_MIRROR is asked for them."""
+    return ModelStore(cache_root() / "models", os.environ.get("QYOLO_MIRROR"))
+
+
+def model_file(name: str, store: ModelStore, trust_on_first_use: bool) -> Path:
+    """Raises UnknownModel, UnsupportedModel, Distrusted, DownloadFailed."""
+    if name == bundle.NAME:
+        return bundle.model()
+    path = Path(name)
+    if path.suffix or path.name != name or path.exists():
+        require_onnx(path)
+        return path
+    wanted = entry(name)
+    if not store.holds(wanted):
+        _introduce(wanted, store)
+    with progress_bars() as progress:
+        return store.take(wanted, trust_on_first_use, progress)
+
+
+def _introduce(model: Entry, store: ModelStore) -> None:
+    """Before the first use: whose it is, under which licence, where it comes from."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"{model.name} by {model.publisher}, licence {model.licence}")
+    if model.copyleft:
+        console.print(
+            f"{model.licence}: whoever serves this model to others over a network owes them the "
+            "complete source of the service. The publisher sells other licences.",
+            style="yellow",
+        )
+    if model.export is None:
+        console.print(f"from {store.address_of(model)}")
+
+
+def as_table(store: ModelStore) -> Table:
+    """The catalogue, as people read it."""
+    table = Table(caption="AP: COCO val2017, as published, at that input size; * copyleft (AGPL)")
+    for heading in ("model", "by", "licence", "M params", "MB", "input", "AP", "file"):
+        numeric = heading in {"M params", "MB", "input", "AP"}
+        table.add_column(
+            heading, justify="right" if numeric else "left", no_wrap=heading == "model"
+        )
+    for model in catalogue():
+        table.add_row(
+            model.name,
+            model.publisher,
+            f"{model.licence}{' *' if model.copyleft else ''}",
+            f"{model.params_m:g}",
+            f"{model.bytes / 1e6:.1f}" if model.bytes else "?",
+            str(model.input),
+            f"{model.ap:.1f}" if model.ap else "?",
+            state_of(model, store),
+        )
+    return table
+
+
+def state_of(model: Entry, store: ModelStore) -> str:
+    """Whether the file is here, and what it would take to have it."""
+    if store.holds(model):
+        return "here"
+    if model.export is not None:
+        return "export it yourself"
+    return "checksum known" if model.sha256 else "--trust-on-first-use"

@@ -1,0 +1,52 @@
+"""Progress bars on a terminal; silence elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from service.progress import Progress, ReportProgress
+
+
+class Amount(MofNCompleteColumn):
+    """How much of how much: bytes of a download in MB, otherwise the units themselves."""
+
+    def render(self, task: Task) -> Text:
+        if task.description != "download":
+            return super().render(task)
+        total = f"{task.total / 1e6:.1f}" if task.total else "?"
+        return Text(f"{task.completed / 1e6:.1f}/{total} MB")
+
+
+@contextmanager
+def progress_bars() -> Iterator[ReportProgress]:
+    """A reporter that keeps one bar for each phase on stderr, gone when the block ends."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        Amount(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+    tasks: dict[str, TaskID] = {}
+
+    def report(step: Progress) -> None:
+        if step.phase not in tasks:
+            tasks[step.phase] = bars.add_task(step.phase)
+        bars.update(tasks[step.phase], completed=step.done, total=step.total or None)
+
+    with bars:
+        yield report

@@ -1,0 +1,196 @@
+"""A study as Markdown tables and as a chart."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from matplotlib.figure import Figure
+
+from quantizer.calibration.ranges import RangeRule
+from quantizer.study.study import (
+    AS_THE_PAPER,
+    BEST_WEIGHTS,
+    BETTER_WEIGHTS,
+    Result,
+    Setting,
+    Study,
+    WeightMethod,
+)
+
+RULES: Final[dict[RangeRule, str]] = {
+    "minmax": "MinMax",
+    "percentile": "Percentile",
+    "mse": "MSE",
+    "entropy": "Entropy",
+    "uh": "UH (Q-YOLO)",
+}
+
+
+def write_study(study: Study, folder: Path) -> tuple[Path, ...]:
+    """study.md, study.json and study.svg in the folder; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = tuple(folder / f"study.{kind}" for kind in ("md", "json", "svg"))
+    paths[0].write_text(as_markdown(study), "utf-8")
+    paths[1].write_text(study.to_json(), "utf-8")
+    chart(study).savefig(paths[2], bbox_inches="tight", metadata={"Date": None})
+    return paths
+
+
+def bits_of(study: Study) -> list[int]:
+    """The widths that were studied, widest first."""
+    found = {r.setting.activations for r in study.results if r.setting.activations}
+    return sorted(found, reverse=True)
+
+
+def as_markdown(study: Study) -> str:
+    """The paper's three tables, and one more of what better weights add."""
+    float_model = study.of()
+    assert float_model is not None
+    lines = [
+        f"# {study.model}, quantized in simulation",
+        "",
+        f"COCO AP on {study.images} images; ranges from {study.calibration_images} calibration "
+        "images; SQNR is the outputs' signal-to-noise ratio. "
+        f"Bits are those of weights and activations; {len(study.kept_float)} convolutions "
+        "(first and last) stay float. Weights by MinMax, symmetric, for each channel, unless said.",
+        "",
+        "## Ranges of the activations (the paper's table 1)",
+        "",
+        *_table(
+            ("method", "bits", "AP", "AP50", "AP75", "small", "medium", "large", "SQNR dB"),
+            [
+                ("float", "32-32", *_figures(float_model)),
+                *(
+                    (name, f"{b}-{b}", *_figures(found))
+                    for b in bits_of(study)
+                    for rule, name in RULES.items()
+                    if (found := study.of(weights=b, activations=b, ranges=rule))
+                ),
+            ],
+        ),
+        "",
+        "## Asymmetric against symmetric activations (table 2)",
+        "",
+        *_table(
+            ("method", "bits", "asymmetric AP", "symmetric AP"),
+            [
+                (name, f"{b}-{b}", _ap(study, b, b, rule), _ap(study, b, b, rule, True))
+                for b in bits_of(study)
+                for rule, name in RULES.items()
+            ],
+        ),
+        "",
+        "## Weights, activations, both (table 3; UH)",
+        "",
+        *_table(
+            ("bits", "weights only", "activations only", "both"),
+            [
+                (str(b), _ap(study, b, None), _ap(study, None, b), _ap(study, b, b))
+                for b in bits_of(study)
+            ],
+        ),
+        "",
+        "## Activations alone, by every rule",
+        "",
+        *_table(
+            ("method", *(f"32-{b}" for b in bits_of(study))),
+            [
+                (name, *(_ap(study, None, b, rule) for b in bits_of(study)))
+                for rule, name in RULES.items()
+            ],
+        ),
+        "",
+        "## What better weights add (UH unless said; AP, and SQNR in dB)",
+        "",
+        *_table(
+            ("weights", *(f"{b}-{b}" for b in bits_of(study))),
+            [
+                (title, *(_with_sqnr(study, setting) for setting in found))
+                for title, found in _better_weights(study)
+            ],
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _better_weights(study: Study) -> Iterator[tuple[str, list[Setting]]]:
+    """A row's title, and its settings by falling widths."""
+    bits = bits_of(study)
+    for method in (AS_THE_PAPER, *BETTER_WEIGHTS):
+        yield _title(method), [Setting(b, b, method=method) for b in bits]
+    yield (
+        "the last, with Percentile",
+        [Setting(b, b, "percentile", method=BEST_WEIGHTS) for b in bits],
+    )
+    yield "as the paper, activations float", [Setting(b, None) for b in bits]
+    yield (
+        "the best weights, activations float",
+        [Setting(b, None, method=BEST_WEIGHTS) for b in bits],
+    )
+
+
+def _title(method: WeightMethod) -> str:
+    if method == AS_THE_PAPER:
+        return "as the paper: MinMax, to the nearest"
+    words = {
+        "clipped at the least error": method.clipping == "mse",
+        "biases corrected": method.bias_correction,
+        "rounded adaptively": method.rounding == "adaptive",
+    }
+    return ", ".join(word for word, applies in words.items() if applies)
+
+
+def chart(study: Study) -> Figure:
+    """AP over bits, a line for each rule, asymmetric activations."""
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    bits = bits_of(study)
+    float_model = study.of()
+    if float_model is not None:
+        axes.axhline(float_model.accuracy.ap, color="0.6", linestyle="--", label="float")
+    for rule, name in RULES.items():
+        found = [study.of(weights=b, activations=b, ranges=rule) for b in bits]
+        axes.plot(
+            [str(b) for b in bits],
+            [result.accuracy.ap if result else float("nan") for result in found],
+            marker="o",
+            label=name,
+            linewidth=2.2 if rule == "uh" else 1.2,
+        )
+    axes.set_xlabel("bits of weights and activations")
+    axes.set_ylabel("COCO AP")
+    axes.set_title(f"{study.model}: ranges of the activations, {study.images} images")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _ap(
+    study: Study, weights: int | None, activations: int | None, rule: RangeRule = "uh",
+    symmetric: bool = False,
+) -> str:  # fmt: skip
+    # Weights alone have no range rule.
+    chosen = {"ranges": rule, "symmetric": symmetric} if activations else {}
+    return _cell(study.of(weights=weights, activations=activations, **chosen))
+
+
+def _cell(result: Result | None) -> str:
+    return "" if result is None else f"{result.accuracy.ap:.4f}"
+
+
+def _with_sqnr(study: Study, setting: Setting) -> str:
+    result = study.result(setting)
+    return "" if result is None else f"{result.accuracy.ap:.4f} ({result.sqnr:.1f})"
+
+
+def _figures(result: Result) -> list[str]:
+    found = result.accuracy
+    values = (found.ap, found.ap50, found.ap75)
+    sizes = (found.ap_small, found.ap_medium, found.ap_large)
+    return [*(f"{value:.4f}" for value in (*values, *sizes)), f"{result.sqnr:.1f}"]
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)]

@@ -1,0 +1,66 @@
+"""What clients of a cluster talk to: the plain server's application, with replicas behind it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from qyolo.cluster.compatibility import contract_of
+from qyolo.cluster.distribution import Shipped
+from qyolo.cluster.remote import RemotePipeline
+from qyolo.cluster.replicas import Replicas
+from qyolo.process import limit_malloc_arenas
+from service.app import Watch, create_app
+from service.errors import ModelUnavailable
+from service.experiments.split import Experiment
+from service.inference.variants import VariantSet, read_reports
+from service.manifest import read_manifest
+from service.observability.logs import set_up_logs
+from service.settings import Settings
+
+
+class Front:
+    """Every route of `qyolo serve`; `handles` are the deployments of the variants it offers."""
+
+    def __init__(
+        self,
+        model: str,
+        settings: Settings,
+        handles: Mapping[str, DeploymentHandle[Any]],
+        capacity: int,
+    ) -> None:
+        limit_malloc_arenas()
+        set_up_logs(settings.log_level, settings.log_format)
+        self._settings = settings
+        self._handles = handles
+        self._capacity = capacity
+        self._application = create_app(settings, Shipped(model), remote=self._open)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
+        return self._application
+
+    async def check_health(self) -> None:
+        """Serve sends nobody here before this has returned."""
+        readiness = await self._application.state.lifecycle.settled()
+        if readiness.state != "ready":
+            raise ModelUnavailable(readiness.detail)
+
+    def _open(self, folder: Path, experiment: Experiment, watch: Watch) -> RemotePipeline:
+        whole = read_manifest(folder)
+        offered = {name: each for name, each in whole.variants.items() if name in self._handles}
+        rejected = {name: why for name, why in whole.rejected.items() if name in offered}
+        manifest = whole.model_copy(update={"variants": offered, "rejected": rejected})
+        observe = watch(manifest)
+        contract = contract_of(manifest)
+        replicas = {
+            name: Replicas(name, self._handles[name], contract, observe) for name in offered
+        }
+        served = VariantSet(manifest, replicas, *read_reports(folder))
+        pixels = self._settings.max_pixels
+        return RemotePipeline(served, self._capacity, pixels, observe, experiment)
+
+
+Ingress = serve.ingress()(Front)

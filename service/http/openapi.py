@@ -1,0 +1,109 @@
+"""What the OpenAPI document says of bodies and errors, which no signature shows."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from service.http.client_identity import CLIENT_HEADER
+from service.http.problems import MEDIA_TYPE, Problem
+from service.http.uploads import JsonUpload
+
+_BINARY: Final = {"type": "string", "format": "binary"}
+
+IMAGE_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "one JPEG, PNG, WebP or BMP image, in any of these forms",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": _BINARY, "image": _BINARY},
+                    "anyOf": [{"required": ["file"]}, {"required": ["image"]}],
+                }
+            },
+            "image/*": {"schema": _BINARY},
+            "application/octet-stream": {"schema": _BINARY},
+            "application/json": {"schema": JsonUpload.model_json_schema()},
+        },
+    }
+}
+
+CLIENT: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": CLIENT_HEADER,
+            "in": "header",
+            "description": "who asks, so that it keeps its variant where the server splits them",
+            "schema": {"type": "string"},
+        }
+    ]
+}
+
+PICTURE: Final[dict[str, Any]] = {
+    "description": "the boxes; with Accept: image/jpeg or image/png the picture with its boxes",
+    "headers": {
+        "X-Qyolo-Variant": {
+            "description": "the variant that answered",
+            "schema": {"type": "string"},
+        }
+    },
+    "content": {"image/jpeg": {"schema": _BINARY}, "image/png": {"schema": _BINARY}},
+}
+
+BOTH_SIDES: Final[dict[str, Any]] = {
+    "description": "how both agree; with Accept: image/jpeg or image/png both drawn in one picture",
+    "content": PICTURE["content"],
+}
+
+_RETRY: Final = {
+    "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}},
+}
+
+_KEY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+_PROBLEMS: Final = {
+    400: "the body cannot be read",
+    404: "no such variant or report",
+    401: "no API key, or one that is not known",
+    405: "the method is not allowed here",
+    406: "no acceptable media type",
+    408: "the body took too long",
+    413: "the body or the image is too large",
+    415: "not an image, or not in an accepted form",
+    422: "a corrupt image or an invalid parameter",
+    429: "too many requests in the house, or of one client",
+    500: "the server failed",
+    503: "the model is not ready",
+    504: "the answer took too long",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer these problems."""
+    return {status: _problem(status) for status in statuses}
+
+
+def document_keys(app: FastAPI) -> None:
+    """Say in the OpenAPI document that a key is wanted, in either of two headers."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        document.setdefault("components", {})["securitySchemes"] = _KEY_SCHEMES
+        document["security"] = [{name: []} for name in _KEY_SCHEMES]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _problem(status: int) -> dict[str, Any]:
+    schema = Problem.model_json_schema()
+    answer: dict[str, Any] = {
+        "description": _PROBLEMS[status],
+        "content": {MEDIA_TYPE: {"schema": schema}},
+    }
+    return answer | {"headers": _RETRY} if status in (429, 503) else answer

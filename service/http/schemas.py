@@ -1,0 +1,211 @@
+"""The wire format of every JSON answer that is not a problem."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from service.experiments.split import Experiment
+from service.inference.results import Answer
+from service.inference.timings import Stage, Timings
+from service.lifecycle import State
+from service.manifest import Manifest, Precision, Runtime
+from service.vision.agreement import match
+from service.vision.detections import Detections
+from service.vision.heads import HeadName
+from service.vision.preprocess import PreprocessName
+
+XYXY = tuple[float, float, float, float]
+
+
+class ImageSize(BaseModel):
+    width: int
+    height: int
+
+
+class Box(BaseModel):
+    """One detection; box is left, top, right, bottom in pixels of the source image."""
+
+    box: XYXY
+    score: float
+    class_id: int
+    class_name: str
+
+
+class DetectAnswer(BaseModel):
+    """The boxes of one image, best first."""
+
+    model: str
+    variant: str
+    image: ImageSize
+    detections: list[Box]
+    timings_ms: dict[Stage, float]
+
+
+class Side(BaseModel):
+    """One of the two variants that were compared."""
+
+    variant: str
+    boxes: int
+    timings_ms: dict[Stage, float]
+
+
+class Pair(BaseModel):
+    """A box of each variant, of one class and overlapping."""
+
+    class_id: int
+    class_name: str
+    iou: float
+    score_a: float
+    score_b: float
+    box_a: XYXY
+    box_b: XYXY
+
+
+class CompareAnswer(BaseModel):
+    """Two variants on one image; the means are null where no box has a partner."""
+
+    model: str
+    image: ImageSize
+    a: Side
+    b: Side
+    matched: list[Pair]
+    only_a: list[Box]
+    only_b: list[Box]
+    mean_iou: float | None
+    mean_score_difference: float | None
+    max_score_difference: float | None
+
+
+class VariantInfo(BaseModel):
+    name: str
+    runtime: Runtime
+    precision: Precision
+    default: bool
+    share: float  # of the clients that name no variant
+    shadow: float  # share of the other variants' answers that it gives too, afterwards
+    rejected: str | None  # why it is never the default: it lost too much accuracy
+    detect: str  # the path of its endpoint
+
+
+class ModelInfo(BaseModel):
+    """The model that is served and its variants."""
+
+    model: str
+    default: str
+    device: str
+    size: int
+    head: HeadName
+    preprocess: PreprocessName
+    class_names: tuple[str, ...]
+    source_sha256: str
+    created: str
+    variants: list[VariantInfo]
+
+
+class Alive(BaseModel):
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """The server's state; while it builds, the phase and how much of it is done."""
+
+    status: State
+    phase: str | None = None
+    done: int | None = None
+    total: int | None = None
+    detail: str | None = None
+
+
+def detect_answer(manifest: Manifest, answer: Answer) -> DetectAnswer:
+    return DetectAnswer(
+        model=manifest.name,
+        variant=answer.variant,
+        image=ImageSize(width=answer.width, height=answer.height),
+        detections=boxes(manifest, answer.detections),
+        timings_ms=_milliseconds(answer.timings),
+    )
+
+
+def compare_answer(manifest: Manifest, a: Answer, b: Answer) -> CompareAnswer:
+    pairs = match(a.detections, b.detections)
+    ours, theirs = a.detections.take(pairs.a), b.detections.take(pairs.b)
+    differences = abs(ours.scores - theirs.scores)
+    any_pair = len(differences) > 0
+    return CompareAnswer(
+        model=manifest.name,
+        image=ImageSize(width=a.width, height=a.height),
+        a=_side(a),
+        b=_side(b),
+        matched=[
+            Pair(
+                class_id=one.class_id,
+                class_name=one.class_name,
+                iou=round(float(iou), 4),
+                score_a=one.score,
+                score_b=other.score,
+                box_a=one.box,
+                box_b=other.box,
+            )
+            for one, other, iou in zip(
+                boxes(manifest, ours), boxes(manifest, theirs), pairs.iou, strict=True
+            )
+        ],
+        only_a=boxes(manifest, a.detections.take(pairs.only_a)),
+        only_b=boxes(manifest, b.detections.take(pairs.only_b)),
+        mean_iou=round(float(pairs.iou.mean()), 4) if any_pair else None,
+        mean_score_difference=round(float(differences.mean()), 4) if any_pair else None,
+        max_score_difference=round(float(differences.max()), 4) if any_pair else None,
+    )
+
+
+def model_info(manifest: Manifest, experiment: Experiment) -> ModelInfo:
+    return ModelInfo(
+        model=manifest.name,
+        default=manifest.default,
+        device=manifest.device,
+        size=manifest.size,
+        head=manifest.head,
+        preprocess=manifest.preprocess,
+        class_names=manifest.class_names,
+        source_sha256=manifest.source_sha256,
+        created=manifest.created,
+        variants=[
+            VariantInfo(
+                name=name,
+                runtime=variant.runtime,
+                precision=variant.precision,
+                default=name == manifest.default,
+                share=experiment.share(name, manifest.default),
+                shadow=experiment.shadow_share(name),
+                rejected=manifest.rejected.get(name),
+                detect=f"/v1/models/{name}/detect",
+            )
+            for name, variant in manifest.variants.items()
+        ],
+    )
+
+
+def boxes(manifest: Manifest, found: Detections) -> list[Box]:
+    """The rows as the wire shows them: pixels to 2 decimals, scores to 4."""
+    rows = zip(found.xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True)
+    return [
+        Box(
+            box=(round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)),
+            score=round(score, 4),
+            class_id=class_id,
+            class_name=manifest.class_name(class_id),
+        )
+        for (x1, y1, x2, y2), score, class_id in rows
+    ]
+
+
+def _side(answer: Answer) -> Side:
+    return Side(
+        variant=answer.variant,
+        boxes=len(answer.detections),
+        timings_ms=_milliseconds(answer.timings),
+    )
+
+
+def _milliseconds(timings: Timings) -> dict[Stage, float]:
+    return {stage: round(seconds * 1000, 3) for stage, seconds in timings.items()}

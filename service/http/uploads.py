@@ -1,0 +1,157 @@
+"""A request's body -> the bytes of one image, never more of them than allowed."""
+
+import base64
+import binascii
+import re
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from service.errors import BadRequest, PayloadTooLarge, UnsupportedUpload
+from service.http.validation import BoundedObject, first_error
+
+PARTS: Final = ("file", "image")
+MAX_FIELDS: Final = 16  # a browser's form may carry a few; a flood of them is no upload
+DATA_URL: Final = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+
+ACCEPTED: Final = (
+    "multipart/form-data with a part named file or image, "
+    "a raw body of type image/* or application/octet-stream, "
+    'or application/json {"image": "<base64>"}'
+)
+
+
+class JsonUpload(BoundedObject):
+    """The body of an application/json request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str = Field(description="the image file in base64, with or without a data: URL prefix")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart body: the parts that have a filename, and the text of the others."""
+
+    files: Mapping[str, bytes]
+    fields: Mapping[str, str]
+
+
+async def read_image(request: Request, max_bytes: int) -> bytes:
+    """The image file in a request, not looked into.
+
+    Raises UnsupportedUpload, PayloadTooLarge or BadRequest; ClientDisconnect as Starlette does.
+    """
+    media_type = _media_type(request)
+    if media_type == "multipart/form-data":
+        return image_of(await read_form(request, max_bytes))
+    is_json = media_type == "application/json"
+    is_raw = media_type.startswith("image/") or media_type == "application/octet-stream"
+    if not (is_json or is_raw):
+        raise UnsupportedUpload(f"send {ACCEPTED}")
+    _refuse_encodings(request)
+    body = await read_body(request, max_bytes)
+    return _not_empty(_from_json(body) if is_json else body)
+
+
+async def read_form(request: Request, max_bytes: int) -> Form:
+    """The parts of a multipart request; raises what `read_image` raises."""
+    if _media_type(request) != "multipart/form-data":
+        raise UnsupportedUpload("send multipart/form-data")
+    _refuse_encodings(request)
+    return await _from_multipart(request.headers, await read_body(request, max_bytes))
+
+
+def image_of(form: Form) -> bytes:
+    """The image file in a form; raises BadRequest."""
+    for name in PARTS:
+        if name in form.files:
+            return _not_empty(form.files[name])
+        if name in form.fields:
+            raise BadRequest(f"the part {name!r} must be a file, with a filename")
+    raise BadRequest("the multipart body has no part named file or image")
+
+
+def from_base64(text: str) -> bytes:
+    """The file in a base64 text, with or without a data: URL prefix; raises BadRequest."""
+    if prefix := DATA_URL.match(text):
+        text = text[prefix.end() :]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise BadRequest("image is not valid base64") from exc
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body, refused before its first byte where its announced length is too large.
+
+    Raises PayloadTooLarge.
+    """
+    too_large = PayloadTooLarge(f"the request body is larger than {max_bytes} bytes")
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > max_bytes:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _refuse_encodings(request: Request) -> None:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedUpload("send the body without a content encoding")
+
+
+def _not_empty(image: bytes) -> bytes:
+    if not image:
+        raise BadRequest("the image is empty")
+    return image
+
+
+async def _from_multipart(headers: Headers, body: bytes) -> Form:
+    boundary = parse_options_header(headers["content-type"])[1].get(b"boundary")
+    if boundary is None:
+        raise BadRequest("the multipart body's Content-Type names no boundary")
+    if b"--" + boundary + b"--" not in body:  # the parser would drop the torn part in silence
+        raise BadRequest("the multipart body ends before its closing boundary")
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(headers, stream(), max_files=1, max_fields=MAX_FIELDS)
+    parser.spool_max_size = len(body)  # the body is in memory already: never write it to a disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as exc:
+        raise BadRequest(f"the multipart body cannot be read: {exc.message}") from exc
+    try:
+        files, fields = {}, {}
+        for name, part in form.items():
+            if isinstance(part, UploadFile):
+                files[name] = await part.read()
+            else:
+                fields[name] = part
+        return Form(files, fields)
+    finally:
+        await form.close()
+
+
+def _from_json(body: bytes) -> bytes:
+    try:
+        text = JsonUpload.model_validate_json(body).image
+    except ValidationError as exc:
+        raise BadRequest(f'send {{"image": "<base64>"}}; {first_error(exc)}') from exc
+    return from_base64(text)

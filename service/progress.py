@@ -1,0 +1,16 @@
+"""How far long work is: a build, a download."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of long work: `done` of `total` units of `phase`; total 0 means unknown."""
+
+    phase: str
+    done: int = 0
+    total: int = 0
+
+
+ReportProgress = Callable[[Progress], None]

@@ -1,0 +1,222 @@
+"""Requests and answers of an inference: JSON, or JSON with binary tensors behind it.
+
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import BadRequest, PayloadTooLarge, UnsupportedUpload
+from service.http.validation import BoundedObject, first_error
+from service.protocols.oip.tensors import (
+    Datatype,
+    Port,
+    Values,
+    bytes_of,
+    element_of_bytes,
+    element_of_json,
+    floats_of_bytes,
+    floats_of_json,
+    json_of,
+    shape_of,
+)
+from service.vision.detections import Floats
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+EITHER: Final = 32 + zlib.MAX_WBITS  # zlib reads gzip's header or its own
+ENCODINGS: Final = ("gzip", "deflate")
+# Triton's hints to its scheduler: each request is answered in its turn here.
+HINTS: Final = frozenset({"priority", "sequence_end", "sequence_id", "sequence_start", "timeout"})
+
+Name = Annotated[str, Field(max_length=256)]  # it comes back in answers and errors
+Scalar = bool | int | float | Annotated[str, Field(max_length=4096)]
+
+
+class _InputParameters(BoundedObject):
+    model_config = ConfigDict(extra="forbid")  # shared memory is a parameter as well
+
+    binary_data_size: int | None = Field(default=None, ge=0)
+
+
+class _Input(BaseModel):
+    name: Name
+    shape: list[int] = Field(max_length=8)
+    datatype: Name
+    parameters: _InputParameters = _InputParameters()
+    data: list[Any] | None = None
+
+
+class _WantedParameters(BoundedObject):
+    model_config = ConfigDict(extra="forbid")
+
+    binary_data: bool | None = None
+
+
+class _Wanted(BaseModel):
+    name: Name
+    parameters: _WantedParameters = _WantedParameters()
+
+
+class _Parameters(BoundedObject):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Scalar] = Field(init=False)
+
+    binary_data_output: bool = False
+
+
+class _Request(BaseModel):
+    id: Name | None = None
+    parameters: _Parameters = _Parameters()
+    inputs: list[_Input] = Field(min_length=1, max_length=1)
+    outputs: list[_Wanted] | None = Field(default=None, max_length=64)
+
+
+class _Output(BaseModel):
+    name: str
+    datatype: Datatype
+    shape: list[int]
+    parameters: dict[str, int] | None = None
+    data: list[Any] | None = None
+
+
+class _Answer(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None
+    outputs: list[_Output]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What a client wants: the input's value, parameters, and outputs, each as bytes or not."""
+
+    value: Floats | bytes
+    parameters: Mapping[str, object]
+    binary: Mapping[str, bool]
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What a model answers: the version that did, and the values of all its outputs."""
+
+    version: str
+    values: Mapping[str, Values]
+
+
+def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """The body without its content encoding, never more of it than allowed.
+
+    Raises PayloadTooLarge, UnsupportedUpload or BadRequest.
+    """
+    if encoding == "identity":
+        return body
+    if encoding not in ENCODINGS:
+        raise UnsupportedUpload(f"a body may be encoded as {' or '.join(ENCODINGS)}")
+    decoder = zlib.decompressobj(EITHER)
+    try:
+        data = decoder.decompress(body, max_bytes + 1)
+    except zlib.error as exc:
+        raise BadRequest(f"the body is not {encoding}") from exc
+    if len(data) > max_bytes:
+        raise PayloadTooLarge(f"the decoded body is larger than {max_bytes} bytes")
+    if not decoder.eof or decoder.unused_data:
+        raise BadRequest(f"the body's {encoding} does not end where the body does")
+    return data
+
+
+def read_request(
+    body: bytes, header_length: str | None, port: Port, outputs: Sequence[Port]
+) -> Asked:
+    """A request for a model with one input; raises BadRequest."""
+    split = _header_length(header_length, len(body))
+    names = [output.name for output in outputs]
+    if split == 0:  # "raw binary": nothing but the one input
+        value = body if port.datatype == "BYTES" else floats_of_bytes(port, memoryview(body))
+        return Asked(value, {}, dict.fromkeys(names, True))
+    try:
+        request = _Request.model_validate_json(body[:split])
+    except ValidationError as exc:
+        raise BadRequest(first_error(exc)) from exc
+    tail = None if split is None else memoryview(body)[split:]
+    parameters = request.parameters
+    return Asked(
+        _value(request.inputs[0], port, tail),
+        {key: value for key, value in (parameters.model_extra or {}).items() if key not in HINTS},
+        _binary(request.outputs, names, parameters.binary_data_output),
+        request.id,
+    )
+
+
+def write_answer(
+    model: str, asked: Asked, given: Given, outputs: Sequence[Port]
+) -> tuple[bytes, Mapping[str, str]]:
+    """The body of an answer and its headers."""
+    datatypes = {output.name: output.datatype for output in outputs}
+    shown, tails = [], []
+    for name, binary in asked.binary.items():
+        values = given.values[name]
+        output = _Output(name=name, datatype=datatypes[name], shape=shape_of(values))
+        if binary:
+            tails.append(bytes_of(values))
+            output.parameters = {"binary_data_size": len(tails[-1])}
+        else:
+            output.data = json_of(values)
+        shown.append(output)
+    answer = _Answer(model_name=model, model_version=given.version, id=asked.id, outputs=shown)
+    head = answer.model_dump_json(exclude_none=True).encode()
+    if not tails:
+        return head, {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+    return b"".join([head, *tails]), headers
+
+
+def _header_length(header: str | None, length: int) -> int | None:
+    """Where the JSON ends; None when it is everything."""
+    if header is None:
+        return None
+    if not re.fullmatch("[0-9]{1,12}", header) or int(header) > length:
+        raise BadRequest(f"{HEADER_LENGTH} must be a number of at most the body's {length} bytes")
+    return int(header)
+
+
+def _value(sent: _Input, port: Port, tail: memoryview | None) -> Floats | bytes:
+    if sent.name != port.name:
+        raise BadRequest(f"no input {sent.name!r}; there is {port.name!r}")
+    if sent.datatype != port.datatype or tuple(sent.shape) != port.shape:
+        raise BadRequest(
+            f"input {port.name!r} is {port.datatype} {list(port.shape)}, "
+            f"not {sent.datatype} {sent.shape}"
+        )
+    is_bytes = port.datatype == "BYTES"
+    size = sent.parameters.binary_data_size
+    if sent.data is not None:
+        if size is not None or tail:
+            raise BadRequest(f"input {port.name!r} has data and bytes behind the JSON")
+        read = element_of_json if is_bytes else floats_of_json
+        return read(port, sent.data)
+    if tail is None:
+        raise BadRequest(
+            f"input {port.name!r} has no data; bytes behind the JSON need {HEADER_LENGTH}"
+        )
+    if size not in (None, len(tail)):  # OpenVINO's clients leave the size of a single input out
+        raise BadRequest(f"binary_data_size is {size}, {len(tail)} bytes are behind the JSON")
+    return element_of_bytes(port, tail) if is_bytes else floats_of_bytes(port, tail)
+
+
+def _binary(wanted: list[_Wanted] | None, names: Sequence[str], default: bool) -> dict[str, bool]:
+    """The outputs to send, in the order asked for, and which of them as bytes."""
+    if not wanted:
+        return dict.fromkeys(names, default)
+    chosen = {}
+    for output in wanted:
+        if output.name not in names:
+            raise BadRequest(f"no output {output.name!r}; there are: {', '.join(names)}")
+        binary = output.parameters.binary_data
+        chosen[output.name] = default if binary is None else binary
+    return chosen

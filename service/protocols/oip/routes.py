@@ -1,0 +1,141 @@
+"""Open Inference Protocol v2, as Triton, OpenVINO Model Server and KServe speak it.
+
+https://github.com/kserve/open-inference-protocol: metadata, readiness and inference over REST,
+with Triton's binary tensors, model configuration and repository index. A model's versions are its
+variants; none means the default one.
+"""
+
+import asyncio
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.http.client_identity import client_of
+from service.http.disconnects import cancel_on_disconnect
+from service.http.routes import VARIANT_HEADER
+from service.http.uploads import read_body
+from service.lifecycle import Lifecycle
+from service.protocols.oip.messages import HEADER_LENGTH, inflate, read_request, write_answer
+from service.protocols.oip.models import Model, find_model, names_of
+from service.protocols.oip.tensors import Port
+from service.settings import Settings
+
+EXTENSIONS: Final = ("binary_tensor_data", "model_configuration")
+CONFIG_TYPES: Final = {"FP32": "TYPE_FP32", "INT64": "TYPE_INT64", "BYTES": "TYPE_STRING"}
+
+
+class OpenInference:
+    """The handlers; a path names a model, and may name a version of it."""
+
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, version: str) -> None:
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._version = version
+
+    def add_routes(self, app: FastAPI) -> None:
+        for path, handler, method in (
+            ("", self.server, "GET"),
+            ("/health/live", self.live, "GET"),
+            ("/health/ready", self.ready, "GET"),
+            ("/models", self.models, "GET"),
+            ("/repository/index", self.index, "POST"),
+        ):
+            app.add_api_route(f"/v2{path}", handler, methods=[method], include_in_schema=False)
+        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            for path, of_model, method in (
+                ("", self.metadata, "GET"),
+                ("/ready", self.model_ready, "GET"),
+                ("/config", self.config, "GET"),
+                ("/infer", self.infer, "POST"),
+            ):
+                app.add_api_route(
+                    f"{model}{path}", of_model, methods=[method], include_in_schema=False
+                )
+
+    async def server(self) -> Response:
+        return JSONResponse({"name": "qyolo", "version": self._version, "extensions": EXTENSIONS})
+
+    async def live(self) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self) -> Response:
+        _ = self._lifecycle.pipeline  # raises NotReady
+        return JSONResponse({"ready": True})
+
+    async def models(self) -> Response:
+        return JSONResponse({"models": names_of(self._lifecycle.pipeline.variants.manifest)})
+
+    async def index(self) -> Response:
+        variants = self._lifecycle.pipeline.variants
+        return JSONResponse(
+            [
+                {"name": name, "version": version, "state": "READY", "reason": ""}
+                for name in names_of(variants.manifest)
+                for version in variants.names
+            ]
+        )
+
+    async def metadata(self, request: Request) -> Response:
+        model, _ = self._find(request)
+        return JSONResponse(
+            {
+                "name": model.name,
+                "versions": self._lifecycle.pipeline.variants.names,
+                "platform": "qyolo",
+                "inputs": [_described(model.input)],
+                "outputs": [_described(output) for output in model.outputs],
+            }
+        )
+
+    async def model_ready(self, request: Request) -> Response:
+        model, _ = self._find(request)
+        return JSONResponse({"name": model.name, "ready": True})
+
+    async def config(self, request: Request) -> Response:
+        model, _ = self._find(request)
+        return JSONResponse(
+            {
+                "name": model.name,
+                "platform": "qyolo",
+                "max_batch_size": 0,
+                "input": [_configured(model.input)],
+                "output": [_configured(output) for output in model.outputs],
+                "parameters": {
+                    key: {"string_value": text} for key, text in model.parameters.items()
+                },
+            }
+        )
+
+    async def infer(self, request: Request) -> Response:
+        model, version = self._find(request)
+        self._lifecycle.pipeline.ensure_room()
+        limit = self._settings.max_bytes
+        body = await read_body(request, limit)
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        # Megabytes are unpacked, read and written in threads, between which other requests go on.
+        body = await asyncio.to_thread(inflate, body, encoding, limit)
+        length = request.headers.get(HEADER_LENGTH)
+        asked = await asyncio.to_thread(read_request, body, length, model.input, model.outputs)
+        chosen = self._lifecycle.pipeline.choose(version, client_of(request))
+        given = await cancel_on_disconnect(request, model.infer(asked, chosen))
+        content, headers = await asyncio.to_thread(
+            write_answer, model.name, asked, given, model.outputs
+        )
+        return Response(content, headers={**headers, VARIANT_HEADER: given.version})
+
+    def _find(self, request: Request) -> tuple[Model, str | None]:
+        """The model and the version of the path; raises ModelNotFound or VariantNotFound."""
+        pipeline = self._lifecycle.pipeline
+        version = request.path_params.get("version")
+        pipeline.variants.get(version)
+        return find_model(request.path_params["model"], pipeline, self._settings), version
+
+
+def _described(port: Port) -> dict[str, object]:
+    return {"name": port.name, "datatype": port.datatype, "shape": port.shape}
+
+
+def _configured(port: Port) -> dict[str, object]:
+    return {"name": port.name, "data_type": CONFIG_TYPES[port.datatype], "dims": port.shape}

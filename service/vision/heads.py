@@ -1,0 +1,120 @@
+"""Raw output -> candidate boxes in the model's square, one function per YOLO layout."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+import numpy as np
+
+from service.vision.detections import Detections, Floats, Ints
+
+HeadName = Literal["yolov5", "yolox", "yolov8", "end2end"]
+
+STRIDES: Final = (8, 16, 32)
+# More candidates than this cannot reach the answer, but they cost NMS time (YOLOv5's limit).
+MAX_CANDIDATES: Final = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Boxes before selection: f32[M,4] in pixels of the model's square, f32[M,C] class scores."""
+
+    xyxy: Floats
+    scores: Floats
+
+
+def decode_yolov5(raw: Floats, size: int, conf: float) -> Candidates:
+    """[1,N,5+C]: centre x, y, width, height in pixels, objectness, class scores."""
+    rows = raw[0][_sure(raw, conf)]
+    return Candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 5:] * rows[:, 4:5])
+
+
+def decode_yolox(raw: Floats, size: int, conf: float) -> Candidates:
+    """[1,N,5+C]: centre as offset in cells, size as its log in cells, objectness, class scores."""
+    grid, stride = _cells(size)
+    sure = _sure(raw, conf)
+    rows, grid, stride = raw[0][sure], grid[sure], stride[sure]
+    centre = (rows[:, :2] + grid) * stride
+    extent = np.exp(rows[:, 2:4]) * stride
+    return Candidates(_corners(centre, extent), rows[:, 5:] * rows[:, 4:5])
+
+
+def _sure(raw: Floats, conf: float) -> Ints:
+    """Rows whose objectness, which no score of theirs exceeds, is above `conf`: a few of all."""
+    return np.flatnonzero(raw[0, :, 4] > conf)
+
+
+def decode_yolov8(raw: Floats, size: int, conf: float) -> Candidates:
+    """[1,4+C,N]: centre x, y, width, height in pixels, class scores; no objectness."""
+    rows = raw[0]
+    rows = rows[:, rows[4:].max(axis=0) > conf].T
+    return Candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 4:])
+
+
+def decode_end2end(raw: Floats, size: int, conf: float) -> Candidates:
+    """[1,K,6]: left, top, right, bottom in pixels, score, class; already free of overlaps."""
+    rows = raw[0]
+    rows = rows[rows[:, 4] > conf]
+    class_ids = rows[:, 5].astype(np.int64)
+    scores = np.zeros((len(rows), int(class_ids.max(initial=0)) + 1), np.float32)
+    scores[np.arange(len(rows)), class_ids] = rows[:, 4]
+    return Candidates(rows[:, :4], scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How to read one layout; `nms` tells whether its boxes still overlap."""
+
+    decode: Callable[[Floats, int, float], Candidates]
+    nms: bool
+
+
+HEADS: Final[dict[HeadName, Head]] = {
+    "yolov5": Head(decode_yolov5, nms=True),
+    "yolox": Head(decode_yolox, nms=True),
+    "yolov8": Head(decode_yolov8, nms=True),
+    "end2end": Head(decode_end2end, nms=False),
+}
+
+
+def detections_of(candidates: Candidates, conf: float, multi_label: bool) -> Detections:
+    """Scores above `conf`, best first: each box's best class, or each of its classes.
+
+    COCO AP is customarily measured with every class of a box (`multi_label`), as YOLOv5's and
+    YOLOv7's validation does; an application wants one label for one box.
+    """
+    scores = candidates.scores
+    if multi_label:
+        rows, class_ids = np.nonzero(scores > conf)
+    else:
+        best = scores.argmax(axis=1) if scores.size else np.zeros(len(scores), np.int64)
+        rows = np.flatnonzero(scores[np.arange(len(scores)), best] > conf)
+        class_ids = best[rows]
+    chosen = scores[rows, class_ids]
+    order = np.argsort(-chosen, kind="stable")[:MAX_CANDIDATES]
+    rows = rows[order]
+    return Detections(candidates.xyxy[rows], chosen[order], class_ids[order].astype(np.int64))
+
+
+def cells_of(size: int) -> int:
+    """Cells of an anchor-free head on a size x size input (8400 at 640)."""
+    return sum((size // stride) ** 2 for stride in STRIDES)
+
+
+@lru_cache(maxsize=8)
+def _cells(size: int) -> tuple[Floats, Floats]:
+    """f32[N,2] x, y of every cell and f32[N,1] its stride, finest level first."""
+    grids, strides = [], []
+    for stride in STRIDES:
+        n = size // stride
+        y, x = np.mgrid[:n, :n]
+        grids.append(np.stack([x, y], axis=-1).reshape(-1, 2))
+        strides.append(np.full((n * n, 1), stride))
+    grid, stride_of = np.concatenate(grids), np.concatenate(strides)
+    return grid.astype(np.float32), stride_of.astype(np.float32)
+
+
+def _corners(centre: Floats, extent: Floats) -> Floats:
+    half = extent / 2
+    return np.concatenate([centre - half, centre + half], axis=1)

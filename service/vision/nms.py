@@ -1,0 +1,33 @@
+"""Drop boxes that overlap a better box of the same class."""
+
+import numpy as np
+
+from service.vision.detections import Detections, Floats, Ints
+
+
+def non_max_suppression(found: Detections, iou: float, max_det: int) -> Detections:
+    """Greedy class-wise NMS of boxes sorted best first.
+
+    Keeps at most `max_det`, best first, no two of a class overlapping by more than `iou`.
+    """
+    return found.take(_greedy(found.xyxy, found.class_ids, iou, max_det))
+
+
+def _greedy(xyxy: Floats, class_ids: Ints, iou: float, max_det: int) -> Ints:
+    """Indices of the boxes that survive, of boxes sorted best first."""
+    # Shifted by class, boxes of different classes cannot overlap, so one pass serves all classes.
+    span = float(np.abs(xyxy).max(initial=0.0)) * 2 + 1
+    boxes = xyxy.astype(np.float64) + (class_ids * span)[:, None]
+    x1, y1, x2, y2 = boxes.T
+    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    alive = np.arange(len(boxes))
+    kept: list[int] = []
+    while len(alive) and len(kept) < max_det:
+        best, rest = alive[0], alive[1:]
+        kept.append(int(best))
+        width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest])
+        height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest])
+        overlap = np.maximum(width, 0) * np.maximum(height, 0)
+        union = area[best] + area[rest] - overlap
+        alive = rest[overlap <= iou * union]
+    return np.array(kept, np.int64)

@@ -1,0 +1,67 @@
+"""Pixels -> the tensor that a model was trained on."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.vision.detections import Floats
+from service.vision.image import Photo
+from service.vision.letterbox import PAD_GREY, Letterbox, Padding, fitted
+
+PreprocessName = Literal["yolo", "yolox"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Channel order, value range and padding of one family's training."""
+
+    bgr: bool
+    divisor: float  # 255 for inputs in 0..1, 1 for inputs in 0..255
+    padding: Padding
+
+
+PREPROCESS: Final[dict[PreprocessName, Preprocess]] = {
+    "yolo": Preprocess(bgr=False, divisor=255.0, padding="centre"),  # YOLOv5 and its successors
+    "yolox": Preprocess(bgr=True, divisor=1.0, padding="bottom-right"),
+}
+
+
+Planes = NDArray[np.uint8]  # [1,3,size,size], channels in the model's order
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """u8[1,3,size,size] for the engine, and the geometry that maps its boxes back."""
+
+    planes: Planes
+    divisor: float
+    letterbox: Letterbox
+
+    @property
+    def tensor(self) -> Floats:
+        """f32[1,3,size,size], as the model itself reads it."""
+        return as_floats(self.planes, self.divisor)
+
+
+def as_floats(image: Planes | Floats, divisor: float) -> Floats:
+    """What a model reads: bytes in the range of values that it was trained on, floats as given."""
+    if image.dtype == np.float32:
+        return np.asarray(image, np.float32)
+    return np.divide(image, np.float32(divisor), dtype=np.float32)
+
+
+def prepare(photo: Photo, size: int, how: Preprocess) -> Prepared:
+    """RGB pixels -> what the model sees of them."""
+    copy, box = fitted(photo, size, how.padding)
+    if how.bgr:
+        copy = copy[:, :, ::-1]
+    planes = np.empty((1, 3, size, size), np.uint8)
+    planes[0, :, : box.top] = PAD_GREY
+    planes[0, :, box.rows.stop :] = PAD_GREY
+    planes[0, :, box.rows, : box.left] = PAD_GREY
+    planes[0, :, box.rows, box.columns.stop :] = PAD_GREY
+    # Straight into its place: a padded square in between would be copied once more.
+    planes[0, :, box.rows, box.columns] = copy.transpose(2, 0, 1)
+    return Prepared(planes, how.divisor, box)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from quantizer.calibration.images import MAX_HELD_OUT, Images, find_images, split
+from quantizer.errors import NoCalibrationImages
+from service.vision.image import MOST_PIXELS, Photo, decode_image
+from service.vision.preprocess import PREPROCESS, prepare
+
+
+def picture(path, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (20, 10), 90 if mode == "L" else (10, 200, 30)).save(path)
+
+
+def test_images_are_found_below_the_folder_by_name(tmp_path):
+    for name in ("b.jpg", "a.PNG", "deep/er/c.webp", "d.bmp", "e.JPEG"):
+        picture(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    assert found == sorted(["b.jpg", "a.PNG", "deep/er/c.webp", "d.bmp", "e.JPEG"])
+
+
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(NoCalibrationImages, match=r"no such folder: .*absent"):
+        find_images(tmp_path / "absent")
+
+
+def test_a_folder_without_images_is_an_error_that_says_what_is_looked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(NoCalibrationImages, match=r"\.jpg.*\.png"):
+        find_images(tmp_path)
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(NoCalibrationImages, match="no such folder"):
+        find_images(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 7, 17, 96, 500])
+def test_the_split_is_a_partition_and_always_the_same(count, tmp_path):
+    paths = [tmp_path / f"{index:03}.jpg" for index in range(count)]
+    calibrating, held_out = split(paths)
+    assert sorted(calibrating + held_out) == paths
+    assert not set(calibrating) & set(held_out)
+    assert split(paths) == (calibrating, held_out)
+    assert len(held_out) == min(MAX_HELD_OUT, count // 6)
+
+
+def test_held_out_images_are_spread_over_the_names(tmp_path):
+    paths = [tmp_path / f"{index:03}.jpg" for index in range(96)]
+    _, held_out = split(paths)
+    gaps = np.diff([paths.index(path) for path in held_out])
+    assert set(gaps.tolist()) == {6}
+
+
+@pytest.mark.parametrize("how", PREPROCESS.values(), ids=PREPROCESS)
+def test_calibration_sees_exactly_what_the_server_feeds(photos, how):
+    paths = find_images(photos)[:3]
+    seen = list(Images(paths).tensors(64, how))
+    for path, tensor in zip(paths, seen, strict=True):
+        served = prepare(Photo.of(decode_image(path.read_bytes(), MOST_PIXELS)), 64, how).tensor
+        np.testing.assert_array_equal(tensor, served)
+
+
+def test_unreadable_files_are_skipped_and_remembered(tmp_path):
+    picture(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    picture(tmp_path / "whole.png")
+    (tmp_path / "c.png").write_bytes((tmp_path / "whole.png").read_bytes()[:40])
+    (tmp_path / "d.jpg").mkdir()
+    images = Images(find_images(tmp_path))
+    seen = [tensor is not None for tensor in images.tensors(32, PREPROCESS["yolo"])]
+    assert seen == [True, False, False, False, True]
+    assert [path.name for path in images.unreadable] == ["b.jpg", "c.png", "d.jpg"]
+
+
+def test_grey_images_are_usable(tmp_path):
+    picture(tmp_path / "a.png", "L")
+    (tensor,) = Images([tmp_path / "a.png"]).tensors(32, PREPROCESS["yolo"])
+    assert tensor.shape == (1, 3, 32, 32)
+
+
+def test_images_are_read_one_at_a_time(tmp_path):
+    picture(tmp_path / "a.jpg")
+    images = Images([tmp_path / "a.jpg", tmp_path / "never.jpg"])
+    assert next(images.pixels()) is not None
+    assert images.unreadable == []

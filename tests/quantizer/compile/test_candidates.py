@@ -1,0 +1,101 @@
+"""What is compiled and which engine is kept, on real engines of a tiny model."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from quantizer.compile.builder import Built, Candidate
+from quantizer.compile.candidates import candidates_for, keep_the_faster, time_in_turns
+from quantizer.compile.load import load_builder
+from quantizer.model.float_model import read_float_model
+from service.engines import load_engine
+from service.manifest import Variant
+from tests.tiny_models import SIZE, save_tiny
+
+FLOAT, INT8 = onnx.ModelProto(producer_name="float"), onnx.ModelProto(producer_name="int8")
+IMAGE = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
+
+
+def of(low: str | None) -> list[tuple[str, str, str, str]]:
+    return [
+        (candidate.name, candidate.variant, candidate.float_type, candidate.graph.producer_name)
+        for candidate in candidates_for(FLOAT, INT8, low)
+    ]
+
+
+def test_a_processor_with_float32_only_runs_two():
+    assert of(None) == [("fp32", "fp32", "f32", "float"), ("int8", "int8", "f32", "int8")]
+
+
+@pytest.mark.parametrize(("low", "name"), [("bf16", "bf16"), ("f16", "fp16")])
+def test_a_lower_float_type_makes_a_variant_and_islands_in_int8(low, name):
+    assert of(low) == [
+        ("fp32", "fp32", "f32", "float"),
+        (name, name, low, "float"),
+        ("int8", "int8", "f32", "int8"),
+        (f"int8-{low}", "int8", low, "int8"),
+    ]
+
+
+def built(folder, *names: str) -> dict[str, Built]:
+    made = {}
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "model.xml").write_text("")
+        variant = Variant(runtime="openvino", precision="int8", model=f"{name}/model.xml")
+        made[name] = Built(variant, {}, 1)
+    return made
+
+
+@pytest.mark.parametrize(("islands_ms", "kept"), [(2.0, "int8-bf16"), (4.0, "int8")])
+def test_of_two_int8_engines_the_faster_is_kept(islands_ms, kept, tmp_path):
+    candidates = candidates_for(FLOAT, INT8, "bf16")
+    made = built(tmp_path, "fp32", "bf16", "int8", "int8-bf16")
+    timed = {"fp32": 9.0, "bf16": 5.0, "int8": 3.0, "int8-bf16": islands_ms}
+    chosen, ms = keep_the_faster(candidates, made, timed, tmp_path)
+    assert list(chosen) == ["fp32", "bf16", "int8"]
+    assert chosen["int8"].variant.model == f"{kept}/model.xml"
+    assert ms == {"fp32": 9.0, "bf16": 5.0, "int8": min(3.0, islands_ms)}
+    assert {path.name for path in tmp_path.iterdir()} == {"fp32", "bf16", kept}
+
+
+@pytest.fixture(scope="module")
+def float_graph(tmp_path_factory):
+    path = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
+    return read_float_model(path, SIZE).model
+
+
+def test_engines_are_timed_on_an_image(float_graph, tmp_path):
+    builder = load_builder("openvino", 1)
+    made = {
+        name: builder.build(Candidate(name, float_graph), tmp_path) for name in ("fp32", "int8")
+    }
+    ms = time_in_turns(made, tmp_path, IMAGE, 1)
+    assert list(ms) == ["fp32", "int8"]
+    assert all(0 < value < 1000 for value in ms.values())
+
+
+def test_a_lower_float_type_reaches_the_engine_with_and_without_its_blob(float_graph, tmp_path):
+    builder = load_builder("openvino", 1)
+    low = builder.low_float
+    if low is None:
+        pytest.skip("this processor computes in float32 only")
+    plain = builder.build(Candidate("fp32", float_graph), tmp_path)
+    lower = builder.build(Candidate("bf16", float_graph, low), tmp_path)
+    assert lower.variant.float_type == low
+    assert set(lower.executed.values()) == {low}
+    assert set(plain.executed.values()) == {"f32"}
+    answers = SimpleNamespace()
+    for name, variant in (
+        ("plain", plain.variant),
+        ("low", lower.variant),
+        ("compiled_anew", lower.variant.model_copy(update={"blob": None, "blob_key": None})),
+    ):
+        engine = load_engine(tmp_path, variant, 1)
+        setattr(answers, name, engine.infer(IMAGE))
+        engine.close()
+    np.testing.assert_array_equal(answers.low, answers.compiled_anew)
+    assert not np.array_equal(answers.low, answers.plain)
+    np.testing.assert_allclose(answers.low, answers.plain, atol=0.05 * np.abs(answers.plain).max())

@@ -1,0 +1,155 @@
+import pytest
+
+from quantizer.compile.hardware import Missing
+from quantizer.compile.runtime import choose_runtime
+from quantizer.errors import BadOption
+from tests.quantizer.boxes import GTX_1080, LAPTOP, NO_DRIVER, RTX_4090, box
+
+SERVER = box(RTX_4090, tensorrt="10.16.1.11", onnxruntime_cuda="1.31.1")
+NO_OPENVINO = Missing("is not installed: pip install openvino")
+NO_ONNXRUNTIME = Missing("is not installed: pip install onnxruntime")
+BROKEN = Missing("does not load: libnvinfer.so.10: cannot open shared object file")
+
+
+@pytest.mark.parametrize(
+    ("device", "hardware", "expected"),
+    [
+        ("auto", SERVER, "tensorrt"),
+        ("auto", box(RTX_4090, onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
+        ("auto", box(RTX_4090, tensorrt=BROKEN), "openvino"),
+        ("auto", box(NO_DRIVER, tensorrt="10.16.1.11"), "openvino"),
+        ("auto", box(GTX_1080, tensorrt="10.16.1.11"), "openvino"),
+        ("auto", box(GTX_1080, tensorrt="10.1", onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
+        ("auto", LAPTOP, "openvino"),
+        ("auto", box(NO_DRIVER, openvino=NO_OPENVINO), "onnxruntime"),
+        ("gpu", SERVER, "tensorrt"),
+        ("gpu", box(RTX_4090, onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
+        ("cpu", SERVER, "openvino"),
+        ("cpu", box(RTX_4090, tensorrt="10.16.1.11", openvino=NO_OPENVINO), "onnxruntime"),
+    ],
+)
+def test_the_fastest_that_works_is_chosen(device, hardware, expected):
+    assert choose_runtime(device, None, hardware).runtime == expected
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"])
+def test_one_that_works_can_be_asked_for(runtime):
+    choice = choose_runtime("auto", runtime, SERVER)
+    assert choice.runtime == runtime
+    assert f"--runtime {runtime} asks for it" in choice.reason
+    assert choice.better == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "hardware", "reason"),
+    [
+        (
+            "auto",
+            SERVER,
+            "TensorRT: NVIDIA GeForce RTX 4090 (compute capability 8.9) is here",
+        ),
+        (
+            "auto",
+            LAPTOP,
+            "OpenVINO: no GPU can be used (no NVIDIA driver here), and the processor has AVX-VNNI",
+        ),
+        (
+            "auto",
+            box(RTX_4090),
+            "OpenVINO: no runtime works on NVIDIA GeForce RTX 4090 (compute capability 8.9), "
+            "and the processor has AVX-VNNI",
+        ),
+        ("cpu", SERVER, "OpenVINO: the best for --device cpu, and the processor has AVX-VNNI"),
+    ],
+)
+def test_the_reason_is_in_words(device, hardware, reason):
+    assert choose_runtime(device, None, hardware).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("device", "hardware", "better"),
+    [
+        ("auto", SERVER, []),
+        ("auto", LAPTOP, ["to use a GPU, install the driver"]),
+        (
+            "auto",
+            box(NO_DRIVER, openvino=NO_OPENVINO),
+            [
+                "to use a GPU, install the driver",
+                "OpenVINO is not installed: pip install openvino",
+            ],
+        ),
+        (
+            "auto",
+            box(RTX_4090),
+            [
+                "NVIDIA GeForce RTX 4090 is here, but TensorRT is not installed: "
+                "pip install tensorrt"
+            ],
+        ),
+        (
+            "gpu",
+            box(RTX_4090, tensorrt=BROKEN, onnxruntime_cuda="1.31.1"),
+            [
+                "NVIDIA GeForce RTX 4090 is here, but TensorRT does not load: "
+                "libnvinfer.so.10: cannot open shared object file"
+            ],
+        ),
+        (  # TensorRT cannot be had for it
+            "auto",
+            box(GTX_1080),
+            [
+                "NVIDIA GeForce GTX 1080 is here, but ONNX Runtime on CUDA is not installed: "
+                "pip install onnxruntime-gpu"
+            ],
+        ),
+        ("auto", box(GTX_1080, onnxruntime_cuda="1.31.1"), []),
+        ("cpu", box(RTX_4090), []),
+    ],
+)
+def test_what_is_missing_for_better_is_told(device, hardware, better):
+    assert list(choose_runtime(device, None, hardware).better) == better
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "hardware", "words"),
+    [
+        ("gpu", None, LAPTOP, ["--device gpu", "no NVIDIA driver here", "install the driver"]),
+        ("gpu", "tensorrt", LAPTOP, ["--runtime tensorrt", "no NVIDIA driver here"]),
+        ("auto", "onnxruntime-cuda", LAPTOP, ["--runtime onnxruntime-cuda", "no NVIDIA driver"]),
+        (
+            "gpu",
+            None,
+            box(RTX_4090),
+            ["--device gpu", "pip install tensorrt", "pip install onnxruntime-gpu"],
+        ),
+        ("auto", "tensorrt", box(RTX_4090, tensorrt=BROKEN), ["TensorRT does not load", "libnv"]),
+        ("auto", "tensorrt", box(GTX_1080, tensorrt="10.1"), ["GTX 1080", "6.1", "7.5"]),
+        ("cpu", "tensorrt", SERVER, ["--runtime tensorrt", "--device cpu", "leave out one"]),
+        ("gpu", "openvino", SERVER, ["--runtime openvino", "--device gpu", "leave out one"]),
+        (
+            "auto",
+            "openvino",
+            box(NO_DRIVER, openvino=NO_OPENVINO),
+            ["--runtime openvino: OpenVINO is not installed: pip install openvino"],
+        ),
+        (
+            "cpu",
+            None,
+            box(NO_DRIVER, openvino=NO_OPENVINO, onnxruntime=NO_ONNXRUNTIME),
+            ["--device cpu", "pip install openvino", "pip install onnxruntime"],
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_not_silently_replaced(device, runtime, hardware, words):
+    with pytest.raises(BadOption) as refused:
+        choose_runtime(device, runtime, hardware)
+    for word in words:
+        assert word in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_reason_that_two_runtimes_share_is_told_once():
+    with pytest.raises(BadOption) as refused:
+        choose_runtime("gpu", None, LAPTOP)
+    assert str(refused.value).count("no NVIDIA driver here") == 1

@@ -1,0 +1,198 @@
+"""The builder on a stand-in of TensorRT that allows only what the real one does.
+
+See tests/vendor: each test runs with the interface of TensorRT 10 and of 11.
+"""
+
+import json
+import logging
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from quantizer import build as building
+from quantizer.compile.builder import Candidate, Resources
+from quantizer.compile.load import load_builder
+from quantizer.config import BuildConfig
+from quantizer.errors import BuildFailed
+from quantizer.int8 import Scheme
+from quantizer.model.float_model import read_float_model
+from quantizer.model.graph import Graph
+from quantizer.qdq.format import TENSORRT
+from quantizer.qdq.placement import plan_placement
+from service.engines import gpu
+from service.errors import DeviceUnavailable
+from service.inference.detector import Query
+from service.inference.variants import load_variants
+from service.manifest import read_manifest
+from service.progress import Progress
+from service.vision.image import Photo
+from tests.quantizer.boxes import NO_DRIVER, RTX_4090, box
+from tests.quantizer.qdq.test_insertion import quantized
+from tests.tiny_models import SIZE, save_tiny
+from tests.vendor.plot import Complaint
+
+
+@pytest.fixture
+def box_with_gpu(nvidia, monkeypatch):
+    monkeypatch.setattr(gpu, "find_gpu", lambda: RTX_4090)
+    return nvidia
+
+
+@pytest.fixture
+def graph(tmp_path) -> Graph:
+    return read_float_model(save_tiny(tmp_path, "yolov5"), SIZE).graph
+
+
+@pytest.fixture
+def int8(graph) -> onnx.ModelProto:
+    return quantized(graph, Scheme(symmetric=True, half=True), TENSORRT)
+
+
+def builder_of(resources: Resources = Resources(), report=lambda progress: None):  # noqa: B008
+    return load_builder("tensorrt", 1, resources, report)
+
+
+def test_what_is_built_is_a_strongly_typed_network(box_with_gpu, int8, tmp_path):
+    builder_of().build(Candidate("int8", int8, "f16"), tmp_path)
+    (done,) = box_with_gpu.plot.builds
+    assert done.network_flags == {"STRONGLY_TYPED"}
+    assert not done.flags & {"INT8", "FP16", "TF32", "BF16"}
+    assert done.verbosity == "DETAILED"
+
+
+def test_the_graph_beside_the_plan_is_the_one_that_was_built(box_with_gpu, int8, tmp_path):
+    built = builder_of().build(Candidate("int8", int8, "f16"), tmp_path)
+    assert built.variant.float_type == "f16"
+    assert built.variant.blob_key == f"tensorrt-{box_with_gpu.tensorrt.__version__}-" + (
+        RTX_4090.fingerprint
+    )
+    kept = onnx.load(tmp_path / built.variant.model)
+    assert kept == box_with_gpu.plot.builds[0].model
+    weights = {tensor.data_type for tensor in kept.graph.initializer}
+    assert {TensorProto.INT8, TensorProto.FLOAT16} <= weights
+
+
+@pytest.mark.parametrize(("float_type", "named"), [("f32", "f32"), ("f16", "f16")])
+def test_the_layers_that_run_in_int8_are_told(
+    box_with_gpu, graph, int8, tmp_path, float_type, named
+):
+    builder = builder_of()
+    built = builder.build(Candidate("int8", int8, float_type), tmp_path)
+    assert set(built.executed.values()) == {"i8"}
+    assert built.executed.keys() == set(plan_placement(graph).layers)
+    assert any(layer.precision == named for layer in built.layers)
+    floats = builder.build(Candidate("fp32", graph.model), tmp_path)
+    assert set(floats.executed.values()) == {"f32"}
+
+
+def test_a_profile_tells_what_each_convolution_takes(box_with_gpu, graph, int8):
+    builder = builder_of()
+    before, after = builder.profile(graph.model), builder.profile(int8)
+    assert set(before.executed.values()) == {"f16"}
+    assert set(after.executed.values()) == {"i8"}
+    assert before.ms.keys() == after.ms.keys() == set(plan_placement(graph).layers)
+    assert all(ms >= 0 for ms in before.ms.values())
+    box_with_gpu.device.require_clean()
+
+
+def test_progress_is_tensorrts_own(box_with_gpu, graph, tmp_path):
+    seen: list[Progress] = []
+    builder_of(report=seen.append).build(Candidate("fp32", graph.model), tmp_path)
+    assert {step.phase for step in seen} == {"compile fp32"}
+    assert [step.done for step in seen] == sorted(step.done for step in seen)
+    assert seen[-1].done == seen[-1].total > 0
+
+
+def test_a_reader_that_is_gone_ends_the_build(box_with_gpu, graph, tmp_path):
+    def broken(progress: Progress) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises((BrokenPipeError, BuildFailed)):
+        builder_of(report=broken).build(Candidate("fp32", graph.model), tmp_path)
+
+
+def test_the_workspace_is_limited_only_where_asked(box_with_gpu, graph, tmp_path):
+    builder_of().build(Candidate("fp32", graph.model), tmp_path)
+    builder_of(Resources(workspace_mib=512)).build(Candidate("fp16", graph.model, "f16"), tmp_path)
+    free, limited = box_with_gpu.plot.builds
+    assert limited.pools["WORKSPACE"] == 512 << 20
+    assert free.pools["WORKSPACE"] > 512 << 20  # TensorRT's own limit
+
+
+def test_what_kernels_took_is_kept_for_the_next_build(box_with_gpu, graph, tmp_path):
+    caches = tmp_path / "timings"
+    for number in range(2):
+        folder = tmp_path / str(number)
+        builder_of(Resources(timing_caches=caches)).build(Candidate("fp32", graph.model), folder)
+    first, second = box_with_gpu.plot.builds
+    assert first.known == ()
+    assert second.known
+    (kept,) = caches.iterdir()
+    assert RTX_4090.fingerprint in kept.name
+    kept.write_bytes(b"not a timing cache")
+    builder_of(Resources(timing_caches=caches)).build(
+        Candidate("fp32", graph.model), tmp_path / "again"
+    )
+    assert box_with_gpu.plot.builds[-1].known == ()
+
+
+def test_the_parsers_words_reach_the_user(box_with_gpu, graph, tmp_path):
+    box_with_gpu.plot.fail("parse")
+    box_with_gpu.plot.complaint = Complaint("no kernel of this shape", "/1/Conv", "Conv", 3)
+    with pytest.raises(BuildFailed, match=r"read the fp32 graph: /1/Conv \(Conv\): no kernel of"):
+        builder_of().build(Candidate("fp32", graph.model), tmp_path)
+
+
+def test_a_build_that_fails_says_why_and_what_to_try(box_with_gpu, graph, tmp_path):
+    box_with_gpu.plot.fail("build")
+    with pytest.raises(BuildFailed, match=r"cannot build the fp32 engine: .+--workspace"):
+        builder_of().build(Candidate("fp32", graph.model), tmp_path)
+
+
+def test_a_graph_that_breaks_a_rule_is_refused_before_tensorrt_sees_it(
+    box_with_gpu, graph, tmp_path
+):
+    asymmetric = quantized(graph, Scheme())
+    with pytest.raises(BuildFailed, match="cannot build the int8 graph: "):
+        builder_of().build(Candidate("int8", asymmetric), tmp_path)
+    assert box_with_gpu.plot.builds == []
+
+
+def test_what_will_be_slow_is_logged(box_with_gpu, int8, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        builder_of().build(Candidate("int8", int8), tmp_path)
+    assert "convolution_has_an_int8_kernel is broken" in caplog.text
+    assert "TensorRT built int8 in" in caplog.text
+
+
+def test_there_is_no_builder_without_a_gpu(nvidia, monkeypatch):
+    monkeypatch.setattr(gpu, "find_gpu", lambda: NO_DRIVER)
+    with pytest.raises(DeviceUnavailable, match="no NVIDIA driver here"):
+        builder_of()
+
+
+def test_the_whole_build_ends_in_a_folder_that_serves(box_with_gpu, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "detect", lambda: box(RTX_4090, tensorrt="a version"))
+    folder = tmp_path / "built"
+    folder.mkdir()
+    config = BuildConfig(save_tiny(tmp_path, "yolov5"), photos, size=SIZE, threads=1)
+    report = building.build(config, folder, lambda progress: None)
+    manifest = read_manifest(folder)
+    assert manifest.device == "gpu"
+    assert manifest.variants.keys() == {"fp32", "fp16", "int8"}
+    assert report.options.runtime == "tensorrt"
+    assert report.options.symmetric
+    assert report.int8_convolutions.executed == report.int8_convolutions.planned > 0
+    told = json.loads((folder / "report.json").read_text())
+    assert told["engine_layers"].keys() == manifest.variants.keys()
+    assert "engine-int8" in (folder / "report.html").read_text()
+    variants = load_variants(folder, 1)
+    picture = Photo.of(np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8))
+    counts = [
+        len(variants.get(name)[1].detect(picture, Query(conf=0.01))) for name in variants.names
+    ]
+    assert min(counts) > 0
+    variants.close()
+    box_with_gpu.device.require_clean()

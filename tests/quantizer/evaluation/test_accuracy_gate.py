@@ -1,0 +1,55 @@
+import pytest
+
+from quantizer.evaluation.accuracy import Accuracy
+from quantizer.evaluation.accuracy_gate import AGREEMENT_DROP, AP_DROP, judge
+from service.vision.agreement import Agreement
+
+
+def agreed(matched: float, difference: float = 0.0) -> Agreement:
+    return Agreement(16, 100, 100, matched, 0.95, difference, difference)
+
+
+def accuracy(ap: float) -> Accuracy:
+    return Accuracy(ap, ap, ap, ap, ap, ap, {})
+
+
+@pytest.mark.parametrize(
+    ("agreement", "accepted"),
+    [
+        (agreed(1.0), True),
+        (agreed(0.95, 0.02), True),
+        (agreed(1 - AGREEMENT_DROP + 0.001), True),
+        (agreed(1 - AGREEMENT_DROP - 0.001), False),
+        (agreed(1.0, AGREEMENT_DROP + 0.001), False),
+        (agreed(0.0), False),
+    ],
+)
+def test_without_annotations_the_boxes_must_agree(agreement, accepted):
+    verdict = judge({"int8": agreement}, None, None)["int8"]
+    assert (verdict.measure, verdict.limit) == ("agreement", AGREEMENT_DROP)
+    assert verdict.accepted is accepted
+
+
+@pytest.mark.parametrize(
+    ("ap", "accepted"), [(0.35, True), (0.30, True), (0.2901, True), (0.2899, False), (0, False)]
+)
+def test_annotations_overrule_agreement(ap, accepted):
+    accuracies = {"fp32": accuracy(0.30), "int8": accuracy(ap)}
+    verdicts = judge({"int8": agreed(0.0)}, accuracies, None)
+    assert verdicts.keys() == {"int8"}
+    assert (verdicts["int8"].measure, verdicts["int8"].limit) == ("ap", AP_DROP)
+    assert verdicts["int8"].accepted is accepted
+
+
+def test_the_limit_is_the_users():
+    assert judge({"int8": agreed(0.5)}, None, 0.6)["int8"].accepted
+    assert not judge({"int8": agreed(0.99)}, None, 0.005)["int8"].accepted
+    accuracies = {"fp32": accuracy(0.30), "int8": accuracy(0.2)}
+    assert judge({}, accuracies, 0.11)["int8"].accepted
+
+
+def test_the_reason_has_both_numbers():
+    verdict = judge({"int8": agreed(0.5)}, None, 0.2)["int8"]
+    assert verdict.reason == "its boxes disagree with fp32's by 0.500, more than 0.2"
+    accuracies = {"fp32": accuracy(0.30), "int8": accuracy(0.2)}
+    assert "AP is below fp32's by 0.100" in judge({}, accuracies, None)["int8"].reason

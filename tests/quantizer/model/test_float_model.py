@@ -1,0 +1,211 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from quantizer.errors import BadOption, UnsupportedModel
+from quantizer.model.float_model import FloatModel, read_float_model
+from service.vision.heads import cells_of
+from tests.tiny_models import CELLS, SIZE, TINY, C, Sketch, save_tiny, yolov5, yolox
+
+SHAPES = {
+    "yolov5": (1, 3 * CELLS, 5 + C),
+    "yolox": (1, CELLS, 5 + C),
+    "yolov8": (1, 4 + C, CELLS),
+    "end2end": (1, 10, 6),
+    "relu": (1, 4 + C, CELLS),
+}
+
+
+def read(model: onnx.ModelProto, folder: Path, size: int = SIZE) -> FloatModel:
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    return read_float_model(path, size)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    (opset,) = model.opset_import
+    return opset.version
+
+
+def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"images": image})[0]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_output_has_a_known_shape(name, tmp_path):
+    model = read_float_model(save_tiny(tmp_path, name), SIZE)
+    assert model.output_shape == SHAPES[name]
+    assert model.graph.shapes["images"] == (1, 3, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_what_it_computes_is_unchanged(name, tmp_path):
+    path = save_tiny(tmp_path, name)
+    image = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
+    before, after = onnx.load(path), read_float_model(path, SIZE).model
+    np.testing.assert_allclose(run(after, image), run(before, image), rtol=1e-4, atol=1e-4)
+
+
+def test_an_old_opset_is_converted(tmp_path):
+    assert opset_of(yolox()) == 11
+    assert opset_of(read(yolox(), tmp_path).model) == 13
+
+
+def test_a_newer_opset_is_kept(tmp_path):
+    assert opset_of(read(yolov5(opset=17), tmp_path).model) == 17
+
+
+def test_a_static_size_is_changed(tmp_path):
+    model = read(yolox(), tmp_path, size=96)
+    assert model.graph.shapes["images"] == (1, 3, 96, 96)
+    assert model.output_shape == (1, cells_of(96), 5 + C)
+    image = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    assert run(model.model, image).shape == model.output_shape
+
+
+def test_dynamic_sizes_are_fixed(tmp_path):
+    model = read(yolox(image=("batch", 3, "height", "width")), tmp_path)
+    assert model.graph.shapes["images"] == (1, 3, SIZE, SIZE)
+    assert model.output_shape == SHAPES["yolox"]
+
+
+def test_every_tensor_has_a_shape(tmp_path):
+    graph = read(yolov5(), tmp_path).graph
+    made = {name for node in graph.nodes for name in node.output}
+    assert made <= set(graph.shapes)
+
+
+def test_outputs_after_the_first_are_dropped(tmp_path):
+    model = yolov5()
+    raw = helper.make_tensor_value_info("detect8.y", TensorProto.FLOAT, ["a", "b", "c", "d"])
+    model.graph.output.append(raw)
+    assert read(model, tmp_path).graph.outputs == ("output.y",)
+
+
+def test_the_metadata_is_kept(tmp_path):
+    assert read(yolov5(), tmp_path).metadata["names"] == "{0: 'cat', 1: 'dog', 2: 'bird'}"
+
+
+def test_constants_are_folded_and_batch_norms_fused(tmp_path):
+    s = Sketch()
+    x = s.conv("conv", "images", (3, 4))
+    ones = [s.constant(f"norm.{name}", np.ones(4), np.float32) for name in "abcd"]
+    x = s.node("BatchNormalization", "norm", x, *ones)
+    x = s.reshape("rows", s.conv("last", x, (4, 8)), [1, 8, -1])
+    kinds = [node.op_type for node in read(s.model(x), tmp_path).graph.nodes]
+    assert kinds == ["Conv", "Conv", "Reshape"]
+
+
+def test_external_data_is_read(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(yolov5(), path, save_as_external_data=True, location="model.onnx.data")
+    assert (tmp_path / "model.onnx.data").stat().st_size > 1000
+    assert read_float_model(path, SIZE).output_shape == SHAPES["yolov5"]
+
+
+# ------------------------------------------------------------------------- what is refused
+
+
+def with_input(shape: list[object], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    model = yolox()
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", kind, shape))
+    return model
+
+
+def two_inputs() -> onnx.ModelProto:
+    model = yolox()
+    model.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, [1, 2]))
+    return model
+
+
+def own_nms() -> onnx.ModelProto:
+    """As exporters write it that put the NMS into the graph: first the number of boxes."""
+    model = yolox()
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    return model
+
+
+REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
+    "two inputs": (two_inputs, ("images [1,3,64,64]", "scale [1,2]")),
+    "a grey image": (lambda: with_input([1, 1, SIZE, SIZE]), ("3-channel", "[1,1,64,64]")),
+    "a flat input": (lambda: with_input([1, 3 * SIZE * SIZE]), ("[1,3,H,W]", "[1,12288]")),
+    "float16": (
+        lambda: with_input([1, 3, SIZE, SIZE], TensorProto.FLOAT16),
+        ("float32", "images [1,3,64,64]"),
+    ),
+    "an NMS in the graph": (own_nms, ("output.y", "NMS")),
+}
+
+
+@pytest.mark.parametrize(("build", "words"), REFUSED.values(), ids=REFUSED)
+def test_the_refusal_of_a_strange_interface_names_what_was_seen(build, words, tmp_path):
+    with pytest.raises(UnsupportedModel) as caught:
+        read(build(), tmp_path)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("model.onnx", b"not a protobuf at all, only text", "not a readable ONNX"),
+        ("model.onnx", b"", "no nodes"),
+        ("model.onnx", b"\x89PNG\r\n\x1a\n" + bytes(100), "model.onnx"),
+        ("yolo.pt", b"PK\x03\x04", "export"),
+        ("yolo.pth", b"PK\x03\x04", "export"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(name, content, word, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UnsupportedModel, match=word) as caught:
+        read_float_model(path, SIZE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UnsupportedModel, match=r"no such file: .*absent\.onnx"):
+        read_float_model(tmp_path / "absent.onnx", SIZE)
+
+
+def test_a_folder_is_no_model(tmp_path):
+    with pytest.raises(UnsupportedModel, match="no such file"):
+        read_float_model(tmp_path, SIZE)
+
+
+def test_external_data_that_is_missing_is_refused(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(yolov5(), path, save_as_external_data=True, location="model.onnx.data")
+    (tmp_path / "model.onnx.data").unlink()
+    with pytest.raises(UnsupportedModel, match="not a readable ONNX"):
+        read_float_model(path, SIZE)
+
+
+def test_a_decode_with_its_size_baked_in_is_refused_at_another(tmp_path):
+    with pytest.raises(UnsupportedModel, match="does not work at 96x96") as caught:
+        read(yolov5(), tmp_path, size=96)
+    assert "--size" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_operator_is_refused(tmp_path):
+    model = yolov5()
+    model.graph.node[1].op_type = "Frobnicate"
+    with pytest.raises(UnsupportedModel, match="Frobnicate"):
+        read(model, tmp_path)
+
+
+@pytest.mark.parametrize("size", [65, 100, 48])
+def test_a_size_that_no_yolo_takes_is_refused(size, tmp_path):
+    with pytest.raises(BadOption, match=f"--size {size}"):
+        read(yolox(), tmp_path, size)

@@ -1,0 +1,188 @@
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+
+from quantizer.errors import BadOption, UnsupportedModel
+from quantizer.model.coco_names import COCO_NAMES
+from quantizer.model.float_model import read_float_model
+from quantizer.model.layout import Layout, recognise
+from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
+from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, C, Sketch, yolov5, yolov8, yolox
+
+EXPECTED = {
+    "yolov5": ("yolov5", "yolo"),
+    "yolox": ("yolox", "yolox"),
+    "yolov8": ("yolov8", "yolo"),
+    "end2end": ("end2end", "yolo"),
+    "relu": ("yolov8", "yolo"),
+}
+
+
+def layout_of(model: onnx.ModelProto, folder: Path, **options: object) -> Layout:
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    return recognise(read_float_model(path, SIZE), **options)
+
+
+def named(model: onnx.ModelProto, **metadata: str) -> onnx.ModelProto:
+    """The model with this metadata instead of its own."""
+    del model.metadata_props[:]
+    helper.set_model_props(model, metadata)
+    return model
+
+
+def of_shape(*shape: int, decoded: bool = True) -> onnx.ModelProto:
+    """A backbone with an output of any shape."""
+    s = Sketch()
+    x = s.conv_silu("stem", "images", (3, 8), 3, 8)
+    count = prod(shape)
+    x = s.conv("raw", x, (8, -(-count // 64)))
+    if count % 64:
+        x = s.take("cut", s.reshape("flat", x, [1, -1]), 0, count, 1)
+    x = s.reshape("shaped", x, shape)
+    return s.model(s.times("decode", x, 8) if decoded else x, rank=len(shape))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_layout_is_recognised(name, tmp_path):
+    layout = layout_of(TINY[name](), tmp_path)
+    assert (layout.head, layout.preprocess) == EXPECTED[name]
+    assert layout.class_names == CLASSES
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(YOLOV5N, ("yolov5", "yolo")), (YOLOX_NANO, ("yolox", "yolox"))],
+    ids=["yolov5n", "yolox_nano"],
+)
+def test_the_layout_of_a_real_model_is_recognised(path, expected):
+    layout = recognise(read_float_model(path, 640))
+    assert (layout.head, layout.preprocess) == expected
+    assert layout.class_names == COCO_NAMES
+
+
+def test_a_yolox_that_decodes_in_its_graph_keeps_its_preprocessing(tmp_path):
+    s = Sketch()
+    x = s.conv_silu("stem", "images", (3, 8), 3, 8)
+    x = s.reshape("rows", s.conv("raw", x, (8, 8 + 3)), [1, 88, 8])
+    x = s.times("decode", s.node("Exp", "exp", x), 8)
+    layout = layout_of(named(s.model(x), names=str(list(CLASSES))), tmp_path)
+    assert (layout.head, layout.preprocess) == ("yolov5", "yolox")
+
+
+def test_what_is_asked_for_overrides_what_is_seen(tmp_path):
+    layout = layout_of(yolox(), tmp_path, head="yolov5", preprocess="yolo")
+    assert (layout.head, layout.preprocess) == ("yolov5", "yolo")
+
+
+UNKNOWN: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
+    "a classifier": (lambda: of_shape(1, 1000), ("[1,1000]",)),
+    "an undecoded map": (lambda: of_shape(1, 3, 8, 8, 8), ("[1,3,8,8,8]",)),
+    "rows that no cells explain": (lambda: of_shape(1, 10, 50), ("[1,10,50]",)),
+    "two images at once": (lambda: of_shape(2, 252, 8), ("[2,252,8]",)),
+    "rows without a decode": (
+        lambda: of_shape(1, 128, 16, decoded=False),
+        ("[1,128,16]", "after Reshape"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "words"), UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_head_is_refused_and_what_was_seen_is_named(build, words, tmp_path):
+    with pytest.raises(UnsupportedModel) as caught:
+        layout_of(build(), tmp_path)
+    for word in (*words, f"{CELLS} cells", "--head", "64x64"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [
+        ("yolov5", (1, 1000)),
+        ("yolov8", (1, 3, 8, 8, 8)),
+        ("yolov5", (1, 252, 5)),
+        ("yolov8", (1, 4, 84)),
+        ("end2end", (1, 10, 7)),
+    ],
+)
+def test_a_head_that_contradicts_the_output_is_refused(head, shape, tmp_path):
+    with pytest.raises(BadOption, match=f"--head {head}"):
+        layout_of(of_shape(*shape), tmp_path, head=head)
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "classify", "obb"])
+def test_other_tasks_are_refused_by_their_name(task, tmp_path):
+    with pytest.raises(UnsupportedModel, match=task):
+        layout_of(named(yolov8(), task=task), tmp_path)
+
+
+# ------------------------------------------------------------------------------ class names
+
+
+def test_names_come_from_the_file_first(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("Katze\n\n  Hund \nVögel\n", encoding="utf-8")
+    assert layout_of(yolov5(), tmp_path, classes=file).class_names == ("Katze", "Hund", "Vögel")
+
+
+@pytest.mark.parametrize(
+    "text", ["['a', 'b', 'c']", "{0: 'a', 1: 'b', 2: 'c'}", "{2: 'c', 0: 'a', 1: 'b'}"]
+)
+def test_names_come_from_ultralytics_metadata_next(text, tmp_path):
+    assert layout_of(named(yolov5(), names=text), tmp_path).class_names == ("a", "b", "c")
+
+
+def test_names_are_cocos_where_nothing_else_tells(tmp_path):
+    layout = layout_of(named(of_shape(1, 252, 85)), tmp_path)
+    assert layout.class_names == COCO_NAMES
+
+
+def test_an_end_to_end_head_does_not_tell_how_many_classes_there_are(tmp_path):
+    assert layout_of(named(of_shape(1, 10, 6)), tmp_path).class_names == COCO_NAMES
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [("a\nb\n", ("3 classes", "names 2")), ("a\n" * 4, ("3 classes", "names 4"))],
+)
+def test_another_number_of_names_is_refused(lines, words, tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text(lines)
+    with pytest.raises(BadOption) as caught:
+        layout_of(yolov5(), tmp_path, classes=file)
+    for word in (*words, "--classes", str(file)):
+        assert word in str(caught.value)
+
+
+def test_cocos_names_do_not_fit_a_model_of_three_classes(tmp_path):
+    with pytest.raises(BadOption, match=f"{C} classes, COCO names 80"):
+        layout_of(named(yolov5()), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00"])
+def test_a_file_without_names_is_refused(content, tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_bytes(content)
+    with pytest.raises(BadOption, match="--classes"):
+        layout_of(yolov5(), tmp_path, classes=file)
+
+
+def test_a_missing_file_of_names_is_refused(tmp_path):
+    with pytest.raises(BadOption, match=r"absent\.txt"):
+        layout_of(yolov5(), tmp_path, classes=tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize("text", ["__import__('os')", "{0: ", "7", "None"])
+def test_metadata_that_is_no_list_of_names_is_refused(text, tmp_path):
+    with pytest.raises(UnsupportedModel, match="class names"):
+        layout_of(named(yolov5(), names=text), tmp_path)
+
+
+def test_coco_has_eighty_names_each_once():
+    assert len(COCO_NAMES) == len(set(COCO_NAMES)) == 80
+    assert (COCO_NAMES[0], COCO_NAMES[79]) == ("person", "toothbrush")

@@ -1,0 +1,112 @@
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from quantizer.calibration.statistics import observe
+from quantizer.model.graph import Graph
+from quantizer.qdq.bias import averaged_tensors, correct_biases
+from quantizer.qdq.insertion import insert_qdq
+from quantizer.qdq.placement import plan_placement
+from quantizer.qdq.weights import Weights
+
+
+def two_convs(groups: int = 1, with_bias: bool = True, computed_bias: bool = False) -> Graph:
+    """conv -> conv, no padding, so that a flat image has flat maps; only the first is quantized."""
+    random = np.random.default_rng(3)
+    weights = {
+        "w1": random.normal(size=(8, 4 // groups, 3, 3)),
+        "b1": random.normal(size=8),
+        "w2": random.normal(size=(2, 8, 1, 1)),
+        "zero": np.zeros(8),
+    }
+    constants = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()]
+    bias = ["b1"] if with_bias else []
+    nodes = [
+        helper.make_node("Conv", ["images", "w0"], ["x"], name="expand"),
+        helper.make_node("Conv", ["x", "w1", *bias], ["y"], name="first", group=groups),
+        helper.make_node("Conv", ["y", "w2"], ["out"], name="last"),
+    ]
+    constants.append(
+        numpy_helper.from_array(random.normal(size=(4, 3, 1, 1)).astype(np.float32), "w0")
+    )
+    if computed_bias:
+        nodes.insert(0, helper.make_node("Add", ["b1", "zero"], ["computed"]))
+        nodes[2].input[2] = "computed"
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        constants,
+    )
+    return Graph.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
+
+
+OTHERS = {"expand": "not tried", "last": "not tried"}
+
+
+def run(model: onnx.ModelProto, image: np.ndarray, tensor: str) -> np.ndarray:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+    session = ort.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run([tensor], {"images": image})[0]
+
+
+def flat(level: float) -> np.ndarray:
+    return np.full((1, 3, 8, 8), level, np.float32)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_on_images_of_the_calibrated_mean_rounded_weights_shift_nothing(groups, with_bias):
+    graph = two_convs(groups, with_bias)
+    placement = plan_placement(graph, OTHERS)
+    assert [site.layer for site in placement.weights] == ["first"]
+    weights_only = type(placement)((), placement.weights, placement.kept_float)
+    observed = observe(graph, [], [flat(0.2), flat(0.6)], 1, averaged_tensors(graph, placement))
+    corrected = Graph.of(correct_biases(graph, placement, Weights(graph), observed.channel_means))
+    expected = run(graph.model, flat(0.4), "y")
+    plain = run(insert_qdq(graph, weights_only, {}, Weights(graph)), flat(0.4), "y")
+    repaired = run(insert_qdq(corrected, weights_only, {}, Weights(graph)), flat(0.4), "y")
+    assert np.abs(plain - expected).max() > 1e-3
+    np.testing.assert_allclose(repaired, expected, atol=1e-5)
+
+
+def test_only_quantized_layers_change_and_the_input_graph_stays_as_it_is():
+    graph = two_convs()
+    before = graph.model.SerializeToString()
+    placement = plan_placement(graph, OTHERS)
+    means = observe(graph, [], [flat(0.5)], 1, averaged_tensors(graph, placement)).channel_means
+    corrected = correct_biases(graph, placement, Weights(graph), means)
+    assert graph.model.SerializeToString() == before
+    changed = [
+        node.name
+        for node, old in zip(corrected.graph.node, graph.nodes, strict=True)
+        if node.input != old.input
+    ]
+    assert changed == ["first"]
+
+
+def test_a_computed_bias_is_left_alone():
+    graph = two_convs(computed_bias=True)
+    placement = plan_placement(graph, OTHERS)
+    means = {name: np.ones(4, np.float32) for name in averaged_tensors(graph, placement)}
+    corrected = correct_biases(graph, placement, Weights(graph), means)
+    assert [list(node.input) for node in corrected.graph.node] == [
+        list(node.input) for node in graph.nodes
+    ]
+
+
+def test_the_means_are_those_of_every_channel_over_all_images():
+    graph = two_convs()
+    images = [np.random.default_rng(seed).random((1, 3, 8, 8), np.float32) for seed in range(3)]
+    means = observe(graph, [], images, 1, ("images", "x")).channel_means
+    expected = np.mean([image.mean(axis=(0, 2, 3)) for image in images], axis=0)
+    np.testing.assert_allclose(means["images"], expected, rtol=1e-5)
+    maps = [run(graph.model, image, "x") for image in images]
+    np.testing.assert_allclose(
+        means["x"], np.mean([m.mean(axis=(0, 2, 3)) for m in maps], axis=0), rtol=1e-4
+    )

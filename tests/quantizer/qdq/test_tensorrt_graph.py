@@ -1,0 +1,112 @@
+"""The graph that TensorRT gets breaks no rule and, executed as written, keeps the accuracy."""
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from quantizer.compile.conformance import check
+from quantizer.config import MIN_SQNR
+from quantizer.int8 import Range, Scheme, WeightScheme, activation_params
+from quantizer.model.float_model import read_float_model
+from quantizer.model.graph import Graph
+from quantizer.model.layout import recognise
+from quantizer.qdq.float16 import to_float16
+from quantizer.qdq.format import TENSORRT
+from quantizer.qdq.insertion import insert_qdq
+from quantizer.qdq.placement import plan_placement
+from quantizer.qdq.weights import Weights
+from tests.shared import COCO_CALIB, COCO_VAL, COCO_VAL_JSON, YOLOV5N, YOLOX_NANO, needs_shared
+from tests.tiny_models import SIZE, TINY, save_tiny
+
+BENCH = Path(__file__).parents[3] / "bench"
+
+CALIBRATING = 36  # photos: fewer than a user should take, and enough to keep the accuracy
+
+
+@pytest.fixture(scope="module")
+def bench():
+    sys.path.insert(0, str(BENCH))
+    import tensorrt_graph
+
+    sys.path.remove(str(BENCH))
+    return tensorrt_graph
+
+
+def quantized(graph: Graph, floats: list[str]) -> onnx.ModelProto:
+    """With these layers float, and one range for all, which rules do not look at."""
+    placement = plan_placement(graph, dict.fromkeys(floats, "asked for"), TENSORRT)
+    params = activation_params(Range(-0.2785, 4.0), Scheme(symmetric=True, half=True))
+    sites = (*placement.activations, *placement.echoes)
+    weights = Weights(graph, WeightScheme(half=True))
+    return insert_qdq(graph, placement, {site.tensor: params for site in sites}, weights)
+
+
+# What float layers among int8 ones cost anyway: their inputs are integers for their neighbours. And
+# of shapes without an int8 kernel, as tiny models have, the runtime itself is asked.
+OF_ISLANDS = {
+    "both_inputs_are_quantized",
+    "concat_has_one_scale",
+    "convolution_has_an_int8_kernel",
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("seed", range(4))
+def test_layers_left_float_cost_no_more_than_themselves(name, seed, tmp_path):
+    graph = read_float_model(save_tiny(tmp_path, name), SIZE).graph
+    layers = plan_placement(graph).layers
+    floats = random.Random(seed).sample(layers, (seed + 1) * len(layers) // 5)
+    model = quantized(graph, floats)
+    for typed in (model, to_float16(model)):
+        assert {finding.rule for finding in check(typed)} <= OF_ISLANDS
+
+
+@needs_shared
+@pytest.mark.parametrize("path", [YOLOV5N, YOLOX_NANO], ids=lambda path: path.stem)
+def test_real_models_break_no_rule(path):
+    model = quantized(read_float_model(path, 640).graph, [])
+    assert check(model) == check(to_float16(model)) == []
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("path", "fp32", "most"),
+    [(YOLOV5N, 0.3253, 0.005), (YOLOX_NANO, 0.3465, 0.010)],
+    ids=["yolov5n", "yolox_nano"],
+)
+def test_symmetric_int8_with_float16_islands_keeps_the_accuracy(bench, path, fp32, most, tmp_path):
+    for photo in sorted(COCO_CALIB.iterdir())[:CALIBRATING]:
+        (tmp_path / photo.name).symlink_to(photo)
+    model = read_float_model(path, bench.SIZE)
+    layout = recognise(model)
+    int8 = bench.quantized(model, layout, tmp_path, MIN_SQNR, lambda _: None)
+    graphs = {"int8": bench.in_float16(to_float16(int8))}
+    found = bench.accuracy(graphs, layout, COCO_VAL, COCO_VAL_JSON, lambda _: None)
+    assert found.variants["int8"].ap >= fp32 - most
+
+
+def test_the_emulation_rounds_to_float16_after_each_operator(bench):
+    from quantizer.model.execution import open_session
+
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT16),
+        helper.make_node("Sigmoid", ["x"], ["gate"]),
+        helper.make_node("Mul", ["x", "gate"], ["silu"]),
+        helper.make_node("Cast", ["silu"], ["y"], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(nodes, "silu", [image], [made])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    typed = onnx.shape_inference.infer_shapes(model)
+    values = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    (found,) = open_session(bench.in_float16(typed), 1).run(None, {"images": values})
+    half = values.astype(np.float16)
+    gate = (1 / (1 + np.exp(-half.astype(np.float32)))).astype(np.float16)
+    np.testing.assert_allclose(found, half * gate, rtol=2**-10, atol=1e-7)
+    assert (found == found.astype(np.float16)).all()

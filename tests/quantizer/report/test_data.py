@@ -1,0 +1,98 @@
+import json
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from quantizer.calibration.histogram import histogram_of
+from quantizer.compile.builder import Built
+from quantizer.int8 import Range, Scheme, activation_params, dequantize_array, quantize_array
+from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite
+from quantizer.qdq.quantize import Choice
+from quantizer.report.data import (
+    Int8Convolutions,
+    TensorReport,
+    int8_convolutions,
+    layer_reports,
+    tensor_reports,
+)
+from service.manifest import Variant
+
+SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}
+schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+
+
+def built(precision: str, **executed: str) -> Built:
+    variant = Variant(runtime="openvino", precision=precision, model=f"{precision}/model.xml")
+    return Built(variant, MappingProxyType(executed), 10)
+
+
+def reported(values: np.ndarray, bounds: Range, scheme: Scheme) -> TensorReport:
+    placement = Placement((ActivationSite("t", "t"),), (), ())
+    histogram = histogram_of(values, float(values.min()), float(values.max()))
+    choice = Choice(bounds, None, activation_params(bounds, scheme))
+    (report,) = tensor_reports(placement, {"t": histogram}, {"t": choice}, scheme)
+    return report
+
+
+def values() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+
+
+@schemes
+@pytest.mark.parametrize("high", [1.0, 2.0, 3.5, 6.0])
+def test_the_ratio_and_the_clipped_share_are_those_of_the_values(scheme, high):
+    x, bounds = values(), Range(-1.5, high)
+    report = reported(x, bounds, scheme)
+    params = activation_params(bounds, scheme)
+    noise = np.square(x - dequantize_array(quantize_array(x, params), params)).sum()
+    assert report.sqnr_db == pytest.approx(10 * np.log10(np.square(x).sum() / noise), abs=0.3)
+    outside = ((x < report.low) | (x > report.high)).mean()
+    assert report.clipped == pytest.approx(outside, abs=0.005)
+    assert 0 <= report.clipped <= 1
+
+
+def test_the_range_is_what_the_grid_represents():
+    report = reported(values(), Range(-1, 1.55), Scheme())
+    assert report.scale == pytest.approx(0.01)
+    assert report.zero_point == 100
+    assert (report.low, report.high) == pytest.approx((-1, 1.55))
+    assert (report.observed_low, report.observed_high) == (values().min(), values().max())
+
+
+def test_nothing_is_clipped_by_a_range_that_holds_everything():
+    assert reported(values(), Range(-6, 6), Scheme()).clipped == 0
+
+
+def test_a_tensor_of_zeros_has_no_ratio():
+    report = reported(np.zeros(10, np.float32), Range(0, 0), Scheme())
+    assert report.sqnr_db is None
+    assert report.clipped == 0
+
+
+PLACEMENT = Placement(
+    (), (WeightSite("a", "w"), WeightSite("b", "v"), WeightSite("c", "u")), (KeptFloat("d", "why"),)
+)
+
+
+def test_layers_tell_the_plan_and_what_is_executed():
+    engines = {"fp32": built("fp32", a="f32", d="f32"), "int8": built("int8", a="u8", d="f32")}
+    first, second, _, last = layer_reports(PLACEMENT, engines)
+    assert (first.layer, first.planned, dict(first.executed)) == (
+        "a",
+        "int8",
+        {"fp32": "f32", "int8": "u8"},
+    )
+    assert set(second.executed.values()) == {"unknown"}
+    assert (last.planned, last.reason) == ("float", "why")
+
+
+def test_only_planned_convolutions_that_run_on_integers_count():
+    engines = {"fp32": built("fp32"), "int8": built("int8", a="u8", b="i8", c="f32", d="u8")}
+    layers = layer_reports(PLACEMENT, engines)
+    assert int8_convolutions(layers) == Int8Convolutions(planned=3, executed=2)
+
+
+def test_the_json_is_readable(tiny_folder):
+    report = json.loads((tiny_folder / "report.json").read_text())
+    assert list(report)[:3] == ["model", "options", "calibration"]

@@ -1,0 +1,130 @@
+"""The report as a person meets it: served over a socket, in a real browser."""
+
+import json
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page
+
+from quantizer.build import build
+from quantizer.config import BuildConfig
+from service.lifecycle import FolderSource
+from service.manifest import read_manifest
+from tests.browser import chromium, needs_browser, watch
+from tests.service.live import serving, two_variants, wait_until
+from tests.tiny_models import SIZE, save_tiny
+
+
+@pytest.fixture(scope="module")
+def served(tiny_folder):
+    with serving(source=FolderSource(tiny_folder)) as live:
+        wait_until(lambda: live.client.get("/readyz").status_code == 200)
+        yield live
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def watched(browser, served):
+    """The page, and what went wrong or was fetched while it loaded."""
+    watched = watch(browser.new_page(viewport={"width": 1280, "height": 900}))
+    watched.page.goto(f"http://127.0.0.1:{served.port}/v1/report.html", wait_until="networkidle")
+    yield watched
+    watched.page.close()
+
+
+@pytest.fixture
+def page(watched):
+    return watched.page
+
+
+def cells(page: Page, selector: str) -> list[list[str]]:
+    return [
+        [cell.inner_text().strip() for cell in row.query_selector_all("td")]
+        for row in page.query_selector_all(f"{selector} tbody tr")
+    ]
+
+
+@needs_browser
+def test_the_page_loads_alone_and_without_a_complaint(watched, page, served):
+    assert watched.complaints == []
+    outside = [url for url in watched.fetched if not url.startswith("data:")]
+    assert outside == [f"http://127.0.0.1:{served.port}/v1/report.html"]
+    assert page.title() == "yolov5: what int8 cost"
+    assert page.query_selector("script") is None
+
+
+@needs_browser
+def test_every_picture_is_drawn(page, tiny_folder):
+    report = json.loads((tiny_folder / "report.json").read_text())
+    page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+    widths = page.evaluate(
+        "Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))"
+    )
+    samples = len(page.query_selector_all(".pair"))
+    assert samples == 3
+    assert len(widths) == 2 + 2 * samples + len(report["tensors"])
+    assert min(widths) > 50
+    assert all(image.get_attribute("alt") for image in page.query_selector_all("img"))
+
+
+@needs_browser
+def test_the_variants_are_those_of_the_folder(page, tiny_folder):
+    rows = cells(page, "#variants ~ table")[: len(read_manifest(tiny_folder).variants)]
+    assert [row[0].split()[0] for row in rows] == list(read_manifest(tiny_folder).variants)
+    assert [row[0] for row in rows if "the default" in row[0]] == ["int8 (the default)"]
+    assert all("accepted" in row[-1] for row in rows[1:])
+
+
+@needs_browser
+def test_every_convolution_has_its_row(page, tiny_folder):
+    report = json.loads((tiny_folder / "report.json").read_text())
+    rows = cells(page, ".scroll table")
+    assert [row[0] for row in rows] == [layer["layer"] for layer in report["layers"]]
+    by_name = {row[0]: row for row in rows}
+    assert by_name["c3.cv3"][1] == "int8"
+    assert ".." in by_name["c3.cv3"][-4]
+    assert float(by_name["c3.cv3"][-2]) > 20
+
+
+@needs_browser
+def test_the_page_fits_a_telephone(page):
+    page.set_viewport_size({"width": 390, "height": 800})
+    wide = page.evaluate(
+        "[...document.querySelectorAll('img, h1, p, .grid')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(e => e.outerHTML.slice(0, 90))"
+    )
+    assert wide == []
+
+
+def test_names_in_the_page_are_escaped(tmp_path):
+    model = save_tiny(tmp_path, "relu").rename(tmp_path / "<b>&model.onnx")
+    photos, target = tmp_path / "photos", tmp_path / "built"
+    photos.mkdir()
+    target.mkdir()
+    for index in range(6):
+        Image.new("RGB", (40, 30), (40 * index, 80, 120)).save(photos / f"<i>{index}.png")
+    build(BuildConfig(model, photos, size=SIZE, threads=1), target, lambda _: None)
+    text = (target / "report.html").read_text()
+    assert "&lt;b&gt;&amp;model" in text
+    assert "<b>&model" not in text
+    assert "<i>" not in text
+
+
+def test_the_page_may_load_and_run_nothing(served):
+    answer = served.client.get("/v1/report.html")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_folder_without_the_page_says_so():
+    variants, *_ = two_variants()
+    with serving(variants) as live:
+        answer = live.client.get("/v1/report.html")
+        assert answer.status_code == 404
+        assert "report.html" in answer.json()["detail"]

@@ -1,0 +1,78 @@
+"""The moments of a convolution's input, against what ONNX Runtime's convolution makes of them."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from quantizer.model.graph import Graph
+from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
+
+SIZE = 12  # few enough positions for all to be looked at
+
+
+def one_conv(weight: np.ndarray, **attributes: object) -> Graph:
+    node = helper.make_node("Conv", ["images", "w"], ["out"], name="conv", **attributes)
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 4, SIZE, SIZE])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return Graph.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
+
+
+def noise(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(1)
+    return [random.random((1, 4, SIZE, SIZE), np.float32) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "attributes"),
+    [
+        ((1, 1), {}),
+        ((3, 3), {"pads": [1, 1, 1, 1]}),
+        ((3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ((3, 3), {"dilations": [2, 2], "pads": [2, 2, 2, 2]}),
+        ((3, 5), {"pads": [0, 2, 1, 2], "strides": [1, 2]}),
+        ((3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
+        ((3, 3), {"group": 4}),
+    ],
+    ids=str,
+)
+def test_they_foretell_the_mean_and_the_power_of_any_weights_output(kernel, attributes):
+    groups = attributes.get("group", 1)
+    shape = (8, 4 // groups, *kernel)
+    weight = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    graph = one_conv(weight, **attributes)
+    images = noise(3)
+    moments = input_statistics(graph, ["conv"], images, 1)["conv"]
+    session = ort.InferenceSession(
+        graph.model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    made = np.concatenate([session.run(None, {"images": image})[0] for image in images])
+    flat = weight.reshape(groups, 8 // groups, -1).astype(np.float64)
+    power = np.einsum("gok,gkl,gol->go", flat, moments.second, flat).ravel()
+    mean = np.einsum("gok,gk->go", flat, moments.mean).ravel()
+    np.testing.assert_allclose(power, np.square(made).mean(axis=(0, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(mean, made.mean(axis=(0, 2, 3)), rtol=1e-3, atol=1e-5)
+
+
+def test_large_maps_are_sampled_all_over():
+    weight = np.zeros((1, 4, 1, 1), np.float32)
+    graph = one_conv(weight)
+    ramp = np.linspace(0, 1, 4 * 128 * 128, dtype=np.float32).reshape(1, 4, 128, 128)
+    graph.model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 128
+    graph.model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 128
+    found = input_statistics(graph, ["conv"], [ramp] * 4, 1)["conv"]
+    np.testing.assert_allclose(found.mean[0], ramp.mean(axis=(0, 2, 3)), rtol=0.02)
+
+
+def test_the_covariance_is_the_second_moment_less_the_mean():
+    moments = ActivationStatistics(np.array([[1.0, 2.0]]), np.array([[[2.0, 3.0], [3.0, 9.0]]]))
+    assert moments.covariance.tolist() == [[[1.0, 1.0], [1.0, 5.0]]]
+
+
+def test_without_images_there_are_none():
+    assert input_statistics(one_conv(np.zeros((1, 4, 1, 1), np.float32)), ["conv"], [], 1) == {}

@@ -1,0 +1,231 @@
+"""The study on a tiny model, and the simulation against the graphs and engines of a real build."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from quantizer.build import build
+from quantizer.calibration.images import Images, find_images, split
+from quantizer.calibration.ranges import RANGE_RULES
+from quantizer.calibration.statistics import observe
+from quantizer.config import AnnotatedDataset, BuildConfig
+from quantizer.errors import BadAnnotations, NoCalibrationImages
+from quantizer.int8 import Range
+from quantizer.model.execution import open_session
+from quantizer.model.float_model import read_float_model
+from quantizer.model.graph import Graph
+from quantizer.qdq.bias import averaged_tensors
+from quantizer.qdq.placement import first_and_last, plan_placement
+from quantizer.sensitivity.simulation import find_samples
+from quantizer.study.activation_statistics import input_statistics
+from quantizer.study.study import (
+    BETTER_WEIGHTS,
+    Calibrated,
+    Setting,
+    WeightMethod,
+    settings,
+    study,
+)
+from service.vision.heads import HEADS
+from service.vision.preprocess import PREPROCESS
+from tests.tiny_models import SIZE, TINY, save_tiny
+
+SOME = [
+    Setting(),
+    Setting(8, 8),
+    Setting(4, 4),
+    Setting(4, None),
+    Setting(4, None, method=WeightMethod("mse")),
+    Setting(4, None, method=BETTER_WEIGHTS[-1]),
+    Setting(None, 4),
+    Setting(4, 4, "minmax", symmetric=True),
+]
+
+
+@pytest.fixture(scope="module")
+def annotations(truth, tmp_path_factory):
+    path = tmp_path_factory.mktemp("truth") / "truth.json"
+    path.write_text(json.dumps(truth))
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(photos, annotations, tmp_path_factory):
+    model = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
+    truth = AnnotatedDataset(photos, annotations)
+    return study(model, photos, truth, SIZE, 1, SOME, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def calibrated(photos, tmp_path_factory) -> Calibrated:
+    path = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
+    graph = read_float_model(path, SIZE).graph
+    whole = plan_placement(graph, first_and_last(graph))
+    calibrating, _ = split(find_images(photos))
+    tensors = list(Images(calibrating).tensors(SIZE, PREPROCESS["yolo"]))
+    return Calibrated(
+        images=len(tensors),
+        graph=graph,
+        image_range=Range(0.0, 1.0),
+        whole=whole,
+        observed=observe(graph, whole.tensors, tensors, 1, averaged_tensors(graph, whole)),
+        moments=input_statistics(graph, whole.layers, tensors, 1),
+        samples=find_samples(graph, HEADS["yolov5"], SIZE, tensors, 1),
+        threads=1,
+    )
+
+
+def steps(model: onnx.ModelProto, tensor: str) -> np.ndarray:
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    return values[f"{tensor}/quantized"]
+
+
+def test_every_setting_is_measured_in_the_order_that_was_asked_for(measured):
+    assert [result.setting for result in measured.results] == SOME
+    assert (measured.model, measured.images, measured.calibration_images) == ("yolov5", 4, 20)
+    for result in measured.results:
+        assert 0 <= result.accuracy.ap <= 1
+
+
+def test_the_float_model_is_the_best_and_four_bits_the_worst(measured):
+    ap = {bits: measured.of(weights=bits, activations=bits).accuracy.ap for bits in (8, 4)}
+    ap["float"] = measured.of().accuracy.ap
+    assert ap["float"] > 0.95
+    assert ap["float"] >= ap[8] > ap[4]
+
+
+def test_the_first_and_last_convolutions_stay_float(measured):
+    assert set(measured.kept_float) == {"stem", "detect8", "detect16", "detect32"}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_family_has_a_first_and_a_last_convolution(name):
+    graph = Graph.of(TINY[name]())
+    kept = first_and_last(graph)
+    assert {"first convolution", "last convolution"} == set(kept.values())
+    assert 2 <= len(kept) < sum(node.op_type == "Conv" for node in graph.nodes)
+
+
+def test_at_eight_bits_the_simulation_is_the_graph_that_is_built(calibrated, photos, tmp_path):
+    folder = tmp_path / "built"
+    folder.mkdir()
+    config = BuildConfig(
+        save_tiny(tmp_path, "yolov5"),
+        photos,
+        size=SIZE,
+        threads=1,
+        bias_correction=False,
+        keep_float=("stem", "detect*"),
+        min_sqnr=0.0,
+    )
+    build(config, folder, lambda _: None)
+    made = onnx.load(folder / "model.qdq.onnx")
+    again = calibrated.model(Setting(8, 8))
+    assert again.SerializeToString(deterministic=True) == made.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6])
+def test_no_weight_leaves_the_steps_of_its_width(calibrated, bits):
+    model = calibrated.model(Setting(bits, bits))
+    whole = calibrated.whole
+    for site in whole.weights:
+        found = steps(model, site.tensor)
+        assert np.abs(found).max() <= 2 ** (bits - 1) - 1
+    assert np.abs(steps(model, whole.weights[0].tensor)).max() == 2 ** (bits - 1) - 1
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_no_activation_takes_more_values_than_its_width_has(calibrated, symmetric):
+    whole = calibrated.whole
+    quantized = calibrated.model(Setting(None, 4, symmetric=symmetric))
+    model = onnx.ModelProto()
+    model.CopyFrom(quantized)
+    model.graph.ClearField("output")
+    names = [f"{site.tensor}/dequantized" for site in whole.activations]
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    session = open_session(model, 1)
+    image = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32) * 3  # beyond the ranges
+    for name, values in zip(names, session.run(names, {"images": image}), strict=True):
+        assert len(np.unique(values)) <= 16, name
+
+
+def test_weights_or_activations_alone(calibrated):
+    weights = [node.op_type for node in calibrated.model(Setting(4, None)).graph.node]
+    assert "QuantizeLinear" not in weights
+    assert "DequantizeLinear" in weights
+    whole = calibrated.whole
+    both = calibrated.model(Setting(None, 8)).graph.node
+    pairs = [node for node in both if node.op_type == "QuantizeLinear"]
+    assert len(pairs) == len(whole.activations) == len(
+        [node for node in both if node.op_type == "DequantizeLinear"]
+    )  # fmt: skip
+
+
+def test_clipping_at_the_least_error_is_closer_to_the_weights(calibrated):
+    graph, whole = calibrated.graph, calibrated.whole
+    errors = {}
+    for rule in ("minmax", "mse"):
+        model = calibrated.model(Setting(4, None, method=WeightMethod(rule)))
+        values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        errors[rule] = sum(
+            np.square(
+                values[f"{site.tensor}/quantized"].astype(np.float32)
+                * values[f"{site.tensor}/scale"].reshape(-1, 1, 1, 1)
+                - graph.constant(site.tensor)
+            ).sum()
+            for site in whole.weights
+        )
+    assert errors["mse"] < 0.95 * errors["minmax"]
+
+
+def test_better_weights_bring_the_outputs_closer(calibrated):
+    better = [
+        calibrated.sqnr(calibrated.model(Setting(4, None, method=method)))
+        for method in BETTER_WEIGHTS
+    ]
+    assert max(better) == better[-1] or max(better) == better[-2]  # those rounded adaptively
+    assert better[-1] > calibrated.sqnr(calibrated.model(Setting(4, None))) + 2
+
+
+def test_more_bits_are_closer_and_the_float_model_is_there(calibrated):
+    found = [calibrated.sqnr(calibrated.model(Setting(bits, bits))) for bits in (4, 6, 8)]
+    assert found == sorted(found)
+    assert calibrated.sqnr(calibrated.model(Setting())) == 120
+
+
+def test_the_whole_study_is_every_rule_at_every_width():
+    wanted = list(settings())
+    assert (
+        len(wanted)
+        == len(set(wanted))
+        == 1 + 3 * (4 * len(RANGE_RULES) + 1 + len(BETTER_WEIGHTS) + 2)
+    )
+    for bits in (8, 6, 4):
+        for rule in RANGE_RULES:
+            for symmetric in (False, True):
+                assert Setting(bits, bits, rule, symmetric) in wanted
+                assert Setting(None, bits, rule, symmetric) in wanted
+        assert Setting(bits, None) in wanted
+
+
+def test_annotations_and_images_that_cannot_be_used_are_named(photos, tmp_path):
+    model = save_tiny(tmp_path, "yolov5")
+    (tmp_path / "none").mkdir()
+    absent = AnnotatedDataset(photos, tmp_path / "absent.json")
+    with pytest.raises(NoCalibrationImages):
+        study(model, tmp_path / "none", absent, SIZE, 1, SOME[:1], lambda _: None)
+    with pytest.raises(BadAnnotations):
+        study(model, photos, absent, SIZE, 1, SOME[:1], lambda _: None)
+
+
+def test_images_that_cannot_be_decoded_are_told_by_their_folder(photos, tmp_path):
+    broken = tmp_path / "broken"
+    (broken / "deep").mkdir(parents=True)
+    (broken / "deep" / "a.jpg").write_bytes(b"not a picture")
+    truth = AnnotatedDataset(photos, tmp_path / "absent.json")
+    with pytest.raises(NoCalibrationImages, match=r"none of the 1 images in .*broken can be"):
+        study(save_tiny(tmp_path, "yolov5"), broken, truth, SIZE, 1, SOME[:1], lambda _: None)

@@ -1,0 +1,36 @@
+import subprocess
+import sys
+
+import pytest
+
+# How many arenas eight threads make that take memory at once, as glibc itself counts them.
+COUNT = """
+import ctypes, sys, threading
+from qyolo.process import limit_malloc_arenas
+if sys.argv[1] == "few":
+    limit_malloc_arenas()
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+together = threading.Barrier(8)
+def take():
+    together.wait()
+    libc.malloc(ctypes.c_size_t(5000))
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+out = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+
+
+def arenas(wanted: str) -> int:
+    command = [sys.executable, "-c", COUNT, wanted]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return ran.stdout.count("<heap nr=")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
+def test_threads_share_what_has_been_freed():
+    assert arenas("few") <= 2 < arenas("many")

@@ -1,0 +1,150 @@
+"""find_gpu in a process of its own, by the real pynvml: on a stand-in for the driver's library."""
+
+import ctypes.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.engines.gpu import Gpu, NoGpu
+from tests.nvml import GPU_UUID, MIG_UUID, compile_nvml
+
+LOOK = """
+import json
+from dataclasses import asdict
+from service.engines.gpu import find_gpu
+print(json.dumps(asdict(find_gpu())))
+"""
+RTX = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24564, "580.65.06", 0)
+H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", 81559, "580.65.06", 1)
+SLICE = Gpu("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "9.0", 9984, "580.65.06", 1)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Path:
+    return compile_nvml(tmp_path_factory.mktemp("nvml"))
+
+
+def look(**settings: object) -> Gpu | NoGpu:
+    ours = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK],
+        env=ours | {name: str(value) for name, value in settings.items()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    return Gpu(**found) if "name" in found else NoGpu(**found)
+
+
+def test_the_first_gpu_is_described(library):
+    assert look(LD_LIBRARY_PATH=library) == RTX
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("0", RTX),
+        ("1", H100),
+        (" 1 ", H100),
+        ("1,0", H100),
+        (GPU_UUID, H100),
+        (f"{GPU_UUID},0", H100),
+        (MIG_UUID, SLICE),
+    ],
+)
+def test_cuda_visible_devices_decides_which(library, visible, expected):
+    assert look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible) == expected
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "-1,0"])
+def test_every_gpu_can_be_hidden(library, visible):
+    found = look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible)
+    assert found.reason == "CUDA_VISIBLE_DEVICES hides every GPU: unset CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.parametrize("visible", ["2", "99999999999", "-2", "GPU-1", "MIG-1", "first"])
+def test_a_gpu_that_is_not_here_is_named_and_those_that_are(library, visible):
+    found = look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible)
+    assert found.problem == f"CUDA_VISIBLE_DEVICES names {visible}, which is not here"
+    assert "0 to 1" in found.remedy
+
+
+def test_a_driver_without_a_gpu(library):
+    found = look(LD_LIBRARY_PATH=library, NVML_GPUS=0)
+    assert found.problem == "the NVIDIA driver sees no GPU"
+    assert "--gpus all" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "problem", "remedy"),
+    [
+        (4, "this user may not use the GPU", "/dev/nvidia"),
+        (9, "the NVIDIA driver is not loaded", "modprobe nvidia"),
+        (9, "the NVIDIA driver is not loaded", "docker run --gpus all"),
+        (13, "the NVIDIA driver is too old", "install a current one"),
+        (15, "the GPU does not answer any more", "reboot"),
+        (18, "of different versions", "reboot"),
+        (28, "the NVIDIA driver fails (the driver's own words)", "nvidia-smi"),
+        (999, "the NVIDIA driver fails (Unknown Error)", "nvidia-smi"),
+    ],
+)
+def test_a_driver_that_does_not_start_says_what_to_do(library, code, problem, remedy):
+    found = look(LD_LIBRARY_PATH=library, nvmlInitWithFlags=code)
+    assert problem in found.problem
+    assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "nvmlDeviceGetCount_v2",
+        "nvmlDeviceGetHandleByIndex_v2",
+        "nvmlDeviceGetCudaComputeCapability",
+        "nvmlDeviceGetName",
+        "nvmlDeviceGetMemoryInfo",
+        "nvmlSystemGetDriverVersion",
+        "nvmlDeviceGetIndex",
+    ],
+)
+def test_wherever_the_driver_fails_it_is_told_and_shut_down(library, function, tmp_path):
+    log = tmp_path / "log"
+    found = look(LD_LIBRARY_PATH=library, NVML_LOG=log, **{function: 15})
+    assert found.problem == "the GPU does not answer any more"
+    called = log.read_text().split()
+    assert called[0] == "nvmlInitWithFlags"
+    assert called[-2:] == [function, "nvmlShutdown"]
+
+
+def test_the_driver_is_shut_down_after_a_look(library, tmp_path):
+    log = tmp_path / "log"
+    assert look(LD_LIBRARY_PATH=library, NVML_LOG=log) == RTX
+    called = log.read_text().split()
+    assert [called.count("nvmlInitWithFlags"), called.count("nvmlShutdown")] == [1, 1]
+    assert called[-1] == "nvmlShutdown"
+
+
+@pytest.mark.skipif(
+    ctypes.util.find_library("nvidia-ml") is not None, reason="an NVIDIA driver is installed here"
+)
+def test_without_a_driver_the_reason_says_how_to_get_one():
+    found = look()
+    assert found.problem == "no NVIDIA driver here"
+    assert "install the driver" in found.reason
+    assert "NVIDIA container toolkit and docker run --gpus all" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("gpu", "fingerprint"),
+    [
+        (RTX, "NVIDIA-GeForce-RTX-4090-sm89"),
+        (SLICE, "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb-sm90"),
+        (Gpu("NVIDIA RTX 6000 (Blackwell)", "12.0", 1, "", 0), "NVIDIA-RTX-6000-Blackwell-sm120"),
+    ],
+)
+def test_a_fingerprint_is_fit_for_a_file_name(gpu, fingerprint):
+    assert gpu.fingerprint == fingerprint

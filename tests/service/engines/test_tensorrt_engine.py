@@ -1,0 +1,163 @@
+"""The engine on a stand-in of TensorRT and CUDA that allows only what the real ones do.
+
+See tests/vendor: each test runs with the interface of TensorRT 10 and of 11.
+"""
+
+import logging
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from quantizer.compile.builder import Candidate
+from quantizer.compile.load import load_builder
+from quantizer.model.float_model import read_float_model
+from service.engines import gpu, load_engine
+from service.errors import DeviceUnavailable, EngineFailed
+from tests.quantizer.boxes import NO_DRIVER, RTX_4090
+from tests.tiny_models import SIZE, save_tiny
+
+IMAGE = np.random.default_rng(3).random((1, 3, SIZE, SIZE), np.float32)
+
+
+@pytest.fixture
+def built(nvidia, monkeypatch, tmp_path):
+    """A folder with one float32 engine, its variant, and the graph that it is of."""
+    monkeypatch.setattr(gpu, "find_gpu", lambda: RTX_4090)
+    graph = read_float_model(save_tiny(tmp_path, "yolov5"), SIZE).model
+    made = load_builder("tensorrt", 1).build(Candidate("fp32", graph), tmp_path)
+    return tmp_path, made.variant, graph
+
+
+def expected(graph: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": image})[0]
+
+
+def test_it_gives_what_the_graph_gives_image_after_image(nvidia, built):
+    folder, variant, graph = built
+    engine = load_engine(folder, variant)
+    for image in (IMAGE, IMAGE[:, :, ::-1].copy()):
+        np.testing.assert_allclose(engine.infer(image), expected(graph, image), rtol=1e-4)
+    engine.close()
+    engine.close()
+    nvidia.device.require_clean()
+
+
+@pytest.mark.parametrize(("variant", "float_type"), [("fp32", "f32"), ("fp16", "f16")])
+def test_bytes_are_divided_on_their_way_in(nvidia, monkeypatch, tmp_path, variant, float_type):
+    monkeypatch.setattr(gpu, "find_gpu", lambda: RTX_4090)
+    graph = read_float_model(save_tiny(tmp_path, "yolov5"), SIZE).model
+    made = load_builder("tensorrt", 1).build(Candidate(variant, graph, float_type), tmp_path)
+    engine = load_engine(tmp_path, made.variant, divisor=255.0)
+    image = np.random.default_rng(1).integers(0, 256, IMAGE.shape, np.uint8)
+    raw = engine.infer(image)
+    np.testing.assert_array_equal(raw, engine.infer(image / np.float32(255)))
+    engine.close()
+
+
+def test_the_answer_belongs_to_the_caller(built):
+    engine = load_engine(*built[:2])
+    first = engine.infer(IMAGE)
+    kept = first.copy()
+    engine.infer(np.zeros_like(IMAGE))
+    np.testing.assert_array_equal(first, kept)
+    engine.close()
+
+
+def test_an_image_costs_one_launch_of_the_recorded_graph(nvidia, built):
+    engine = load_engine(*built[:2])
+    before = dict(nvidia.cuda.calls)
+    engine.infer(IMAGE)
+    after = nvidia.cuda.calls
+    more = {name for name, count in after.items() if count > before.get(name, 0)}
+    assert more == {"cudaGraphLaunch", "cudaStreamSynchronize"}
+    engine.close()
+
+
+def test_where_nothing_can_be_recorded_it_runs_step_by_step(nvidia, built, caplog):
+    folder, variant, graph = built
+    nvidia.cuda.fail("cudaStreamBeginCapture", "cudaErrorStreamCaptureUnsupported", calls=1)
+    with caplog.at_level(logging.WARNING):
+        engine = load_engine(folder, variant)
+    assert "not recorded" in caplog.text
+    np.testing.assert_allclose(engine.infer(IMAGE), expected(graph, IMAGE), rtol=1e-4)
+    engine.close()
+    nvidia.device.require_clean()
+
+
+@pytest.mark.parametrize("what", ["deserialize", "context"])
+def test_a_plan_that_cannot_be_loaded_says_what_tensorrt_says(nvidia, built, what):
+    nvidia.plot.fail(what)
+    with pytest.raises(EngineFailed, match=r"TensorRT could not (load|prepare) the plan: "):
+        load_engine(*built[:2])
+    nvidia.device.require_clean()
+
+
+@pytest.mark.parametrize(
+    ("call", "after"),
+    [
+        ("cudaStreamCreate", 0),
+        ("cudaMallocHost", 0),
+        ("cudaMalloc", 0),
+        ("cudaMallocHost", 1),
+        ("cudaMalloc", 1),
+    ],
+)
+def test_memory_that_is_not_to_be_had_is_an_error_and_nothing_stays(nvidia, built, call, after):
+    nvidia.cuda.fail(call, "cudaErrorMemoryAllocation", calls=1, after=after)
+    with pytest.raises(EngineFailed, match="CUDA: "):
+        load_engine(*built[:2])
+    nvidia.device.require_clean()
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_inference_that_fails_while_it_is_loaded_leaves_nothing(nvidia, built, after):
+    nvidia.plot.fail("execute", calls=1, after=after)
+    if after:  # while it is being recorded, which it can do without
+        load_engine(*built[:2]).close()
+    else:
+        with pytest.raises(EngineFailed, match="could not run the model"):
+            load_engine(*built[:2])
+    nvidia.device.require_clean()
+
+
+def test_an_inference_that_fails_later_is_an_error_and_the_next_one_runs(nvidia, built):
+    folder, variant, graph = built
+    engine = load_engine(folder, variant)
+    nvidia.cuda.fail("cudaGraphLaunch", "cudaErrorLaunchFailure", calls=1)
+    with pytest.raises(EngineFailed, match="CUDA: "):
+        engine.infer(IMAGE)
+    np.testing.assert_allclose(engine.infer(IMAGE), expected(graph, IMAGE), rtol=1e-4)
+    engine.close()
+    nvidia.device.require_clean()
+
+
+def test_a_closed_engine_says_so(built):
+    engine = load_engine(*built[:2])
+    engine.close()
+    with pytest.raises(EngineFailed, match="closed"):
+        engine.infer(IMAGE)
+
+
+def test_a_plan_of_another_gpu_or_version_is_refused_unread(nvidia, built):
+    folder, variant, _ = built
+    nvidia.plot.fail("deserialize")  # it must not come to that
+    stale = variant.model_copy(update={"blob_key": "tensorrt-9.0-NVIDIA-T4-sm75"})
+    with pytest.raises(DeviceUnavailable, match=r"was built for tensorrt-9\.0-NVIDIA-T4"):
+        load_engine(folder, stale)
+
+
+def test_without_a_gpu_the_reason_is_told(built, monkeypatch):
+    from service.engines import tensorrt_engine
+
+    monkeypatch.setattr(tensorrt_engine, "find_gpu", lambda: NO_DRIVER)
+    with pytest.raises(DeviceUnavailable, match="no NVIDIA driver here"):
+        load_engine(*built[:2])
+
+
+def test_a_variant_without_its_plan_is_an_error(built):
+    folder, variant, _ = built
+    with pytest.raises(EngineFailed, match="no plan"):
+        load_engine(folder, variant.model_copy(update={"blob": None}))

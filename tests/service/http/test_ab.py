@@ -1,0 +1,237 @@
+"""An A/B experiment over a socket: who gets what, what is told of it, and what is refused."""
+
+import base64
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.experiments.split import BadExperiment, Split
+from service.lifecycle import FolderSource
+from service.settings import Settings
+from tests.fakes import PATIENCE_S, FakeEngine, variants_of
+from tests.qyolo.commands import qyolo, running, wait_for
+from tests.service.http.test_detect import post
+from tests.service.live import FP32_RAW, INT8_RAW, serving, two_variants, wait_until
+from tests.service.pictures import jpeg
+from tests.service.test_app import sample, samples
+
+AB = "int8:0.5,fp32:0.5"
+SPLIT = Split({"int8": 0.5, "fp32": 0.5})
+CLIENTS = [f"camera-{number}" for number in range(12)]
+PAIR = {"a": "fp32", "b": "int8"}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with serving(two_variants()[0], ab=AB) as live:
+        yield live.client
+
+
+def variant_for(client: httpx.Client, name: str | None, path: str = "/v1/detect") -> str:
+    answer = post(client, jpeg(), path, headers={} if name is None else {"X-Qyolo-Client": name})
+    assert answer.status_code == 200
+    assert answer.json()["variant"] == answer.headers["x-qyolo-variant"]
+    return answer.headers["x-qyolo-variant"]
+
+
+def test_each_client_keeps_its_variant_on_every_replica(client):
+    chosen = {name: variant_for(client, name) for name in CLIENTS}
+    assert chosen == {name: SPLIT.choose(name) for name in CLIENTS}
+    assert set(chosen.values()) == {"fp32", "int8"}
+    with serving(two_variants()[0], ab="fp32:7, int8:7") as replica:
+        assert chosen == {name: variant_for(replica.client, name) for name in CLIENTS}
+
+
+def test_a_client_without_a_name_is_known_by_its_address(client):
+    assert variant_for(client, None) == SPLIT.choose("127.0.0.1")
+    assert variant_for(client, "") == SPLIT.choose("127.0.0.1")
+
+
+def test_a_client_with_a_key_is_known_by_the_keys_name():
+    keys = {name: f"secret-of-{name}" for name in CLIENTS}
+    listed = ",".join(f"{name}:{secret}" for name, secret in keys.items())
+    with serving(two_variants()[0], ab=AB, api_keys=listed) as live:
+        for name, secret in keys.items():
+            live.client.headers["X-API-Key"] = secret
+            assert variant_for(live.client, None) == SPLIT.choose(name)
+        assert variant_for(live.client, "camera-0") == SPLIT.choose("camera-0")
+
+
+def test_a_variant_that_is_named_is_not_split(client):
+    for name in CLIENTS[:4]:
+        assert variant_for(client, name, "/v1/models/fp32/detect") == "fp32"
+        assert variant_for(client, name, "/v1/detect?variant=int8") == "int8"
+        assert variant_for(client, name, "/v1/detect?variant=auto") == SPLIT.choose(name)
+
+
+def test_protocols_of_others_are_split_too(client):
+    for name in CLIENTS:
+        headers = {"X-Qyolo-Client": name}
+        answer = client.post(
+            "/v1/vision/detection", files={"image": ("a.jpg", jpeg())}, headers=headers
+        )
+        assert answer.json()["moduleName"] == f"tiny {SPLIT.choose(name)}"
+        answer = client.post(
+            "/v2/models/tiny-boxes/infer",
+            content=jpeg(),
+            headers=headers | {"Inference-Header-Content-Length": "0"},
+        )
+        head = json.JSONDecoder().raw_decode(answer.content.decode("latin-1"))[0]
+        assert head["model_version"] == SPLIT.choose(name)
+        image = {"type": "base64", "value": base64.b64encode(jpeg()).decode()}
+        body = {"model_id": "tiny", "image": image}
+        answer = client.post("/infer/object_detection", json=body, headers=headers)
+        assert answer.headers["x-qyolo-variant"] == SPLIT.choose(name)
+
+
+def test_models_tells_the_split_and_the_shadow():
+    with serving(two_variants()[0], ab="int8:3,fp32:1", shadow="fp32:0.05") as live:
+        rows = live.client.get("/v1/models").json()["variants"]
+        assert {row["name"]: (row["share"], row["shadow"]) for row in rows} == {
+            "fp32": (0.25, 0.05),
+            "int8": (0.75, 0.0),
+        }
+    with serving(two_variants()[0]) as live:
+        rows = live.client.get("/v1/models").json()["variants"]
+        assert {row["name"]: (row["share"], row["shadow"]) for row in rows} == {
+            "fp32": (0.0, 0.0),
+            "int8": (1.0, 0.0),
+        }
+
+
+def test_metrics_count_whom_the_split_gave_what(client):
+    def counted() -> dict[str, float]:
+        found = samples(client)
+        names = ("fp32", "int8")
+        return {name: sample(found, "qyolo_ab_requests_total", variant=name) for name in names}
+
+    before = counted()
+    for name in CLIENTS:
+        variant_for(client, name)
+        variant_for(client, name, "/v1/detect?variant=fp32")
+    given = [SPLIT.choose(name) for name in CLIENTS]
+    after = counted()
+    assert {name: after[name] - before[name] for name in after} == {
+        name: given.count(name) for name in after
+    }
+
+
+def test_the_answer_is_there_while_the_shadow_is_at_work():
+    variants, fp32, _ = two_variants()
+    with serving(variants, shadow="fp32:1") as live:
+        fp32.gate.clear()
+        assert variant_for(live.client, None) == "int8"
+        assert fp32.entered.wait(PATIENCE_S)
+        assert live.client.get("/healthz").status_code == 200
+        fp32.gate.set()
+
+
+@pytest.mark.parametrize("default", ["int8", "fp32"])
+def test_the_shadow_compares_in_one_order_whoever_answered(default):
+    engines = {"fp32": FakeEngine(FP32_RAW), "int8": FakeEngine(INT8_RAW)}
+    (other,) = set(engines) - {default}
+    with serving(variants_of(engines, default=default), shadow=f"{other}:1") as live:
+        for _ in range(3):
+            assert variant_for(live.client, None) == default
+
+        def value(name: str, **labels: str) -> float:
+            return sample(samples(live.client), name, **labels)
+
+        done = {"variant": other, "outcome": "done"}
+        wait_until(lambda: value("qyolo_shadow_images_total", **done) == 3)
+        by = PAIR | {"source": "shadow"}
+        assert value("qyolo_agreement_images_total", **by) == 3
+        found = {
+            ("person", "matched"): 3,
+            ("dog", "missed"): 3,
+            ("traffic light", "extra"): 3,
+            ("person", "missed"): 0,
+        }
+        for (name, outcome), count in found.items():
+            labels = by | {"class_name": name, "outcome": outcome}
+            assert value("qyolo_agreement_boxes_total", **labels) == count
+        assert value("qyolo_agreement_iou_count", **by) == 3
+        assert value("qyolo_agreement_iou_sum", **by) == pytest.approx(3 * 0.95, abs=1e-3)
+        assert value("qyolo_agreement_iou_bucket", le="0.925", **by) == 0
+        difference = "qyolo_agreement_score_difference"
+        assert value(f"{difference}_sum", **by) == pytest.approx(3 * 0.05, abs=1e-3)
+        stages = {"variant": other, "device": "cpu", "stage": "infer"}
+        assert value("qyolo_stage_duration_seconds_count", **stages) == 0
+
+
+def test_compare_is_counted_apart_and_not_against_itself(client):
+    by = PAIR | {"source": "compare"}
+
+    def images() -> float:
+        return sample(samples(client), "qyolo_agreement_images_total", **by)
+
+    before = images()
+    for query in ("", "?a=int8&b=fp32", "?a=int8&b=int8", "?conf=0.99"):
+        assert post(client, jpeg(), f"/v1/compare{query}").status_code == 200
+    wait_until(lambda: images() == before + 3)
+    found = {key for key in samples(client) if key[0] == "qyolo_agreement_images_total"}
+    assert found == {("qyolo_agreement_images_total", frozenset(by.items()))}
+
+
+def test_openapi_tells_of_the_header(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    parameters = {row["name"]: row["in"] for row in paths["/v1/detect"]["post"]["parameters"]}
+    assert parameters["X-Qyolo-Client"] == "header"
+    assert parameters["conf"] == "query"
+
+
+@pytest.mark.parametrize("settings", [{"ab": "int8:1,fp16:1"}, {"shadow": "fp16:0.1"}])
+def test_an_experiment_with_a_variant_that_is_not_there_fails_when_that_is_known(settings):
+    variants, fp32, int8 = two_variants()
+    with serving(variants, FolderSource(Path()), **settings) as live:
+        wait_until(lambda: bool(live.failures))
+        assert live.client.get("/readyz").json()["status"] == "failed"
+    (line,) = live.failures
+    assert "names no variant of this model: 'fp16'; there are: fp32, int8" in line
+    assert "\n" not in line
+    assert fp32.closed
+    assert int8.closed
+
+
+def test_an_experiment_that_cannot_be_read_fails_before_anything_starts(tmp_path):
+    with pytest.raises(BadExperiment):
+        create_app(Settings(ab="int8"), FolderSource(tmp_path))
+
+
+def test_the_command_line_asks_for_both(tiny_folder, photos):
+    picture = (photos / "photo00.jpg").read_bytes()
+    options = ("--ab", "int8:1,fp32:1", "--shadow", "fp32:1")
+    with running("serve", tiny_folder, *options, QYOLO_AB="nonsense") as server:
+        server.wait_until_ready()
+        headers = {"Content-Type": "image/jpeg", "X-Qyolo-Client": "camera-0"}
+        assert SPLIT.choose("camera-0") == "int8"
+        url = f"{server.url}/v1/detect?conf=0.05"
+        for _ in range(3):
+            answer = httpx.post(url, content=picture, headers=headers)
+            assert answer.headers["x-qyolo-variant"] == "int8"
+            assert answer.json()["detections"]
+        done = 'qyolo_shadow_images_total{outcome="done",variant="fp32"} 3.0'
+        wait_for(lambda: done in server.get("/metrics").text)
+        shown = server.get("/metrics").text
+        assert 'qyolo_agreement_images_total{a="fp32",b="int8",source="shadow"} 3.0' in shown
+        assert 'outcome="matched",source="shadow"' in shown
+        assert server.stop() == 0
+    assert "Traceback" not in server.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ab", "fp16:1"), "the A/B split names no variant of this model: 'fp16'"),
+        (("--shadow", "fp32:2"), "the shadow: 'fp32:2' is not a variant and a share"),
+    ],
+)
+def test_a_bad_experiment_is_one_line_and_exit_code_two(tiny_folder, options, message):
+    ran = qyolo("serve", tiny_folder, "--port", 0, *options)
+    assert ran.code == 2
+    (line,) = (line for line in ran.err.splitlines() if line.startswith("qyolo: "))
+    assert message in line
+    assert "Traceback" not in ran.err

@@ -1,0 +1,24 @@
+import pytest
+from starlette.requests import Request
+
+from service.http.client_identity import client_of
+
+
+def request(host: str | None = None, key: str | None = None, name: str | None = None) -> Request:
+    headers = [] if name is None else [(b"x-qyolo-client", name.encode())]
+    client = None if host is None else (host, 1234)
+    return Request({"type": "http", "headers": headers, "client": client, "state": {"key": key}})
+
+
+@pytest.mark.parametrize(
+    ("asks", "name"),
+    [
+        (request("10.0.0.1", "door", "camera-1"), "camera-1"),
+        (request("10.0.0.1", "door", ""), "door"),
+        (request("10.0.0.1"), "10.0.0.1"),
+        (request("2001:db8::1"), "2001:db8::/64"),  # a host has many addresses, and changes them
+        (request(), ""),  # a Unix socket
+    ],
+)
+def test_a_client_is_known_by_the_first_of_its_names(asks, name):
+    assert client_of(asks) == name

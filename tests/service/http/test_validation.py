@@ -1,0 +1,60 @@
+"""Bodies that are nothing but faults: one is told, and the others take neither time nor memory."""
+
+import tracemalloc
+import warnings
+
+import pytest
+
+from qyolo.cli.commands import main
+from service.errors import BadRequest
+from service.http.uploads import _from_json
+from service.protocols.oip.messages import read_request
+from service.protocols.oip.tensors import Port
+from service.protocols.roboflow import DetectRequest, _parsed
+
+MANY = 200_000
+IMAGES = Port("images", "FP32", (1, 3, 64, 64))
+INPUT = '{"name":"images","datatype":"FP32","shape":[1,3,64,64],"data":[0]'
+
+
+def fields(value: str) -> str:
+    return "".join(f',"{number}":{value}' for number in range(MANY))
+
+
+def infer(body: str) -> None:
+    read_request(body.encode(), None, IMAGES, [])
+
+
+FLOODS = {
+    "an upload": lambda: _from_json(f'{{"image":""{fields("0")}}}'.encode()),
+    "parameters": lambda: infer(f'{{"inputs":[{INPUT}}}],"parameters":{{"a":0{fields("[]")}}}}}'),
+    "an input": lambda: infer(f'{{"inputs":[{INPUT},"parameters":{{"a":0{fields("0")}}}}}]}}'),
+    "outputs": lambda: infer(f'{{"inputs":[{INPUT}}}],"outputs":[{"0," * MANY}0]}}'),
+    "class names": lambda: _parsed(
+        DetectRequest, f'{{"model_id":"","image":0,"class_filter":[{"0," * MANY}0]}}'.encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("send", FLOODS.values(), ids=FLOODS)
+def test_a_flood_of_faults_is_one_short_line(send):
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest) as caught:
+            send()
+        assert tracemalloc.get_traced_memory()[1] < 80 * 2**20  # each fault would be 1 KiB
+    finally:
+        tracemalloc.stop()
+    assert len(str(caught.value)) < 200
+
+
+def test_what_pillow_warns_of_is_kept_nowhere(monkeypatch):
+    """Its texts hold numbers of the file: Python would remember each for good."""
+    monkeypatch.setattr("sys.argv", ["qyolo", "--version"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        with pytest.raises(SystemExit):
+            main()
+        seen: dict[object, object] = {}
+        warnings.warn_explicit("12 of 34 bytes", UserWarning, "x", 1, "PIL.TiffImagePlugin", seen)
+        assert not [key for key in seen if key != "version"]

@@ -1,0 +1,119 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from service.errors import BadModelFolder, EngineFailed, VariantNotFound
+from service.inference.detector import Query
+from service.inference.variants import load_variants
+from service.lifecycle import FolderSource
+from service.manifest import CHECKSUMS, write_manifest
+from service.vision.image import Photo
+from tests.service.live import serving, two_variants, wait_until
+from tests.service.pictures import gradient, jpeg
+from tests.service.tiny import write_model_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    write_model_folder(path)
+    return path
+
+
+@pytest.fixture
+def loaded(folder):
+    variants = load_variants(folder, 1)
+    yield variants
+    variants.close()
+
+
+def test_every_variant_of_a_folder_is_loaded_and_they_agree(loaded):
+    assert loaded.names == ("fp32", "other")
+    photo = Photo.of(np.asarray(gradient(200, 100)))
+    found = [loaded.get(name)[1].detect(photo, Query()) for name in loaded.names]
+    for detections in found:
+        assert detections.class_ids.tolist() == [0]
+        np.testing.assert_allclose(detections.xyxy, [[75, 37.5, 125, 62.5]], atol=1.5)
+    np.testing.assert_allclose(found[0].xyxy, found[1].xyxy, atol=0.01)
+
+
+def test_for_throughput_every_thread_has_a_stream(folder):
+    for throughput, streams in ((False, 1), (True, 3)):
+        variants = load_variants(folder, 3, throughput)
+        assert variants.streams == streams
+        variants.close()
+
+
+def test_images_are_inferred_beside_each_other_for_throughput(folder):
+    with serving(source=FolderSource(folder), throughput=True, threads=2) as live:
+        wait_until(lambda: live.client.get("/readyz").status_code == 200)
+        picture = {"content": jpeg(200, 100), "headers": {"Content-Type": "image/jpeg"}}
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: live.client.post("/v1/detect", **picture), range(40)))
+    boxes = {str(answer.json()["detections"]) for answer in answers}
+    assert len(boxes) == 1
+    assert "[]" not in boxes
+
+
+def test_the_report_is_read_with_the_folder(loaded):
+    assert loaded.report == b'{"made": "here"}'
+
+
+@pytest.mark.parametrize("name", [None, "auto", "other"])
+def test_no_name_and_auto_mean_the_default(loaded, name):
+    assert loaded.get(name)[0] == "other"
+
+
+def test_a_name_means_itself(loaded):
+    assert loaded.get("fp32")[0] == "fp32"
+
+
+@pytest.mark.parametrize("name", ["", "FP32", "int4"])
+def test_an_unknown_name_is_refused(loaded, name):
+    with pytest.raises(VariantNotFound, match="fp32, other"):
+        loaded.get(name)
+
+
+def test_close_closes_every_engine_and_may_be_repeated(folder):
+    variants = load_variants(folder, 1)
+    variants.close()
+    variants.close()
+    with pytest.raises(EngineFailed):
+        variants.get()[1].detect(Photo.of(np.zeros((8, 8, 3), np.uint8)), Query())
+
+
+def test_a_changed_folder_is_not_loaded(tmp_path):
+    write_model_folder(tmp_path)
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(BadModelFolder):
+        load_variants(tmp_path, 1)
+
+
+def test_an_engine_that_cannot_be_loaded_fails_the_folder(tmp_path):
+    manifest = write_model_folder(tmp_path)
+    (tmp_path / "fp32" / "model.onnx").write_bytes(b"nonsense")
+    (tmp_path / CHECKSUMS).unlink()
+    write_manifest(tmp_path, manifest)
+    with pytest.raises(EngineFailed):
+        load_variants(tmp_path, 1)
+
+
+def test_a_served_folder_answers_over_a_socket(folder):
+    with serving(source=FolderSource(folder)) as live:
+        while live.client.get("/readyz").status_code == 503:
+            assert not live.failures
+        for name in ("fp32", "other"):
+            answer = live.client.post(
+                f"/v1/models/{name}/detect",
+                content=jpeg(),
+                headers={"Content-Type": "image/jpeg"},
+            ).json()
+            (row,) = answer["detections"]
+            assert row["class_name"] == "person"
+            np.testing.assert_allclose(row["box"], [75, 37.5, 125, 62.5], atol=1.5)
+
+
+def test_names_keep_the_manifests_order():
+    variants, *_ = two_variants()
+    assert variants.names == ("fp32", "int8")

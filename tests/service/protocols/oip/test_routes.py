@@ -1,0 +1,465 @@
+"""Open Inference Protocol v2 over a socket: what its clients send, and what nobody should."""
+
+import base64
+import gzip
+import json
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.errors import EngineFailed
+from service.progress import Progress
+from tests.fakes import PATIENCE_S, FakeEngine, HeldSource, variants_of
+from tests.service.live import FP32_RAW, INT8_RAW, serving, two_variants, wait_until
+from tests.service.pictures import encoded, jpeg
+from tests.service.test_app import sample, samples
+
+HEADER = "Inference-Header-Content-Length"
+SHAPE = [1, 3, 64, 64]
+TENSOR = np.random.default_rng(3).random(SHAPE, np.float32)
+RAW = "/v2/models/tiny/infer"
+BOXES = "/v2/models/tiny-boxes/infer"
+
+
+def image_input(**changes: object) -> dict:
+    return {"name": "image", "shape": [1], "datatype": "BYTES"} | changes
+
+
+def tensor_input(**changes: object) -> dict:
+    return {"name": "images", "shape": SHAPE, "datatype": "FP32"} | changes
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def prefixed(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data
+
+
+def binary(head: dict, tail: bytes, length: object = None, **headers: str) -> dict:
+    """The keyword arguments of a request with `tail` behind its JSON."""
+    text = json.dumps(head).encode()
+    size = len(text) if length is None else length
+    return {"content": text + tail, "headers": {HEADER: str(size)} | headers}
+
+
+def outputs_of(answer) -> dict[str, object]:
+    """Values by name, from either form."""
+    assert answer.status_code == 200, answer.text
+    content, tail = answer.content, b""
+    if HEADER in answer.headers:
+        length = int(answer.headers[HEADER])
+        content, tail = content[:length], content[length:]
+    values = {}
+    for output in json.loads(content)["outputs"]:
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            values[output["name"]] = output["data"]
+            continue
+        data, tail = tail[:size], tail[size:]
+        kind = {"FP32": "<f4", "INT64": "<i8"}.get(output["datatype"])
+        values[output["name"]] = data if kind is None else np.frombuffer(data, kind).tolist()
+    assert tail == b""
+    return values
+
+
+def assert_error(answer, status: int, words: str = "") -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()
+    assert list(error) == ["error"]
+    assert words in error["error"]
+
+
+# ------------------------------------------------------------------------------- descriptions
+
+
+def test_server_and_health(client):
+    server = client.get("/v2").json()
+    assert server["name"] == "qyolo"
+    assert "binary_tensor_data" in server["extensions"]
+    assert client.get("/v2/health/live").status_code == 200
+    assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_two_models_one_for_tensors_and_one_for_pictures(client):
+    assert client.get("/v2/models").json() == {"models": ["tiny", "tiny-boxes"]}
+    index = client.post("/v2/repository/index", json={"ready": True}).json()
+    assert [(row["name"], row["version"], row["state"]) for row in index] == [
+        (name, version, "READY") for name in ("tiny", "tiny-boxes") for version in ("fp32", "int8")
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/tiny", "/v2/models/tiny/versions/int8"])
+def test_metadata_of_the_tensor_model(client, path):
+    described = client.get(path).json()
+    assert described["name"] == "tiny"
+    assert described["versions"] == ["fp32", "int8"]
+    assert described["inputs"] == [tensor_input()]
+    assert described["outputs"] == [
+        {"name": "output0", "datatype": "FP32", "shape": [-1, -1, -1]}  # the manifest tells none
+    ]
+    assert client.get(f"{path}/ready").json() == {"name": "tiny", "ready": True}
+    assert client.get(f"{path}/config").json()["max_batch_size"] == 0
+
+
+def test_metadata_of_the_picture_model(client):
+    described = client.get("/v2/models/tiny-boxes").json()
+    assert described["inputs"] == [image_input()]
+    assert [(row["name"], row["datatype"], row["shape"]) for row in described["outputs"]] == [
+        ("boxes", "FP32", [-1, 4]),
+        ("scores", "FP32", [-1]),
+        ("class_ids", "INT64", [-1]),
+        ("labels", "BYTES", [-1]),
+    ]
+
+
+# ---------------------------------------------------------------------------------- inference
+
+PICTURES = {
+    "json": {"json": {"inputs": [image_input(data=[base64_of(jpeg())])]}},
+    "binary": binary(
+        {
+            "inputs": [image_input(parameters={"binary_data_size": len(jpeg()) + 4})],
+            "parameters": {"binary_data_output": True},
+        },
+        prefixed(jpeg()),
+    ),
+    "without its size": binary({"inputs": [image_input()]}, prefixed(jpeg())),
+    "raw": {"content": jpeg(), "headers": {HEADER: "0"}},
+}
+
+
+@pytest.mark.parametrize("sent", PICTURES.values(), ids=PICTURES)
+def test_a_picture_in_any_form_gives_boxes_in_its_pixels(client, sent):
+    answer = client.post("/v2/models/tiny-boxes/versions/fp32/infer", **sent)
+    values = outputs_of(answer)
+    assert values["boxes"] == [75.0, 37.5, 125.0, 62.5, 25.0, 12.5, 50.0, 37.5]
+    assert values["scores"] == pytest.approx([0.9, 0.6])
+    assert values["class_ids"] == [0, 2]
+    assert values["labels"] in (["person", "dog"], prefixed(b"person") + prefixed(b"dog"))
+    assert answer.headers["x-qyolo-variant"] == "fp32"
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """A client, and the engines that show what they were given."""
+    variants, fp32, int8 = two_variants()
+    with serving(variants) as live:
+        yield live.client, fp32, int8
+
+
+TENSORS = {
+    "json, flat": {"json": {"inputs": [tensor_input(data=TENSOR.ravel().tolist())]}},
+    "json, nested": {"json": {"inputs": [tensor_input(data=TENSOR.tolist())]}},
+    "binary": binary(
+        {"inputs": [tensor_input(parameters={"binary_data_size": TENSOR.nbytes})]},
+        TENSOR.tobytes(),
+    ),
+    "raw": {"content": TENSOR.tobytes(), "headers": {HEADER: "0"}},
+}
+
+
+@pytest.mark.parametrize("sent", TENSORS.values(), ids=TENSORS)
+def test_a_tensor_in_any_form_reaches_the_engine_and_its_output_returns(watched, sent):
+    client, fp32, int8 = watched
+    values = outputs_of(client.post(RAW, **sent))
+    np.testing.assert_array_equal(int8.tensor, TENSOR)
+    assert int8.tensor.flags.aligned
+    assert fp32.calls == 0
+    np.testing.assert_array_equal(values["output0"], INT8_RAW.ravel())
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize("name", ["json", "binary"])
+def test_a_compressed_body_is_inflated_before_it_is_split(client, compress, name):
+    sent = client.build_request("POST", BOXES, **PICTURES[name])
+    headers = {key: value for key, value in sent.headers.items() if key != "content-length"}
+    headers["content-encoding"] = "gzip" if compress is gzip.compress else "deflate"
+    answer = client.post(BOXES, content=compress(sent.content), headers=headers)
+    assert outputs_of(answer)["class_ids"] == [0, 1]
+
+
+def test_outputs_come_in_the_order_and_the_form_that_is_asked_for(client):
+    wanted = [{"name": "labels"}, {"name": "scores", "parameters": {"binary_data": True}}]
+    body = {"id": "a-7", "inputs": [image_input(data=[base64_of(jpeg())])], "outputs": wanted}
+    answer = client.post(BOXES, json=body)
+    length = int(answer.headers[HEADER])
+    head = json.loads(answer.content[:length])
+    assert (head["model_name"], head["model_version"], head["id"]) == ("tiny-boxes", "int8", "a-7")
+    labels, scores = head["outputs"]
+    assert labels["data"] == ["person", "traffic light"]
+    assert "data" not in scores
+    np.testing.assert_allclose(np.frombuffer(answer.content[length:], "<f4"), [0.85, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "labels"),
+    [
+        ({"conf": 0.7}, ["person"]),
+        ({"conf": 0.95}, []),
+        ({"max_det": 1}, ["person"]),
+        ({"iou": 1, "conf": 0.7}, ["person", "person"]),
+        ({"classes": "dog"}, ["dog"]),
+        ({"classes": "dog,0", "timeout": 5, "sequence_id": "a"}, ["person", "dog"]),
+        ({"classes": 2}, None),
+    ],
+)
+def test_parameters_choose_boxes(client, parameters, labels):
+    body = {"inputs": [image_input(data=[base64_of(jpeg())])], "parameters": parameters}
+    answer = client.post("/v2/models/tiny-boxes/versions/fp32/infer", json=body)
+    if labels is None:
+        assert_error(answer, 400, "classes")
+    else:
+        assert outputs_of(answer)["labels"] == labels
+
+
+def test_what_is_no_number_is_null_in_json():
+    engine = FakeEngine(np.full((1, 1, 8), np.nan, np.float32))
+    with serving(variants_of({"fp32": engine})) as live:
+        answer = live.client.post(RAW, **TENSORS["json, flat"])
+    assert outputs_of(answer)["output0"] == [None] * 8
+
+
+def test_a_number_that_float32_cannot_hold_is_infinite(watched):
+    client, _, int8 = watched
+    data = [1e300, *[0.0] * (TENSOR.size - 1)]
+    outputs_of(client.post(RAW, json={"inputs": [tensor_input(data=data)]}))
+    assert int8.tensor[0, 0, 0, 0] == np.inf
+
+
+# --------------------------------------------------------------------------------- bad input
+
+
+def bad(inputs: object, **more: object) -> dict:
+    return {"json": {"inputs": inputs, **more}}
+
+
+GOOD = base64_of(jpeg())
+BAD_PICTURES = {
+    "nothing": ({"content": b""}, "body"),
+    "not json": ({"content": b"{"}, "body"),
+    "not utf-8": ({"content": b'{"id": "\xff"}'}, "body"),
+    "another shape of json": ({"json": [1]}, "body"),
+    "no inputs": ({"json": {}}, "inputs"),
+    "no input": (bad([]), "inputs"),
+    "two inputs": (bad([image_input(data=[GOOD])] * 2), "inputs"),
+    "another name": (bad([image_input(name="images", data=[GOOD])]), "no input 'images'"),
+    "a name without end": (bad([image_input(name="x" * 300, data=[GOOD])]), "name"),
+    "another type": (bad([image_input(datatype="UINT8", data=[1])]), "BYTES [1]"),
+    "two pictures": (bad([image_input(shape=[2], data=[GOOD] * 2)]), "BYTES [1]"),
+    "more than announced": (bad([image_input(data=[GOOD] * 2)]), "one text"),
+    "not a text": (bad([image_input(data=[7])]), "one text"),
+    "not base64": (bad([image_input(data=["?"])]), "base64"),
+    "no data": (bad([image_input()]), "no data"),
+    "no image": (bad([image_input(data=[base64_of(b"hello")])]), "not a JPEG"),
+    "a torn image": (bad([image_input(data=[base64_of(jpeg()[:-500])])]), "truncated"),
+    "an empty image": ({"content": prefixed(b""), "headers": {HEADER: "0"}}, "not a JPEG"),
+    "bytes without header": (
+        bad([image_input(parameters={"binary_data_size": 9})]),
+        HEADER,
+    ),
+    "header beyond the body": (binary({"inputs": [image_input()]}, b"", 10**9), HEADER),
+    "header without end": (binary({"inputs": [image_input()]}, b"", "9" * 5000), HEADER),
+    "negative header": (binary({"inputs": [image_input()]}, b"", -1), HEADER),
+    "header of no number": (binary({"inputs": [image_input()]}, b"", "many"), HEADER),
+    "header within the json": (binary({"inputs": [image_input()]}, b"", 5), "body"),
+    "size beyond the body": (
+        binary({"inputs": [image_input(parameters={"binary_data_size": 2**70})]}, prefixed(jpeg())),
+        "binary_data_size",
+    ),
+    "size below the body": (
+        binary({"inputs": [image_input(parameters={"binary_data_size": 8})]}, prefixed(jpeg())),
+        "binary_data_size",
+    ),
+    "negative size": (
+        binary({"inputs": [image_input(parameters={"binary_data_size": -1})]}, b""),
+        "binary_data_size",
+    ),
+    "data and bytes": (binary({"inputs": [image_input(data=[GOOD])]}, b"abcd"), "bytes behind"),
+    "torn length": (binary({"inputs": [image_input()]}, b"ab"), "length"),
+    "a length beyond its bytes": (
+        binary({"inputs": [image_input()]}, struct.pack("<I", 2**32 - 1) + b"ab"),
+        "by its own account",
+    ),
+    "a length short of its bytes": (
+        binary({"inputs": [image_input()]}, struct.pack("<I", 1) + b"ab"),
+        "by its own account",
+    ),
+    "shared memory": (
+        bad([image_input(parameters={"shared_memory_region": "a"})]),
+        "shared_memory_region",
+    ),
+    "an unknown output": (
+        bad([image_input(data=[GOOD])], outputs=[{"name": "masks"}]),
+        "no output 'masks'",
+    ),
+    "an unknown parameter": (
+        bad([image_input(data=[GOOD])], parameters={"confidence": 1}),
+        "confidence",
+    ),
+    "a bad parameter": (bad([image_input(data=[GOOD])], parameters={"conf": 2}), "conf"),
+    "a parameter of lists": (bad([image_input(data=[GOOD])], parameters={"conf": [1]}), "conf"),
+    "an unknown class": (
+        bad([image_input(data=[GOOD])], parameters={"classes": "cat"}),
+        "no class 'cat'",
+    ),
+    "no gzip": ({"content": b"{}", "headers": {"Content-Encoding": "gzip"}}, "gzip"),
+    "torn gzip": (
+        {"content": gzip.compress(jpeg())[:-9], "headers": {"Content-Encoding": "gzip"}},
+        "gzip",
+    ),
+    "more than gzip": (
+        {"content": gzip.compress(b"{}") + b"x", "headers": {"Content-Encoding": "gzip"}},
+        "gzip",
+    ),
+    "another encoding": ({"content": b"{}", "headers": {"Content-Encoding": "br"}}, "gzip"),
+    "a bomb": (
+        {"content": gzip.compress(bytes(10**8)), "headers": {"Content-Encoding": "gzip"}},
+        "larger than 2000000",
+    ),
+    "too much": ({"content": bytes(2_000_001)}, "larger than 2000000"),
+    "too many pixels": (
+        bad([image_input(data=[base64_of(encoded(Image.new("L", (1001, 1000)), "PNG"))])]),
+        "1001x1000",
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "words"), BAD_PICTURES.values(), ids=BAD_PICTURES)
+def test_a_bad_request_is_400_and_says_what_is_wrong(client, sent, words):
+    assert_error(client.post(BOXES, **sent), 400, words)
+
+
+DEEP = "[" * 150 + "]" * 150
+BAD_TENSORS = {
+    "another shape": (bad([tensor_input(shape=[3, 64, 64], data=[0])]), "FP32 [1, 3, 64, 64]"),
+    "a huge shape": (bad([tensor_input(shape=[1, 3, 10**12, 64], data=[0])]), "FP32"),
+    "a negative shape": (bad([tensor_input(shape=[-1, 3, 64, 64], data=[0])]), "FP32"),
+    "a shape without end": (bad([tensor_input(shape=[1] * 1000, data=[0])]), "shape"),
+    "another type": (bad([tensor_input(datatype="FP16", data=[0])]), "not FP16"),
+    "too few": (bad([tensor_input(data=[0.5])]), "12288 numbers"),
+    "too many": (bad([tensor_input(data=[0] * (TENSOR.size + 1))]), "12288 numbers"),
+    "texts": (bad([tensor_input(data=["1"] * TENSOR.size)]), "12288 numbers"),
+    "truths": (bad([tensor_input(data=[True] * TENSOR.size)]), "12288 numbers"),
+    "objects": (bad([tensor_input(data=[{}] * TENSOR.size)]), "12288 numbers"),
+    "huge integers": (bad([tensor_input(data=[10**50] * TENSOR.size)]), "12288 numbers"),
+    "a huge integer": (bad([tensor_input(data=[0.5, 10**400])]), "12288 numbers"),
+    "ragged": (bad([tensor_input(data=[[1, 2], [3]])]), "12288 numbers"),
+    "deep": (
+        {"content": json.dumps({"inputs": [tensor_input(data=["?"])]}).replace('"?"', DEEP)},
+        "12288 numbers",
+    ),
+    "too deep": ({"content": "[" * 100_000}, "body"),
+    "torn bytes": (binary({"inputs": [tensor_input()]}, TENSOR.tobytes()[:-1]), "49152 bytes"),
+    "torn raw bytes": (
+        {"content": TENSOR.tobytes()[:-4], "headers": {HEADER: "0"}},
+        "49152 bytes",
+    ),
+    "a parameter": (
+        bad([tensor_input(data=TENSOR.ravel().tolist())], parameters={"conf": 0.5}),
+        "no parameter 'conf'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "words"), BAD_TENSORS.values(), ids=BAD_TENSORS)
+def test_a_bad_tensor_is_400_and_says_what_is_needed(client, sent, words):
+    assert_error(client.post(RAW, **sent), 400, words)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/v2/models/other", 404, "there are: tiny, tiny-boxes"),
+        ("GET", "/v2/models/other/ready", 404, "no model"),
+        ("GET", "/v2/models/tiny/versions/1", 404, "there are: fp32, int8"),
+        ("POST", "/v2/models/other/infer", 404, "no model"),
+        ("POST", "/v2/models/tiny/versions/1/infer", 404, "no variant"),
+        ("POST", "/v2/repository/models/tiny/load", 404, "Not Found"),
+        ("GET", "/v2/nothing", 404, "Not Found"),
+        ("GET", RAW, 405, "Method Not Allowed"),
+        ("POST", "/v2", 405, "Method Not Allowed"),
+    ],
+)
+def test_what_is_not_there(client, method, path, status, words):
+    assert_error(client.request(method, path), status, words)
+
+
+# ------------------------------------------------------------------------------------- house
+
+
+def test_a_full_house_is_503_for_tensors_and_pictures():
+    engine = FakeEngine(FP32_RAW)
+    with serving(variants_of({"fp32": engine}), capacity=1) as live, ThreadPoolExecutor(1) as pool:
+        engine.gate.clear()
+        waiting = pool.submit(live.client.post, RAW, **TENSORS["raw"])
+        assert engine.entered.wait(PATIENCE_S)
+        for path, sent in ((RAW, TENSORS["raw"]), (BOXES, PICTURES["raw"])):
+            answer = live.client.post(path, **sent)
+            assert_error(answer, 503, "1 requests are in the house")
+            assert answer.headers["retry-after"] == "1"
+        engine.gate.set()
+        outputs_of(waiting.result())
+
+
+def test_while_building_it_lives_but_is_not_ready():
+    source = HeldSource(Progress("calibrating", 12, 96))
+    variants, *_ = two_variants()
+    with serving(variants, source) as live:
+        wait_until(lambda: live.client.get("/readyz").json()["phase"] is not None)
+        assert live.client.get("/v2/health/live").status_code == 200
+        assert live.client.get("/v2").status_code == 200
+        for answer in (
+            live.client.get("/v2/health/ready"),
+            live.client.get("/v2/models/tiny"),
+            live.client.get("/v2/models/tiny/ready"),
+            live.client.post(RAW, **TENSORS["raw"]),
+        ):
+            assert_error(answer, 503, "calibrating 12 of 96")
+        source.release()
+        wait_until(lambda: live.client.get("/v2/health/ready").status_code == 200)
+
+
+@pytest.mark.parametrize("failure", [EngineFailed("/root/secret"), RuntimeError("/root/secret")])
+def test_a_failure_tells_nothing(failure):
+    engine = FakeEngine(FP32_RAW)
+    engine.failure = failure
+    with serving(variants_of({"fp32": engine})) as live:
+        answer = live.client.post(RAW, **TENSORS["raw"])
+    assert_error(answer, 500, "its log says why")
+    assert "secret" not in answer.text
+
+
+def test_request_ids_and_metrics_know_these_routes(client):
+    before = samples(client)
+    headers = TENSORS["raw"]["headers"] | {"X-Request-ID": "a-1"}
+    answer = client.post(RAW, content=TENSORS["raw"]["content"], headers=headers)
+    assert answer.headers["x-request-id"] == "a-1"
+    after = samples(client)
+    for name, labels in (
+        (
+            "qyolo_http_requests_total",
+            {"route": "/v2/models/{model}/infer", "method": "POST", "status": "200"},
+        ),
+        (
+            "qyolo_stage_duration_seconds_count",
+            {"variant": "int8", "device": "cpu", "stage": "infer"},
+        ),
+    ):
+        assert sample(after, name, **labels) - sample(before, name, **labels) == 1
+
+
+def test_a_key_opens_inference_but_probes_need_none():
+    variants, *_ = two_variants()
+    key = "0123456789abcdef"
+    with serving(variants, api_keys=key) as live:
+        assert live.client.get("/v2/health/ready").status_code == 200
+        assert_error(live.client.post(RAW, **TENSORS["raw"]), 401, "API key")
+        headers = TENSORS["raw"]["headers"] | {"Authorization": f"Bearer {key}"}
+        outputs_of(live.client.post(RAW, content=TENSORS["raw"]["content"], headers=headers))

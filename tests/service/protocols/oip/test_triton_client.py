@@ -1,0 +1,115 @@
+"""NVIDIA's own client against real engines, over a socket."""
+
+import ast
+
+import numpy as np
+import pytest
+
+from service.inference.detector import Detector
+from service.manifest import read_manifest
+from tests.service.protocols.clients import say
+from tests.tiny_models import CELLS, CLASSES, SIZE
+
+HEAD = [1, 3 * CELLS, 5 + len(CLASSES)]
+
+
+@pytest.fixture(scope="module")
+def tensor():
+    return np.random.default_rng(5).random((1, 3, SIZE, SIZE), np.float32)
+
+
+@pytest.fixture(scope="module")
+def said(real, photo, tensor, tmp_path_factory):
+    file = tmp_path_factory.mktemp("triton") / "tensor.npy"
+    np.save(file, tensor)
+    return say("tritonclient", "triton.py", f"127.0.0.1:{real.port}", photo, file)
+
+
+@pytest.fixture(scope="module")
+def expected(real, photo):
+    """The boxes of our own route, by variant."""
+    params = {"conf": 0.05, "max_det": 5}
+    boxes = {}
+    for variant in ("int8", "fp32"):
+        files = {"file": photo.read_bytes()}
+        path = f"/v1/models/{variant}/detect"
+        answer = real.client.post(path, files=files, params=params)
+        boxes[variant] = answer.json()["detections"]
+    assert boxes["int8"]
+    return boxes
+
+
+def test_probes_and_descriptions(said):
+    assert said["live"]
+    assert said["ready"]
+    assert said["model_ready"] == [True, True, False]
+    assert said["server"]["name"] == "qyolo"
+    assert "binary_tensor_data" in said["server"]["extensions"]
+    assert said["metadata"]["name"] == "yolov5"
+    assert set(said["metadata"]["versions"]) >= {"fp32", "int8"}
+    assert said["metadata"]["inputs"] == [
+        {"name": "images", "datatype": "FP32", "shape": [1, 3, SIZE, SIZE]}
+    ]
+    assert said["metadata"]["outputs"] == [{"name": "output.y", "datatype": "FP32", "shape": HEAD}]
+    assert said["box_metadata"]["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [1]}]
+    assert {(row["name"], row["version"]) for row in said["index"]} >= {
+        ("yolov5", "int8"),
+        ("yolov5-boxes", "fp32"),
+    }
+
+
+def test_the_configuration_is_what_the_ultralytics_client_looks_for(said):
+    config = said["config"]
+    assert [port["data_type"] for port in config["input"]] == ["TYPE_FP32"]
+    assert [port["dims"] for port in config["output"]] == [HEAD]
+    exported = ast.literal_eval(config["parameters"]["metadata"]["string_value"])
+    assert exported["names"] == dict(enumerate(CLASSES))
+    assert (exported["imgsz"], exported["task"]) == ([SIZE, SIZE], "detect")
+
+
+@pytest.mark.parametrize("way", ["default", "fp32", "json", "gzip", "deflate", "id"])
+def test_boxes_are_those_of_our_own_route_in_every_form(said, expected, way):
+    found = said["boxes"][way]
+    version = "fp32" if way == "fp32" else "int8"
+    rows = expected[version]
+    assert found["version"] == version
+    assert found["id"] == ("seven" if way == "id" else None)
+    assert found["labels"] == [row["class_name"] for row in rows]
+    assert found["class_ids"] == [row["class_id"] for row in rows]
+    np.testing.assert_allclose(found["scores"], [row["score"] for row in rows], atol=1e-4)
+    np.testing.assert_allclose(found["boxes"], [row["box"] for row in rows], atol=0.01)
+
+
+def test_parameters_choose_boxes(said):
+    assert set(said["boxes"]["dogs"]["labels"]) == {"dog"}
+    for way in ("none", "none_json"):
+        assert said["boxes"][way]["labels"] == said["boxes"][way]["boxes"] == []
+
+
+@pytest.mark.parametrize("way", ["default", "fp32", "json", "gzip"])
+def test_a_tensor_gets_the_raw_head_of_its_engine(said, tiny_folder, tensor, way):
+    detector = Detector.load(
+        tiny_folder, read_manifest(tiny_folder), "fp32" if way == "fp32" else "int8", 1
+    )
+    np.testing.assert_allclose(said["heads"][way], detector.run(tensor), rtol=1e-5, atol=1e-5)
+    detector.close()
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "words"),
+    [
+        ("model", "404", "there are: yolov5, yolov5-boxes"),
+        ("version", "404", "no variant 'fp7'"),
+        ("shape", "400", "not FP32 [1, 3, 32, 64]"),
+        ("output", "400", "no output 'masks'"),
+        ("classification", "400", "classification"),
+        ("shared memory", "400", "shared_memory_region"),
+        ("parameter", "400", "confidence"),
+        ("load", "404", "Not Found"),
+        ("statistics", "404", "stats"),
+    ],
+)
+def test_the_client_can_read_every_refusal(said, what, status, words):
+    refused = said["refused"][what]
+    assert refused[0] == status
+    assert words in refused[1]

@@ -1,0 +1,137 @@
+import math
+
+import numpy as np
+import pytest
+
+from service.vision.heads import HEADS, Candidates, cells_of, detections_of
+
+SIZE = 64
+CLASSES = 3
+CELLS = cells_of(SIZE)
+CONF = 0.4
+
+
+def random_raw(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    raw = rng.random((1, rows, columns), np.float32)
+    raw[:, :, :4] *= 30
+    return raw
+
+
+def naive_yolov5(raw: np.ndarray) -> list[tuple]:
+    found = []
+    for x, y, w, h, objectness, *scores in raw[0].tolist():
+        if objectness > CONF:
+            corners = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+            found.append((corners, [objectness * score for score in scores]))
+    return found
+
+
+def naive_yolox(raw: np.ndarray) -> list[tuple]:
+    found, index = [], 0
+    for stride in (8, 16, 32):
+        for row in range(SIZE // stride):
+            for column in range(SIZE // stride):
+                x, y, w, h, objectness, *scores = raw[0, index].tolist()
+                index += 1
+                if objectness <= CONF:
+                    continue
+                x, y = (x + column) * stride, (y + row) * stride
+                w, h = math.exp(w) * stride, math.exp(h) * stride
+                corners = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+                found.append((corners, [objectness * score for score in scores]))
+    return found
+
+
+def naive_yolov8(raw: np.ndarray) -> list[tuple]:
+    found = []
+    for x, y, w, h, *scores in raw[0].T.tolist():
+        if max(scores) > CONF:
+            found.append(((x - w / 2, y - h / 2, x + w / 2, y + h / 2), scores))
+    return found
+
+
+def naive_end2end(raw: np.ndarray) -> list[tuple]:
+    found = []
+    for x1, y1, x2, y2, score, class_id in raw[0].tolist():
+        if score > CONF:
+            scores = [0.0] * CLASSES
+            scores[int(class_id)] = score
+            found.append(((x1, y1, x2, y2), scores))
+    return found
+
+
+def yolox_raw(rng: np.random.Generator) -> np.ndarray:
+    raw = random_raw(rng, CELLS, 5 + CLASSES)
+    raw[:, :, :4] = raw[:, :, :4] / 15 - 1
+    return raw
+
+
+def end2end_raw(rng: np.random.Generator) -> np.ndarray:
+    raw = random_raw(rng, 300, 6)
+    raw[0, :, 5] = rng.integers(0, CLASSES, 300)
+    raw[0, 0, 4:] = 0.9, CLASSES - 1  # so that the highest class is there
+    return raw
+
+
+CASES = {
+    "yolov5": (lambda rng: random_raw(rng, 100, 5 + CLASSES), naive_yolov5),
+    "yolox": (yolox_raw, naive_yolox),
+    "yolov8": (lambda rng: random_raw(rng, 100, 4 + CLASSES).transpose(0, 2, 1), naive_yolov8),
+    "end2end": (end2end_raw, naive_end2end),
+}
+
+
+@pytest.mark.parametrize("head", CASES)
+def test_a_head_reads_what_a_plain_loop_reads(head):
+    make, naive = CASES[head]
+    raw = make(np.random.default_rng(7))
+    expected = naive(raw)
+    candidates = HEADS[head].decode(raw, SIZE, CONF)
+    assert 0 < len(expected) < raw.size
+    np.testing.assert_allclose(candidates.xyxy, [box for box, _ in expected], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(candidates.scores, [s for _, s in expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", CASES)
+def test_nothing_above_the_threshold_gives_nothing(head):
+    make, _ = CASES[head]
+    raw = make(np.random.default_rng(7))
+    candidates = HEADS[head].decode(raw, SIZE, 1.0)
+    for multi_label in (False, True):
+        found = detections_of(candidates, 1.0, multi_label)
+        assert len(found) == 0
+        assert found.xyxy.shape == (0, 4)
+
+
+def test_only_the_end2end_head_is_free_of_overlaps():
+    assert {name for name, head in HEADS.items() if not head.nms} == {"end2end"}
+
+
+CANDIDATES = Candidates(
+    np.arange(12, dtype=np.float32).reshape(3, 4),
+    np.array([[0.5, 0.6], [0.9, 0.1], [0.3, 0.2]], np.float32),
+)
+
+
+def test_a_box_gets_its_best_class_and_boxes_come_best_first():
+    found = detections_of(CANDIDATES, 0.25, multi_label=False)
+    assert found.class_ids.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(found.scores, [0.9, 0.6, 0.3])
+    assert found.xyxy[:, 0].tolist() == [4, 0, 8]
+
+
+def test_with_many_labels_a_box_gets_each_class_above_the_threshold():
+    found = detections_of(CANDIDATES, 0.25, multi_label=True)
+    np.testing.assert_allclose(found.scores, [0.9, 0.6, 0.5, 0.3])
+    assert found.class_ids.tolist() == [0, 1, 0, 0]
+    assert found.xyxy[:, 0].tolist() == [4, 0, 0, 8]
+
+
+def test_a_score_at_the_threshold_is_dropped():
+    score = np.float32(0.5)
+    candidates = Candidates(np.zeros((1, 4), np.float32), np.array([[score]]))
+    assert len(detections_of(candidates, 0.5, multi_label=False)) == 0
+
+
+def test_640_has_8400_cells():
+    assert cells_of(640) == 8400

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from service.vision.letterbox import PAD_GREY, Letterbox
+from tests.service.pictures import letterboxed
+
+PADDINGS = ["centre", "bottom-right"]
+sides = st.integers(1, 5000)
+shares = st.floats(0, 1)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@given(sides, sides, st.sampled_from([64, 416, 640]), shares, shares, shares, shares)
+def test_a_box_goes_into_the_square_and_comes_back(padding, width, height, size, a, b, c, d):
+    box = Letterbox.fit(width, height, size, padding)
+    x1, x2 = sorted([a * width, b * width])
+    y1, y2 = sorted([c * height, d * height])
+    x_scale, y_scale = box.width / width, box.height / height
+    inside = [
+        x1 * x_scale + box.left, y1 * y_scale + box.top,
+        x2 * x_scale + box.left, y2 * y_scale + box.top,
+    ]  # fmt: skip
+    back = box.to_source(np.array([inside], np.float32))
+    tolerance = 1e-3 + 1e-5 * max(width, height) * size / min(box.width, box.height)
+    np.testing.assert_allclose(back, [[x1, y1, x2, y2]], atol=tolerance)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@given(sides, sides)
+def test_the_copy_fits_and_fills_one_side(padding, width, height):
+    box = Letterbox.fit(width, height, 640, padding)
+    assert max(box.width, box.height) == 640
+    assert 1 <= box.width <= 640 - box.left
+    assert 1 <= box.height <= 640 - box.top
+
+
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
+def test_boxes_are_clipped_to_the_source(x, y):
+    box = Letterbox.fit(300, 200, 640, "centre")
+    (x1, y1, _, _) = box.to_source(np.array([[x, y, x, y]], np.float32))[0]
+    assert 0 <= x1 <= 300
+    assert 0 <= y1 <= 200
+
+
+def test_no_boxes_stay_no_boxes():
+    box = Letterbox.fit(300, 200, 640, "centre")
+    assert box.to_source(np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("padding", "top"), [("centre", 16), ("bottom-right", 0)])
+def test_the_rest_is_grey(padding, top):
+    image = np.full((100, 200, 3), 7, np.uint8)
+    square, box = letterboxed(image, 64, padding)
+    assert square.shape == (64, 64, 3)
+    assert (box.left, box.top, box.width, box.height) == (0, top, 64, 32)
+    inside = np.zeros((64, 64), bool)
+    inside[top : top + 32] = True
+    assert (square[inside] == 7).all()
+    assert (square[~inside] == PAD_GREY).all()
+
+
+def test_an_image_of_the_right_size_is_untouched():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    square, _ = letterboxed(image, 64, "centre")
+    np.testing.assert_array_equal(square, image)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(PADDINGS))
+def test_any_size_gives_the_square(width, height, padding):
+    square, _ = letterboxed(np.zeros((height, width, 3), np.uint8), 64, padding)
+    assert square.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("shape", [(375, 500, 3), (900, 1200, 3), (1080, 1920, 3)])
+def test_the_copy_looks_like_the_picture(shape):
+    """Smooth content, where every way to resize comes to the same within a step or two."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    waves = np.stack([np.sin(x / 90) * 100, np.cos(y / 70) * 100, np.sin((x + y) / 80) * 100], -1)
+    image = (waves + 128).astype(np.uint8)
+    square, box = letterboxed(image, 640, "centre")
+    inside = square[box.top : box.top + box.height, box.left : box.left + box.width]
+    wanted = Image.fromarray(image).resize((box.width, box.height), Image.Resampling.BILINEAR)
+    assert np.abs(inside.astype(int) - np.asarray(wanted)).max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(1, 3000, 3), (3000, 1, 3), (1, 1, 3)])
+def test_the_thinnest_images_keep_a_pixel(shape):
+    square, box = letterboxed(np.zeros(shape, np.uint8), 64, "centre")
+    assert min(box.width, box.height) >= 1
+    assert (square == 0).any()

@@ -1,0 +1,105 @@
+import hashlib
+import os
+
+import pytest
+
+from quantizer.errors import UnsupportedModel
+from tests.zoo.web import serving
+from zoo.catalogue import Entry
+from zoo.errors import Distrusted
+from zoo.store import ModelStore
+
+BODY = os.urandom(50_000)
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+def entry(**changes):
+    facts = {
+        "name": "tiny", "publisher": "Nobody", "licence": "MIT", "input": 640, "ap": 20.0,
+        "params_m": 1.0, "address": "https://example.com/v1/tiny.onnx", "sha256": DIGEST,
+    }  # fmt: skip
+    return Entry(**facts | changes)
+
+
+@pytest.fixture
+def web():
+    with serving({"/mirror/tiny.onnx": BODY}) as web:
+        yield web
+
+
+@pytest.fixture
+def store(web, tmp_path):
+    return ModelStore(tmp_path / "models", f"{web.url}/mirror/")
+
+
+def take(store, model, trust=False):
+    return store.take(model, trust, lambda _: None)
+
+
+def names(store):
+    return sorted(path.name for path in store.folder.iterdir() if path.suffix != ".lock")
+
+
+def test_a_model_is_downloaded_once(store, web):
+    model = entry()
+    assert not store.holds(model)
+    path = take(store, model)
+    assert path.read_bytes() == BODY
+    assert store.holds(model)
+    assert take(store, model) == path
+    assert web.asked == [""]
+    assert names(store) == ["tiny.onnx"]
+
+
+def test_without_a_mirror_the_address_is_the_publishers(tmp_path):
+    assert ModelStore(tmp_path).address_of(entry()) == "https://example.com/v1/tiny.onnx"
+
+
+def test_a_file_placed_by_hand_needs_no_network(store, web):
+    store.folder.mkdir()
+    store.path_of(entry()).write_bytes(BODY)
+    assert take(store, entry()).read_bytes() == BODY
+    assert web.asked == []
+
+
+def test_a_download_with_another_checksum_is_never_used(store, web):
+    web.files["/mirror/tiny.onnx"] = b"something else"
+    with pytest.raises(Distrusted, match=f"{DIGEST} was expected"):
+        take(store, entry())
+    assert names(store) == []
+    web.files["/mirror/tiny.onnx"] = BODY
+    assert take(store, entry()).read_bytes() == BODY
+
+
+def test_a_file_that_changed_on_the_shelf_is_not_used_and_not_deleted(store):
+    path = take(store, entry())
+    path.write_bytes(b"changed")
+    with pytest.raises(Distrusted, match="was expected"):
+        take(store, entry())
+    assert path.read_bytes() == b"changed"
+
+
+def test_an_unverified_model_needs_a_word_of_trust(store, web):
+    with pytest.raises(Distrusted, match="--trust-on-first-use"):
+        take(store, entry(sha256=None))
+    assert web.asked == []
+
+
+def test_what_was_trusted_once_is_held_to_its_checksum(store):
+    unverified = entry(sha256=None)
+    path = take(store, unverified, trust=True)
+    assert names(store) == ["tiny.onnx", "tiny.onnx.sha256"]
+    assert take(store, unverified) == path
+    path.write_bytes(b"changed")
+    for trust in (False, True):
+        with pytest.raises(Distrusted, match=f"{DIGEST} was expected"):
+            take(store, unverified, trust)
+
+
+def test_a_model_published_as_a_pickle_is_refused_with_the_command_that_exports_it(store, web):
+    pickle = entry(
+        address="https://example.com/v1/tiny.pt", sha256=None, export="yolo export model=tiny.pt"
+    )
+    with pytest.raises(UnsupportedModel, match=r"pickle.*yolo export model=tiny\.pt"):
+        take(store, pickle, trust=True)
+    assert web.asked == []
