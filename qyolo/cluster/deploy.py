@@ -12,7 +12,8 @@ from ray import serve
 from quantizer.errors import BadOption
 from qyolo.cluster.application import build
 from qyolo.cluster.plan import Plan
-from qyolo.serving import CannotServe, ensure_guarded
+from qyolo.serving import CannotServe
+from service.transport.listener import require_keys
 
 NAME: Final = "qyolo"
 PATIENCE_S: Final = 5.0
@@ -21,12 +22,12 @@ PATIENCE_S: Final = 5.0
 def deploy(plan: Plan, address: str) -> None:
     """Return when every replica is ready; what ran before goes on until then.
 
-    Raises CannotServe, and what `build` raises.
+    Raises CannotListen, CannotServe, and what `build` raises.
     """
     settings = plan.settings
     if settings.port == 0:
         raise BadOption("every node listens on the same port: name one")
-    ensure_guarded(settings, socket.gethostbyname(settings.host))
+    require_keys(settings, socket.gethostbyname(settings.host))
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

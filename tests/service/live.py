@@ -1,6 +1,5 @@
 """A real uvicorn on a real socket."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from service.inference.variants import VariantSet
 from service.lifecycle import FolderSource, ModelSource
 from service.observability.tracing import Tracing
 from service.settings import Settings
+from service.transport.listener import open_listener
 from service.transport.protocol import ServerConfig
 from tests.fakes import PATIENCE_S, FakeEngine, variants_of, yolov5_raw
 
@@ -63,12 +63,10 @@ def serving(
     if variants is not None:
         options["load"] = lambda *_: variants
     # Room for every request that tests send at once, unless they are about the room.
-    chosen = Settings.model_validate({"capacity": 32} | settings)
+    chosen = Settings.model_validate({"capacity": 32, "port": 0} | settings)
     app = create_app(chosen, source or FolderSource(Path()), failures.append, **options)
     server = uvicorn.Server(ServerConfig(app, chosen))
-    # asyncio sends without delay only where the protocol is named, which create_server leaves out.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener = open_listener(chosen)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
