@@ -23,13 +23,13 @@ import onnx
 import openvino as ov
 import peers
 
-from quantizer.cache import publish
 from quantizer.calibration.images import Images, find_images
 from quantizer.evaluation.accuracy import Evaluation, evaluate
 from quantizer.model.float_model import read_float_model
 from quantizer.model.layout import recognise
 from qyolo.bench import Bench, bench, noise
 from qyolo.cli.progress import progress_bars
+from service.folder_cache import publish
 from service.manifest import FloatType, Manifest, Variant, read_manifest, write_manifest
 from service.vision.preprocess import PREPROCESS
 

@@ -274,9 +274,9 @@ def _accuracies(
     config: BuildConfig, folder: Path, manifest: Manifest, threads: int, progress: ReportProgress
 ) -> Mapping[str, Accuracy] | None:
     """Every variant's AP, where the recipe names annotated images."""
-    if config.truth is None:
+    if config.annotated is None:
         return None
-    images, annotations = config.truth.images, config.truth.annotations
+    images, annotations = config.annotated.images, config.annotated.annotations
     return evaluate_variants(folder, manifest, images, annotations, threads, progress).variants
 
 

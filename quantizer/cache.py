@@ -1,22 +1,9 @@
-"""Built once: model folders kept by content, published whole or not at all.
+"""The key under which a build is kept: a digest of everything that decides it."""
 
-<root>/<key>/         a finished model folder
-<root>/<key>.lock     held while the entry is looked at or built
-<root>/<key>.new      a build under way; what a killed one left is cleared by the next
-"""
-
-import errno
 import hashlib
 import json
-import logging
-import os
-import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
-
-from filelock import FileLock, Timeout
 
 from quantizer.calibration.images import find_images
 from quantizer.compile.hardware import Hardware, Installed, detect
@@ -27,13 +14,8 @@ from quantizer.model.files import require_onnx
 from quantizer.versions import sha256_of, source_digest, versions
 from service.engines.cpu import cpu_fingerprint
 from service.engines.gpu import Gpu
-from service.errors import BadModelFolder
-from service.manifest import CHECKSUMS, DEVICE_OF, verify
-
-log = logging.getLogger(__name__)
-
-KEY_LENGTH: Final = 24  # hexadecimal digits: 96 bits
-SCANT_BYTES: Final = 2**16  # a disk with less is full
+from service.folder_cache import KEY_LENGTH
+from service.manifest import DEVICE_OF
 
 
 def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
@@ -46,7 +28,7 @@ def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
     """
     require_onnx(config.model)
     options = asdict(config)
-    for field in ("model", "calibration", "classes", "truth", "threads", "timing_caches"):
+    for field in ("model", "calibration", "classes", "annotated", "threads", "timing_caches"):
         del options[field]
     del options["device"], options["runtime"]  # what they lead to counts
     facts = {
@@ -54,7 +36,7 @@ def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
         "model": [sha256_of(path) for path in _parts_of(config.model)],
         "images": sorted(sha256_of(path) for path in find_images(config.calibration)),
         "classes": _digest_of(config.classes),
-        "truth": _truth_of(config),
+        "annotated": _annotated_of(config),
         "options": options,
         "engine": _engine(config, hardware or detect()),
         "versions": versions(),
@@ -63,100 +45,6 @@ def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
     }
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
-
-
-def lookup(root: Path, key: str) -> Path | None:
-    """The entry of a key if it is there and whole; a damaged one counts as absent."""
-    entry = root / key
-    if not entry.exists():
-        return None
-    try:
-        verify(entry)
-    except BadModelFolder as exc:
-        log.warning("cache entry %s is damaged and will be rebuilt: %s", key, exc)
-        return None
-    return entry
-
-
-def obtain(
-    root: Path,
-    key: str,
-    build: Callable[[Path], object],
-    rebuild: bool = False,
-    on_wait: Callable[[], None] = lambda: None,
-) -> Path:
-    """The entry of a key, built where it is absent or damaged, or where `rebuild` says so.
-
-    One process at a time works on a key; another says so by `on_wait`, waits, and takes what the
-    first built.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / f"{key}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        on_wait()
-        lock.acquire()
-    try:
-        entry = None if rebuild else lookup(root, key)
-        if entry is None:
-            entry = root / key
-            publish(entry, build)
-        return entry
-    finally:
-        lock.release()
-
-
-def publish(target: Path, build: Callable[[Path], object]) -> None:
-    """Let `build` fill a new folder beside `target`, then put it in target's place in one step.
-
-    A failed or interrupted build leaves `target` as it was. Raises OSError where the disk is full.
-    """
-    staging = target.with_name(f"{target.name}.new")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        build(staging)
-        _to_disk(staging)
-        _swap(staging, target)
-    except Exception as exc:
-        if shutil.disk_usage(staging).free < SCANT_BYTES:  # which some runtimes fail to name
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target.parent)) from exc
-        raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def check_target(folder: Path) -> None:
-    """Refuse to replace something that is not a model folder; raises BadOption."""
-    if folder.exists() and not folder.is_dir():
-        raise BadOption(f"--out {folder} is a file")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).exists():
-        raise BadOption(f"--out {folder} holds other things; name an empty or a new folder")
-
-
-def _swap(staging: Path, target: Path) -> None:
-    old = target.with_name(f"{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    staging.rename(target)
-    _sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _to_disk(folder: Path) -> None:
-    """A rename may reach the disk before the data does, unless that is flushed first."""
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _parts_of(model: Path) -> list[Path]:
@@ -177,12 +65,12 @@ def _engine(config: BuildConfig, hardware: Hardware) -> list[str]:
     return facts
 
 
-def _truth_of(config: BuildConfig) -> list[str | None]:
+def _annotated_of(config: BuildConfig) -> list[str | None]:
     """Digests of the annotations and of the images beside them."""
-    if config.truth is None:
+    if config.annotated is None:
         return []
-    images = [sha256_of(path) for path in find_images(config.truth.images)]
-    return [_digest_of(config.truth.annotations), *sorted(images)]
+    images = [sha256_of(path) for path in find_images(config.annotated.images)]
+    return [_digest_of(config.annotated.annotations), *sorted(images)]
 
 
 def _digest_of(path: Path | None) -> str | None:

@@ -1,51 +1,111 @@
-"""One build's choices."""
+"""The options of one build."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from quantizer.calibration.ranges import RangeRule
 from service.manifest import Runtime
 from service.vision.heads import HeadName
 from service.vision.preprocess import PreprocessName
 
-# dB of the detector's outputs that int8 is to keep by leaving layers float. YOLOv5n comes to 25 of
-# them and YOLOX-nano to 23, and their AP is within what 85 images can tell.
+# SQNR in dB that the detector's outputs must keep. YOLOv5n reaches 25 dB and YOLOX-nano 23 dB, with
+# an AP that 85 images cannot tell from fp32's.
 MIN_SQNR: Final = 25.0
 
 Device = Literal["auto", "cpu", "gpu"]
-# The variant that answers where a request names none; auto is the fastest that the guard accepts.
 Default = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
+STRICT: Final = ConfigDict(extra="forbid")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, config=STRICT)
 class AnnotatedDataset:
-    """Annotated images to judge int8 by: COCO JSON."""
+    """Annotated images on which each variant's AP is measured."""
 
-    images: Path
-    annotations: Path
+    images: Path = Field(description="Folder of the annotated images.")
+    annotations: Path = Field(description="COCO JSON for --images: int8 is judged by its AP.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=STRICT)
 class BuildConfig:
-    """What to build from what; None lets the build find out."""
+    """What to build from what; where a field is None, the build decides.
 
-    model: Path
-    calibration: Path
-    size: int = 640
-    ranges: RangeRule = "uh"
-    symmetric: bool = False
-    bias_correction: bool = True
-    head: HeadName | None = None
-    preprocess: PreprocessName | None = None
-    classes: Path | None = None
-    keep_float: tuple[str, ...] = ()
-    min_sqnr: float = MIN_SQNR
-    max_drop: float | None = None  # behind fp32; None: the guard's own limit
-    truth: AnnotatedDataset | None = None
-    default: Default = "auto"
-    device: Device = "auto"
-    runtime: Runtime | None = None
-    threads: int = 0  # of the build itself; 0 takes what this process may use
-    workspace_mib: int | None = None  # of GPU memory that TensorRT may try kernels in; None: all
-    timing_caches: Path | None = None  # folder where it keeps how long they took
+    The command line makes its options from these fields. Raises pydantic.ValidationError.
+    """
+
+    model: Path = Field(description="Float YOLO detector as an ONNX file.")
+    calibration: Path = Field(
+        description="Folder of about 100 images like those that the detector will see; default: "
+        "the images that come with qyolo."
+    )
+    size: int = Field(default=640, ge=32, le=4096, description="Input side in pixels.")
+    ranges: RangeRule = Field(
+        default="uh", description="Rule that chooses activation ranges; uh is Q-YOLO's."
+    )
+    symmetric: bool = Field(
+        default=False, description="Use symmetric int8 activations instead of uint8."
+    )
+    bias_correction: bool = Field(
+        default=True,
+        description="Correct each bias by the shift of its channel's mean that rounding the "
+        "weights causes.",
+    )
+    head: HeadName | None = Field(
+        default=None, description="Output layout, where it is not recognised."
+    )
+    preprocess: PreprocessName | None = Field(
+        default=None,
+        description="yolo: RGB 0..1, padded on all sides; yolox: BGR 0..255, padded at the bottom "
+        "right.",
+    )
+    classes: Path | None = Field(default=None, description="File with one class name on each line.")
+    keep_float: tuple[str, ...] = Field(
+        default=(),
+        description="Layers to keep float, as a shell pattern of their names; repeatable.",
+        json_schema_extra={"metavar": "PATTERN"},
+    )
+    min_sqnr: float = Field(
+        default=MIN_SQNR,
+        ge=0,
+        le=120,
+        description="Signal-to-quantization-noise ratio that the detector's outputs must keep: "
+        "layers that cost much of it for little time stay float. 0 quantizes every layer.",
+        json_schema_extra={"metavar": "DB"},
+    )
+    max_drop: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="How far int8 may fall behind fp32 and still be the default: in agreement on "
+        "held-out images (by itself 0.15), or in AP where --annotations are given (0.01).",
+    )
+    annotated: AnnotatedDataset | None = None
+    default: Default = Field(
+        default="auto",
+        description="Variant that answers requests without `variant`; auto: the fastest that the "
+        "accuracy gate accepts.",
+    )
+    device: Device = Field(
+        default="auto",
+        description="Device to build for; auto: the GPU if it can be used, else the processor. "
+        "`qyolo doctor` shows which and why.",
+        json_schema_extra={"env": "QYOLO_DEVICE"},
+    )
+    runtime: Runtime | None = Field(
+        default=None,
+        description="Engine; default: the first that works here of TensorRT, ONNX Runtime on CUDA, "
+        "OpenVINO, ONNX Runtime.",
+    )
+    threads: int = Field(default=0, ge=0, description="Threads of the build; 0: the CPU quota.")
+    workspace_mib: int | None = Field(
+        default=None,
+        ge=1,
+        description="GPU memory in which TensorRT may try kernels; default: all.",
+        json_schema_extra={"option": "workspace", "metavar": "MIB"},
+    )
+    timing_caches: Path | None = Field(
+        default=None, description="Folder where TensorRT keeps the times of the kernels it tried."
+    )

@@ -9,11 +9,12 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from quantizer.cache import lookup, obtain
 from quantizer.config import BuildConfig
-from quantizer.errors import QuantizerError
+from quantizer.errors import BadOption, QuantizerError
 from qyolo.cli.progress import progress_bars
 from service.errors import ModelUnavailable, NotReady, ServiceError
+from service.folder_cache import lookup, obtain
+from service.manifest import CHECKSUMS
 from service.progress import Progress, ReportProgress
 
 log = logging.getLogger(__name__)
@@ -109,3 +110,11 @@ def _run_build(config: BuildConfig, root: Path, key: str, parent: Connection) ->
     except (QuantizerError, ServiceError, OSError) as exc:
         if not isinstance(exc, BrokenPipeError):
             parent.send(Finished(error=str(exc)))
+
+
+def check_target(folder: Path) -> None:
+    """Raise BadOption instead of replacing something that is not a model folder."""
+    if folder.exists() and not folder.is_dir():
+        raise BadOption(f"--out {folder} is a file")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).exists():
+        raise BadOption(f"--out {folder} holds other things; name an empty or a new folder")

@@ -46,7 +46,7 @@ def config_from(
         keep_float=tuple(keep_float or ()),
         min_sqnr=min_sqnr,
         max_drop=max_drop,
-        truth=_truth(images, annotations),
+        annotated=_annotated(images, annotations),
         default=default,
         device=device,
         runtime=runtime,
@@ -76,7 +76,7 @@ def pictures(calibration: Path | None) -> Path:
     return calibration or bundle.CALIBRATION
 
 
-def _truth(images: Path | None, annotations: Path | None) -> AnnotatedDataset | None:
+def _annotated(images: Path | None, annotations: Path | None) -> AnnotatedDataset | None:
     if images is None and annotations is None:
         return None
     if images is None or annotations is None:

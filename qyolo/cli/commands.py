@@ -94,10 +94,11 @@ def build(
     compares the boxes on images held out from the calibration.
     """
     from quantizer.build import build as run
-    from quantizer.cache import build_key, check_target, obtain, publish
+    from quantizer.cache import build_key
     from quantizer.report.data import Report
-    from qyolo.building import WAITING
+    from qyolo.building import WAITING, check_target
     from qyolo.cli.tables import summarise
+    from service.folder_cache import obtain, publish
 
     reports: list[Report] = []
     with progress_bars() as progress:
@@ -291,7 +292,8 @@ def detect(
 def _demo_folder() -> Path:
     """The default detector as `qyolo up` would build it, from the cache or built now."""
     from quantizer.build import build as run
-    from quantizer.cache import build_key, obtain
+    from quantizer.cache import build_key
+    from service.folder_cache import obtain
 
     config = BuildConfig(model=bundle.model(), calibration=bundle.CALIBRATION)
     with progress_bars() as progress:

@@ -15,9 +15,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from quantizer.cache import KEY_LENGTH, lookup, obtain
 from qyolo.cli import options
 from service.errors import BadModelFolder, ModelUnavailable
+from service.folder_cache import KEY_LENGTH, lookup, obtain
 from service.manifest import CHECKSUMS, verify
 from service.progress import ReportProgress
 

@@ -167,7 +167,7 @@ def test_an_int8_that_lost_too_much_is_kept_but_not_the_default(tmp_path, photos
 def test_annotated_images_are_what_int8_is_judged_by(tmp_path, photos, truth):
     annotations = tmp_path / "truth.json"
     annotations.write_text(json.dumps(truth))
-    config = recipe_of(tmp_path, photos, truth=AnnotatedDataset(photos, annotations))
+    config = recipe_of(tmp_path, photos, annotated=AnnotatedDataset(photos, annotations))
     folder, report = built(tmp_path, config)
     verdict, ap = report.guard.verdicts["int8"], report.guard.ap
     assert verdict.measure == "ap"

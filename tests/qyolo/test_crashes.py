@@ -1,6 +1,7 @@
 """kill -9, a full disk and what else happens to a cache: the next start is as good as the first.
 
-What one process does to its own entries is in tests/quantizer/test_cache.py; two servers that start
+What one process does to its own entries is in
+tests/service/test_folder_cache.py; two servers that start
 at once, and an entry that is damaged and built anew, in test_serving.py.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from quantizer.cache import KEY_LENGTH
+from service.folder_cache import KEY_LENGTH
 from service.manifest import read_manifest
 from tests.qyolo.commands import Ran, Running, qyolo, running, wait_for
 from tests.tiny_models import save_tiny

@@ -1,0 +1,238 @@
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from service.folder_cache import lookup, obtain, publish
+from service.manifest import read_manifest, write_manifest
+from tests.fakes import manifest_of
+
+KEY = "0123456789abcdef01234567"
+PATIENCE_S = 30.0
+
+
+class Builds:
+    """Writes a small model folder and counts how often."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.count += 1
+        write_folder(folder, f"build {self.count}")
+
+
+def write_folder(folder: Path, text: str = "engine") -> None:
+    (folder / "fp32").mkdir()
+    (folder / "fp32" / "model.onnx").write_text(text)
+    write_manifest(folder, manifest_of("fp32"))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+# ------------------------------------------------------------------------------------ entries
+
+
+def test_an_entry_is_built_once(tmp_path):
+    builds = Builds()
+    first, second = (obtain(tmp_path / "cache", KEY, builds) for _ in range(2))
+    assert first == second == lookup(tmp_path / "cache", KEY)
+    assert builds.count == 1
+    assert read_manifest(first).name == "tiny"
+
+
+def test_an_empty_cache_has_no_entry(tmp_path):
+    assert lookup(tmp_path / "absent", KEY) is None
+
+
+def test_keys_have_entries_of_their_own(tmp_path):
+    builds = Builds()
+    assert obtain(tmp_path, KEY, builds) != obtain(tmp_path, KEY[::-1], builds)
+    assert builds.count == 2
+
+
+def test_a_rebuild_replaces_a_whole_entry(tmp_path):
+    builds = Builds()
+    obtain(tmp_path, KEY, builds)
+    entry = obtain(tmp_path, KEY, builds, rebuild=True)
+    assert (entry / "fp32" / "model.onnx").read_text() == "build 2"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "checksums.sha256", "fp32/model.onnx"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "removed"])
+def test_a_damaged_entry_is_rebuilt(name, damage, tmp_path, caplog):
+    builds = Builds()
+    path = obtain(tmp_path, KEY, builds) / name
+    match damage:
+        case "changed":
+            path.write_bytes(b"?" + path.read_bytes()[1:])
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-1] if "sha256" not in name else b"")
+        case "removed":
+            path.unlink()
+    assert lookup(tmp_path, KEY) is None
+    assert "damaged" in caplog.text
+    entry = obtain(tmp_path, KEY, builds)
+    assert builds.count == 2
+    read_manifest(entry)
+
+
+def test_a_file_that_the_build_did_not_write_is_damage_too(tmp_path):
+    builds = Builds()
+    (obtain(tmp_path, KEY, builds) / "extra").write_text("")
+    obtain(tmp_path, KEY, builds)
+    assert builds.count == 2
+
+
+def test_every_file_of_a_real_build_is_checked(tiny_folder, tmp_path):
+    """Whatever single file is damaged, the entry is not served."""
+    files = [path for path in tiny_folder.rglob("*") if path.is_file()]
+    # Manifest, checksums, two reports and the Q/DQ graph, and three files of each engine.
+    assert len(files) == 5 + 3 * len(read_manifest(tiny_folder).variants)
+    for path in files:
+        whole = path.read_bytes()
+        path.write_bytes(b"?" + whole[1:])
+        assert lookup(tiny_folder.parent, tiny_folder.name) is None, path
+        path.write_bytes(whole)
+    assert lookup(tiny_folder.parent, tiny_folder.name) == tiny_folder
+
+
+def test_what_a_killed_build_left_is_cleared(tmp_path):
+    staging = tmp_path / f"{KEY}.new"
+    (staging / "fp32").mkdir(parents=True)
+    (staging / "fp32" / "model.onnx").write_text("half")
+    assert lookup(tmp_path, KEY) is None
+    entry = obtain(tmp_path, KEY, Builds())
+    assert (entry / "fp32" / "model.onnx").read_text() == "build 1"
+    assert names(tmp_path) <= {KEY, f"{KEY}.lock"}
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path):
+    def fail(folder: Path) -> None:
+        write_folder(folder)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        obtain(tmp_path, KEY, fail)
+    assert names(tmp_path) <= {f"{KEY}.lock"}
+    builds = Builds()
+    obtain(tmp_path, KEY, builds)  # and the lock is free
+    assert builds.count == 1
+
+
+def test_a_rebuild_that_fails_leaves_the_entry(tmp_path):
+    def fail(folder: Path) -> None:
+        raise ValueError("no")
+
+    obtain(tmp_path, KEY, Builds())
+    with pytest.raises(ValueError, match="no"):
+        obtain(tmp_path, KEY, fail, rebuild=True)
+    assert lookup(tmp_path, KEY) is not None
+
+
+# ---------------------------------------------------------------------------- several processes
+
+
+def slow_build(folder: Path) -> None:
+    """Takes a while, and writes down that it ran."""
+    with (folder.parent.parent / "log").open("a") as log:
+        log.write("built\n")
+    time.sleep(0.5)
+    write_folder(folder)
+
+
+def obtain_slowly(root: Path, log: Path) -> None:
+    def say() -> None:
+        with log.open("a") as file:
+            file.write("waited\n")
+
+    entry = obtain(root, KEY, slow_build, on_wait=say)
+    read_manifest(entry)
+
+
+def stuck_build(folder: Path) -> None:
+    (folder / "half").write_text("written")
+    time.sleep(600)
+
+
+def obtain_stuck(root: Path) -> None:
+    obtain(root, KEY, stuck_build)
+
+
+def test_two_processes_that_want_the_same_build_it_once(tmp_path):
+    root, log = tmp_path / "cache", tmp_path / "log"
+    spawn = get_context("spawn")
+    children = [spawn.Process(target=obtain_slowly, args=(root, log)) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(PATIENCE_S)
+    assert [child.exitcode for child in children] == [0, 0]
+    lines = log.read_text().split()
+    assert lines.count("built") == 1
+    assert lines.count("waited") <= 1  # the second may come when the first has finished
+    assert lookup(root, KEY) is not None
+
+
+def test_a_build_that_is_killed_leaves_no_entry_and_the_next_one_works(tmp_path):
+    child = get_context("spawn").Process(target=obtain_stuck, args=(tmp_path,))
+    child.start()
+    wait_for((tmp_path / f"{KEY}.new" / "half").exists)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join(PATIENCE_S)
+    assert lookup(tmp_path, KEY) is None
+    builds = Builds()
+    entry = obtain(tmp_path, KEY, builds)
+    assert (builds.count, names(entry)) == (1, {"fp32", "manifest.json", "checksums.sha256"})
+    assert names(tmp_path) <= {KEY, f"{KEY}.lock"}
+
+
+# ---------------------------------------------------------------------------------- publishing
+
+
+def test_publishing_makes_the_folders_on_the_way(tmp_path):
+    target = tmp_path / "deep" / "er"
+    publish(target, Builds())
+    assert read_manifest(target).name == "tiny"
+    assert names(tmp_path / "deep") == {"er"}
+
+
+def test_publishing_replaces_a_model_folder_as_a_whole(tmp_path):
+    target = tmp_path / "model"
+    builds = Builds()
+    publish(target, builds)
+    seen: list[str] = []
+
+    def build(folder: Path) -> None:
+        builds(folder)
+        seen.append((target / "fp32" / "model.onnx").read_text())  # still the old one
+
+    publish(target, build)
+    assert seen == ["build 1"]
+    assert (target / "fp32" / "model.onnx").read_text() == "build 2"
+    assert names(tmp_path) == {"model"}
+
+
+def test_a_failed_build_leaves_the_target_as_it_was(tmp_path):
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("")
+        raise ValueError("no")
+
+    publish(tmp_path / "model", Builds())
+    with pytest.raises(ValueError, match="no"):
+        publish(tmp_path / "model", fail)
+    assert (tmp_path / "model" / "fp32" / "model.onnx").read_text() == "build 1"
+    assert names(tmp_path) == {"model"}
