@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -14,6 +15,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from service.engines.cpu import usable_threads
 from service.experiments.collection import Collection
 from service.experiments.split import BadExperiment, Experiment, read_experiment
+from service.http.api_paths import ApiPaths, PathSet
 from service.http.client_identity import CLIENT_HEADER
 from service.http.openapi import (
     BOTH_SIDES,
@@ -23,7 +25,7 @@ from service.http.openapi import (
     document_keys,
     problems,
 )
-from service.http.problems import UnhandledErrors, add_problem_handlers
+from service.http.problems import ErrorResponses, UnhandledErrors
 from service.http.query_route import QueryRoute
 from service.http.routes import VARIANT_HEADER, Endpoints
 from service.http.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
@@ -42,12 +44,31 @@ from service.middleware.deadlines import Deadlines
 from service.middleware.rate_limit import RateLimit
 from service.middleware.security_headers import SecurityHeaders
 from service.observability.metrics import Metrics
-from service.observability.trace_context import ANSWER_HEADER, REQUEST_HEADER
-from service.observability.tracing import TraceStages, Tracing, current_trace, request_spans
+from service.observability.tracing import (
+    TRACEPARENT,
+    TRACERESPONSE,
+    TraceStages,
+    Tracing,
+    request_spans,
+)
+from service.protocols import PATHS as PROTOCOL_PATHS
 from service.protocols import add_protocols
-from service.protocols.key_in_body import may_carry_key
 from service.settings import Settings, listed
+from service.web import PATHS as PAGE_PATHS
 from service.web import add_page
+
+METRICS: Final = "/metrics"
+APIS: Final = (
+    ApiPaths(
+        ("*",),
+        public=("/healthz", "/readyz", "/openapi.json", *PAGE_PATHS),
+        routine=("/healthz", "/readyz", METRICS),
+    ),
+    *PROTOCOL_PATHS,
+)
+PUBLIC: Final = tuple(path for api in APIS for path in api.public)
+ROUTINE: Final = PathSet(path for api in APIS for path in api.routine)
+KEY_IN_REQUEST: Final = PathSet(path for api in APIS for path in api.key_in_request)
 
 # What watches the answers of a model.
 Watch = Callable[[Manifest], Callable[[Event], None]]
@@ -68,7 +89,8 @@ def create_app(
     Raises BadKeys or BadExperiment.
     """
     metrics = Metrics(version("qyolo"))
-    gate = _gate(settings)
+    policy = _access_policy(settings)
+    errors = ErrorResponses(APIS)
     experiment = read_experiment(settings.ab, settings.shadow)
     kept = settings.collect
     collection = None if kept is None else Collection(kept, settings.collect_limit)
@@ -108,20 +130,20 @@ def create_app(
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(settings, metrics, gate, traces),
-        telemetry=request_spans(traces),
+        middleware=_middleware(settings, metrics, policy, errors, traces),
+        telemetry=request_spans(traces, ROUTINE),
     )
     app.state.lifecycle = lifecycle
-    add_problem_handlers(app)
-    if gate.wants_keys:
+    errors.add_handlers(app)
+    if policy.needs_key:
         document_keys(app)
     _add_routes(app, Endpoints(settings, lifecycle, metrics))
     add_page(app)
-    add_protocols(app, settings, lifecycle, gate)
+    add_protocols(app, settings, lifecycle, policy)
     return app
 
 
-def _gate(settings: Settings) -> AccessPolicy:
+def _access_policy(settings: Settings) -> AccessPolicy:
     secret, rate = settings.api_keys, settings.rate_limit
     given = None if secret is None else secret.get_secret_value()
     keys = read_keys(given, settings.api_keys_file)
@@ -129,11 +151,15 @@ def _gate(settings: Settings) -> AccessPolicy:
 
 
 def _middleware(
-    settings: Settings, metrics: Metrics, gate: AccessPolicy, traces: Tracing | None
+    settings: Settings,
+    metrics: Metrics,
+    policy: AccessPolicy,
+    errors: ErrorResponses,
+    traces: Tracing | None,
 ) -> list[Middleware]:
-    """From the outside inwards; what nobody asked for is not there at all."""
+    """From the outermost to the innermost; only what the settings need."""
     stack = [
-        Middleware(AccessLog, metrics=metrics, trace_of=current_trace),
+        Middleware(AccessLog, metrics=metrics, routine=ROUTINE),
         Middleware(SecurityHeaders),
     ]
     if settings.shadow is not None:
@@ -143,17 +169,20 @@ def _middleware(
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", CLIENT_HEADER, REQUEST_ID, REQUEST_HEADER],
-            expose_headers=[VARIANT_HEADER, REQUEST_ID, ANSWER_HEADER, "Retry-After"],
+            allow_headers=["Authorization", "X-API-Key", CLIENT_HEADER, REQUEST_ID, TRACEPARENT],
+            expose_headers=[VARIANT_HEADER, REQUEST_ID, TRACERESPONSE, "Retry-After"],
         )
         stack.append(cors)
-    stack.append(Middleware(UnhandledErrors))
-    if gate:
+    stack.append(Middleware(UnhandledErrors, errors=errors))
+    if not policy.admits_all:
+        public = PathSet((*PUBLIC, METRICS) if settings.open_metrics else PUBLIC)
         stack.append(
-            Middleware(Auth, gate=gate, open_metrics=settings.open_metrics, late=may_carry_key)
+            Middleware(
+                Auth, policy=policy, errors=errors, public=public, key_in_request=KEY_IN_REQUEST
+            )
         )
     limits = {"deadline_s": settings.deadline_s, "body_s": settings.body_timeout_s}
-    stack.append(Middleware(Deadlines, **limits))
+    stack.append(Middleware(Deadlines, errors=errors, **limits))
     if traces is not None:
         stack.append(Middleware(TraceStages, provider=traces))
     return stack
@@ -206,4 +235,4 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
         response_model=Ready,
         responses={503: {"model": Ready, "description": "not ready, and why"}},
     )
-    get("/metrics", endpoints.metrics, tags=["probes"], response_class=PlainTextResponse)
+    get(METRICS, endpoints.metrics, tags=["probes"], response_class=PlainTextResponse)

@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from qyolo.cli.commands import app as command_line
-from service.http.public_paths import METRICS, is_public
+from service.app import METRICS, PUBLIC
 from service.settings import Settings
 from tests.manifests import (
     DEPLOY,
@@ -70,7 +70,7 @@ def test_probes_need_no_key_and_ask_the_port_of_the_settings(pod, monkeypatch):
     settings = Settings()
     assert [port["containerPort"] for port in container["ports"]] == [settings.port]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert is_public(container[probe]["httpGet"]["path"])
+        assert container[probe]["httpGet"]["path"] in PUBLIC
         assert container[probe]["httpGet"]["port"] == settings.port
     annotations = RUNTIME["spec"]["annotations"]
     assert annotations["prometheus.kserve.io/port"] == str(settings.port)

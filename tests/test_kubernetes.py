@@ -5,8 +5,7 @@ import typer
 
 from qyolo.cli.commands import app as command_line
 from qyolo.cli.options import cache_root
-from service.app import create_app
-from service.http.public_paths import is_public
+from service.app import PUBLIC, create_app
 from service.lifecycle import FolderSource
 from service.settings import Settings
 from tests.manifests import (
@@ -133,7 +132,7 @@ def test_probes_ask_routes_that_need_no_key_and_wait_for_the_build(objects, tmp_
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         paths[probe] = container[probe]["httpGet"]["path"]
         assert paths[probe] in routes
-        assert is_public(paths[probe])
+        assert paths[probe] in PUBLIC
     assert paths["readinessProbe"] == paths["startupProbe"] == "/readyz"
     assert paths["livenessProbe"] == "/healthz"
     patience = (

@@ -1,6 +1,6 @@
-"""API keys: who may ask. Only the SHA-256 of a key is kept, and only its name is told.
+"""API keys: `[name:]secret` or `[name:]sha256:<hex>`, the digest being that of the secret.
 
-A key is `[name:]secret` or `[name:]sha256:<hex>`, where the digest is that of the secret.
+Only the SHA-256 of a key is kept, and only its name is logged.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ from service.errors import ServiceError
 
 HASHED: Final = re.compile(r"sha256:([0-9a-fA-F]{64})")
 NAMED: Final = re.compile(r"([\w.-]{1,64}):(.+)", re.ASCII)
-SECRET: Final = re.compile(r"[!-9;-~]{16,}")  # what a header can carry, and nobody guesses
+SECRET: Final = re.compile(r"[!-9;-~]{16,}")  # valid in a header, and too long to guess
 
 
 class BadKeys(ServiceError):
-    """The operator's keys cannot be used; the message holds none of them."""
+    """The configured keys cannot be used; the message contains none of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Two keys may have one name, while one takes the other's place."""
+    """Names need not be unique: during a rotation two keys share one."""
 
     name: str
     digest: bytes
@@ -32,7 +32,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Those that open the server; without any it is open to everyone."""
+    """The known keys; none means that the server is open to everyone."""
 
     known: tuple[Key, ...] = ()
 
@@ -40,7 +40,7 @@ class Keys:
         return bool(self.known)
 
     def name_of(self, presented: str) -> str | None:
-        """The name of the key that was presented; how long it takes tells nothing of any key."""
+        """The name of the presented key, None if it is unknown; timing reveals nothing of a key."""
         digest = hashlib.sha256(presented.encode()).digest()
         found = None
         for key in self.known:
@@ -50,7 +50,7 @@ class Keys:
 
 
 def read_keys(listed: str | None, file: Path | None) -> Keys:
-    """The keys of a comma-separated list and those of a file, one a line; `#` begins a comment.
+    """The keys of a comma-separated list and those of a file, one a line; `#` starts a comment.
 
     Raises BadKeys.
     """
@@ -64,7 +64,7 @@ def read_keys(listed: str | None, file: Path | None) -> Keys:
             raise BadKeys(f"the API keys in {file} cannot be read: {exc}") from exc
         keys += _parse((line.partition("#")[0] for line in lines), f"{file}, line")
     if not keys and (listed, file) != (None, None):
-        raise BadKeys("API keys are asked for, but none is given")
+        raise BadKeys("API keys are configured, but none is given")
     return Keys(tuple(keys))
 
 
@@ -79,11 +79,11 @@ def _key(text: str, where: str) -> Key:
     name, secret = named.groups() if named else (None, text)
     if hashed := HASHED.fullmatch(secret):
         digest = bytes.fromhex(hashed[1])
-    elif SECRET.fullmatch(secret) and name != "sha256":  # a digest that was cut off
+    elif SECRET.fullmatch(secret) and name != "sha256":  # sha256: and less than 64 digits
         digest = hashlib.sha256(secret.encode()).digest()
     else:
         raise BadKeys(
-            f"{where} is not [name:]secret or [name:]sha256:<hex>; a secret has 16 characters or "
-            "more, no spaces and no colon: `openssl rand -hex 32` makes one"
+            f"{where} is not [name:]secret or [name:]sha256:<hex>; a secret has at least 16 "
+            "characters, no spaces and no colon: `openssl rand -hex 32` makes one"
         )
     return Key(name or f"key-{digest.hex()[:8]}", digest)

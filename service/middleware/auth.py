@@ -1,7 +1,7 @@
-"""Who may come in, and how often: API keys and rate limits, before a body is read."""
+"""API keys and rate limits, checked before the body is read."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Container
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -9,99 +9,89 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import RateLimited, ServiceError, Unauthorized
 from service.http.client_identity import network_of
-from service.http.problems import refusal
-from service.http.public_paths import METRICS, is_public
+from service.http.problems import ErrorResponses
 from service.middleware.api_keys import Keys
 from service.middleware.rate_limit import RateLimit
 
-ANYWHERE: Final = "an unknown address"
+UNKNOWN_ADDRESS: Final = "unknown"
 
 
 class AccessPolicy:
-    """Lets a request in by its key, or by its client's address where no keys are set."""
+    """Admits a request by its API key, or by its client's address where no keys are set."""
 
     def __init__(self, keys: Keys, rate_limit: RateLimit | None) -> None:
         self._keys = keys
         self._rate_limit = rate_limit
 
-    def __bool__(self) -> bool:
-        """Whether it keeps anyone out."""
-        return bool(self._keys) or self._rate_limit is not None
-
     @property
-    def wants_keys(self) -> bool:
+    def needs_key(self) -> bool:
         return bool(self._keys)
 
-    def admit(self, scope: Scope, presented: str | None) -> None:
-        """Raise Unauthorized or RateLimited, or keep the key's name for the log.
+    @property
+    def admits_all(self) -> bool:
+        return not self._keys and self._rate_limit is None
 
-        A guess counts for the address that it comes from.
+    def admit(self, scope: Scope, presented: str | None) -> None:
+        """Note the name of the presented key in the scope; raises Unauthorized or RateLimited.
+
+        A request without a valid key counts against the rate of its address.
         """
-        state = scope.setdefault("state", {})
-        if not self._keys:
-            self._take(f"address {_address(scope)}")
+        name = self._keys.name_of(presented) if self._keys and presented is not None else None
+        if name is not None:
+            scope.setdefault("state", {})["key"] = name
+            self._count(f"key {name}")
             return
-        name = None if presented is None else self._keys.name_of(presented)
-        if name is None:
-            self._take(f"address {_address(scope)}")
+        client = scope.get("client")
+        self._count(f"address {network_of(client[0]) if client else UNKNOWN_ADDRESS}")
+        if self._keys:
             raise Unauthorized(
                 "send an API key as Authorization: Bearer or X-API-Key"
                 if presented is None
-                else "the API key is not known here"
+                else "the API key is unknown"
             )
-        state["key"] = name
-        self._take(f"key {name}")
 
-    def _take(self, client: str) -> None:
-        if self._rate_limit is None:
-            return
-        wait_s = math.ceil(self._rate_limit.take(client))
+    def _count(self, client: str) -> None:
+        wait_s = 0 if self._rate_limit is None else math.ceil(self._rate_limit.take(client))
         if wait_s:
-            raise RateLimited(f"too many requests; the next one may come in {wait_s} s", wait_s)
+            raise RateLimited(f"too many requests; try again in {wait_s} s", wait_s)
 
 
 class Auth:
-    """ASGI middleware: asks the gate about each request, unless its path is public.
+    """ASGI middleware: applies the policy to every request whose path is not public.
 
-    At a path that is `late` a key may come in the query or the body. Where no header has one, the
-    endpoint must ask the gate itself.
+    On the paths `key_in_request` the API key may be in the body or the query. Where no header has
+    one, the route's handler applies the policy.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        gate: AccessPolicy,
-        open_metrics: bool,
-        late: Callable[[str], bool] = lambda path: False,
+        policy: AccessPolicy,
+        errors: ErrorResponses,
+        public: Container[str] = (),
+        key_in_request: Container[str] = (),
     ) -> None:
         self._app = app
-        self._gate = gate
-        self._open_metrics = open_metrics
-        self._late = late
+        self._policy = policy
+        self._errors = errors
+        self._public = public
+        self._key_in_request = key_in_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_open(scope["path"]):
-            presented = key_of(Headers(scope=scope))
-            if presented is not None or not self._late(scope["path"]):
+        if scope["type"] == "http" and scope["path"] not in self._public:
+            presented = key_in_headers(Headers(scope=scope))
+            if presented is not None or scope["path"] not in self._key_in_request:
                 try:
-                    self._gate.admit(scope, presented)
+                    self._policy.admit(scope, presented)
                 except ServiceError as exc:
-                    await refusal(scope, exc)(scope, receive, send)
+                    await self._errors.of(scope, exc)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
-    def _is_open(self, path: str) -> bool:
-        return is_public(path) or (path == METRICS and self._open_metrics)
 
-
-def key_of(headers: Headers) -> str | None:
-    """The key that a request's headers present."""
+def key_in_headers(headers: Headers) -> str | None:
+    """The API key of Authorization: Bearer, else of X-API-Key."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
     return headers.get("x-api-key")
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return network_of(client[0]) if client else ANYWHERE

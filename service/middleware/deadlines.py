@@ -1,4 +1,4 @@
-"""How long a request may take: its body to arrive, and then its answer."""
+"""Limit how long a request takes: its body to arrive, and its response to begin."""
 
 import asyncio
 from typing import Final
@@ -6,20 +6,23 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooSlow, DeadlineExceeded
-from service.http.problems import refusal
+from service.http.problems import ErrorResponses
 
-SLOWEST: Final = 64 * 2**10  # bytes a second: a body that arrives faster gets more time
+BYTES_PER_S: Final = 64 * 2**10  # a body that arrives at least this fast gets more time
 
 
 class Deadlines:
-    """ASGI middleware: cancels what takes too long and answers in its place.
+    """ASGI middleware: cancels a request that takes too long, and sends the error response.
 
-    `deadline_s` counts from the end of the headers; `body_s` from the moment at which the body is
-    first waited for, and grows with what has arrived.
+    `deadline_s` counts from the end of the headers. `body_s` counts from the first read of the
+    body; every BYTES_PER_S that arrive extend it by a second.
     """
 
-    def __init__(self, app: ASGIApp, deadline_s: float, body_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, errors: ErrorResponses, deadline_s: float, body_s: float
+    ) -> None:
         self._app = app
+        self._errors = errors
         self._deadline_s = deadline_s
         self._body_s = body_s
 
@@ -34,55 +37,55 @@ class Deadlines:
             started = True
             await send(message)
 
-        clock = asyncio.timeout(self._deadline_s)
+        timeout = asyncio.timeout(self._deadline_s)
         try:
-            async with clock:
-                body = _Body(receive, clock, self._body_s)
+            async with timeout:
+                body = _TimedBody(receive, timeout, self._body_s)
                 await self._app(scope, body.receive, watched)
         except TimeoutError:
-            if started or not clock.expired():
+            if started or not timeout.expired():
                 raise
-            late = (
-                BodyTooSlow(f"{body.arrived} bytes of it arrived, then too little for too long")
-                if body.is_awaited
+            error = (
+                BodyTooSlow(f"only {body.received} bytes of it arrived in time")
+                if body.is_pending
                 else DeadlineExceeded(f"there was no answer within {self._deadline_s:g} s")
             )
-            await refusal(scope, late)(scope, receive, send)
+            await self._errors.of(scope, error)(scope, receive, send)
 
 
-class _Body:
-    """Arrives under a clock of its own, which never runs longer than the request's."""
+class _TimedBody:
+    """Moves the request's timeout to the body's deadline while the body is read."""
 
-    def __init__(self, receive: Receive, clock: asyncio.Timeout, seconds: float) -> None:
+    def __init__(self, receive: Receive, timeout: asyncio.Timeout, body_s: float) -> None:
         self._receive = receive
-        self._clock = clock
-        self._seconds = seconds
-        self._deadline = clock.when() or 0.0
-        self._began: float | None = None
-        self._granted = 0  # bytes for which there was more time
-        self._is_whole = False
-        self.arrived = 0
+        self._timeout = timeout
+        self._body_s = body_s
+        self._request_deadline = timeout.when() or 0.0
+        self._start: float | None = None
+        self._extended_at = 0  # bytes received when the deadline was last moved
+        self._is_complete = False
+        self.received = 0  # bytes
 
     @property
-    def is_awaited(self) -> bool:
-        return self._began is not None and not self._is_whole
+    def is_pending(self) -> bool:
+        return self._start is not None and not self._is_complete
 
     async def receive(self) -> Message:
-        if self._is_whole:
+        if self._is_complete:
             return await self._receive()
-        if self._began is None:
-            self._began = asyncio.get_running_loop().time()
-            self._ring_at(self._began + self._seconds)
+        if self._start is None:
+            self._start = asyncio.get_running_loop().time()
+            self._expire_at(self._start + self._body_s)
         message = await self._receive()
-        self.arrived += len(message.get("body", b""))
+        self.received += len(message.get("body", b""))
         if not message.get("more_body", False):
-            self._is_whole = True
-            self._ring_at(self._deadline)
-        elif self.arrived - self._granted >= SLOWEST:
-            self._granted = self.arrived
-            self._ring_at(self._began + self._seconds + self.arrived / SLOWEST)
+            self._is_complete = True
+            self._expire_at(self._request_deadline)
+        elif self.received - self._extended_at >= BYTES_PER_S:
+            self._extended_at = self.received
+            self._expire_at(self._start + self._body_s + self.received / BYTES_PER_S)
         return message
 
-    def _ring_at(self, when: float) -> None:
-        if not self._clock.expired():
-            self._clock.reschedule(min(when, self._deadline))
+    def _expire_at(self, when: float) -> None:
+        if not self._timeout.expired():
+            self._timeout.reschedule(min(when, self._request_deadline))

@@ -1,15 +1,11 @@
-"""ASGI middleware: what tells browsers to trust an answer for no more than it is."""
-
-from typing import Final
+"""ASGI middleware: headers that restrict what a browser does with a response."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HTML: Final = "text/html"
-
 
 class SecurityHeaders:
-    """No answer's type is guessed, and no page is shown in a frame of another."""
+    """Browsers do not guess a response's type, and show no HTML page in another page's frame."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -19,7 +15,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
-                if headers.get("content-type", "").startswith(HTML):
+                if headers.get("content-type", "").startswith("text/html"):
                     headers["X-Frame-Options"] = "DENY"
             await send(message)
 

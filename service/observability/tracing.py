@@ -1,41 +1,53 @@
-"""OpenTelemetry: a span for each request, and in it one for each stage of an image.
+"""OpenTelemetry: a span for each request, and below it one for each stage of an image.
 
-FastAPI makes the spans of requests. Where nobody asks for traces the SDK is not imported, and need
-not be installed.
+FastAPI makes the spans of requests. The SDK is imported, and needs to be installed, only where
+traces are on.
 """
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import time_ns
 from typing import Final
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import context, trace
 from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ServiceError
-from service.http.public_paths import is_routine
 from service.inference.timings import WATCHER, Stage
-from service.observability.trace_context import Trace, read_trace
 
 Tracing = trace.TracerProvider
 
+TRACEPARENT: Final = "traceparent"  # W3C Trace Context: the caller's span
+TRACERESPONSE: Final = "traceresponse"  # its level 2: this server's span
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-QUERY: Final = "url.query"  # FastAPI's span has it, and a roboflow client's key is in it
+QUERY: Final = "url.query"  # an attribute of FastAPI's span; a roboflow client's query has its key
+W3C: Final = TraceContextTextMapPropagator()
 
 log = logging.getLogger(__name__)
 
 
 class TelemetryMissing(ServiceError):
-    """Traces are asked for, and the packages are not installed."""
+    """Traces are on, and their packages are not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The trace of a request; `header` is the traceresponse, which names this server's span."""
+
+    trace_id: str
+    header: str
 
 
 @contextmanager
 def tracing(otel: bool) -> Iterator[Tracing | None]:
-    """What sends spans over OTLP, as the OTEL_* variables say, if `otel` or one of them asks.
+    """Export spans over OTLP as the OTEL_* variables say, if `otel` is set or an ENDPOINTS is.
 
     Raises TelemetryMissing.
     """
@@ -51,7 +63,7 @@ def tracing(otel: bool) -> Iterator[Tracing | None]:
         missing = "traces need the extra otel: pip install 'qyolo[otel]'"
         if otel:
             raise TelemetryMissing(missing) from exc
-        log.warning(missing)  # a cluster sets the variables for all that run in it
+        log.warning(missing)  # a cluster may set the variables for every process
         yield None
         return
     name = os.environ.get("OTEL_SERVICE_NAME", "qyolo")
@@ -60,28 +72,36 @@ def tracing(otel: bool) -> Iterator[Tracing | None]:
     try:
         yield provider
     finally:
-        provider.shutdown()  # sends what it still has
+        provider.shutdown()  # exports the spans that are still queued
 
 
-def request_spans(provider: Tracing | None) -> TelemetryConfig:
-    """What FastAPI is to do: spans of requests and nothing else, or nothing."""
+def request_spans(provider: Tracing | None, routine: Container[str] = ()) -> TelemetryConfig:
+    """FastAPI's configuration: spans of requests, except for `routine` paths, and nothing else."""
     return {
         "tracing": provider is not None,
         "tracer_provider": provider,
         "metrics": False,  # Prometheus has them
-        "logs": False,  # they would hold messages of errors, which are for our own log
+        "logs": False,  # they would contain error messages, which only our own log may
         "operation_spans": False,
         "auto_configure": False,
-        "exclude": lambda scope: is_routine(scope.get("path", "")),
+        "exclude": lambda scope: scope.get("path", "") in routine,
     }
 
 
 def current_trace(traceparent: str) -> Trace | None:
-    """The trace of the current span; where there is none, that of the header."""
+    """The trace of the current span; without one, the header's trace with a new span id."""
     span = trace.get_current_span().get_span_context()
+    span_id = span.span_id
     if not span.is_valid:
-        return read_trace(traceparent)
-    return Trace(f"{span.trace_id:032x}", f"{span.span_id:016x}", f"{span.trace_flags:02x}")
+        if not traceparent:
+            return None
+        span = trace.get_current_span(W3C.extract({TRACEPARENT: traceparent})).get_span_context()
+        span_id = secrets.randbits(64)
+        if not span.is_valid:
+            return None
+    trace_id = trace.format_trace_id(span.trace_id)
+    header = f"00-{trace_id}-{trace.format_span_id(span_id)}-{span.trace_flags:02x}"
+    return Trace(trace_id, header)
 
 
 class TraceStages:

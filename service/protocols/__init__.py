@@ -1,23 +1,29 @@
-"""Protocols of others, so that clients which exist need not change: adapters, nothing else.
+"""APIs of other servers, so that their clients work unchanged.
 
-A request becomes a call of the pipeline, its answer the protocol's own form; limits, metrics and
-request ids are everybody's. Errors are worded by `service.http.error_formats`.
+Each protocol translates its requests to calls of the pipeline and declares its paths; limits,
+metrics and request ids are the same for all.
 """
+
+from typing import Final
 
 from fastapi import FastAPI
 
 from service.lifecycle import Lifecycle
 from service.middleware.auth import AccessPolicy
+from service.protocols import deepstack, roboflow
 from service.protocols.deepstack import DeepStack
+from service.protocols.oip import routes as oip
 from service.protocols.oip.routes import OpenInference
 from service.protocols.roboflow import Roboflow
 from service.settings import Settings
 
+PATHS: Final = (oip.PATHS, deepstack.PATHS, roboflow.PATHS)
+
 
 def add_protocols(
-    app: FastAPI, settings: Settings, lifecycle: Lifecycle, gate: AccessPolicy
+    app: FastAPI, settings: Settings, lifecycle: Lifecycle, policy: AccessPolicy
 ) -> None:
-    """Their routes, which stay out of the OpenAPI document: each protocol has one of its own."""
+    """Add their routes; the OpenAPI document omits them, since each protocol has its own."""
     OpenInference(settings, lifecycle, app.version).add_routes(app)
-    DeepStack(settings, lifecycle, gate).add_routes(app)
-    Roboflow(settings, lifecycle, gate, app.version).add_routes(app)
+    DeepStack(settings, lifecycle, policy).add_routes(app)
+    Roboflow(settings, lifecycle, policy, app.version).add_routes(app)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import BadRequest
+from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.client_identity import client_of
 from service.http.disconnects import cancel_on_disconnect
 from service.http.params import BoxParams
@@ -27,6 +28,14 @@ from service.protocols.key_in_body import admit
 from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
 
+PATHS: Final = ApiPaths(
+    ("/v1/vision/*",),
+    ErrorFormat(
+        lambda status, text: {"success": False, "error": text, "code": status, "duration": 0},
+        {413: 400, 415: 400, 422: 400},
+    ),
+    key_in_request=("/v1/vision/*",),
+)
 JOINT: Final = "-"  # custom models: NAME, NAME-int8, ...
 MOST: Final = 20  # Frigate has room for 20 boxes and fails at one more
 

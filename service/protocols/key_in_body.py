@@ -1,17 +1,8 @@
 """API keys where the protocols of others put them: in a form, a JSON body or a query."""
 
-from typing import Final
-
 from starlette.requests import Request
 
-from service.middleware.auth import AccessPolicy, key_of
-
-ROOTS: Final = ("/v1/vision/", "/model/", "/infer/")
-
-
-def may_carry_key(path: str) -> bool:
-    """Whether the handler of this path asks the gate itself."""
-    return path.startswith(ROOTS)
+from service.middleware.auth import AccessPolicy, key_in_headers
 
 
 def admit(gate: AccessPolicy, request: Request, presented: str | None) -> None:
@@ -19,5 +10,5 @@ def admit(gate: AccessPolicy, request: Request, presented: str | None) -> None:
 
     Clients without a key send an empty one.
     """
-    if key_of(request.headers) is None:
+    if key_in_headers(request.headers) is None:
         gate.admit(request.scope, presented or None)

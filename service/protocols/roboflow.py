@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import BadRequest
+from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.client_identity import client_of
 from service.http.disconnects import cancel_on_disconnect
 from service.http.params import BoxParams
@@ -34,6 +35,11 @@ from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
 from service.vision.drawing import PictureType
 
+PATHS: Final = ApiPaths(
+    ("/info", "/model/*", "/infer/*"),
+    ErrorFormat(lambda status, text: {"message": text}, {415: 400, 422: 400}),
+    key_in_request=("/model/*", "/infer/*"),
+)
 JOINT: Final = "/"  # model ids: NAME, NAME/int8, ...
 MOST_IMAGES: Final = 16  # of one request, which answers when all are done
 CONFIDENCE: Final = 0.4  # the protocol's own defaults

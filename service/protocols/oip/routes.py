@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.client_identity import client_of
 from service.http.disconnects import cancel_on_disconnect
 from service.http.routes import VARIANT_HEADER
@@ -22,6 +23,16 @@ from service.protocols.oip.models import Model, find_model, names_of
 from service.protocols.oip.tensors import Port
 from service.settings import Settings
 
+PROBES: Final = ("/v2/health/live", "/v2/health/ready")
+PATHS: Final = ApiPaths(
+    ("/v2", "/v2/*"),
+    # Triton has no statuses for a body of the wrong size or type; a full queue is "unavailable".
+    ErrorFormat(
+        lambda status, text: {"error": text}, {406: 400, 413: 400, 415: 400, 422: 400, 429: 503}
+    ),
+    public=PROBES,
+    routine=PROBES,
+)
 EXTENSIONS: Final = ("binary_tensor_data", "model_configuration")
 CONFIG_TYPES: Final = {"FP32": "TYPE_FP32", "INT64": "TYPE_INT64", "BYTES": "TYPE_STRING"}
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.http.client_identity import network_of
-from service.middleware.rate_limit import MOST_CLIENTS, RateLimit
+from service.middleware.rate_limit import MAX_CLIENTS, RateLimit
 
 
 class Clock:
@@ -44,11 +44,11 @@ def test_memory_is_bounded_and_the_busiest_is_not_forgotten():
     clock = Clock()
     limit = RateLimit(per_second=1, burst=1, clock=clock)
     assert limit.take("busy") == 0
-    for number in range(2 * MOST_CLIENTS):
+    for number in range(2 * MAX_CLIENTS):
         limit.take(f"client {number}")
         if number % 1000 == 0:
             assert limit.take("busy") > 0
-    assert len(limit._full_at) == MOST_CLIENTS
+    assert len(limit._full_at) == MAX_CLIENTS
 
 
 @given(st.lists(st.floats(0, 2), max_size=60), st.integers(1, 5), st.floats(0.5, 20))

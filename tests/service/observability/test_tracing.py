@@ -1,4 +1,6 @@
-"""Spans as OpenTelemetry's own SDK collects them."""
+"""The W3C trace context, and spans as OpenTelemetry's own SDK collects them."""
+
+import re
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -7,6 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from service.errors import EngineFailed
+from service.observability.tracing import current_trace
 from tests.fakes import FakeEngine, variants_of
 from tests.service.http.test_detect import post
 from tests.service.live import FP32_RAW, serving, two_variants, wait_until
@@ -107,3 +110,28 @@ def test_a_failure_marks_the_span_and_tells_nothing_more():
         server, *_ = traced.spans("POST /v1/detect")
     assert not server.status.is_ok
     assert "secret" not in server.to_json()
+
+
+@pytest.mark.parametrize("header", [TRACEPARENT, f"cc-{TRACE}-{CALLER}-01-what-follows"])
+def test_a_caller_s_trace_continues_with_a_new_span(header):
+    trace = current_trace(header)
+    assert trace.trace_id == TRACE
+    span_id = re.fullmatch(f"00-{TRACE}-([0-9a-f]{{16}})-01", trace.header)[1]
+    assert span_id != CALLER
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        f"00-{TRACE}-{CALLER}",
+        f"00-{TRACE}-{CALLER}-01-more",
+        f"ff-{TRACE}-{CALLER}-01",
+        f"00-{'0' * 32}-{CALLER}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{CALLER}-01",
+        f"00-{TRACE}-{CALLER}-01\nforged",
+    ],
+)
+def test_an_invalid_traceparent_starts_no_trace(header):
+    assert current_trace(header) is None

@@ -1,0 +1,38 @@
+"""How the paths of one HTTP API differ in errors, API keys and logging; each API declares its own.
+
+A path that ends in `*` stands for every path that begins so.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorFormat:
+    """An error as `body(status, message)`; `statuses` replaces ours that the protocol lacks."""
+
+    body: Callable[[int, str], dict[str, object]]
+    statuses: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiPaths:
+    """The paths of one API, and those of them that are special."""
+
+    paths: tuple[str, ...]
+    error_format: ErrorFormat | None = None  # None: problem documents
+    key_in_request: tuple[str, ...] = ()  # handlers check a key in the body or the query themselves
+    public: tuple[str, ...] = ()  # no API key is needed
+    routine: tuple[str, ...] = ()  # machines poll them: logged at debug level, not traced
+
+
+class PathSet:
+    """A set of paths, for `in`."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        listed = tuple(paths)
+        self._exact = frozenset(path for path in listed if not path.endswith("*"))
+        self._prefixes = tuple(path[:-1] for path in listed if path.endswith("*"))
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._exact or (isinstance(path, str) and path.startswith(self._prefixes))
