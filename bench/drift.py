@@ -14,10 +14,11 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.agreement import Agreement, agreement
 from service.vision.image import MOST_PIXELS, Photo, decode_image
+from service.vision.postprocess import Query
 
 
 def noisy(image: Image.Image, sigma: float) -> Image.Image:

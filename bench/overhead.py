@@ -70,7 +70,7 @@ def row(
     """One line of the table."""
     request = load.Request.raw(f"/v1/models/{variant}/detect", picture)
     connection = Connection(port)
-    prepared = detector.prepare(detector.open(picture, MOST_PIXELS))
+    prepared = detector.preprocess(detector.decode(picture, MOST_PIXELS))
     asked, inferred, stages = [], [], []
     for number in range(-1, rounds // TURN):
         for _ in range(TURN):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import bentoml
 
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.image import MOST_PIXELS
+from service.vision.postprocess import Query
 
 
 @bentoml.service(workers=1)
@@ -24,5 +25,5 @@ class Detect:
     @bentoml.api
     def detect(self, file: Path) -> dict[str, list]:  # type: ignore[type-arg]
         """BentoML hands uploads over as files on the disk."""
-        found = self.detector.detect(self.detector.open(file.read_bytes(), MOST_PIXELS), Query())
+        found = self.detector.detect(self.detector.decode(file.read_bytes(), MOST_PIXELS), Query())
         return {"boxes": found.xyxy.tolist(), "scores": found.scores.tolist()}

@@ -12,9 +12,10 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.image import MOST_PIXELS
+from service.vision.postprocess import Query
 
 port, folder, variant = int(sys.argv[1]), Path(os.environ["MODEL_FOLDER"]), os.environ["VARIANT"]
 detector = Detector.load(folder, read_manifest(folder), variant)
@@ -24,7 +25,7 @@ app = FastAPI()
 @app.post("/detect")
 def detect(file: UploadFile) -> dict[str, object]:
     """In a thread of FastAPI's pool."""
-    found = detector.detect(detector.open(file.file.read(), MOST_PIXELS), Query())
+    found = detector.detect(detector.decode(file.file.read(), MOST_PIXELS), Query())
     return {"boxes": found.xyxy.tolist(), "scores": found.scores.tolist()}
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import litserve
 from fastapi import Request
 
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.image import MOST_PIXELS
+from service.vision.postprocess import Query
 
 port, folder, variant = int(sys.argv[1]), Path(os.environ["MODEL_FOLDER"]), os.environ["VARIANT"]
 
@@ -32,7 +33,7 @@ class Detect(litserve.LitAPI):
         return data
 
     def predict(self, data: bytes) -> Any:
-        return self.detector.detect(self.detector.open(data, MOST_PIXELS), Query())
+        return self.detector.detect(self.detector.decode(data, MOST_PIXELS), Query())
 
     def encode_response(self, found: Any) -> dict[str, object]:
         return {"boxes": found.xyxy.tolist(), "scores": found.scores.tolist()}

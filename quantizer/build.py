@@ -53,7 +53,7 @@ from quantizer.sensitivity.simulation import (
 )
 from quantizer.versions import sha256_of, versions
 from service.engines.cpu import usable_threads
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.inference.variants import AUTO
 from service.manifest import DEVICE_OF, PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
 from service.progress import Progress, ReportProgress
@@ -61,6 +61,7 @@ from service.vision.agreement import Agreement, agreement
 from service.vision.detections import Detections
 from service.vision.heads import HEADS
 from service.vision.image import Photo
+from service.vision.postprocess import Query
 from service.vision.preprocess import PREPROCESS
 
 

@@ -8,10 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.progress import Progress, ReportProgress
 from service.vision.image import Photo, Pixels
+from service.vision.postprocess import Query
 
 WARM_UP: Final = 10  # rounds that are not counted
 PERCENTILES: Final = (50, 90, 99)
@@ -53,11 +54,11 @@ def bench(
     for done in range(-WARM_UP, rounds):
         for name, detector in detectors.items():
             start = time.perf_counter()
-            prepared = detector.prepare(photo)
+            prepared = detector.preprocess(photo)
             before = time.perf_counter()
             raw = detector.infer(prepared)
             after = time.perf_counter()
-            detector.finish(raw, prepared, Query())
+            detector.postprocess(raw, prepared, Query())
             if done >= 0:
                 infer[name].append(after - before)
                 total[name].append(time.perf_counter() - start)

@@ -7,12 +7,13 @@ from pydantic import BaseModel
 
 from service.errors import ServiceError, VariantNotFound
 from service.http.schemas import DetectAnswer, detect_answer
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.inference.results import Answer
 from service.inference.timings import Stopwatch
 from service.manifest import Manifest, read_manifest
 from service.vision.drawing import draw, encode
 from service.vision.image import MOST_PIXELS, whole
+from service.vision.postprocess import Query
 
 
 class ImageAnswer(DetectAnswer):
@@ -69,13 +70,13 @@ def _detect(
     clock = Stopwatch()
     data = image.read_bytes()
     with clock.stage("decode"):
-        photo = detector.open(data, MOST_PIXELS)
+        photo = detector.decode(data, MOST_PIXELS)
     with clock.stage("preprocess"):
-        prepared = detector.prepare(photo)
+        prepared = detector.preprocess(photo)
     with clock.stage("infer"):
         raw = detector.infer(prepared)
     with clock.stage("postprocess"):
-        found = detector.finish(raw, prepared, query)
+        found = detector.postprocess(raw, prepared, query)
     answer = Answer(variant, photo.width, photo.height, found, clock.read())
     if save is not None:
         pixels = whole(photo, data, MOST_PIXELS)

@@ -21,12 +21,13 @@ from quantizer.model.float_model import read_float_model
 from quantizer.report.data import Report
 from quantizer.study.study import detector_of
 from service.errors import DeviceUnavailable, ServiceError
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import Manifest, Runtime, read_manifest
 from service.progress import ReportProgress
 from service.vision.agreement import agreement
 from service.vision.detections import Detections
 from service.vision.image import Photo, Pixels
+from service.vision.postprocess import Query
 
 FP32_DROP: Final = 0.01  # float32 on two processors: other rounding, the same boxes
 QUERY: Final = Query(conf=0.1)  # more boxes than are served, so that there is more to compare
@@ -136,7 +137,7 @@ def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Ch
     raws = []
     for _ in range(2):
         detector = Detector.load(folder, manifest, name)
-        prepared = detector.prepare(Photo.of(picture))
+        prepared = detector.preprocess(Photo.of(picture))
         raws += [detector.infer(prepared) for _ in range(2)]
         detector.close()
     differences = [float(np.abs(raw - raws[0]).max()) for raw in raws[1:]]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.inference.events import Compared, Shadowed
+from service.experiments.events import Compared, Shadowed
 from service.observability.metrics import Metrics
 from service.vision.detections import Detections
 from tests.fakes import manifest_of

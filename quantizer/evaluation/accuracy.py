@@ -12,12 +12,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from quantizer.errors import BadAnnotations
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import Manifest, read_manifest
 from service.progress import Progress, ReportProgress
 from service.vision.agreement import Agreement, agreement
 from service.vision.detections import Detections
 from service.vision.image import MOST_PIXELS, Photo, decode_to_fit
+from service.vision.postprocess import Query
 
 # The customary settings for COCO AP (YOLOv5's and YOLOv7's val.py; NMS IoU of YOLOX's eval).
 AP_QUERY: Final = Query(conf=0.001, iou=0.65, max_det=300, multi_label=True)
@@ -97,12 +98,12 @@ def evaluate_detectors(
 
     def look(name: str, photo: Photo, image_id: int) -> None:
         detector = detectors[name]
-        prepared = detector.prepare(photo)
+        prepared = detector.preprocess(photo)
         raw = detector.infer(prepared)
-        found = detector.finish(raw, prepared, AP_QUERY)
+        found = detector.postprocess(raw, prepared, AP_QUERY)
         results[name] += _coco_results(found, image_id, categories)
         if "fp32" in detectors:
-            served[name].append(detector.finish(raw, prepared, Query()))
+            served[name].append(detector.postprocess(raw, prepared, Query()))
 
     progress(Progress("evaluate", 0, len(truth.imgs)))
     with ThreadPoolExecutor(at_once) as pool:

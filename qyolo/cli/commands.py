@@ -22,8 +22,8 @@ from qyolo.cli.build_options import file_of, pictures, takes_config
 from qyolo.cli.progress import progress_bars
 from qyolo.cli.server_options import takes_cluster_settings, takes_settings
 from service.errors import ServiceError
-from service.inference.detector import Query
 from service.settings import Settings
+from service.vision.postprocess import Query
 from zoo import bundle
 
 USER_ERROR, INTERNAL_ERROR = 2, 1

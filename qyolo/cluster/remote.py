@@ -5,16 +5,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from qyolo.cluster.replicas import Replicas
+from service.experiments.events import Compared
 from service.experiments.split import Experiment
 from service.inference.admission import BaseBackend
-from service.inference.detector import Query
-from service.inference.events import Compared, Event
+from service.inference.events import Event
 from service.inference.pipeline import panels
 from service.inference.results import Answer, Comparison, RawAnswer
 from service.inference.variants import VariantSet
 from service.vision.detections import Floats
 from service.vision.drawing import PictureType, draw_beside, encode
 from service.vision.image import decode_image
+from service.vision.postprocess import Query
 
 
 class RemotePipeline(BaseBackend[Replicas]):

@@ -22,12 +22,12 @@ from ray.serve.handle import DeploymentHandle
 
 from qyolo.cluster.compatibility import OtherModel
 from service.errors import NotReady, Overloaded, ServiceError
-from service.inference.detector import Query
 from service.inference.events import Event, Retried
 from service.inference.results import Answer, RawAnswer
 from service.inference.timings import Timings
 from service.vision.detections import Floats
 from service.vision.drawing import PictureType
+from service.vision.postprocess import Query
 
 # A replica or its node has gone, with the request or with the answer.
 LOST: Final = (

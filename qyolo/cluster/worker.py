@@ -7,7 +7,6 @@ from qyolo.cluster.compatibility import OtherModel, contract_of
 from qyolo.cluster.distribution import receive
 from qyolo.process import limit_malloc_arenas
 from service.errors import ServiceError
-from service.inference.detector import Query
 from service.inference.pipeline import Pipeline
 from service.inference.results import Answer, RawAnswer
 from service.inference.variants import load_variants
@@ -15,6 +14,7 @@ from service.observability.logs import set_up_logs
 from service.settings import Settings
 from service.vision.detections import Floats
 from service.vision.drawing import PictureType
+from service.vision.postprocess import Query
 
 A = TypeVar("A", Answer, RawAnswer)
 

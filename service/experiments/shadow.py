@@ -9,12 +9,14 @@ from threading import BoundedSemaphore
 from typing import Final
 
 from service.errors import EngineFailed
+from service.experiments.events import Compared, Outcome, Shadowed
 from service.experiments.split import Sample
-from service.inference.detector import Detector, Query
-from service.inference.events import Compared, Event, Outcome, Shadowed
+from service.inference.detector import Detector
+from service.inference.events import Event
 from service.inference.results import Answer
 from service.inference.semaphore import FairSemaphore, Waiter
 from service.vision.detections import Detections
+from service.vision.postprocess import Query
 from service.vision.preprocess import Prepared
 
 MOST: Final = 4  # prepared images that are kept for it: 1.2 MiB each at 640x640
@@ -83,7 +85,7 @@ class Shadow:
         try:
             with self._turns.turn(Waiter()):
                 raw = self._detector.infer(sampled.prepared)
-            found = self._detector.finish(raw, sampled.prepared, sampled.query)
+            found = self._detector.postprocess(raw, sampled.prepared, sampled.query)
         except Exception as exc:
             unforeseen = None if isinstance(exc, EngineFailed) else exc
             log.error("the shadow %s failed: %s", self._sample.variant, exc, exc_info=unforeseen)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import UnknownClass
-from service.inference.detector import Query
 from service.settings import Settings
+from service.vision.postprocess import Query
 
 
 class BoxParams(BaseModel):

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from service.errors import Overloaded
+from service.experiments.events import Assigned
 from service.experiments.split import Experiment
-from service.inference.events import Assigned, Event
+from service.inference.events import Event
 from service.inference.variants import AUTO, Closable, VariantSet
 
 T = TypeVar("T", bound=Closable)

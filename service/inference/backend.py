@@ -3,11 +3,11 @@
 from typing import Any, Protocol
 
 from service.experiments.split import Experiment
-from service.inference.detector import Query
 from service.inference.results import Answer, Comparison, RawAnswer
 from service.inference.variants import VariantSet
 from service.vision.detections import Floats
 from service.vision.drawing import PictureType
+from service.vision.postprocess import Query
 
 
 class InferenceBackend(Protocol):

@@ -11,11 +11,12 @@ from typing import Final, TypeVar
 
 from service.engines.cpu import usable_threads
 from service.experiments.collection import Collection
+from service.experiments.events import Compared
 from service.experiments.shadow import Sampled, Shadow
 from service.experiments.split import Experiment
 from service.inference.admission import BaseBackend
-from service.inference.detector import Detector, Query
-from service.inference.events import Compared, Event
+from service.inference.detector import Detector
+from service.inference.events import Event
 from service.inference.results import Answer, Comparison, RawAnswer
 from service.inference.semaphore import FairSemaphore, Waiter
 from service.inference.timings import Stopwatch
@@ -25,6 +26,7 @@ from service.vision.agreement import match
 from service.vision.detections import Floats, Ints
 from service.vision.drawing import Panel, PictureType, draw, draw_beside, encode
 from service.vision.image import Photo, Pixels, whole
+from service.vision.postprocess import Query
 from service.vision.preprocess import Prepared
 
 # Each holds a whole decoded image, and eight decode faster than any engine here infers.
@@ -168,7 +170,7 @@ class Pipeline(BaseBackend[Detector]):
 
         def work(guest: Waiter) -> RawAnswer:
             with self._turn(clock, guest):
-                output = detector.run(tensor)
+                output = detector.infer_tensor(tensor)
             answer = RawAnswer(name, output, clock.read())
             self._observe(answer)
             return answer
@@ -187,9 +189,9 @@ class Pipeline(BaseBackend[Detector]):
         self, data: bytes, detector: Detector, clock: Stopwatch, keep_pixels: bool, collect: bool
     ) -> _Opened:
         with clock.stage("decode"):
-            photo = detector.open(data, self._max_pixels)
+            photo = detector.decode(data, self._max_pixels)
         with clock.stage("preprocess"):
-            prepared = detector.prepare(photo)
+            prepared = detector.preprocess(photo)
         if self._collection is not None and collect:
             self._collect(self._collection, photo, data)
         pixels = whole(photo, data, self._max_pixels) if keep_pixels else None
@@ -215,7 +217,7 @@ class Pipeline(BaseBackend[Detector]):
         with self._turn(clock, guest):
             raw = detector.infer(opened.prepared)
         with clock.stage("postprocess"):
-            found = detector.finish(raw, opened.prepared, query)
+            found = detector.postprocess(raw, opened.prepared, query)
         answer = Answer(name, opened.width, opened.height, found, clock.read())
         self._observe(answer)
         return answer

@@ -15,7 +15,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from service.inference.events import Assigned, Compared, Event, Retried, Shadowed
+from service.experiments.events import Assigned, Compared, Shadowed
+from service.inference.events import Event, Retried
 from service.inference.results import Answer, RawAnswer
 from service.manifest import Manifest
 from service.vision.agreement import match

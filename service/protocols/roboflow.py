@@ -24,7 +24,7 @@ from service.http.schemas import ImageSize, boxes
 from service.http.uploads import from_base64, read_body
 from service.http.validation import first_error
 from service.inference.backend import InferenceBackend
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.inference.results import Answer
 from service.inference.variants import VariantSet
 from service.lifecycle import Lifecycle
@@ -34,6 +34,7 @@ from service.protocols.key_in_body import admit
 from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
 from service.vision.drawing import PictureType
+from service.vision.postprocess import Query
 
 PATHS: Final = ApiPaths(
     ("/info", "/model/*", "/infer/*"),

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.inference.events import Assigned, Compared, Shadowed
+from service.experiments.events import Assigned, Compared, Shadowed
 from service.inference.results import Answer
 from service.observability.metrics import Metrics
 from service.vision.detections import Detections

@@ -14,10 +14,11 @@ from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
 from quantizer.report.data import Report
 from quantizer.versions import sha256_of, versions
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.progress import Progress
 from service.vision.image import Photo
+from service.vision.postprocess import Query
 from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, save_tiny, yolov5
 
 

@@ -6,9 +6,10 @@ from PIL import Image
 
 from qyolo.detect import ImageFailure, detect_images
 from service.errors import BadModelFolder, VariantNotFound
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.image import MOST_PIXELS, Photo, decode_image
+from service.vision.postprocess import Query
 from tests.qyolo.commands import qyolo
 
 LOW = Query(conf=0.05)

@@ -23,11 +23,11 @@ from quantizer.qdq.format import TENSORRT
 from quantizer.qdq.placement import plan_placement
 from service.engines import gpu
 from service.errors import DeviceUnavailable
-from service.inference.detector import Query
 from service.inference.variants import load_variants
 from service.manifest import read_manifest
 from service.progress import Progress
 from service.vision.image import Photo
+from service.vision.postprocess import Query
 from tests.quantizer.boxes import NO_DRIVER, RTX_4090, box
 from tests.quantizer.qdq.test_insertion import quantized
 from tests.tiny_models import SIZE, save_tiny

@@ -10,10 +10,10 @@ from qyolo.cluster.compatibility import OtherModel, contract_of
 from qyolo.cluster.distribution import receive, ship
 from qyolo.cluster.worker import Worker
 from service.errors import BadModelFolder, NotAnImage
-from service.inference.detector import Query
 from service.inference.results import Answer
 from service.manifest import read_manifest, verify
 from service.settings import Settings
+from service.vision.postprocess import Query
 from tests.service.pictures import jpeg
 from tests.service.tiny import write_model_folder
 

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 from service.errors import EngineFailed
+from service.experiments.events import Assigned, Compared, Shadowed
 from service.experiments.shadow import MOST, Shadow
 from service.experiments.split import Experiment, Sample, Split
-from service.inference.detector import Detector, Query
-from service.inference.events import Assigned, Compared, Shadowed
+from service.inference.detector import Detector
 from service.inference.pipeline import Pipeline
 from service.inference.results import Answer
 from service.inference.semaphore import FairSemaphore
 from service.inference.variants import VariantSet
 from service.vision.image import Photo
+from service.vision.postprocess import Query
 from tests.fakes import PATIENCE_S, FakeEngine, variants_of
 from tests.service.live import FP32_RAW, INT8_RAW, two_variants, wait_until
 from tests.service.pictures import jpeg
@@ -215,8 +216,8 @@ def test_the_sample_has_its_share():
     seen = []
     detector = variants.get("fp32")[1]
     shadow = Shadow(Sample("fp32", 0.25), detector, FairSemaphore(1), seen.append, random.Random(5))
-    prepared = detector.prepare(Photo.of(np.zeros((64, 64, 3), np.uint8)))
-    found = detector.finish(INT8_RAW.copy(), prepared, ANY)
+    prepared = detector.preprocess(Photo.of(np.zeros((64, 64, 3), np.uint8)))
+    found = detector.postprocess(INT8_RAW.copy(), prepared, ANY)
     answer = Answer("int8", 64, 64, found, {})
     for _ in range(400):
         if (sampled := shadow.sample(answer, prepared, ANY)) is not None:

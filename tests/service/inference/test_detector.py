@@ -1,7 +1,8 @@
 import numpy as np
 
-from service.inference.detector import Detector, Query
+from service.inference.detector import Detector
 from service.vision.image import Photo
+from service.vision.postprocess import Query
 from tests.fakes import FakeEngine, manifest_of, yolov5_raw
 from tests.service.live import FP32_RAW
 
@@ -21,8 +22,8 @@ def test_boxes_are_in_source_pixels_best_first_and_free_of_duplicates():
 
 def test_the_three_steps_are_detect():
     detector = Detector(FakeEngine(FP32_RAW), manifest_of("fp32"))
-    prepared = detector.prepare(PHOTO)
-    found = detector.finish(detector.infer(prepared), prepared, Query())
+    prepared = detector.preprocess(PHOTO)
+    found = detector.postprocess(detector.infer(prepared), prepared, Query())
     np.testing.assert_array_equal(found.xyxy, detector.detect(PHOTO, Query()).xyxy)
 
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from service.errors import CorruptImage, EngineFailed, NotAnImage, Overloaded, VariantNotFound
-from service.inference.detector import Query
 from service.inference.pipeline import Pipeline
 from service.inference.results import Comparison
 from service.inference.variants import VariantSet
+from service.vision.postprocess import Query
 from tests.fakes import PATIENCE_S, FakeEngine, variants_of
 from tests.service.live import FP32_RAW, INT8_RAW, two_variants
 from tests.service.pictures import jpeg

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from service.errors import BadModelFolder, EngineFailed, VariantNotFound
-from service.inference.detector import Query
 from service.inference.variants import load_variants
 from service.lifecycle import FolderSource
 from service.manifest import CHECKSUMS, write_manifest
 from service.vision.image import Photo
+from service.vision.postprocess import Query
 from tests.service.live import serving, two_variants, wait_until
 from tests.service.pictures import gradient, jpeg
 from tests.service.tiny import write_model_folder

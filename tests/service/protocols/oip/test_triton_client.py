@@ -91,7 +91,9 @@ def test_a_tensor_gets_the_raw_head_of_its_engine(said, tiny_folder, tensor, way
     detector = Detector.load(
         tiny_folder, read_manifest(tiny_folder), "fp32" if way == "fp32" else "int8", 1
     )
-    np.testing.assert_allclose(said["heads"][way], detector.run(tensor), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        said["heads"][way], detector.infer_tensor(tensor), rtol=1e-5, atol=1e-5
+    )
     detector.close()
 
 
