@@ -169,7 +169,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
 def _check_default(config: BuildConfig, builder: Builder) -> None:
     low = LOW_NAMES[builder.low_float] if builder.low_float else None
     if config.default not in (AUTO, "fp32", "int8", low):
-        raise BadOption(f"--default {config.default}: this processor or its runtime lacks it")
+        raise BadOption("default", f"{config.default}: this processor or its runtime lacks it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +314,7 @@ def _warnings(
     rejected: Mapping[str, str],
 ) -> tuple[str, ...]:
     found = [
-        f"--keep-float {pattern} matches no convolution"
+        f"keep_float {pattern} matches no convolution"
         for pattern in keep_float
         if not any(fnmatchcase(layer.layer, pattern) for layer in layers)
     ]
@@ -329,7 +329,7 @@ def _warnings(
             "every layer is quantized"
         )
     found += [
-        f"{name} is not served by default: {reason}; --variant and /v1/models/{name} still reach it"
+        f"{name} is not the default: {reason}; it is served to requests that name it"
         for name, reason in rejected.items()
     ]
     if calibration.unreadable:

@@ -35,7 +35,7 @@ def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
         "name": config.model.stem,
         "model": [sha256_of(path) for path in _parts_of(config.model)],
         "images": sorted(sha256_of(path) for path in find_images(config.calibration)),
-        "classes": _digest_of(config.classes),
+        "classes": _digest_of("classes", config.classes),
         "annotated": _annotated_of(config),
         "options": options,
         "engine": _engine(config, hardware or detect()),
@@ -70,12 +70,12 @@ def _annotated_of(config: BuildConfig) -> list[str | None]:
     if config.annotated is None:
         return []
     images = [sha256_of(path) for path in find_images(config.annotated.images)]
-    return [_digest_of(config.annotated.annotations), *sorted(images)]
+    return [_digest_of("annotations", config.annotated.annotations), *sorted(images)]
 
 
-def _digest_of(path: Path | None) -> str | None:
+def _digest_of(field: str, path: Path | None) -> str | None:
     if path is None:
         return None
     if not path.is_file():
-        raise BadOption(f"no such file: {path}")
+        raise BadOption(field, f"{path}: no such file")
     return sha256_of(path)

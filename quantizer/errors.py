@@ -1,4 +1,4 @@
-"""What can go wrong while building: one line for the user, saying what to do."""
+"""The errors of a build: each message is one line that tells the user what to do."""
 
 
 class QuantizerError(Exception):
@@ -10,11 +10,23 @@ class UnsupportedModel(QuantizerError):
 
 
 class NoCalibrationImages(QuantizerError):
-    """No folder was given, or nothing in it can be decoded."""
+    """The calibration folder is missing, or none of its files can be decoded."""
 
 
 class BadOption(QuantizerError):
-    """An option that contradicts the model or another option."""
+    """A field of the configuration contradicts the model, this machine or another field.
+
+    `field` is its name. `reason` starts with its value where that helps, so that it can follow the
+    field's name or a command line's flag: "size" and "65: YOLOs take multiples of 32".
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(field, reason)
+        self.field = field
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.reason}"
 
 
 class BuildFailed(QuantizerError):
@@ -22,4 +34,4 @@ class BuildFailed(QuantizerError):
 
 
 class BadAnnotations(QuantizerError):
-    """The annotation file is not COCO JSON, or speaks of other images."""
+    """The annotation file is not COCO JSON, or describes other images or classes."""

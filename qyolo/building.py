@@ -115,6 +115,6 @@ def _run_build(config: BuildConfig, root: Path, key: str, parent: Connection) ->
 def check_target(folder: Path) -> None:
     """Raise BadOption instead of replacing something that is not a model folder."""
     if folder.exists() and not folder.is_dir():
-        raise BadOption(f"--out {folder} is a file")
+        raise BadOption("out", f"{folder} is a file")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).exists():
-        raise BadOption(f"--out {folder} holds other things; name an empty or a new folder")
+        raise BadOption("out", f"{folder} holds other things; name an empty or a new folder")

@@ -36,8 +36,9 @@ def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) 
     """
     if runtime is not None and device not in ("auto", DEVICE_OF[runtime]):
         raise BadOption(
-            f"--runtime {runtime} runs on the {DEVICE_OF[runtime].upper()}, not with --device "
-            f"{device}: leave out one of them"
+            "runtime",
+            f"{runtime} runs on the {DEVICE_OF[runtime].upper()}, not on device {device}: leave "
+            "out one of them",
         )
     hindrances = {
         each: _hindrance(each, hardware)
@@ -48,9 +49,9 @@ def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) 
         if hindrance is None:
             reason = f"{NAMES[chosen]}: {_reason(chosen, device, runtime, hardware)}"
             return Choice(chosen, reason, _better(chosen, hindrances, hardware))
-    asked = f"--device {device}" if runtime is None else f"--runtime {runtime}"
     reasons = dict.fromkeys(reason for reason in hindrances.values() if reason)
-    raise BadOption(f"{asked}: {'; '.join(reasons)}")
+    field, value = ("device", device) if runtime is None else ("runtime", runtime)
+    raise BadOption(field, f"{value}: {'; '.join(reasons)}")
 
 
 def _hindrance(runtime: Runtime, hardware: Hardware) -> str | None:
@@ -77,9 +78,9 @@ def _reason(chosen: Runtime, device: Device, runtime: Runtime | None, hardware: 
     gpu, on_gpu = hardware.gpu, DEVICE_OF[chosen] == "gpu"
     reasons = []
     if runtime is not None:
-        reasons.append(f"--runtime {runtime} asks for it")
+        reasons.append(f"runtime {runtime} was asked for")
     elif device != "auto":
-        reasons.append(f"the best for --device {device}")
+        reasons.append(f"the best for device {device}")
     elif isinstance(gpu, NoGpu):
         reasons.append(f"no GPU can be used ({gpu.problem})")
     elif not on_gpu:

@@ -112,7 +112,7 @@ class TensorRtBuilder:
         if plan is None:
             raise BuildFailed(
                 f"TensorRT cannot build the {name} engine: {self._log.reason} "
-                "(where memory is short, --workspace limits what it may try)"
+                "(where memory is short, the option workspace_mib limits what it may try)"
             )
         log.info("TensorRT built %s in %.1f s", name, time.perf_counter() - started)
         self._keep_timing_cache(config)

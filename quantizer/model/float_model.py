@@ -41,7 +41,7 @@ class FloatModel:
 def read_float_model(path: Path, size: int) -> FloatModel:
     """Read and normalise a detector; raises UnsupportedModel with what was seen and what to do."""
     if size % STRIDE:
-        raise BadOption(f"--size {size}: YOLOs take multiples of {STRIDE}")
+        raise BadOption("size", f"{size}: YOLOs take multiples of {STRIDE}")
     model = _read(path)
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     resized = _resized(_upgraded(model), size)
@@ -52,8 +52,8 @@ def read_float_model(path: Path, size: int) -> FloatModel:
         exported = _shape_text(model.graph.input[0])
         raise UnsupportedModel(
             f"{path.name} does not work at {size}x{size}. It was exported with the input "
-            f"{exported}; a decode that has its size baked in runs at that size only: pass it as "
-            f"--size, or export at {size}x{size} or with dynamic axes. ({_first_line(exc)})"
+            f"{exported}; a decode with a fixed size runs at that size only: set the option size "
+            f"to it, or export at {size}x{size} or with dynamic axes. ({_first_line(exc)})"
         ) from exc
     graph = Graph.of(model)
     shape = graph.shapes.get(graph.outputs[0], ())

@@ -72,19 +72,19 @@ def _head(model: FloatModel, tail: set[str]) -> HeadName:
         f"unknown head: output {model.graph.outputs[0]} is [{shape}] after "
         f"{', '.join(sorted(tail)) or 'no operators'} at {model.size}x{model.size}, which has "
         f"{cells} cells. Known: [1,N,5+C] (YOLOv5, YOLOv7, YOLOX), [1,4+C,N] (YOLOv8 to 12), "
-        f"[1,K,6] (end-to-end); --head {'|'.join(HEADS)} reads it as one of them"
+        f"[1,K,6] (end-to-end); the option head ({'|'.join(HEADS)}) reads it as one of them"
     )
 
 
 def _classes_of(head: HeadName, shape: tuple[int, ...]) -> int | None:
     """How many classes the output has room for; None where the shape does not tell."""
     if len(shape) != 3 or shape[0] != 1:
-        raise BadOption(f"--head {head} needs an output [1,a,b], the model's is {list(shape)}")
+        raise BadOption("head", f"{head} needs an output [1,a,b], the model's is {list(shape)}")
     count = {"yolov5": shape[2] - 5, "yolox": shape[2] - 5, "yolov8": shape[1] - 4}.get(head)
     if count is not None and count < 1:
-        raise BadOption(f"--head {head} finds no room for classes in {list(shape)}")
+        raise BadOption("head", f"{head} leaves no column for a class in {list(shape)}")
     if head == "end2end" and shape[2] != 6:
-        raise BadOption(f"--head end2end needs rows of 6 numbers, the output is {list(shape)}")
+        raise BadOption("head", f"end2end needs rows of 6 numbers, the output is {list(shape)}")
     return count
 
 
@@ -99,8 +99,9 @@ def _class_names(model: FloatModel, file: Path | None, expected: int | None) -> 
         names, origin = COCO_NAMES, "COCO"
     if expected is not None and len(names) != expected:
         raise BadOption(
-            f"the model has {expected} classes, {origin} names {len(names)}: "
-            "pass --classes FILE with one name on each line"
+            "classes",
+            f"must be a file with {expected} names, one on each line: the model has {expected} "
+            f"classes, {origin} names {len(names)}",
         )
     return names
 
@@ -109,10 +110,10 @@ def _names_in(file: Path) -> tuple[str, ...]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise BadOption(f"--classes {file} cannot be read as text") from exc
+        raise BadOption("classes", f"{file}: cannot be read as text") from exc
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise BadOption(f"--classes {file} names nothing")
+        raise BadOption("classes", f"{file}: holds no name")
     return names
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from quantizer.config import MIN_SQNR, AnnotatedDataset, BuildConfig
-from quantizer.errors import BadOption
+from quantizer.errors import QuantizerError
 from qyolo.cli import options
 from qyolo.cli.shared_options import in_place_of
 from zoo import bundle
@@ -80,5 +80,5 @@ def _annotated(images: Path | None, annotations: Path | None) -> AnnotatedDatase
     if images is None and annotations is None:
         return None
     if images is None or annotations is None:
-        raise BadOption("--images and --annotations go together")
+        raise QuantizerError("--images and --annotations go together")
     return AnnotatedDataset(images, annotations)

@@ -48,7 +48,7 @@ def main() -> None:
     try:
         app()
     except (QuantizerError, ServiceError, OSError) as exc:
-        _fail(exc, str(exc), USER_ERROR)
+        _fail(exc, options.message(exc), USER_ERROR)
     except Exception as exc:
         _fail(exc, f"internal error: {exc!r} (--debug shows where)", INTERNAL_ERROR)
 
@@ -168,7 +168,9 @@ def cluster(
     try:
         from qyolo.cluster.deploy import deploy
     except ModuleNotFoundError as exc:
-        raise BadOption("a cluster needs the extra cluster: pip install 'qyolo[cluster]'") from exc
+        raise QuantizerError(
+            "a cluster needs the extra cluster: pip install 'qyolo[cluster]'"
+        ) from exc
     from qyolo.cluster.plan import Plan
 
     plan = Plan(
@@ -274,10 +276,10 @@ def detect(
 
     if demo:
         if folder is not None:
-            raise BadOption("--demo brings its own model folder and images")
+            raise QuantizerError("--demo brings its own model folder and images")
         folder, images, save = _demo_folder(), sorted(bundle.SAMPLES.glob("*.jpg")), save or DEMO
     if folder is None or not images:
-        raise BadOption("name a model folder and images, or try --demo")
+        raise QuantizerError("name a model folder and images, or try --demo")
     query = Query(conf=conf, iou=iou)
     failures = 0
     for answer in detect_images(folder, images, variant, query, save, threads or 0):

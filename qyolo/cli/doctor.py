@@ -10,6 +10,7 @@ from quantizer.compile.hardware import Hardware, Installed
 from quantizer.compile.runtime import Choice, choose_runtime
 from quantizer.config import Device
 from quantizer.errors import BadOption
+from qyolo.cli.options import message
 from service.engines.gpu import NoGpu
 from service.manifest import DEVICE_OF, Runtime
 
@@ -35,7 +36,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     answer = diagnosis.answer
     found: dict[str, Any] = {"hardware": asdict(diagnosis.hardware)}
     if isinstance(answer, BadOption):
-        return found | {"choice": None, "refusal": str(answer)}
+        return found | {"choice": None, "refusal": message(answer)}
     device = DEVICE_OF[answer.runtime]
     return found | {"choice": {"device": device} | asdict(answer), "refusal": None}
 

@@ -8,6 +8,7 @@ import typer
 
 from quantizer.calibration.ranges import RangeRule
 from quantizer.config import Default, Device
+from quantizer.errors import BadOption
 from service.manifest import Runtime
 from service.vision.heads import HeadName
 from service.vision.preprocess import PreprocessName
@@ -20,6 +21,13 @@ def cache_root() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "qyolo"
+
+
+def message(exc: Exception) -> str:
+    """An error's text on the terminal: a field of the configuration is named by its flag."""
+    if isinstance(exc, BadOption):
+        return f"--{exc.field.replace('_', '-')} {exc.reason}"
+    return str(exc)
 
 
 BUILD, SERVE, CLUSTER = "Build", "Server", "Cluster"

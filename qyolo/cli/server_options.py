@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from quantizer.errors import BadOption
+from quantizer.errors import QuantizerError
 from qyolo.cli import options
 from qyolo.cli.shared_options import in_place_of
 from service.settings import Settings
@@ -18,7 +18,7 @@ def settings_from(
     shadow: options.Shadow = None,
     insecure: options.Insecure = None,
 ) -> Settings:
-    """The environment's settings, with what the command line says over them; raises BadOption."""
+    """The environment's settings, overridden by the command line; raises QuantizerError."""
     given = {
         "host": host,
         "port": port,
@@ -33,7 +33,7 @@ def settings_from(
         settings = Settings()
     except ValidationError as exc:
         first = exc.errors()[0]
-        raise BadOption(f"QYOLO_{str(first['loc'][0]).upper()}: {first['msg']}") from exc
+        raise QuantizerError(f"QYOLO_{str(first['loc'][0]).upper()}: {first['msg']}") from exc
     return settings.model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )

@@ -26,7 +26,7 @@ def deploy(plan: Plan, address: str) -> None:
     """
     settings = plan.settings
     if settings.port == 0:
-        raise BadOption("every node listens on the same port: name one")
+        raise BadOption("port", "0: every node listens on the same port: name one")
     require_keys(settings, socket.gethostbyname(settings.host))
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -43,7 +43,9 @@ class Plan(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.max_replicas < self.min_replicas:
-            raise BadOption(f"at most {self.max_replicas} replicas, at least {self.min_replicas}")
+            raise BadOption(
+                "max_replicas", f"{self.max_replicas}: fewer than min_replicas {self.min_replicas}"
+            )
         return self
 
     @property
@@ -63,15 +65,17 @@ class Plan(BaseModel):
         """
         for name in ALONE:
             if getattr(self.settings, name):
-                raise BadOption(f"QYOLO_{name.upper()} is for one server: a cluster does without")
+                raise BadOption(name, "is for one server: a cluster does without")
         if manifest.device == "gpu" and not self.gpus:
-            raise BadOption("the model is built for a GPU: give each replica one, or a part of one")
+            raise BadOption(
+                "gpus", "0: the model is built for a GPU: give each replica one, or a part of one"
+            )
         experiment = read_experiment(self.settings.ab, self.settings.shadow)
         experiment.check(manifest.variants)
         for name in self.variants:
             if name not in manifest.variants:
                 known = ", ".join(manifest.variants)
-                raise BadOption(f"no variant {name!r} in this model; there are: {known}")
+                raise BadOption("variants", f"{name} is not in this model; there are: {known}")
         weights = () if experiment.split is None else experiment.split.weights
         wanted = {manifest.default, *weights, *self.variants}
         return tuple(name for name in manifest.variants if name in wanted)

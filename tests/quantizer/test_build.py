@@ -161,7 +161,7 @@ def test_an_int8_that_lost_too_much_is_kept_but_not_the_default(tmp_path, photos
     assert manifest.default != "int8"
     assert "int8" in manifest.variants
     assert manifest.rejected["int8"].endswith("more than 0")
-    assert [text for text in report.warnings if text.startswith("int8 is not served by default")]
+    assert [text for text in report.warnings if text.startswith("int8 is not the default")]
     assert report.guard.verdicts["int8"].accepted is False
 
 
@@ -304,7 +304,7 @@ def test_a_black_image_builds_too(tmp_path):
 
 
 def test_a_gpu_is_refused_before_anything_is_read(tmp_path, photos):
-    with pytest.raises(BadOption, match="--device gpu"):
+    with pytest.raises(BadOption, match="device gpu"):
         build(BuildConfig(tmp_path / "absent.onnx", photos, device="gpu"), tmp_path, silent)
 
 

@@ -150,5 +150,5 @@ def test_what_is_missing_has_no_key(config, tmp_path):
         build_key(replace(config, calibration=tmp_path / "absent"))
     with pytest.raises(BadOption, match=r"absent\.txt"):
         build_key(replace(config, classes=tmp_path / "absent.txt"))
-    with pytest.raises(BadOption, match="--device gpu"):
+    with pytest.raises(BadOption, match="device gpu"):
         build_key(replace(config, device="gpu"), LAPTOP)

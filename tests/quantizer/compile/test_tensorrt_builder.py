@@ -147,7 +147,7 @@ def test_the_parsers_words_reach_the_user(box_with_gpu, graph, tmp_path):
 
 def test_a_build_that_fails_says_why_and_what_to_try(box_with_gpu, graph, tmp_path):
     box_with_gpu.plot.fail("build")
-    with pytest.raises(BuildFailed, match=r"cannot build the fp32 engine: .+--workspace"):
+    with pytest.raises(BuildFailed, match=r"cannot build the fp32 engine: .+workspace_mib"):
         builder_of().build(Candidate("fp32", graph.model), tmp_path)
 
 
