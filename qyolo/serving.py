@@ -15,8 +15,8 @@ from service.lifecycle import ModelSource
 from service.observability.logs import set_up_logs
 from service.observability.tracing import Tracing, tracing
 from service.settings import Settings
+from service.transport.config import server_config
 from service.transport.listener import open_listener
-from service.transport.protocol import ServerConfig
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def _serve(
         server.should_exit = True
 
     app = create_app(settings, source, on_failure=fail, traces=traces)
-    server = uvicorn.Server(ServerConfig(app, settings))
+    server = uvicorn.Server(server_config(app, settings))
 
     def stop(signum: int, frame: FrameType | None) -> None:
         server.should_exit = True

@@ -1,8 +1,7 @@
-"""HTTP/1.1 on sockets, by uvicorn: how much time and room a client may take.
+"""One HTTP/1.1 connection: uvicorn's h11 protocol, with time limits and a limit on connections.
 
-uvicorn waits without end for headers, for the rest of a body that nobody wants, and for a client
-that does not read its answer. Here each of these has a limit, and a crowd of idle connections gives
-way to new ones.
+uvicorn has no time limit for headers, for the rest of a body that is discarded because the response
+came before its end, or for a client that does not read the response.
 """
 
 import asyncio
@@ -12,155 +11,134 @@ from http import HTTPStatus
 from typing import Any, Final, Literal
 
 import h11
-import uvicorn
-from starlette.types import ASGIApp
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from service.http.problems import MEDIA_TYPE, Problem
 from service.settings import Settings
+from service.transport.h11_connection import CLOSE, LimitedConnection
 
-KEEP_ALIVE_S: Final = 5  # an idle connection is closed after this long
-MOST_HEADER_BYTES: Final = 16 * 2**10
-MOST_HEADERS: Final = 100
-MOST_TARGET_BYTES: Final = 8 * 2**10
-CLOSE: Final = (b"connection", b"close")
 REASONS: Final = {414: "the URL is too long", 431: "the headers are too large"}
 
 log = logging.getLogger(__name__)
 
 
-class ServerConfig(uvicorn.Config):
-    """How uvicorn serves this application, in tests too."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        super().__init__(
-            app,
-            http=LimitedProtocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=settings.trusted_proxies is not None,
-            forwarded_allow_ips=settings.trusted_proxies,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.drain_s,
-            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
-        )
-        self.settings = settings
-
-
 class LimitedProtocol(H11Protocol):
-    """One connection."""
+    """Closes the connection when a time limit of the settings is exceeded."""
 
     def __init__(
         self,
-        config: ServerConfig,
+        config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        settings: Settings,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = self._framing = _Framing(h11.SERVER, MOST_HEADER_BYTES)
-        self._settings = config.settings
-        self._awaited: Literal["headers", "rest"] | None = None
-        self._patience: asyncio.TimerHandle | None = None
-        self._reading: asyncio.TimerHandle | None = None
+        self.conn = self._limited = LimitedConnection()
+        self._settings = settings
+        self._reading: Literal["headers", "discarded body"] | None = None  # with a time limit
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
-    # What the event loop and uvicorn call
+    # Called by the event loop and by uvicorn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._settings.max_connections and not self._make_room():
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "all connections are at work")
+        too_many = len(self.connections) > self._settings.max_connections
+        if too_many and not self._close_idle_connection():
+            self._reject(HTTPStatus.SERVICE_UNAVAILABLE, "all connections are in use")
         else:
-            self._await("headers", self._settings.header_timeout_s)
+            self._limit_reading("headers")
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
-            self._await("headers", self._settings.header_timeout_s)
-        elif not self._is_answered_early():
-            self._await(None)
+            self._limit_reading("headers")
+        elif not self._is_discarding_body():
+            self._limit_reading(None)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._is_answered_early():
-            self._await("rest", self._settings.body_timeout_s)
+        if self._is_discarding_body():
+            self._limit_reading("discarded body")
         if self.transport.get_write_buffer_size():
-            self._expect_reading()
+            self._limit_writing()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._expect_reading()
+        self._limit_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._await(None)
-        if self._reading is not None:
-            self._reading.cancel()
+        self._limit_reading(None)
+        if self._write_timer is not None:
+            self._write_timer.cancel()
 
     def shutdown(self) -> None:
-        self._framing.is_last = True
+        self._limited.closes_after_response = True
         if not self.transport.is_closing():
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
-        """Called while an error of h11 is handled, which knows a better status."""
+        """uvicorn calls it while it handles an error of h11, which knows a better status."""
         error = sys.exception()
-        hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        self._refuse(HTTPStatus(hint), REASONS.get(hint, "this is not HTTP/1.1"))
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        self._reject(HTTPStatus(status), REASONS.get(status, "the request is not valid HTTP/1.1"))
 
     def _should_upgrade(self) -> bool:
-        return False  # and no warning for each client that asks
+        return False  # uvicorn's own logs two warnings for each request that wants an upgrade
 
-    # Time
+    # Time limits
 
-    def _await(self, what: Literal["headers", "rest"] | None, seconds: float = 0.0) -> None:
-        """Be patient for so long from when this was first awaited."""
-        if what == self._awaited:
+    def _limit_reading(self, what: Literal["headers", "discarded body"] | None) -> None:
+        """Start the timer, unless it runs for the same already."""
+        if what == self._reading:
             return
-        self._awaited = what
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = None if what is None else self.loop.call_later(seconds, self._give_up)
+        self._reading = what
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+        settings = self._settings
+        limit_s = settings.header_timeout_s if what == "headers" else settings.body_timeout_s
+        self._read_timer = (
+            None if what is None else self.loop.call_later(limit_s, self._end_reading)
+        )
 
-    def _give_up(self) -> None:
+    def _end_reading(self) -> None:
         if self.transport.is_closing():
             return
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the headers took too long")
+            self._reject(HTTPStatus.REQUEST_TIMEOUT, "the headers took too long")
         else:
             self.transport.close()
 
-    def _is_answered_early(self) -> bool:
-        """Whether the rest of a body is only read to get to the next request."""
+    def _is_discarding_body(self) -> bool:
+        """Whether a body is read only to reach the next request."""
         return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
 
-    def _expect_reading(self) -> None:
-        if self._reading is None:
-            self._look_again()
+    def _limit_writing(self) -> None:
+        """From now on the write buffer must shrink within each `body_timeout_s`."""
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(
+                self._settings.body_timeout_s,
+                self._check_writing,
+                self.transport.get_write_buffer_size(),
+            )
 
-    def _look_again(self) -> None:
-        unread = self.transport.get_write_buffer_size()
-        self._reading = self.loop.call_later(
-            self._settings.body_timeout_s, self._check_reading, unread
-        )
+    def _check_writing(self, size_before: int) -> None:
+        self._write_timer = None
+        size = self.transport.get_write_buffer_size()
+        if size >= size_before > 0:
+            self.transport.abort()  # close() would wait until the client has read everything
+        elif size:
+            self._limit_writing()
 
-    def _check_reading(self, unread: int) -> None:
-        """Closing is not enough: it waits until the client has read everything."""
-        self._reading = None
-        left = self.transport.get_write_buffer_size()
-        if left >= unread > 0:
-            self.transport.abort()
-        elif left:
-            self._look_again()
+    # Connections that are closed or rejected
 
-    # Room
-
-    def _make_room(self) -> bool:
-        """Close a connection that waits for a request, if there is one."""
+    def _close_idle_connection(self) -> bool:
+        """Close another connection that has no request in flight; False if there is none."""
         for other in self.connections:
             if isinstance(other, LimitedProtocol) and other is not self and other._is_idle():
                 other.transport.abort()
@@ -171,10 +149,10 @@ class LimitedProtocol(H11Protocol):
     def _is_idle(self) -> bool:
         return self.conn.our_state not in (h11.SEND_RESPONSE, h11.SEND_BODY)
 
-    def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Answer with a problem, if no answer has begun, and close."""
+    def _reject(self, status: HTTPStatus, detail: str) -> None:
+        """Send a problem document, unless a response has begun, and close the connection."""
         fields = {"status": int(status), "client": self.client and self.client[0], "why": detail}
-        log.info("refused", extra={"fields": fields})
+        log.info("rejected", extra={"fields": fields})
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             problem = Problem(title=status.phrase, status=status, detail=detail)
             body = problem.model_dump_json(exclude_none=True).encode()
@@ -183,37 +161,12 @@ class LimitedProtocol(H11Protocol):
                 (b"content-length", str(len(body)).encode()),
                 CLOSE,
             ]
-            head = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
-            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            response = h11.Response(
+                status_code=status, headers=headers, reason=status.phrase.encode()
+            )
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
-
-
-class _Framing(h11.Connection):
-    """h11 with limits for what arrives in one piece, which its own limit lets pass."""
-
-    is_last = False  # whether the next answer ends the connection
-
-    def next_event(self) -> Any:
-        event = super().next_event()
-        if type(event) is h11.Request:
-            if len(event.target) > MOST_TARGET_BYTES:
-                raise h11.RemoteProtocolError(REASONS[414], error_status_hint=414)
-            size = sum(len(name) + len(value) for name, value in event.headers)
-            if size > MOST_HEADER_BYTES or len(event.headers) > MOST_HEADERS:
-                raise h11.RemoteProtocolError(REASONS[431], error_status_hint=431)
-        return event
-
-    def send(self, event: Any) -> Any:
-        """An answer in place of 100 Continue ends the connection too.
-
-        Its client may send the body or not, and nobody could tell which.
-        """
-        is_last = self.is_last or self.they_are_waiting_for_100_continue
-        if type(event) is h11.Response and is_last and CLOSE not in event.headers:
-            head = [*event.headers, CLOSE]
-            event = h11.Response(status_code=event.status_code, headers=head, reason=event.reason)
-        return super().send(event)

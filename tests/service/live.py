@@ -16,8 +16,8 @@ from service.inference.variants import VariantSet
 from service.lifecycle import FolderSource, ModelSource
 from service.observability.tracing import Tracing
 from service.settings import Settings
+from service.transport.config import server_config
 from service.transport.listener import open_listener
-from service.transport.protocol import ServerConfig
 from tests.fakes import PATIENCE_S, FakeEngine, variants_of, yolov5_raw
 
 # In a 200x100 image: scale 0.32, 16 rows of padding above; fp32 sees a person, a dog below the
@@ -65,7 +65,7 @@ def serving(
     # Room for every request that tests send at once, unless they are about the room.
     chosen = Settings.model_validate({"capacity": 32, "port": 0} | settings)
     app = create_app(chosen, source or FolderSource(Path()), failures.append, **options)
-    server = uvicorn.Server(ServerConfig(app, chosen))
+    server = uvicorn.Server(server_config(app, chosen))
     listener = open_listener(chosen)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=server.run, args=([listener],))
