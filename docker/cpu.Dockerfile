@@ -3,7 +3,7 @@
 #   docker build -f docker/cpu.Dockerfile -t qyolo:cpu .
 #
 # Another package index: --secret id=pip,src=pip.conf. It is mounted while packages are installed and
-# is in no layer. docs/deploy.md says what is in the image and how it was tried.
+# is in no layer. docs/how-to/containers.md says what is in the image and how it was tried.
 
 # The Python that `make test` runs on.
 ARG PYTHON=3.11-slim-bookworm

@@ -6,7 +6,7 @@
 #   docker/prove.sh --no-build
 #
 # PIP_CONF names a pip.conf for the builds. docker/standin.sh makes an engine and base images where no
-# registry can be reached. docs/deploy.md says what this proved, and what it cannot.
+# registry can be reached. docs/how-to/containers.md says what this proved, and what it cannot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,7 +1,8 @@
-"""The site: its pages are there, its links lead somewhere, what is written from the code holds."""
+"""The documentation: links resolve, it names what exists, and the generated pages are complete."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,25 +11,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
+from qyolo.cli.commands import app as command_line
 from service.app import create_app
 from service.lifecycle import FolderSource
+from service.observability.metrics import Metrics
 from service.settings import Settings
-from tests.qyolo.commands import qyolo
 from tests.tiny_models import save_tiny
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 MKDOCS = ROOT / ".venv/docs/bin/mkdocs"
 CONFIG = ROOT / "mkdocs.yml"
+AT_THE_TOP = ("README.md", "ARCHITECTURE.md")
+MOST_LINES = {"README.md": 150, "ARCHITECTURE.md": 120}
+COMMANDS = typer.main.get_command(command_line).commands
+FOLDERS = "bench|deploy|docker|docs|quantizer|qyolo|requirements|service|tests|zoo"
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PATH = re.compile(rf"(?<![\w./-])((?:{FOLDERS})/[\w./*-]*[\w*])")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """All that the site is made of, with the pages that are written from the code."""
+    """All files of the site, the generated pages among them."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, folder / "docs", ignore=lambda path, _: {"reference", "__pycache__"})
     subprocess.run(
@@ -42,12 +51,23 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(site):
-    """Path below docs/ -> text without code."""
+    """Path below docs/ -> text."""
     docs = site / "docs"
     return {
-        path.relative_to(docs).as_posix(): FENCE.sub("", path.read_text("utf-8"))
-        for path in docs.rglob("*.md")
+        path.relative_to(docs).as_posix(): path.read_text("utf-8") for path in docs.rglob("*.md")
     }
+
+
+@pytest.fixture(scope="module")
+def written(pages):
+    """The documents that are written by hand: name -> text."""
+    own = {page: text for page, text in pages.items() if not page.startswith("reference/")}
+    return own | {name: (ROOT / name).read_text("utf-8") for name in AT_THE_TOP}
+
+
+@pytest.mark.parametrize(("name", "most"), MOST_LINES.items())
+def test_the_first_documents_stay_short(name, most):
+    assert len((ROOT / name).read_text("utf-8").splitlines()) <= most
 
 
 def test_the_navigation_names_every_page_and_no_other(pages):
@@ -55,30 +75,88 @@ def test_the_navigation_names_every_page_and_no_other(pages):
     assert set(re.findall(r"[\w/-]+\.md", text)) == set(pages)
 
 
-def test_links_between_pages_lead_somewhere(site, pages):
-    for page, text in pages.items():
-        for link in LINK.findall(text):
+def test_links_resolve(site, pages):
+    texts = {f"docs/{page}": text for page, text in pages.items()}
+    texts |= {name: (ROOT / name).read_text("utf-8") for name in AT_THE_TOP}
+    for page, text in texts.items():
+        for link in LINK.findall(FENCE.sub("", text)):
             target, _, anchor = link.partition("#")
             if re.match(r"\w+:", target):
                 continue
             path = os.path.normpath(Path(page).parent / target) if target else page
-            assert (site / "docs" / path).is_file(), f"{page}: {link}"
+            assert (site / path).is_file() or (ROOT / path).is_file(), f"{page}: {link}"
             if anchor:
-                assert anchor in headings(pages[path]), f"{page}: {link}"
+                assert anchor in headings(texts[path]), f"{page}: {link}"
 
 
-def test_every_command_setting_and_route_is_in_the_reference(pages, tmp_path):
-    commands = re.findall(r"^[│ ]+([a-z]+) {2,}", qyolo("--help").out, re.MULTILINE)
-    assert commands
-    for command in commands:
+def test_links_of_the_readme_lead_to_files_of_the_repository():
+    for link in LINK.findall((ROOT / "README.md").read_text("utf-8")):
+        assert re.match(r"\w+:", link) or not link.startswith("docs/reference"), link
+
+
+def test_paths_exist(written):
+    for name, text in written.items():
+        for path in PATH.findall(text):
+            assert path.endswith("/mine") or any(ROOT.glob(path)), f"{name}: {path}"
+
+
+def test_commands_and_their_options_exist(written):
+    targets = re.findall(r"^([a-z0-9]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    seen = set()
+    for name, text in written.items():
+        for target in re.findall(r"`make (\w+)|^make (\w+)", text, re.MULTILINE):
+            assert "".join(target) in targets, f"{name}: make {target}"
+        for words in invocations(text):
+            command, *arguments = words
+            assert command in COMMANDS, f"{name}: qyolo {' '.join(words)}"
+            seen.add(command)
+            known = {
+                option
+                for each in COMMANDS[command].params
+                for option in each.opts + each.secondary_opts
+            }
+            for argument in arguments:
+                option = argument.partition("=")[0]
+                assert not option.startswith("--") or option in known | {"--help"}, (
+                    f"{name}: qyolo {' '.join(words)}"
+                )
+    assert {"up", "build", "serve", "cluster", "eval"} <= seen
+
+
+def invocations(text):
+    """The words of each call of qyolo: in a shell block, or between backticks."""
+    lines = [line for block in SHELL.findall(text) for line in block.splitlines()]
+    for line in lines + re.findall(r"`([^`\n]+)`", FENCE.sub("", text)):
+        if found := re.match(r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?qyolo ([a-z][^|;]*)", line):
+            yield shlex.split(found[1], comments=True)
+
+
+def test_the_reference_is_complete(pages, tmp_path):
+    for command in COMMANDS:
         assert f"## qyolo {command}\n" in pages["reference/command-line.md"]
     for name in Settings.model_fields:
-        assert f"`QYOLO_{name.upper()}`" in pages["reference/settings.md"]
+        assert f"| `QYOLO_{name.upper()}` | " in pages["reference/settings.md"]
+    for name in ("CACHE_DIR", "DEVICE", "MIRROR"):
+        assert f"| `QYOLO_{name}` | " in pages["reference/settings.md"]
     for path, operations in (
         create_app(Settings(), FolderSource(tmp_path)).openapi()["paths"].items()
     ):
         for method in operations:
             assert f"## {method.upper()} {path}\n" in pages["reference/http.md"]
+    shown = Metrics("1").render("")[0].decode()
+    for name in re.findall(r"^# TYPE (qyolo_\w+)", shown, re.MULTILINE):
+        assert f"| `{name}" in pages["reference/metrics.md"]
+
+
+def test_settings_and_metrics_that_are_named_exist(pages, written):
+    compose = (ROOT / "docker-compose.yml").read_text("utf-8")
+    known = set(re.findall(r"\bQYOLO_\w+", pages["reference/settings.md"] + compose))
+    known |= {"QYOLO_KEYS", "QYOLO_SHARED"}  # of docker/keys.yml and the tests
+    metrics = pages["reference/metrics.md"]
+    for name, text in written.items():
+        assert set(re.findall(r"\bQYOLO_\w*[A-Z]\w*", text)) <= known, name
+        for metric in re.findall(r"`(qyolo_\w+)`", text):
+            assert f"`{metric}" in metrics, f"{name}: {metric}"
 
 
 def test_the_public_names_exist(pages):
@@ -110,7 +188,7 @@ def test_the_python_example_runs(tmp_path, photos):
 
 
 @pytest.mark.skipif(not MKDOCS.exists(), reason="mkdocs is not installed: make docs installs it")
-def test_the_site_builds_without_a_warning_and_asks_nobody_else(site):
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site):
     ran = subprocess.run(
         [MKDOCS, "build", "--strict", "--quiet"],
         cwd=site,
@@ -131,7 +209,7 @@ def test_the_site_builds_without_a_warning_and_asks_nobody_else(site):
 
 
 class Loaded(HTMLParser):
-    """Addresses that a browser fetches by itself."""
+    """Addresses that a browser loads by itself."""
 
     def __init__(self):
         super().__init__()
@@ -147,6 +225,6 @@ class Loaded(HTMLParser):
 
 def headings(text):
     """The anchors of a page's headings, as the site makes them."""
-    words = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    words = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     plain = [re.sub(r"[^\w\s-]", "", each).strip().lower() for each in words]
     return {re.sub(r"[-\s]+", "-", each) for each in plain}

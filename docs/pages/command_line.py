@@ -1,4 +1,4 @@
-"""What --help says of every command, as one page."""
+"""The --help text of every command, as one page."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,14 +15,26 @@ def page() -> str:
         "",
         group.help,
         "",
-        "A command-line option wins over its variable in the environment. Exit code 2 is something "
-        "you can mend, told in one line; 1 is our fault; `--debug` before the command shows the "
-        "traceback.",
+        "A command-line option wins over its environment variable. Exit code 2 is an error that "
+        "you can fix, told in one line; 1 is an internal error. `--debug` before the command shows "
+        "the traceback.",
         "",
     ]
     for name, command in group.commands.items():
         lines += [f"## qyolo {name}", "", *_command(name, command), ""]
     return "\n".join(lines)
+
+
+def environment_options() -> list[tuple[str, object, str]]:
+    """Variable, default and meaning of the options that are read from the environment."""
+    commands = typer.main.get_command(app).commands.values()
+    options = [each for command in commands for each in command.params if each.envvar]
+    return sorted({(each.envvar, each.default, each.help) for each in options})
+
+
+def cell(text: str) -> str:
+    """In a table every bar ends a cell, even between backticks; [...] must not look like a link."""
+    return " ".join(text.replace("|", "\\|").replace("[", "\\[").split())
 
 
 def _command(name: str, command: typer.core.TyperCommand) -> Iterator[str]:
@@ -34,11 +46,6 @@ def _command(name: str, command: typer.core.TyperCommand) -> Iterator[str]:
     panels = defaultdict(list)
     for each in parameters:
         names, text = each.get_help_record(context)
-        panels[each.rich_help_panel or "General"].append(f"| `{_cell(names)}` | {_cell(text)} |")
+        panels[each.rich_help_panel or "General"].append(f"| `{cell(names)}` | {cell(text)} |")
     for panel, rows in panels.items():
         yield from (f"| {panel} | |", "|---|---|", *rows, "")
-
-
-def _cell(text: str) -> str:
-    """In a table every bar ends a cell, even between backticks; [...] must not look like a link."""
-    return " ".join(text.replace("|", "\\|").replace("[", "\\[").split())

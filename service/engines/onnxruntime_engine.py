@@ -41,7 +41,8 @@ def require_cuda(session: ort.InferenceSession) -> None:
     """ONNX Runtime goes on without the GPU if it cannot have it; raises DeviceUnavailable."""
     if session.get_providers()[0] != CUDA:
         raise DeviceUnavailable(
-            "ONNX Runtime cannot use the GPU: CUDA or cuDNN is absent or too old; see docs/gpu.md"
+            "ONNX Runtime cannot use the GPU: CUDA or cuDNN is absent or too old; "
+            "see docs/how-to/gpu.md"
         )
 
 

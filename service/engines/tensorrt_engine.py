@@ -15,7 +15,7 @@ from service.vision.preprocess import Planes
 try:
     import tensorrt as trt
 except ImportError as exc:  # the package, or one of its libraries
-    raise DeviceUnavailable(f"TensorRT cannot be loaded ({exc}); see docs/gpu.md") from exc
+    raise DeviceUnavailable(f"TensorRT cannot be loaded ({exc}); see docs/how-to/gpu.md") from exc
 
 log = logging.getLogger(__name__)
 

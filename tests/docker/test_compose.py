@@ -87,7 +87,7 @@ def test_the_variables_of_servers_are_settings():
 
 
 def test_the_documentation_has_each_variable():
-    text = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/how-to/containers.md").read_text(encoding="utf-8")
     for name in variables("docker-compose.yml") | variables("docker/keys.yml"):
         assert f"`{name}`" in text, name
 

@@ -1,4 +1,4 @@
-"""What the README tells users of other clients to write, run as it stands there."""
+"""The snippets of docs/how-to/clients.md, run as they stand there."""
 
 import json
 import re
@@ -14,9 +14,8 @@ from tests.service.http.test_detect import DOG, PERSON
 from tests.service.pictures import jpeg
 from tests.service.protocols.clients import interpreter
 
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## Other clients")[2].partition("\n## ")[0]
-SNIPPETS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+PAGE = (Path(__file__).parents[3] / "docs/how-to/clients.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def snippet(word: str) -> str:
@@ -81,7 +80,7 @@ for rows in {answers!r}:
 
 
 def test_frigates_address_is_a_route(fake):
-    (url,) = re.findall(r"api_url: http://127\.0\.0\.1:8000(\S+)", SECTION)
+    (url,) = re.findall(r"api_url: http://127\.0\.0\.1:8000(\S+)", PAGE)
     url = url.replace(",car", "")  # the tiny model knows no cars
     answer = fake.client.post(url, files={"image": jpeg()}, data={"api_key": ""})
     assert [row["label"] for row in answer.json()["predictions"]] == ["person"]

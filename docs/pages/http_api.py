@@ -10,7 +10,7 @@ from service.lifecycle import FolderSource
 from service.settings import Settings
 
 Schema = dict[str, Any]
-WITH_KEYS = {"api_keys": "0" * 16}  # then the document says how a key is sent
+WITH_KEYS = {"api_keys": "0" * 16}  # the document then describes how a key is sent
 
 
 def document() -> str:
@@ -22,9 +22,9 @@ def page() -> str:
     lines = [
         "# HTTP API",
         "",
-        f"{openapi['info']['summary']}. The same as a document for machines: "
-        "[openapi.json](openapi.json), and on a running server `/openapi.json` and, to try it, "
-        "`/docs`. The protocols of other servers are on [their own page](clients.md).",
+        f"{openapi['info']['summary']}. For programs: [openapi.json](openapi.json), on a running "
+        "server `/openapi.json`; to try the routes, `/docs`. [Use other clients]"
+        "(../how-to/clients.md) lists the routes of other protocols.",
         "",
     ]
     for path, operations in openapi["paths"].items():
