@@ -5,7 +5,7 @@
 Peers are NNCF (its default and its mixed preset) and ONNX Runtime's quantize_static (MinMax,
 Entropy, Percentile), each in a pinned venv under runs/. Whatever they write is compiled by OpenVINO
 alike: what is float in an int8 model runs in bfloat16 or float16 where the processor has it, as
-OpenVINO does by itself, and the float model is there in that type too. A contender that fails is
+OpenVINO does by itself, and the float model is there in that type too. A candidate that fails is
 told as such.
 """
 
@@ -70,7 +70,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
-    """One model folder with every contender as a variant, and costs.json of what each took."""
+    """One model folder with every candidate as a variant, and costs.json of what each took."""
     costs: dict[str, dict[str, float] | str] = {}
     variants: dict[str, Variant] = {}
     manifest: Manifest | None = None

@@ -23,7 +23,7 @@ import peers
 from quantizer.calibration.images import Images, find_images
 from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Candidate
-from quantizer.compile.load import load_builder
+from quantizer.compile.runtime import load_builder
 from quantizer.int8 import Range, Scheme
 from quantizer.model.execution import open_session
 from quantizer.model.float_model import FloatModel, read_float_model

@@ -73,13 +73,13 @@ def main() -> None:
 class Untimed:
     """A builder's answers where there is no GPU to ask."""
 
-    dialect: QdqFormat = TENSORRT
+    qdq_format: QdqFormat = TENSORRT
     low_float: FloatType | None = "f16"
 
     def profile(self, model: onnx.ModelProto) -> Profile | None:
         return None
 
-    def build(self, contender: Candidate, folder: Path) -> Built:
+    def build(self, candidate: Candidate, folder: Path) -> Built:
         raise NotImplementedError("there is no GPU here")
 
 
@@ -90,7 +90,7 @@ def quantized(
     min_sqnr: float,
     progress: ReportProgress,
 ) -> onnx.ModelProto:
-    """The Q/DQ graph in TensorRT's dialect, its islands still in float32."""
+    """The Q/DQ graph in TensorRT's qdq_format, its islands still in float32."""
     graph, threads, how = model.graph, usable_threads(), PREPROCESS[layout.preprocess]
     paths, _ = split(find_images(calibration))
     whole = plan_placement(graph, {}, TENSORRT)

@@ -14,10 +14,9 @@ import onnx
 from quantizer.calibration.images import FEW_IMAGES, Images, find_images, split
 from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Builder, Built, Candidate, Resources
-from quantizer.compile.candidates import LOW_NAMES, candidates_for, keep_the_faster, time_in_turns
+from quantizer.compile.candidates import LOW_NAMES, candidates_for, keep_fastest, time_interleaved
 from quantizer.compile.hardware import detect
-from quantizer.compile.load import load_builder
-from quantizer.compile.runtime import choose_runtime
+from quantizer.compile.runtime import choose_runtime, load_builder
 from quantizer.config import BuildConfig
 from quantizer.errors import BadOption
 from quantizer.evaluation.accuracy import Accuracy, evaluate_variants
@@ -75,7 +74,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     runtime = choose_runtime(config.device, config.runtime, detect()).runtime
     resources = Resources(config.workspace_mib, config.timing_caches)
     builder = load_builder(runtime, threads, resources, progress)
-    dialect = builder.dialect
+    qdq_format = builder.qdq_format
     _check_default(config, builder)
 
     progress(Progress("read"))
@@ -84,7 +83,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
         layout = recognise(model, config.head, config.preprocess, config.classes)
         graph = model.graph
         asked = asked_for(graph, config.keep_float)
-        whole = plan_placement(graph, asked, dialect)
+        whole = plan_placement(graph, asked, qdq_format)
 
     calibrating, held_out = split(find_images(config.calibration))
     images = Images(calibrating)
@@ -94,7 +93,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
         observed = observe(graph, whole.tensors, stream, threads, averaged)
     calibration = _calibration_report(config, images, len(held_out), clock)
 
-    scheme = Scheme(config.symmetric or dialect.symmetric, half=dialect.half_scales)
+    scheme = Scheme(config.symmetric or qdq_format.symmetric, half=qdq_format.half_scales)
     image_range = Range(0.0, 255 / PREPROCESS[layout.preprocess].divisor)
     ranges = Ranges(graph, observed.histograms, config.ranges, scheme, image_range)
     means = observed.channel_means if config.bias_correction else None
@@ -102,7 +101,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     with clock.lap("precision"):
         samples = _probes(graph, layout, config, calibrating, threads)
         head = HEADS[layout.head]
-        weights = Weights(graph, WeightScheme(half=dialect.half_scales))
+        weights = Weights(graph, WeightScheme(half=qdq_format.half_scales))
         simulation = Simulation(graph, ranges, weights, means, head, config.size, samples, threads)
         decision = decide(simulation, asked, builder, config.min_sqnr, progress)
         placement = decision.placement
@@ -119,8 +118,8 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     with clock.lap("time"):
         progress(Progress("time"))
         image = np.zeros((1, 3, config.size, config.size), np.uint8)
-        timed = time_in_turns(compiled, folder, image, threads, divisor)
-        built, ms = keep_the_faster(candidates, compiled, timed, folder)
+        timed = time_interleaved(compiled, folder, image, threads, divisor)
+        built, ms = keep_fastest(candidates, compiled, timed, folder)
 
     manifest = _manifest(config, model, layout, built)
     with clock.lap("compare"):
@@ -157,10 +156,10 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
         ),
         layers=layers,
         engine_layers={name: part.layers for name, part in built.items() if part.layers},
-        tensors=tensor_reports(placement, observed.histograms, quantized.choices, scheme),
+        tensors=tensor_reports(placement, observed.histograms, quantized.ranges, scheme),
     )
     (folder / REPORT).write_text(report.to_json())
-    page = render(report, observed.histograms, quantized.choices, seen, manifest.class_name)
+    page = render(report, observed.histograms, quantized.ranges, seen, manifest.class_name)
     (folder / PAGE).write_text(page, "utf-8")
     write_manifest(folder, manifest)
     return report
@@ -213,7 +212,7 @@ def _compile(
     clock: Clock,
     progress: ReportProgress,
 ) -> dict[str, Built]:
-    """Every contender's engine, by the name of its folder."""
+    """Every candidate's engine, by the name of its folder."""
     built = {}
     progress(Progress("compile", 0, len(candidates)))
     for done, candidate in enumerate(candidates, start=1):

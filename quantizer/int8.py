@@ -1,9 +1,9 @@
-"""The arithmetic: what a quantized number means.
+"""The arithmetic of quantization.
 
 Source: Q-YOLO (arXiv 2307.04816) section 3, and the QuantizeLinear operator of ONNX:
 q = clip(round(x / scale) + zero_point), x' = (q - zero_point) * scale, ties rounded to even.
-Engines run at 8 bits; fewer are there to study what the method is worth, and are stored as 8-bit
-numbers of which only the b-bit range is used.
+Engines run at 8 bits. Fewer bits exist for the study alone; they are stored as 8-bit integers of
+which only the b-bit range is used.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Steps = NDArray[np.uint8] | NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The interval of real values that is represented; values outside are clipped."""
+    """The interval of real values that is represented; values outside it are clipped."""
 
     low: float
     high: float
@@ -29,7 +29,7 @@ class Range:
 class Scheme:
     """How activations are represented: asymmetric unsigned, or symmetric signed, in `bits`.
 
-    half: the scale is one that float16 holds exactly.
+    half: float16 represents the scale exactly.
     """
 
     symmetric: bool = False
@@ -50,8 +50,11 @@ WeightRule = Literal["minmax", "mse"]
 
 @dataclass(frozen=True, slots=True)
 class WeightScheme:
-    """How weights are represented, always symmetric: each channel up to its peak (minmax, as in the
-    paper), or up to where the squared error is least (mse). half: as in Scheme."""
+    """How weights are represented; always symmetric.
+
+    rule: each channel is clipped at its peak (minmax, as in the paper), or where the squared error
+    is least (mse). half: as in Scheme.
+    """
 
     rule: WeightRule = "minmax"
     bits: int = 8
@@ -62,13 +65,13 @@ class WeightScheme:
         return (1 << (self.bits - 1)) - 1
 
 
-PAPERS_WEIGHTS: Final = WeightScheme()
-CLIPPINGS: Final = np.linspace(1.0, 0.3, 71)  # shares of a channel's peak that mse tries
+PAPER_WEIGHTS: Final = WeightScheme()
+CLIPPINGS: Final = np.linspace(1.0, 0.3, 71)  # fractions of a channel's peak that mse tries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantParams:
-    """scale f32[] or f32[C], zero_point of the same shape (u8 or i8), axis of the channels."""
+    """scale: f32[] or f32[C]; zero_point: u8 or i8 of the same shape; axis: of the channels."""
 
     scale: Floats
     zero_point: Steps
@@ -86,7 +89,7 @@ class QuantParams:
 def grid_of(
     low: NDArray[np.float64], high: NDArray[np.float64], scheme: Scheme
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scale and zero point of many ranges at once; each range is widened to hold zero."""
+    """Scales and zero points of many ranges; each range is widened to contain zero."""
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     if scheme.symmetric:
         scale = np.maximum(high, -low) / scheme.highest
@@ -107,32 +110,34 @@ def activation_params(bounds: Range, scheme: Scheme) -> QuantParams:
     return QuantParams(scale.astype(np.float32), steps, bits=scheme.bits)
 
 
-def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPERS_WEIGHTS) -> QuantParams:
+def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPER_WEIGHTS) -> QuantParams:
     """Per-channel symmetric parameters of a weight."""
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     peak = np.abs(weight).max(axis=others)
-    shares = CLIPPINGS if scheme.rule == "mse" else CLIPPINGS[:1]
-    best, least = None, np.full(peak.shape, np.inf)
-    for share in shares:
-        scale = np.where(peak > 0, peak * share / scheme.highest, 1.0)  # a channel of zeros
+
+    def clipped_at(share: np.float64) -> QuantParams:
+        scale = np.where(peak > 0, peak * share / scheme.highest, 1.0)  # 1: a channel of zeros
         if scheme.half:
             scale = _up_to_half(scale)
-        params = QuantParams(
-            scale.astype(np.float32), np.zeros(scale.shape, np.int8), axis, scheme.bits
-        )
-        if len(shares) == 1:
-            return params
+        zeros = np.zeros(scale.shape, np.int8)
+        return QuantParams(scale.astype(np.float32), zeros, axis, scheme.bits)
+
+    def error_of(params: QuantParams) -> NDArray[np.float64]:
         error = dequantize_array(quantize_array(weight, params), params) - weight
-        error = np.square(error, dtype=np.float64).sum(axis=others)
-        better = error < least
-        best = params.scale if best is None else np.where(better, params.scale, best)
-        least = np.minimum(error, least)
-    assert best is not None
-    return QuantParams(best, np.zeros(best.shape, np.int8), axis, scheme.bits)
+        total: NDArray[np.float64] = np.square(error, dtype=np.float64).sum(axis=others)
+        return total
+
+    if scheme.rule == "minmax":
+        return clipped_at(np.float64(1.0))
+    tried = [clipped_at(share) for share in CLIPPINGS]
+    best = np.argmin([error_of(params) for params in tried], axis=0)
+    scales = np.stack([params.scale for params in tried])
+    scale = np.take_along_axis(scales, best[None], axis=0)[0]
+    return QuantParams(scale, tried[0].zero_point, axis, scheme.bits)
 
 
 def _up_to_half(scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The next float16 number, upwards so that no range shrinks."""
+    """The next float16 number, rounded up so that no range shrinks."""
     with np.errstate(over="ignore"):
         half = scale.astype(np.float16)
     half = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half)

@@ -1,4 +1,4 @@
-"""The contract of a builder, and the one place that chooses an implementation."""
+"""What a builder is given, what it returns, and the interface that every runtime's implements."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,27 +8,31 @@ from typing import Final, Protocol
 import onnx
 
 from quantizer.compile.executed_layers import ExecutedLayer
+from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import QdqFormat
 from service.manifest import FloatType, Precision, Variant
 
-INT8_NAMES: Final = frozenset({"u8", "i8"})  # what runtimes call it
+INT8_NAMES: Final = frozenset({"u8", "i8"})  # the runtimes' names of 8-bit integers
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An engine to compile. Two may stand for one variant: int8 with its float layers in either
-    type."""
+    """An engine to compile. int8 may have two: its float layers in float32 or in a lower type."""
 
     variant: Precision
     graph: onnx.ModelProto
     float_type: FloatType = "f32"
-    divisor: float = 1.0  # of the bytes of an image, as `load_engine` will be given it
+    divisor: float = 1.0  # `load_engine` gets it too: it divides the bytes of an image
 
     @property
     def name(self) -> str:
-        """Of its folder: the variant's name; int8 with a lower float type says so."""
+        """The variant's name; for int8 with a lower float type, that type as well."""
         mixed = self.variant == "int8" and self.float_type != "f32"
         return f"{self.variant}-{self.float_type}" if mixed else self.variant
+
+    def typed_graph(self) -> onnx.ModelProto:
+        """The graph with the float type written into it; raises BuildFailed."""
+        return to_float16(self.graph) if self.float_type == "f16" else self.graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +40,16 @@ class Built:
     """One compiled variant, and the precision in which the runtime executes each convolution."""
 
     variant: Variant
-    executed: Mapping[str, str]  # layer name -> the runtime's word for it: f32, u8, i8, ...
+    executed: Mapping[str, str]  # layer name -> the runtime's name: f32, u8, i8, ...
     bytes: int
     layers: tuple[ExecutedLayer, ...] = ()  # of the engine, where the runtime lists them
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """By layer name: the precision that each convolution runs in, and its milliseconds.
+    """By layer name: the precision in which each convolution runs, and its milliseconds.
 
-    Where the runtime does not tell of a convolution, it is not named.
+    A convolution on which the runtime reports nothing is absent.
     """
 
     executed: Mapping[str, str]
@@ -54,7 +58,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a builder may use: a GPU's memory to try kernels in, a folder for what they took."""
+    """What a builder may use: GPU memory in which to try kernels, a folder for their timings."""
 
     workspace_mib: int | None = None  # None: all of it
     timing_caches: Path | None = None
@@ -67,18 +71,18 @@ class Builder(Protocol):
     """Turns a graph into the files of one engine."""
 
     @property
-    def dialect(self) -> QdqFormat:
-        """How the runtime wants a Q/DQ graph to be written."""
+    def qdq_format(self) -> QdqFormat:
+        """How a Q/DQ graph for this runtime is written."""
 
     @property
     def low_float(self) -> FloatType | None:
-        """The float type below f32 that this processor computes in, if it has one."""
+        """The float type below f32 in which this processor computes, if it has one."""
 
     def profile(self, model: onnx.ModelProto) -> Profile | None:
-        """What the runtime makes of each convolution; None where it does not tell.
+        """Time each convolution; None where the runtime does not report it.
 
-        Float ones run in the lower float type, if there is one. Raises BuildFailed.
+        Float layers run in the lower float type, if there is one. Raises BuildFailed.
         """
 
-    def build(self, contender: Candidate, folder: Path) -> Built:
-        """Write the engine under folder/<the contender's name>/; raises BuildFailed."""
+    def build(self, candidate: Candidate, folder: Path) -> Built:
+        """Write the engine into folder/<the candidate's name>/; raises BuildFailed."""

@@ -1,4 +1,4 @@
-"""The engines of one model: what this box can run, compiled, and timed in turns."""
+"""The candidate engines of one model: which to compile, how fast they are, which to keep."""
 
 import shutil
 import time
@@ -19,7 +19,7 @@ LOW_NAMES: Final[Mapping[FloatType, Precision]] = {"bf16": "bf16", "f16": "fp16"
 WARM_UP: Final = 3  # rounds that are not counted
 ROUNDS: Final = 20  # at most
 FEWEST_ROUNDS: Final = 5
-SECONDS: Final = 6.0  # after which no further round begins, once the fewest are done
+SECONDS: Final = 6.0  # no further round begins later, once FEWEST_ROUNDS are done
 
 
 def candidates_for(
@@ -28,7 +28,7 @@ def candidates_for(
     low: FloatType | None,
     divisor: float = 1.0,
 ) -> list[Candidate]:
-    """fp32 and int8 and, where the processor has a lower float type, both in that too."""
+    """fp32 and int8; where the processor has a lower float type, both also in that type."""
     found = [Candidate("fp32", float_model), Candidate("int8", int8_model)]
     if low is not None:
         found.insert(1, Candidate(LOW_NAMES[low], float_model, low))
@@ -36,12 +36,12 @@ def candidates_for(
     return [replace(each, divisor=divisor) for each in found]
 
 
-def time_in_turns(
+def time_interleaved(
     built: Mapping[str, Built], folder: Path, image: Planes, threads: int, divisor: float = 1.0
 ) -> dict[str, float]:
-    """Median milliseconds of each engine on one image, by the name of its folder.
+    """Median milliseconds of each engine on one image, by the candidate's name.
 
-    In turns, so that what slows the machine slows all alike.
+    Each round runs every engine once, so that a load on the machine slows all alike.
     """
     engines = {
         name: load_engine(folder, part.variant, threads, divisor=divisor)
@@ -64,10 +64,10 @@ def time_in_turns(
     return {name: round(float(np.median(found)), 3) for name, found in times.items()}
 
 
-def keep_the_faster(
+def keep_fastest(
     candidates: list[Candidate], built: Mapping[str, Built], ms: Mapping[str, float], folder: Path
 ) -> tuple[dict[Precision, Built], dict[Precision, float]]:
-    """One engine for each variant, and its milliseconds; the slower one's files are removed."""
+    """The faster engine of each variant, and its milliseconds; removes the files of the slower."""
     chosen: dict[Precision, str] = {}
     for candidate in candidates:
         best = chosen.get(candidate.variant)

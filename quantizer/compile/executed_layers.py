@@ -1,4 +1,4 @@
-"""What a TensorRT engine consists of: its inspector's JSON, read."""
+"""The layers that a TensorRT engine executes, from the JSON of its engine inspector."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 COVERED: Final = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-# How versions 8 to 11 write a tensor's type, in the order in which to look; "INT8 NC/32HW32",
-# "Channel major FP16 format where channel % 8 == 0" and plain "Half" all occur.
+# How TensorRT 8 to 11 write a tensor's type, in the order in which to search: "INT8 NC/32HW32",
+# "Channel major FP16 format where channel % 8 == 0" and "Half" all occur.
 TYPES: Final = (
     (re.compile(r"int8", re.I), "i8"),
     (re.compile(r"bf16|bfloat16", re.I), "bf16"),
@@ -20,7 +20,7 @@ CONVOLVES: Final = re.compile(r"conv|cask|gemm|correlation", re.I)
 
 @dataclass(frozen=True, slots=True)
 class ExecutedLayer:
-    """A kernel, the type of what it reads first, and the ONNX nodes that were fused into it."""
+    """A kernel, the type of its first input, and the ONNX nodes that were fused into it."""
 
     name: str
     kind: str
@@ -35,14 +35,14 @@ def read_layers(text: str) -> tuple[ExecutedLayer, ...]:
 
 
 def executed(layers: Iterable[ExecutedLayer], convolutions: Iterable[str]) -> dict[str, str]:
-    """By convolution: the precision of the kernel that computes it, where one is known to."""
+    """By convolution: the precision of the kernel that computes it, where it is known."""
     return {name: layer.precision for name, layer in kernels(layers, convolutions).items()}
 
 
 def kernels(
     layers: Iterable[ExecutedLayer], convolutions: Iterable[str]
 ) -> dict[str, ExecutedLayer]:
-    """By convolution: the layer that computes it. Reformats name the convolution as well."""
+    """By convolution: the layer that computes it, and not a reformat that also names it."""
     wanted = set(convolutions)
     found: dict[str, ExecutedLayer] = {}
     for layer in layers:
@@ -60,7 +60,7 @@ def _read(layer: dict[str, Any]) -> ExecutedLayer:
         name=name,
         kind=str(layer.get("LayerType", "")),
         precision=_precision(read[0]) if read else "unknown",
-        # Without metadata, as before version 10, the name lists what was fused.
+        # Without metadata, as before TensorRT 10, the name lists the fused nodes.
         covers=tuple(covers) or tuple(part.strip() for part in name.split(" + ")),
     )
 

@@ -1,4 +1,4 @@
-"""What this box has to compile for and to run on: processor, GPU, runtimes."""
+"""The hardware and the runtimes of this machine."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from service.engines.cpu import Cpu, memory_limit_mib, read_cpu, usable_threads
 from service.engines.gpu import Gpu, NoGpu, find_gpu
 from service.manifest import Runtime
 
-PROBE_S: Final = 120.0  # libraries of a gigabyte are read from a cold disk
+LOAD_S: Final = 120.0  # a runtime's libraries have a gigabyte, and the disk may be cold
 CUDA_LIBRARY: Final = "libonnxruntime_providers_cuda.so"
 
-# What these packages are worth shows only when their libraries are loaded.
+# Whether these packages work shows only when their libraries are loaded.
 TENSORRT: Final = """
 import cuda.bindings.runtime, tensorrt
 print(tensorrt.__version__)
@@ -34,14 +34,14 @@ print(onnxruntime.__version__)
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A runtime that works, as far as that can be told without a model."""
+    """A runtime that works, as far as that is known without a model."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """One that does not; the reason goes on after its name: "is not installed: pip install ..."."""
+    """One that does not; its name and the reason form a sentence: "is not installed: pip ..."."""
 
     reason: str
 
@@ -51,11 +51,11 @@ RuntimeState = Installed | Missing
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """A box as a build sees it."""
+    """A machine as a build sees it."""
 
     cpu: Cpu
     threads: int  # that this process may use
-    cores: int  # of the host
+    cores: int  # of the whole machine
     memory_limit_mib: int | None
     gpu: Gpu | NoGpu
     runtimes: Mapping[Runtime, RuntimeState]
@@ -63,7 +63,7 @@ class Hardware:
 
 @cache
 def detect() -> Hardware:
-    """This box; looked at once in a process."""
+    """This machine, detected once in a process."""
     return Hardware(
         cpu=read_cpu(),
         threads=usable_threads(),
@@ -84,7 +84,7 @@ def _tensorrt() -> RuntimeState:
         return Missing("is not installed: pip install 'qyolo[gpu]'")
     if not _found("cuda.bindings"):
         return Missing("needs cuda-bindings, which is not installed: pip install 'qyolo[gpu]'")
-    return _probe(TENSORRT)
+    return _load(TENSORRT)
 
 
 def _onnxruntime_cuda() -> RuntimeState:
@@ -96,11 +96,11 @@ def _onnxruntime_cuda() -> RuntimeState:
             "is not installed, only the one without CUDA: pip uninstall onnxruntime, "
             "pip install onnxruntime-gpu"
         )
-    return _probe(ONNXRUNTIME_CUDA)
+    return _load(ONNXRUNTIME_CUDA)
 
 
 def _package(module: str, distributions: tuple[str, ...], install: str = "") -> RuntimeState:
-    """One that brings all it needs, so that looking is enough."""
+    """A runtime whose package contains all its libraries, so that finding it is enough."""
     if not _found(module):
         return Missing(f"is not installed: pip install {install or module}")
     for distribution in distributions:
@@ -114,30 +114,30 @@ def _package(module: str, distributions: tuple[str, ...], install: str = "") -> 
 def _found(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # of what it would be a part of
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
-def _probe(code: str) -> RuntimeState:
-    """The version that the code prints, or its last words.
+def _load(code: str) -> RuntimeState:
+    """Run the code, which prints the runtime's version.
 
-    In a process of its own: a library that does not fit may take its process down, and none that
-    fits is to stay in ours.
+    It runs in a process of its own: a library that does not fit may crash its process, and one that
+    fits must not stay loaded in ours.
     """
     command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_S
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LOAD_S
         )
     except subprocess.TimeoutExpired:
-        return Missing(f"does not load within {PROBE_S:.0f} s")
+        return Missing(f"does not load within {LOAD_S:.0f} s")
     if done.returncode == 0:
         return Installed(done.stdout.split()[-1])
-    return Missing(f"does not load: {_last_words(done.stderr) or f'exit code {done.returncode}'}")
+    return Missing(f"does not load: {_reason(done.stderr) or f'exit code {done.returncode}'}")
 
 
-def _last_words(stderr: str) -> str:
-    """What the loader said, where ONNX Runtime passes it on; else the exception."""
+def _reason(stderr: str) -> str:
+    """The message of the dynamic loader, where ONNX Runtime prints it; else the exception's."""
     loader = re.search(r"with error: (.+)", stderr)
     if loader:
         return loader[1].strip()

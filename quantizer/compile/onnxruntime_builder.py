@@ -1,4 +1,4 @@
-"""ONNX -> ONNX: ONNX Runtime compiles when it loads, so the graph itself is the engine."""
+"""ONNX -> ONNX: ONNX Runtime compiles when it loads a graph, so the graph is the engine."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,14 +9,13 @@ import onnxruntime as ort
 from quantizer.compile.builder import Built, Candidate
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import layer_name
-from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import QdqFormat
 from service.engines.onnxruntime_engine import providers, require_cuda
 from service.manifest import FloatType, Variant
 
 
 class OnnxRuntimeBuilder:
-    """Checks that the graph loads and looks at what it is optimised into."""
+    """Checks that the graph loads, and reads the optimised graph."""
 
     def __init__(self, threads: int, cuda: bool = False) -> None:
         self._threads = threads
@@ -24,8 +23,8 @@ class OnnxRuntimeBuilder:
         self._providers = providers(cuda)
 
     @property
-    def dialect(self) -> QdqFormat:
-        """It reads any Q/DQ graph; on a GPU float16 has to hold the scales."""
+    def qdq_format(self) -> QdqFormat:
+        """ONNX Runtime reads any Q/DQ graph; on a GPU float16 must hold the scales."""
         return QdqFormat(half_scales=self._cuda)
 
     @property
@@ -34,25 +33,24 @@ class OnnxRuntimeBuilder:
         return "f16" if self._cuda else None
 
     def profile(self, model: onnx.ModelProto) -> None:
-        """Its profile has no integer kernel to compare with: Conv and SiLU do not become one, and
-        on a GPU there is none at all."""
+        """Nothing: its profile has no integer kernels to compare with, because Conv and SiLU do not
+        become one, and on a GPU there are none."""
 
-    def build(self, contender: Candidate, folder: Path) -> Built:
+    def build(self, candidate: Candidate, folder: Path) -> Built:
         """Write model.onnx; raises BuildFailed."""
-        home = folder / contender.name
+        home = folder / candidate.name
         home.mkdir(parents=True)
         path = home / "model.onnx"
-        half = contender.float_type == "f16"
-        onnx.save(to_float16(contender.graph) if half else contender.graph, path)
+        onnx.save(candidate.typed_graph(), path)
         variant = Variant(
             runtime="onnxruntime-cuda" if self._cuda else "onnxruntime",
-            precision=contender.variant,
-            float_type=contender.float_type,
+            precision=candidate.variant,
+            float_type=candidate.float_type,
             model=path.relative_to(folder).as_posix(),
         )
-        return Built(variant, self._executed(path, contender), path.stat().st_size)
+        return Built(variant, self._executed(path, candidate), path.stat().st_size)
 
-    def _executed(self, path: Path, contender: Candidate) -> dict[str, str]:
+    def _executed(self, path: Path, candidate: Candidate) -> dict[str, str]:
         """u8 for the convolutions that became integer kernels in the optimised graph."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -63,14 +61,14 @@ class OnnxRuntimeBuilder:
             options.optimized_model_filepath = str(optimised)
             try:
                 session = ort.InferenceSession(path, options, self._providers)
-            except Exception as exc:  # its exceptions share no base of their own
+            except Exception as exc:  # its exceptions share no base class
                 reason = str(exc).strip().splitlines()[0]
                 raise BuildFailed(
-                    f"ONNX Runtime rejects the {contender.variant} graph: {reason}"
+                    f"ONNX Runtime rejects the {candidate.variant} graph: {reason}"
                 ) from exc
             if self._cuda:
                 require_cuda(session)
             nodes = onnx.load(optimised, load_external_data=False).graph.node
-        float_type = contender.float_type
+        float_type = candidate.float_type
         kinds = {"Conv": float_type, "FusedConv": float_type, "QLinearConv": "u8"}
         return {layer_name(node): kinds[node.op_type] for node in nodes if node.op_type in kinds}

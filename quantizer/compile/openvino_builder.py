@@ -26,13 +26,13 @@ class OpenVinoBuilder:
         self._core = ov.Core()
 
     @property
-    def dialect(self) -> QdqFormat:
-        """It reads any Q/DQ graph."""
+    def qdq_format(self) -> QdqFormat:
+        """OpenVINO reads any Q/DQ graph."""
         return PLAIN
 
     @property
     def low_float(self) -> FloatType | None:
-        """bfloat16 or float16, where the processor multiplies in it."""
+        """bfloat16 or float16, where the processor multiplies in that type."""
         can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return "bf16" if "BF16" in can else "f16" if "FP16" in can else None
 
@@ -47,33 +47,33 @@ class OpenVinoBuilder:
             rounds = [_milliseconds(request, blank) for _ in range(PROFILE_ROUNDS)]
         except RuntimeError as exc:
             raise BuildFailed(f"OpenVINO cannot profile the graph: {_last_line(exc)}") from exc
-        # The least of many, since whatever else runs on the box only ever adds time.
+        # The least of many rounds, since other processes only ever add time.
         least = {name: min(found[name] for found in rounds) for name in rounds[0]}
         ms = {layer: least.get(name, 0.0) for layer, (name, _) in _convolutions(compiled).items()}
         return Profile(_executed(compiled), ms)
 
-    def build(self, contender: Candidate, folder: Path) -> Built:
+    def build(self, candidate: Candidate, folder: Path) -> Built:
         """Write model.xml, model.bin and model.blob; raises BuildFailed."""
-        home = folder / contender.name
+        home = folder / candidate.name
         home.mkdir(parents=True)
         xml, blob = home / "model.xml", home / "model.blob"
         try:
-            network = self._core.read_model(_unsigned(contender.graph).SerializeToString())
+            network = self._core.read_model(_unsigned(candidate.graph).SerializeToString())
             ov.save_model(network, xml, compress_to_fp16=False)
-            # Compiled from the file: what is served is what was written.
-            options = compile_options(self._threads, contender.float_type)
-            served = takes_bytes(self._core.read_model(xml), contender.divisor)
+            # Compiled from the file, so that the engine that is served is the one that was written.
+            options = compile_options(self._threads, candidate.float_type)
+            served = takes_bytes(self._core.read_model(xml), candidate.divisor)
             compiled = self._core.compile_model(served, "CPU", options)
             blob.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as exc:
             reason = _last_line(exc)
             raise BuildFailed(
-                f"OpenVINO cannot compile the {contender.variant} graph: {reason}"
+                f"OpenVINO cannot compile the {candidate.variant} graph: {reason}"
             ) from exc
         variant = Variant(
             runtime="openvino",
-            precision=contender.variant,
-            float_type=contender.float_type,
+            precision=candidate.variant,
+            float_type=candidate.float_type,
             model=xml.relative_to(folder).as_posix(),
             blob=blob.relative_to(folder).as_posix(),
             blob_key=blob_key(),
@@ -83,10 +83,10 @@ class OpenVinoBuilder:
 
 
 def _unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same grid with int8 activations written as uint8 around 128.
+    """The same graph with int8 activations written as uint8 with a zero point of 128.
 
-    OpenVINO 2026.4 makes that change itself and then forgets the 128 on the way through a Concat:
-    YOLOv5n finds no box at all.
+    OpenVINO 2026.4 makes this change itself, but loses the zero point at a Concat: YOLOv5n then
+    detects no box.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -99,7 +99,7 @@ def _unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _milliseconds(request: ov.InferRequest, image: Floats) -> dict[str, float]:
-    """One inference: the time of each node of the execution graph."""
+    """One inference: the milliseconds of each node of the execution graph."""
     request.infer([image])
     return {
         node.node_name: node.real_time.total_seconds() * 1000 for node in request.profiling_info
@@ -112,8 +112,8 @@ def _executed(compiled: ov.CompiledModel) -> dict[str, str]:
 
 
 def _convolutions(compiled: ov.CompiledModel) -> dict[str, tuple[str, str]]:
-    """By the names of the ONNX nodes that were fused into it: each convolution's node in the
-    execution graph and its precision."""
+    """By ONNX node: the convolution of the execution graph into which it was fused, and its
+    precision."""
     found = {}
     for operation in compiled.get_runtime_model().get_ordered_ops():
         info = operation.get_rt_info()

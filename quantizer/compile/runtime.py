@@ -1,38 +1,40 @@
-"""Which runtime compiles and serves, of those that work here."""
+"""Choose the runtime that compiles and serves, and load its builder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from quantizer.compile.builder import NO_LIMITS, Builder, Resources
 from quantizer.compile.hardware import Hardware, Installed
 from quantizer.config import Device
 from quantizer.errors import BadOption
 from service.engines.gpu import Gpu, NoGpu
 from service.manifest import DEVICE_OF, Runtime
+from service.progress import Progress, ReportProgress
 
-# The fastest first, and what people call it.
+# The fastest first, with their common names.
 NAMES: Final[Mapping[Runtime, str]] = {
     "tensorrt": "TensorRT",
     "onnxruntime-cuda": "ONNX Runtime on CUDA",
     "openvino": "OpenVINO",
     "onnxruntime": "ONNX Runtime",
 }
-TENSORRT_OLDEST: Final = (7, 5)  # compute capability: Turing, the first that multiplies int8
+TENSORRT_OLDEST: Final = (7, 5)  # compute capability: Turing, the first with int8 tensor cores
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A runtime, why it is this one, and what is missing for a better one."""
+class RuntimeChoice:
+    """A runtime, the reason for it, and what is missing for a faster one."""
 
     runtime: Runtime
     reason: str
     better: tuple[str, ...]
 
 
-def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) -> Choice:
-    """The fastest that works on this box, within what is asked for; raises BadOption.
+def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) -> RuntimeChoice:
+    """The fastest runtime that works here, on `device` and with `runtime` as asked.
 
-    A choice that cannot work is an error, never a silent fallback.
+    Raises BadOption where none works: there is no silent fallback to another device or runtime.
     """
     if runtime is not None and device not in ("auto", DEVICE_OF[runtime]):
         raise BadOption(
@@ -40,22 +42,48 @@ def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) 
             f"{runtime} runs on the {DEVICE_OF[runtime].upper()}, not on device {device}: leave "
             "out one of them",
         )
-    hindrances = {
-        each: _hindrance(each, hardware)
+    obstacles = {
+        each: _obstacle(each, hardware)
         for each in NAMES
         if runtime in (None, each) and device in ("auto", DEVICE_OF[each])
     }
-    for chosen, hindrance in hindrances.items():
-        if hindrance is None:
+    for chosen, obstacle in obstacles.items():
+        if obstacle is None:
             reason = f"{NAMES[chosen]}: {_reason(chosen, device, runtime, hardware)}"
-            return Choice(chosen, reason, _better(chosen, hindrances, hardware))
-    reasons = dict.fromkeys(reason for reason in hindrances.values() if reason)
+            return RuntimeChoice(chosen, reason, _better(chosen, obstacles, hardware))
+    reasons = dict.fromkeys(reason for reason in obstacles.values() if reason)
     field, value = ("device", device) if runtime is None else ("runtime", runtime)
     raise BadOption(field, f"{value}: {'; '.join(reasons)}")
 
 
-def _hindrance(runtime: Runtime, hardware: Hardware) -> str | None:
-    """What keeps the runtime from working here, and what to do about it."""
+def load_builder(
+    runtime: Runtime,
+    threads: int,
+    resources: Resources = NO_LIMITS,
+    progress: ReportProgress | None = None,
+) -> Builder:
+    """The builder of a runtime that is installed; raises DeviceUnavailable."""
+    match runtime:
+        case "openvino":
+            from quantizer.compile.openvino_builder import OpenVinoBuilder
+
+            return OpenVinoBuilder(threads)
+        case "onnxruntime" | "onnxruntime-cuda":
+            from quantizer.compile.onnxruntime_builder import OnnxRuntimeBuilder
+
+            return OnnxRuntimeBuilder(threads, cuda=runtime == "onnxruntime-cuda")
+        case "tensorrt":
+            from quantizer.compile.tensorrt_builder import TensorRtBuilder
+
+            return TensorRtBuilder(resources, progress or _no_progress)
+
+
+def _no_progress(progress: Progress) -> None:
+    """Report nothing."""
+
+
+def _obstacle(runtime: Runtime, hardware: Hardware) -> str | None:
+    """Why the runtime does not work here, and the remedy; None where it works."""
     gpu, state = hardware.gpu, hardware.runtimes[runtime]
     if DEVICE_OF[runtime] == "gpu":
         if isinstance(gpu, NoGpu):
@@ -80,7 +108,7 @@ def _reason(chosen: Runtime, device: Device, runtime: Runtime | None, hardware: 
     if runtime is not None:
         reasons.append(f"runtime {runtime} was asked for")
     elif device != "auto":
-        reasons.append(f"the best for device {device}")
+        reasons.append(f"the fastest on device {device}")
     elif isinstance(gpu, NoGpu):
         reasons.append(f"no GPU can be used ({gpu.problem})")
     elif not on_gpu:
@@ -94,21 +122,21 @@ def _reason(chosen: Runtime, device: Device, runtime: Runtime | None, hardware: 
 
 
 def _better(
-    chosen: Runtime, hindrances: Mapping[Runtime, str | None], hardware: Hardware
+    chosen: Runtime, obstacles: Mapping[Runtime, str | None], hardware: Hardware
 ) -> tuple[str, ...]:
-    """For each device, what keeps away the fastest that could be had there, if that is better."""
+    """For each device: why the fastest runtime that this hardware allows was not chosen."""
     gpu = hardware.gpu
     lines: dict[str, str] = {}
-    for each, hindrance in hindrances.items():
+    for each, obstacle in obstacles.items():
         if each == chosen:
             break
-        if hindrance is None or (each == "tensorrt" and isinstance(gpu, Gpu) and _too_old(gpu)):
+        if obstacle is None or (each == "tensorrt" and isinstance(gpu, Gpu) and _too_old(gpu)):
             continue
         if DEVICE_OF[each] == "cpu":
-            line = hindrance
+            line = obstacle
         elif isinstance(gpu, NoGpu):
             line = f"to use a GPU, {gpu.remedy}"
         else:
-            line = f"{gpu.name} is here, but {hindrance}"
+            line = f"{gpu.name} is here, but {obstacle}"
         lines.setdefault(DEVICE_OF[each], line)
     return tuple(lines.values())

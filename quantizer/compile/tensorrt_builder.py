@@ -1,4 +1,4 @@
-"""ONNX -> TensorRT plan, by explicit quantization in a strongly typed network."""
+"""ONNX -> TensorRT plan: explicit quantization in a strongly typed network."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class TensorRtBuilder:
-    """Builds for the GPU of this machine. Raises DeviceUnavailable where there is none."""
+    """Compiles for the GPU of this machine; raises DeviceUnavailable where there is none."""
 
     def __init__(self, resources: Resources, progress: ReportProgress) -> None:
         self._key = plan_key()
@@ -40,17 +40,17 @@ class TensorRtBuilder:
         self._builder = trt.Builder(self._log)
 
     @property
-    def dialect(self) -> QdqFormat:
-        """Symmetric, with a pair on either side of what is to run in int8."""
+    def qdq_format(self) -> QdqFormat:
+        """Symmetric, with Q/DQ before and after every layer that is to run in int8."""
         return TENSORRT
 
     @property
     def low_float(self) -> FloatType:
-        """Every GPU that TensorRT 10 supports multiplies in float16."""
+        """float16: every GPU that TensorRT 10 supports multiplies in it."""
         return "f16"
 
     def profile(self, model: onnx.ModelProto) -> Profile:
-        """Build in a scratch folder and time each layer; raises BuildFailed."""
+        """Build in a temporary folder and time each layer; raises BuildFailed."""
         typed = to_float16(model)
         times = _Times()
         with TemporaryDirectory() as folder:
@@ -70,20 +70,19 @@ class TensorRtBuilder:
             {name: times.least(layer.name) for name, layer in computed.items()},
         )
 
-    def build(self, contender: Candidate, folder: Path) -> Built:
-        """Write model.onnx, as TensorRT reads it, and model.plan; raises BuildFailed."""
-        home = folder / contender.name
+    def build(self, candidate: Candidate, folder: Path) -> Built:
+        """Write model.onnx, the graph that TensorRT reads, and model.plan; raises BuildFailed."""
+        home = folder / candidate.name
         home.mkdir(parents=True)
         source, plan = home / "model.onnx", home / "model.plan"
-        half = contender.float_type == "f16"
-        graph = to_float16(contender.graph) if half else contender.graph
+        graph = candidate.typed_graph()
         onnx.save(graph, source)
-        plan.write_bytes(self._plan(graph, contender.name))
+        plan.write_bytes(self._plan(graph, candidate.name))
         layers = self._layers(plan)
         variant = Variant(
             runtime="tensorrt",
-            precision=contender.variant,
-            float_type=contender.float_type,
+            precision=candidate.variant,
+            float_type=candidate.float_type,
             model=source.relative_to(folder).as_posix(),
             blob=plan.relative_to(folder).as_posix(),
             blob_key=self._key,
@@ -92,15 +91,15 @@ class TensorRtBuilder:
         return Built(variant, executed(layers, _convolutions(graph)), size, layers)
 
     def _plan(self, graph: onnx.ModelProto, name: str) -> bytes:
-        """The serialized engine of a graph whose types are what TensorRT computes in."""
-        _require_conformity(graph, name)
+        """The serialized engine of a graph; TensorRT computes in the types written into it."""
+        _check_conformance(graph, name)
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = self._builder.create_network(flags)
         parser = trt.OnnxParser(network, self._log)
         if not parser.parse(graph.SerializeToString()):
-            raise BuildFailed(f"TensorRT cannot read the {name} graph: {_complaints(parser)}")
+            raise BuildFailed(f"TensorRT cannot read the {name} graph: {_parser_errors(parser)}")
         config = self._builder.create_builder_config()
-        config.clear_flag(trt.BuilderFlag.TF32)  # fp32, the reference, is to be float32
+        config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is the reference: no 10-bit mantissas
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.progress_monitor = _Monitor(f"compile {name}", self._progress)
         if self._resources.workspace_mib is not None:
@@ -115,11 +114,11 @@ class TensorRtBuilder:
                 "(where memory is short, the option workspace_mib limits what it may try)"
             )
         log.info("TensorRT built %s in %.1f s", name, time.perf_counter() - started)
-        self._keep_timing_cache(config)
+        self._save_timing_cache(config)
         return bytes(plan)
 
     def _layers(self, plan: Path) -> tuple[ExecutedLayer, ...]:
-        """What the engine consists of; nothing where TensorRT does not tell."""
+        """The layers of the engine; none where TensorRT does not list them."""
         runtime = trt.Runtime(self._log)
         engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
         if engine is None:
@@ -128,17 +127,17 @@ class TensorRtBuilder:
         return read_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
     def _use_timing_cache(self, config: trt.IBuilderConfig) -> None:
-        """Measurements of earlier builds, of which TensorRT itself drops what does not fit."""
+        """Reuse the kernel timings of earlier builds; TensorRT rejects those that do not fit."""
         path = self._timing_cache()
         if path is None:
             return
         kept = path.read_bytes() if path.exists() else b""
         cache = config.create_timing_cache(kept)
         if not config.set_timing_cache(cache, False):
-            log.warning("the timing cache does not fit and begins anew: %s", self._log.reason)
+            log.warning("the timing cache does not fit, a new one begins: %s", self._log.reason)
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
-    def _keep_timing_cache(self, config: trt.IBuilderConfig) -> None:
+    def _save_timing_cache(self, config: trt.IBuilderConfig) -> None:
         path = self._timing_cache()
         if path is None:
             return
@@ -153,7 +152,7 @@ class TensorRtBuilder:
 
 
 class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-    """The outermost phase of a build as progress; the ones within it only add detail."""
+    """Reports the outermost phase of a build as progress; inner phases only add detail."""
 
     def __init__(self, phase: str, progress: ReportProgress) -> None:
         trt.IProgressMonitor.__init__(self)
@@ -178,14 +177,14 @@ class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]
 
 
 class _Times(trt.IProfiler):  # type: ignore[misc]
-    """Milliseconds of each layer by name: the least of many rounds, since others only add."""
+    """Milliseconds of each layer: the least of many rounds, since other work only adds time."""
 
     def __init__(self) -> None:
         trt.IProfiler.__init__(self)
         self._rounds: list[defaultdict[str, float]] = []
 
     def begin(self) -> None:
-        """A new round."""
+        """Start a round."""
         self._rounds.append(defaultdict(float))
 
     def report_layer_time(self, layer_name: str, ms: float) -> None:
@@ -193,24 +192,27 @@ class _Times(trt.IProfiler):  # type: ignore[misc]
             self._rounds[-1][layer_name] += ms
 
     def least(self, layer: str) -> float:
-        """Of the rounds; 0 for a layer that was never reported."""
+        """The least time of a layer; 0 where it was never reported."""
         return min((times[layer] for times in self._rounds), default=0.0)
 
 
-def _require_conformity(graph: onnx.ModelProto, name: str) -> None:
-    """Say what TensorRT would refuse before minutes are spent on it, and what will be slow."""
+def _check_conformance(graph: onnx.ModelProto, name: str) -> None:
+    """Raise for what TensorRT would refuse after minutes; log what makes the engine slower."""
     findings = check(graph)
-    fatal = [finding for finding in findings if finding.consequence == "build failure"]
-    if fatal:
-        first = fatal[0]
-        raise BuildFailed(f"TensorRT cannot build the {name} graph: {first.node}: {first.message}")
+    for finding in findings:
+        if finding.consequence == "build failure":
+            raise BuildFailed(
+                f"TensorRT cannot build the {name} graph: {finding.node}: {finding.message}"
+            )
     for rule, count in Counter(finding.rule for finding in findings).items():
         first = next(finding for finding in findings if finding.rule == rule)
-        told = f"{rule} is broken {count} times, first at {first.node}: {first.message}"
-        log.info("%s graph: %s (%s)", name, told, first.consequence)
+        log.info(
+            "%s graph: %s is broken %d times, first at %s: %s (%s)",
+            name, rule, count, first.node, first.message, first.consequence,
+        )  # fmt: skip
 
 
-def _complaints(parser: trt.OnnxParser) -> str:
+def _parser_errors(parser: trt.OnnxParser) -> str:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     return "; ".join(
         f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors

@@ -1,12 +1,13 @@
-"""Take back what rounding the weights does to the mean of each output channel.
+"""Bias correction: undo the shift that rounded weights cause in each output channel's mean.
 
 Rounded weights are wrong by a fixed amount, so a convolution's output is off by that amount times
-its mean input: a shift, the same for every image, that the next layers add up. The shift is known
-from the calibration images' mean inputs, and goes into the bias, which stays float.
+its mean input: a shift, the same for every image, that the next layers add up. The shift is
+computed from the mean inputs over the calibration images, and subtracted from the bias, which stays
+float.
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
-(2019), section 4.2, with measured means in place of those derived from batch norms. Zeros that pad
-the border are left out of account, as there.
+(2019), section 4.2, with measured means in place of those derived from batch norms. As there, the
+zeros that pad the border are ignored.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from service.vision.detections import Floats
 
 
 def averaged_tensors(graph: Graph, placement: Placement) -> tuple[str, ...]:
-    """The inputs of the quantized convolutions, whose channel means are needed."""
+    """The inputs of the quantized convolutions: the correction needs their channel means."""
     layers = {site.layer for site in placement.weights}
     inputs = [node.input[0] for node in graph.nodes if layer_name(node) in layers]
     return tuple(dict.fromkeys(inputs))
@@ -34,10 +35,10 @@ def correct_biases(
     weights: Weights,
     means: Mapping[str, Floats],
 ) -> onnx.ModelProto:
-    """A copy of the float graph, each quantized convolution's bias less the shift to come.
+    """A copy of the float graph with the shift subtracted from each quantized convolution's bias.
 
     `means` holds f32[C], the mean of each channel, for every tensor of `averaged_tensors`. A bias
-    that is computed, not constant, is left as it is.
+    that is computed, not constant, stays as it is.
     """
     sites = {site.layer: site for site in placement.weights}
     copy = onnx.ModelProto()
@@ -58,7 +59,7 @@ def correct_biases(
 
 
 def _shift(error: Floats, mean: Floats, groups: int) -> Floats:
-    """f32[O]: how far the weights' errors move the mean of each output channel."""
+    """f32[O]: how far the errors of the weights shift the mean of each output channel."""
     by_input = error.astype(np.float64).sum(axis=tuple(range(2, error.ndim)))
     inputs = np.repeat(mean.reshape(groups, -1), len(error) // groups, axis=0)
     shift: Floats = (by_input * inputs).sum(axis=1).astype(np.float32)

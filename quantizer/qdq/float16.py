@@ -1,7 +1,7 @@
-"""A graph in float32 -> the same graph computing in float16, the types written into it.
+"""A graph in float32 -> the same graph in float16, with explicit types.
 
-The image comes in as float32 and the decode tail stays float32: float16 knows a coordinate of 640
-to half a pixel only.
+The image enters as float32 and the decode tail stays float32: near 640, float16 resolves a
+coordinate only to half a pixel.
 """
 
 from typing import Final
@@ -14,17 +14,17 @@ from quantizer.errors import BuildFailed
 from quantizer.model.decode_tail import decode_tail
 from quantizer.model.graph import Graph
 
-OPSET: Final = 19  # the first whose QuantizeLinear and DequantizeLinear take float16
+OPSET: Final = 19  # the first in which QuantizeLinear and DequantizeLinear take float16
 LARGEST: Final = float(np.finfo(np.float16).max)
-# Inputs that stay float32 by the operator's definition, by their position.
+# Positions of the inputs that the operator defines as float32.
 ALWAYS_FLOAT32: Final = {"Resize": {1, 2}}
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with Casts after the image and before the decode tail; raises BuildFailed."""
+    """A copy with a Cast after the image and before the decode tail; raises BuildFailed."""
     try:
         copy = version_converter.convert_version(model, OPSET)
-    except Exception as exc:  # the converter raises RuntimeError and its own kinds alike
+    except Exception as exc:  # the converter raises RuntimeError and classes of its own
         raise BuildFailed(f"the graph cannot be written in opset {OPSET}: {exc}") from exc
     graph = Graph.of(copy)
     tail = {node.output[0] for node in decode_tail(graph)}
@@ -36,13 +36,13 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         copy = shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
         checker.check_model(copy, full_check=True)
-    except Exception as exc:  # the libraries raise many kinds, all of them about this graph
+    except Exception as exc:  # the libraries raise many classes, all about this graph
         raise BuildFailed(f"the graph cannot be written in float16: {exc}") from exc
     return copy
 
 
 def _retype_constants(copy: onnx.ModelProto, graph: Graph, body: list[onnx.NodeProto]) -> None:
-    """Float32 constants that the body reads, as float16 under a name of their own."""
+    """The float32 constants that the body reads become float16 under a new name."""
     halves: dict[str, onnx.TensorProto] = {}
     for node in body:
         fixed = ALWAYS_FLOAT32.get(node.op_type, set())
@@ -74,7 +74,8 @@ def _retype_casts(body: list[onnx.NodeProto]) -> None:
 def _cast_at_the_borders(
     copy: onnx.ModelProto, graph: Graph, body: list[onnx.NodeProto], tail: set[str]
 ) -> None:
-    """Down where the image enters, up for each tensor that leaves for the tail or the caller."""
+    """To float16 where the image enters; to float32 for each tensor that the tail or the caller
+    reads."""
     image = f"{graph.input}/float16"
     others = {
         value.name

@@ -1,4 +1,4 @@
-"""What a runtime wants of a Q/DQ graph, beyond the same numbers."""
+"""How the Q/DQ graph for one runtime is written."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,11 +6,12 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class QdqFormat:
-    """How the graph for one runtime is written.
+    """What a runtime requires of a Q/DQ graph; none of it changes the values that are represented.
 
-    symmetric: it knows no zero point but 0. half_scales: float16 has to hold the scales, as a graph
-    with float16 layers does. explicit: a pair also goes after every mover that is to run in int8,
-    and on the other branch of an Add that joins a quantized convolution.
+    symmetric: the runtime accepts no zero point but 0. half_scales: float16 must hold the scales,
+    because the graph has float16 layers. explicit: Q/DQ is also inserted after each pass-through
+    operator that is to run in int8, and on the other branch of an Add that joins a quantized
+    convolution.
     """
 
     symmetric: bool = False
@@ -20,5 +21,5 @@ class QdqFormat:
 
 PLAIN: Final = QdqFormat()
 # TensorRT runs in int8 what stands between a DequantizeLinear and a QuantizeLinear, and nothing
-# else: its guide's section on explicit quantization.
+# else. Source: its developer guide, section "Explicit Quantization".
 TENSORRT: Final = QdqFormat(symmetric=True, half_scales=True, explicit=True)

@@ -1,4 +1,4 @@
-"""Mechanism: a placement and its parameters -> a copy of the graph with Q/DQ pairs."""
+"""Insert Q/DQ pairs: a placement and its parameters -> a copy of the graph."""
 
 from collections.abc import Mapping
 
@@ -18,16 +18,16 @@ def insert_qdq(
     params: Mapping[str, QuantParams],
     weights: Weights,
 ) -> onnx.ModelProto:
-    """A new model; `params` holds the parameters of every activation site and echo by tensor name.
+    """A new model; `params` has the parameters of each activation, propagated ones too, by tensor.
 
-    All readers of a site's tensor read the dequantized one: a runtime fuses the pair into the
-    kernel that computes the tensor only if nobody else needs the float values. Weights are stored
+    Every reader of such a tensor reads the dequantized one: a runtime fuses the pair into the
+    kernel that computes the tensor only if no other node needs the float values. Weights are stored
     as int8 with a DequantizeLinear; biases stay float and are folded by the runtime. Below 8 bits,
     where only a part of the steps may be used, a Clip goes before the pair.
     """
-    quantized = {site.tensor for site in (*placement.activations, *placement.echoes)}
+    quantized = {site.tensor for site in (*placement.activations, *placement.propagated)}
     by_tensor = {site.tensor: weights.of(site) for site in placement.weights}
-    int8_layers = {site.layer for site in placement.weights}
+    int8_layers = set(placement.layers)
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, onnx.TensorProto] = {}
     for name, weight in by_tensor.items():
@@ -82,23 +82,22 @@ def _clip(name: str, params: QuantParams, constants: dict[str, onnx.TensorProto]
 def _dequantized_weight(
     name: str, weight: QuantizedWeight, constants: dict[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
-    steps, scale, zero = f"{name}/quantized", f"{name}/scale", f"{name}/zero_point"
-    constants[steps] = numpy_helper.from_array(weight.steps, steps)
-    constants[scale] = numpy_helper.from_array(weight.params.scale, scale)
-    constants[zero] = numpy_helper.from_array(weight.params.zero_point, zero)
+    parts = {
+        f"{name}/quantized": weight.steps,
+        f"{name}/scale": weight.params.scale,
+        f"{name}/zero_point": weight.params.zero_point,
+    }
+    constants |= {part: numpy_helper.from_array(value, part) for part, value in parts.items()}
+    dequantized, axis = _dequantized(name), weight.params.axis
     return helper.make_node(
-        "DequantizeLinear",
-        [steps, scale, zero],
-        [_dequantized(name)],
-        name=_dequantized(name),
-        axis=weight.params.axis,
+        "DequantizeLinear", list(parts), [dequantized], name=dequantized, axis=axis
     )
 
 
 def _with(
     model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: dict[str, onnx.TensorProto]
 ) -> onnx.ModelProto:
-    """A copy with these nodes, these constants added and those that nothing reads dropped."""
+    """A copy with these nodes and constants, without the constants that no node reads any more."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     copy.graph.ClearField("node")

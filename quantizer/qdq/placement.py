@@ -1,15 +1,17 @@
-"""Policy: which convolutions run in int8, which tensors get Q/DQ for that, what stays float, why.
+"""Decide which convolutions run in int8, which tensors get Q/DQ for that, and what stays float.
 
-1. A convolution with constant weights is quantized unless it is part of the decode tail, or the
-   caller names it: what the user asked for, and what the measured sensitivity frees. No layer is
-   float for its kind: first, last and depthwise convolutions stay float where measuring says so.
-2. The outputs of the last convolutions are not quantized, and with them the whole decode tail stays
-   float, so boxes and scores never share a scale.
-3. The input of a quantized convolution is quantized where it is computed: through Concat, MaxPool,
-   Resize and the like the pair moves up to each source, so that these run in int8 as well.
-4. All inputs of such a Concat share one range; else they would have to be requantized to meet.
-5. In an explicit dialect the pair is repeated after each of these movers, which changes no value;
-   and where an Add joins a quantized convolution, its other branch is quantized as well.
+1. A convolution with constant weights is quantized unless it is part of the decode tail or named in
+   `floats`: by the user, or because the measured sensitivity says so. No layer stays float for its
+   kind: first, last and depthwise convolutions stay float only where the measurement says so.
+2. The outputs of the last convolutions are not quantized, so the whole decode tail stays float, and
+   boxes and scores never share a scale.
+3. The input of a quantized convolution is quantized where it is computed: Q/DQ moves up through
+   Concat, MaxPool, Resize and other pass-through operators to each source, so that these run in
+   int8 as well.
+4. All inputs of such a Concat share one range; otherwise they would be requantized before it.
+5. In an explicit format Q/DQ is propagated: it is repeated after each of these pass-through
+   operators, which changes no value; and where an Add joins a quantized convolution, its other
+   branch is quantized as well.
 """
 
 from collections import defaultdict
@@ -21,12 +23,12 @@ from typing import Final
 
 import onnx
 
-from quantizer.model.decode_tail import decode_tail, last_convolutions
+from quantizer.model.decode_tail import decode_tail
 from quantizer.model.graph import Graph, layer_name, silu_input
 from quantizer.qdq.format import PLAIN, QdqFormat
 
-# Movers that Q/DQ pairs move through: those that runtimes execute on int8 as they do on float.
-TRANSPARENT: Final = frozenset(
+# The pass-through operators that runtimes execute on int8 as they do on float.
+INT8_PASS_THROUGH_OPS: Final = frozenset(
     {"Concat", "DepthToSpace", "Gather", "MaxPool", "Resize", "Slice", "SpaceToDepth", "Split"}
 )
 ACTIVATIONS: Final = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Swish"})
@@ -34,7 +36,7 @@ ACTIVATIONS: Final = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmo
 
 @dataclass(frozen=True, slots=True)
 class ActivationSite:
-    """A tensor that gets a Q/DQ pair, read by all its consumers; sites of a group share a range."""
+    """A tensor that gets Q/DQ, which all its readers read; sites of one group share a range."""
 
     tensor: str
     group: str
@@ -42,11 +44,10 @@ class ActivationSite:
 
 @dataclass(frozen=True, slots=True)
 class WeightSite:
-    """The constant weight of a quantized convolution; axis is that of its output channels."""
+    """The constant weight of a quantized convolution; its output channels are on axis 0."""
 
     layer: str
     tensor: str
-    axis: int = 0
     reads: tuple[str, ...] = ()  # the quantized activations that reach it
 
 
@@ -65,7 +66,7 @@ class Placement:
     activations: tuple[ActivationSite, ...]
     weights: tuple[WeightSite, ...]
     kept_float: tuple[KeptFloat, ...]
-    echoes: tuple[ActivationSite, ...] = ()  # of the pairs in front of a mover, behind it
+    propagated: tuple[ActivationSite, ...] = ()  # Q/DQ repeated after pass-through operators
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -74,27 +75,16 @@ class Placement:
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The activations that get Q/DQ."""
+        """The activations that get Q/DQ, without the propagated ones."""
         return tuple(site.tensor for site in self.activations)
-
-    def as_text(self) -> str:
-        """One line for each decision, for people and for tests."""
-        lines = [f"int8  {site.layer}" for site in self.weights]
-        lines += [f"float {kept.layer}: {kept.reason}" for kept in self.kept_float]
-        lines += [
-            f"q/dq  {site.tensor}" + (f" shares {site.group}" if site.group != site.tensor else "")
-            for site in self.activations
-        ]
-        lines += [f"again {site.tensor} as {site.group}" for site in self.echoes]
-        return "\n".join(lines) + "\n"
 
 
 def plan_placement(
     graph: Graph,
     floats: Mapping[str, str] = MappingProxyType({}),
-    dialect: QdqFormat = PLAIN,
+    qdq_format: QdqFormat = PLAIN,
 ) -> Placement:
-    """Apply the rules above; `floats` are the layers to leave float and the reason of each."""
+    """Apply the rules above; `floats` maps the layers to leave float to the reason for each."""
     tail = {id(node) for node in decode_tail(graph)}
     weights, kept, inputs = [], [], []
     for node in graph.nodes:
@@ -104,15 +94,15 @@ def plan_placement(
         reason = _reason_for_float(graph, node, tail) or floats.get(layer)
         if reason is None:
             reads = tuple(_sources(graph, node.input[0]))
-            weights.append(WeightSite(layer, node.input[1], reads=reads))
+            weights.append(WeightSite(layer, node.input[1], reads))
             inputs.append(node.input[0])
         else:
             kept.append(KeptFloat(layer, reason))
-    if dialect.explicit:
-        inputs += _residuals(graph, {site.layer for site in weights}, tail)
+    if qdq_format.explicit:
+        inputs += _other_branches(graph, {site.layer for site in weights}, tail)
     sites = _activation_sites(graph, inputs)
-    echoes = _echoes(graph, sites, tail) if dialect.explicit else ()
-    return Placement(sites, tuple(weights), tuple(kept), echoes)
+    propagated = _propagated(graph, sites, tail) if qdq_format.explicit else ()
+    return Placement(sites, tuple(weights), tuple(kept), propagated)
 
 
 def asked_for(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
@@ -125,51 +115,28 @@ def asked_for(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
     }
 
 
-def first_and_last(graph: Graph) -> dict[str, str]:
-    """The convolutions next to the image and to the output, and that as the reason."""
-    last = last_convolutions(graph)
-    first = [
-        node
-        for node in graph.nodes
-        if node.op_type == "Conv" and _reads_image(graph, node.input[0])
-    ]
-    return {layer_name(node): "first convolution" for node in first} | {
-        layer_name(node): "last convolution" for node in last
-    }
-
-
-def _reads_image(graph: Graph, tensor: str) -> bool:
-    """Whether no convolution lies between the image and this tensor."""
-    maker = graph.producer.get(tensor)
-    if maker is None:
-        return True
-    return maker.op_type != "Conv" and all(
-        _reads_image(graph, name) for name in graph.activations_of(maker)
-    )
-
-
 def _reason_for_float(graph: Graph, node: onnx.NodeProto, tail: set[int]) -> str | None:
     if id(node) in tail:
         return "decode"
     return None if graph.is_constant(node.input[1]) else "computed weights"
 
 
-def _residuals(graph: Graph, quantized: set[str], tail: set[int]) -> list[str]:
-    """The other branch of each Add into which a quantized convolution leads."""
+def _other_branches(graph: Graph, quantized: set[str], tail: set[int]) -> list[str]:
+    """Of each Add that a quantized convolution leads into: the input that it does not compute."""
     order = {name: index for index, node in enumerate(graph.nodes) for name in node.output}
     found = []
     for node in graph.nodes:
         branches = sorted(graph.activations_of(node), key=lambda name: order.get(name, -1))
         if node.op_type == "Add" and id(node) not in tail and len(branches) == 2:
-            # The later branch is the convolution's: its kernel can take the sum in.
-            skip, main = branches
-            if _convolution_behind(graph, main) in quantized:
-                found.append(skip)
+            # The branch that is computed last is the convolution's: its kernel can take the sum in.
+            other, main = branches
+            if _computed_by(graph, main) in quantized:
+                found.append(other)
     return found
 
 
-def _convolution_behind(graph: Graph, tensor: str) -> str | None:
-    """The convolution whose value this is, as it is or after its activation function."""
+def _computed_by(graph: Graph, tensor: str) -> str | None:
+    """The convolution that computes a tensor, directly or through its activation function."""
     node = graph.producer.get(tensor)
     if node is not None and node.op_type != "Conv":
         value = silu_input(graph, node) or (node.input[0] if node.op_type in ACTIVATIONS else "")
@@ -177,14 +144,14 @@ def _convolution_behind(graph: Graph, tensor: str) -> str | None:
     return layer_name(node) if node is not None and node.op_type == "Conv" else None
 
 
-def _echoes(
+def _propagated(
     graph: Graph, sites: tuple[ActivationSite, ...], tail: set[int]
 ) -> tuple[ActivationSite, ...]:
-    """What comes out of movers that nothing but tensors of one group goes into."""
+    """The outputs of pass-through operators whose inputs all belong to one group."""
     groups = {site.tensor: site.group for site in sites}
     found = []
     for node in graph.nodes:
-        if node.op_type not in TRANSPARENT or id(node) in tail or _interpolates(node):
+        if id(node) in tail or not _passes_int8_through(node):
             continue
         data = node.input if node.op_type == "Concat" else node.input[:1]
         entering = {groups.get(name) for name in data}
@@ -221,17 +188,18 @@ def _activation_sites(graph: Graph, inputs: list[str]) -> tuple[ActivationSite, 
 
 
 def _sources(graph: Graph, tensor: str) -> list[str]:
-    """Where the values of a tensor are computed, looking up through transparent movers."""
+    """Where the values of a tensor are computed, looking up through pass-through operators."""
     node = graph.producer.get(tensor)
-    if node is None or node.op_type not in TRANSPARENT or _interpolates(node):
+    if node is None or not _passes_int8_through(node):
         return [tensor]
-    data = graph.activations_of(node) if node.op_type == "Concat" else (node.input[0],)
-    if len(data) < (len(node.input) if node.op_type == "Concat" else 1):
-        return [tensor]  # a Concat with a constant: quantize what comes out of it
+    data = list(node.input) if node.op_type == "Concat" else [node.input[0]]
+    if node.op_type == "Concat" and any(map(graph.is_constant, data)):
+        return [tensor]  # a Concat with a constant: its output is quantized
     return list(dict.fromkeys(source for name in data for source in _sources(graph, name)))
 
 
-def _interpolates(node: onnx.NodeProto) -> bool:
-    """A Resize that computes new values, which int8 would have to round once more."""
+def _passes_int8_through(node: onnx.NodeProto) -> bool:
+    """Not so a Resize that interpolates: it computes new values, which int8 would round again."""
     mode = next((attr.s for attr in node.attribute if attr.name == "mode"), b"nearest")
-    return node.op_type == "Resize" and mode != b"nearest"
+    interpolates = node.op_type == "Resize" and mode != b"nearest"
+    return node.op_type in INT8_PASS_THROUGH_OPS and not interpolates

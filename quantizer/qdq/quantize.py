@@ -20,8 +20,8 @@ from service.vision.detections import Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
-    """The range of one group of tensors, and the lower bound that their origin fixes, if any."""
+class GroupRange:
+    """The range of tensors that share one, and their analytic lower bound, if they have one."""
 
     bounds: Range
     floor: float | None
@@ -30,17 +30,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantized:
-    """The Q/DQ graph and, by group, the choices that it was made from."""
+    """The Q/DQ graph, and the range of each group of tensors in it by the group's name."""
 
     model: onnx.ModelProto
-    choices: Mapping[str, Choice]
+    ranges: Mapping[str, GroupRange]
 
 
 class Ranges:
     """Chooses the range of any group of tensors by `rule`, once each.
 
-    The image is not left to the rule: its origin fixes both bounds (`image_range`), and with them
-    each of its 256 values is one step of the asymmetric grid.
+    The image is not left to the rule: its values lie in `image_range`, and with these bounds each
+    of its 256 values is one step of the asymmetric grid.
     """
 
     def __init__(
@@ -57,22 +57,20 @@ class Ranges:
         self._rule = RANGE_RULES[rule]
         self._scheme = scheme
         self._image_range = image_range
-        self._known: dict[tuple[str, ...], Choice] = {}
+        self._known: dict[tuple[str, ...], GroupRange] = {}
 
-    def of(self, tensors: tuple[str, ...]) -> Choice:
-        """The choice for tensors that share a range."""
+    def of(self, tensors: tuple[str, ...]) -> GroupRange:
+        """The range that these tensors share."""
         if tensors not in self._known:
-            self._known[tensors] = self._choose(tensors)
+            floor = shared_floor([self._floors.get(tensor) for tensor in tensors])
+            if tensors == self._image:
+                bounds = self._image_range
+            else:
+                histogram = reduce(merge, (self._histograms[tensor] for tensor in tensors))
+                bounds = self._rule(histogram, floor, self._scheme)
+            params = activation_params(bounds, self._scheme)
+            self._known[tensors] = GroupRange(bounds, floor, params)
         return self._known[tensors]
-
-    def _choose(self, tensors: tuple[str, ...]) -> Choice:
-        floor = shared_floor([self._floors.get(tensor) for tensor in tensors])
-        if tensors == self._image:
-            bounds = self._image_range
-        else:
-            histogram = reduce(merge, (self._histograms[tensor] for tensor in tensors))
-            bounds = self._rule(histogram, floor, self._scheme)
-        return Choice(bounds, floor, activation_params(bounds, self._scheme))
 
 
 def quantize(
@@ -82,22 +80,22 @@ def quantize(
     weights: Weights,
     means: Mapping[str, Floats] | None = None,
 ) -> Quantized:
-    """Choose the range of every group, the integers of every weight, and insert the pairs.
+    """Choose the range of every group, quantize every weight, and insert Q/DQ.
 
-    `means` are the channel means of `averaged_tensors`; with them the biases are corrected.
+    `means` holds the channel means of `averaged_tensors`; with them the biases are corrected.
     """
     if means is not None:
         graph = Graph.of(correct_biases(graph, placement, weights, means))
     members: defaultdict[str, list[str]] = defaultdict(list)
     for site in placement.activations:
         members[site.group].append(site.tensor)
-    choices = {group: ranges.of(tuple(tensors)) for group, tensors in members.items()}
-    sites = (*placement.activations, *placement.echoes)
-    params = {site.tensor: choices[site.group].params for site in sites}
-    return Quantized(insert_qdq(graph, placement, params, weights), choices)
+    chosen = {group: ranges.of(tuple(tensors)) for group, tensors in members.items()}
+    sites = (*placement.activations, *placement.propagated)
+    params = {site.tensor: chosen[site.group].params for site in sites}
+    return Quantized(insert_qdq(graph, placement, params, weights), chosen)
 
 
 def shared_floor(floors: list[float | None]) -> float | None:
-    """The lowest of the members' bounds; none where one member has none."""
+    """The lowest of the members' analytic bounds; None where one member has none."""
     known = [floor for floor in floors if floor is not None]
     return min(known) if len(known) == len(floors) else None

@@ -15,7 +15,7 @@ from quantizer.evaluation.accuracy import Accuracy
 from quantizer.evaluation.accuracy_gate import GateResult, Measure
 from quantizer.int8 import Scheme
 from quantizer.qdq.placement import Placement
-from quantizer.qdq.quantize import Choice
+from quantizer.qdq.quantize import GroupRange
 from quantizer.sensitivity.search import Sensitivity
 from quantizer.sensitivity.sqnr import decibels
 from service.manifest import Precision, Runtime
@@ -176,7 +176,7 @@ def sensitivity_report(
         round(decibels(sensitivity.after), 2),
         sensitivity.executions,
         tuple(
-            BlockReport(block.layers, round(decibels(block.noise), 2), block.freed)
+            BlockReport(block.layers, round(decibels(block.noise), 2), block.kept_float)
             for block in sensitivity.blocks
         ),
     )
@@ -223,20 +223,18 @@ def int8_convolutions(layers: tuple[LayerReport, ...]) -> Int8Convolutions:
 def tensor_reports(
     placement: Placement,
     histograms: Mapping[str, Histogram],
-    choices: Mapping[str, Choice],
+    ranges: Mapping[str, GroupRange],
     scheme: Scheme,
 ) -> tuple[TensorReport, ...]:
     """What its range does to the values of every quantized activation."""
     return tuple(
-        _tensor_report(
-            site.tensor, site.group, histograms[site.tensor], choices[site.group], scheme
-        )
+        _tensor_report(site.tensor, site.group, histograms[site.tensor], ranges[site.group], scheme)
         for site in placement.activations
     )
 
 
 def _tensor_report(
-    tensor: str, group: str, histogram: Histogram, choice: Choice, scheme: Scheme
+    tensor: str, group: str, histogram: Histogram, choice: GroupRange, scheme: Scheme
 ) -> TensorReport:
     scale, zero = float(choice.params.scale), int(choice.params.zero_point)
     low, high = (scheme.lowest - zero) * scale, (scheme.highest - zero) * scale

@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from quantizer.calibration.histogram import Histogram
-from quantizer.qdq.quantize import Choice
+from quantizer.qdq.quantize import GroupRange
 from quantizer.report import charts
 from quantizer.report.data import BlockReport, Report
 from service.vision.detections import Detections
@@ -47,7 +47,7 @@ class Sample:
 def render(
     report: Report,
     histograms: Mapping[str, Histogram],
-    choices: Mapping[str, Choice],
+    ranges: Mapping[str, GroupRange],
     seen: Sequence[Seen],
     class_name: Callable[[int], str],
 ) -> str:
@@ -70,7 +70,7 @@ def render(
         tensors={tensor.tensor: tensor for tensor in report.tensors},
         histograms={
             tensor.tensor: charts.histogram(
-                histograms[tensor.tensor].bins, choices[tensor.group].bounds, tensor.floor
+                histograms[tensor.tensor].bins, ranges[tensor.group].bounds, tensor.floor
             )
             for tensor in report.tensors
         },

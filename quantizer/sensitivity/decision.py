@@ -1,4 +1,4 @@
-"""Which layers stay float: those without an int8 kernel, then those that hurt most for their ms."""
+"""Decide which layers stay float: those without an int8 kernel, then the most sensitive."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from quantizer.sensitivity.simulation import Simulation
 from quantizer.sensitivity.sqnr import decibels, from_decibels
 from service.progress import ReportProgress
 
-SHORTEST_MS: Final = 1e-3  # of all convolutions: below it a profile tells nothing
+SHORTEST_MS: Final = 1e-3  # of all convolutions together: a shorter profile is not meaningful
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The placement to build, and the search that led to it; None where nothing could be tried."""
+    """The placement to build, and the search that led to it; None where it had no samples."""
 
     placement: Placement
     sensitivity: Sensitivity | None
@@ -29,13 +29,13 @@ def decide(
     min_sqnr: float,
     progress: ReportProgress,
 ) -> Decision:
-    """Lose the fewest milliseconds that keep the outputs' SQNR at `min_sqnr` decibels.
+    """Keep the outputs' SQNR at `min_sqnr` decibels for the fewest milliseconds.
 
-    `asked` are the layers that stay float anyway, with the reasons. Raises BuildFailed.
+    `asked` maps the layers that stay float in any case to the reasons. Raises BuildFailed.
     """
 
     def plan(floats: Mapping[str, str]) -> Placement:
-        return plan_placement(simulation.graph, floats, builder.dialect)
+        return plan_placement(simulation.graph, floats, builder.qdq_format)
 
     floats, costs = _costs(simulation, plan(asked), builder)
     fixed = {**asked, **floats}
@@ -48,20 +48,20 @@ def decide(
         return simulation.noise(plan({**fixed, **others}))
 
     found = search(whole.layers, noise_of, from_decibels(min_sqnr), costs, progress)
-    freed = {
+    sensitive = {
         block.layers[0]: f"sensitive: alone in int8 it leaves {decibels(block.noise):.1f} dB"
         for block in found.blocks
-        if block.freed
+        if block.kept_float
     }
-    return Decision(plan({**fixed, **freed}), found)
+    return Decision(plan({**fixed, **sensitive}), found)
 
 
 def _costs(
     simulation: Simulation, whole: Placement, builder: Builder
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """The layers that the runtime leaves float, and what int8 saves in the others.
+    """The layers that the runtime executes in float anyway, and what int8 saves in the others.
 
-    As a share of what all convolutions take in int8.
+    The saving is a fraction of the time that all convolutions take in int8.
     """
     before = builder.profile(simulation.graph.model)
     after = builder.profile(simulation.quantized(whole).model)

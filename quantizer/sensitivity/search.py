@@ -1,8 +1,9 @@
-"""Which layers hurt when they are quantized, found with few executions, and which to leave float.
+"""Find the layers that lose the most accuracy in int8, in few executions, and keep them float.
 
-Layers are tried in blocks of neighbours. The block that hurts most for the time that freeing it
-would cost is split in two until a single layer is left, and that layer stays float; then the next.
-Only what hurts is looked at closely, so a model that quantizes well costs one execution.
+Layers are tried in blocks of neighbours, with nothing but the block quantized. The block with the
+most output noise for the time that keeping it float would cost is split in two, until one layer is
+left: that layer stays float, and the next block follows. Only noisy blocks are split, so a model
+that quantizes well costs one execution.
 """
 
 import heapq
@@ -12,42 +13,43 @@ from typing import Final
 
 from service.progress import Progress, ReportProgress
 
-# The least a layer is taken to cost, as a share of what a layer costs on average: freeing a cheap
-# layer that hardly hurts must not look like a bargain.
+# The least cost that is assumed of a layer, as a fraction of the mean cost of all layers. Without
+# it, a cheap layer with little noise would come before an expensive one with much.
 LEAST_COST: Final = 0.25
-# Of the budget: a block with less noise is not worth a closer look. What is left then is spread
-# over all layers, and freeing some of them would cost time and change little.
+# A fraction of the budget: a block with less noise is not split. What then remains is spread over
+# all layers, and keeping some of them float would cost time and change little.
 WORTHWHILE: Final = 0.07
-# Budgets of noise that are worth all of int8's time: 0.3 for each hundredth of it. A layer that by
-# itself breaks the budget is worth any time.
+# Budgets of noise that justify all of int8's time: 0.3 for each hundredth of it. A layer that
+# exceeds the budget by itself justifies any time.
 WORTH: Final = 30.0
 
-Noise = Callable[[frozenset[str]], float]  # with exactly these layers quantized
+Noise = Callable[[frozenset[str]], float]  # the output noise with exactly these layers quantized
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Neighbouring layers and the output noise with nothing but them quantized."""
+    """Neighbouring layers, and the output noise with only these quantized."""
 
     layers: tuple[str, ...]
     noise: float
-    freed: bool = False  # one layer, left float
+    kept_float: bool = False  # true only for a single layer
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """What was tried: the noise `before`, all layers quantized, and `after`, without the freed."""
+    """The result: output noise `before`, with all layers quantized, and `after`, without those
+    that are kept float."""
 
     budget: float
     before: float
     after: float
-    blocks: tuple[Block, ...]  # a partition of the layers, worst first
+    blocks: tuple[Block, ...]  # a partition of the layers, most noise first
     executions: int
 
     @property
-    def freed(self) -> tuple[str, ...]:
-        """The layers to leave float, worst first."""
-        return tuple(block.layers[0] for block in self.blocks if block.freed)
+    def kept_float(self) -> tuple[str, ...]:
+        """The layers to keep float, most noise first."""
+        return tuple(block.layers[0] for block in self.blocks if block.kept_float)
 
 
 def search(
@@ -57,11 +59,11 @@ def search(
     costs: Mapping[str, float],
     progress: ReportProgress,
 ) -> Sensitivity:
-    """Free the fewest layers that bring the noise under the budget, by noise for each millisecond.
+    """Keep the fewest layers float that bring the noise below the budget, by noise per cost.
 
-    `costs` holds what each layer loses by staying float, as a share of the time of all layers in
-    int8; layers not named cost nothing. Where the noise is spread thinly, or freeing costs more
-    than it is worth, the budget is not reached: see WORTHWHILE and WORTH.
+    `costs` maps each layer to the time it loses by staying float, as a fraction of the time of all
+    layers in int8; layers that it does not name cost nothing. The budget is not reached where the
+    noise is spread thinly, or where keeping layers float costs more than WORTH allows.
     """
     return _Search(noise_of, budget, costs, progress).run(tuple(layers))
 
@@ -74,33 +76,33 @@ class _Search:
         self._budget = budget
         self._costs = costs
         self._progress = progress
-        self._floor = 0.0
+        self._least_cost = 0.0
         self._executions = 0
 
     def run(self, layers: tuple[str, ...]) -> Sensitivity:
         known = [max(self._costs.get(layer, 0.0), 0.0) for layer in layers]
-        self._floor = LEAST_COST * sum(known) / max(len(known), 1) or 1.0
+        self._least_cost = LEAST_COST * sum(known) / max(len(known), 1) or 1.0
         before = after = self._measure(layers)
         waiting = [self._entry(Block(layers, before))] if layers else []
-        freed: list[Block] = []
+        kept_float: list[Block] = []
         settled: list[Block] = []
         while waiting and after > self._budget:
             worst = heapq.heappop(waiting)[-1]
-            if worst.noise < self._least_of_worth(worst):
+            if worst.noise < self._least_worthwhile(worst):
                 settled.append(worst)
             elif len(worst.layers) > 1:
                 middle = len(worst.layers) // 2
                 for half in (worst.layers[:middle], worst.layers[middle:]):
                     heapq.heappush(waiting, self._entry(Block(half, self._measure(half))))
             else:
-                freed.append(Block(worst.layers, worst.noise, freed=True))
+                kept_float.append(Block(worst.layers, worst.noise, kept_float=True))
             left = [*settled, *(entry[-1] for entry in waiting)]
-            # They add up, roughly: only where that promises enough, or nothing more can be done, is
-            # it worth measuring.
-            if freed and (not waiting or sum(block.noise for block in left) <= self._budget):
-                gone = {block.layers[0] for block in freed}
-                after = self._measure(tuple(layer for layer in layers if layer not in gone))
-        blocks = [*freed, *settled, *(entry[-1] for entry in waiting)]
+            # Noise powers add up, roughly: an execution is worth it only where their sum promises
+            # to meet the budget, or where no block is left.
+            if kept_float and (not waiting or sum(block.noise for block in left) <= self._budget):
+                floats = {block.layers[0] for block in kept_float}
+                after = self._measure(tuple(layer for layer in layers if layer not in floats))
+        blocks = [*kept_float, *settled, *(entry[-1] for entry in waiting)]
         ranked = tuple(sorted(blocks, key=lambda block: -block.noise))
         return Sensitivity(self._budget, before, after, ranked, self._executions)
 
@@ -110,11 +112,12 @@ class _Search:
         self._progress(Progress("precision", self._executions))
         return noise
 
-    def _least_of_worth(self, block: Block) -> float:
+    def _least_worthwhile(self, block: Block) -> float:
+        """The noise from which on the block is worth a split, or its one layer is kept float."""
         cheapest = min(self._costs.get(layer, 0.0) for layer in block.layers)
         return self._budget * min(1.0, max(WORTHWHILE, WORTH * cheapest))
 
     def _entry(self, block: Block) -> tuple[float, int, Block]:
-        """For a heap: what promises most noise for its cost comes first, then what came first."""
-        cheapest = min(max(self._costs.get(layer, 0.0), self._floor) for layer in block.layers)
+        """For the heap: the most noise per cost first, then in the order of measurement."""
+        cheapest = min(max(self._costs.get(layer, 0.0), self._least_cost) for layer in block.layers)
         return (-block.noise / cheapest, self._executions, block)

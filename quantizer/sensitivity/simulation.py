@@ -16,13 +16,13 @@ from quantizer.sensitivity.sqnr import Reference, relative
 from service.vision.detections import Floats
 from service.vision.heads import Head
 
-SAMPLES: Final = 4  # images that the layers are tried on
-MOST_LOOKED_AT: Final = 32  # images among which those are searched that show something
-SOMETHING: Final = 0.25  # signal power: one box at a score of 0.5
+SAMPLES: Final = 4  # images on which sets of layers are tried
+MOST_LOOKED_AT: Final = 32  # images that are searched for samples
+LEAST_SIGNAL: Final = 0.25  # of a sample: one box at a score of 0.5
 
 
 class SensitivitySample(NamedTuple):
-    """An image's tensor and what the float model says of it."""
+    """An image f32[1,3,H,W], and what the float model detects in it."""
 
     image: Floats
     reference: Reference
@@ -30,12 +30,12 @@ class SensitivitySample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """Q/DQ executed by ONNX Runtime gives what an integer kernel would, but for rounding ties."""
+    """ONNX Runtime executes Q/DQ graphs; integer kernels give the same, except at rounding ties."""
 
     graph: Graph
     ranges: Ranges
     weights: Weights
-    means: Mapping[str, Floats] | None  # of the channels, for the biases' correction
+    means: Mapping[str, Floats] | None  # of the channels, to correct the biases
     head: Head
     size: int
     samples: Sequence[SensitivitySample]
@@ -46,18 +46,18 @@ class Simulation:
         return quantize(self.graph, placement, self.ranges, self.weights, self.means)
 
     def noise(self, placement: Placement) -> float:
-        """The output noise of a placement over the probes."""
+        """The output noise of a placement over the samples."""
         return noise_of(self.quantized(placement).model, self.samples, self.threads)
 
 
 def noise_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threads: int) -> float:
-    """The output noise of a quantized graph over the probes."""
-    references = [probe.reference for probe in samples]
+    """The output noise of a quantized graph over the samples, relative to the signal."""
+    references = [sample.reference for sample in samples]
 
     def one(number: int, image: Floats, outputs: list[Floats]) -> float:
         return references[number].noise(outputs[0])
 
-    images = (probe.image for probe in samples)
+    images = (sample.image for sample in samples)
     return relative(over_images(model, images, threads, one), references)
 
 
@@ -69,11 +69,10 @@ def find_samples(
     threads: int,
     count: int = SAMPLES,
 ) -> list[SensitivitySample]:
-    """The first `count` images in which the float model sees something."""
+    """The first `count` images in which the float model detects something."""
 
     def look(number: int, image: Floats, outputs: list[Floats]) -> SensitivitySample:
         return SensitivitySample(image, Reference.of(outputs[0], head, size))
 
     looks = over_images(graph.model, islice(images, MOST_LOOKED_AT), threads, look)
-    telling = (probe for probe in looks if probe.reference.signal > SOMETHING)
-    return list(islice(telling, count))
+    return list(islice((each for each in looks if each.reference.signal > LEAST_SIGNAL), count))

@@ -1,12 +1,13 @@
-"""How far quantization moves what a detector says, in one number.
+"""The signal-to-quantization-noise ratio (SQNR) of a detector's outputs.
 
-The signal is the scores of the float model, the noise what happens to them and to their boxes:
+The signal power is that of the float model's scores; the noise power is that of the changes to the
+scores and to their boxes. Their ratio, the relative noise, is
 
-    noise = sum((s' - s)**2) + sum((max(s) * (1 - IoU(box', box)) / 0.45)**2)   over sum(s**2)
+    (sum((s' - s)**2) + sum((max(s) * (1 - IoU(box', box)) / 0.45)**2)) / sum(s**2)
 
-so that anchors count by the square of their score, and background, which is nearly all of the
-output, hardly at all. Noise powers of layers that are quantized one at a time add up, roughly, to
-that of all of them together; the search for the layers that hurt most rests on that.
+so an anchor counts by the square of its score, and background, which is nearly all of the output,
+hardly counts. The noise powers of layers that are quantized one at a time add up, roughly, to the
+noise power of all together; the search for sensitive layers relies on that.
 """
 
 from collections.abc import Iterable
@@ -20,19 +21,19 @@ from service.vision.agreement import match
 from service.vision.detections import Floats
 from service.vision.heads import Candidates, Head, detections_of
 
-EVERYTHING: Final = -1.0  # a threshold below every score: all anchors, so that rows correspond
-LOST: Final = 0.45  # of IoU: COCO's AP averages over thresholds 0.5 to 0.95
-SEEN: Final = 0.01  # score from which on an end-to-end head's box counts
-QUIETEST: Final = 1e-12
-SILENT: Final = 1e-3  # signal power up to which nothing was detected
+EVERYTHING: Final = -1.0  # a threshold below every score: all anchors, so rows correspond
+LOST: Final = 0.45  # of IoU, the width of the thresholds that COCO's AP averages: 0.5 to 0.95
+SEEN: Final = 0.01  # the least score with which a box of an end-to-end head counts
+LEAST_NOISE: Final = 1e-12
+LEAST_SIGNAL: Final = 1e-3  # power; with less, nothing was detected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """What the float model says of one image."""
+    """What the float model detects in one image."""
 
     candidates: Candidates
-    signal: float  # sum of squared scores: about the number of sure anchors
+    signal: float  # sum of squared scores: about the number of anchors with a score near 1
     head: Head
     size: int
 
@@ -43,14 +44,14 @@ class Reference:
         return cls(candidates, _power(candidates), head, size)
 
     def noise(self, output: Floats) -> float:
-        """The noise power of the quantized model's raw output, in the signal's unit."""
+        """The noise power of the quantized model's raw output, in the unit of `signal`."""
         found = self.head.decode(output, self.size, EVERYTHING)
         return (_aligned if self.head.nms else _matched)(self.candidates, found)
 
 
 def relative(noises: Iterable[float], references: Iterable[Reference]) -> float:
-    """The noise power over several images as a share of the signal's."""
-    return sum(noises) / max(sum(reference.signal for reference in references), SILENT)
+    """The noise power over several images as a fraction of the signal power."""
+    return sum(noises) / max(sum(reference.signal for reference in references), LEAST_SIGNAL)
 
 
 def _power(candidates: Candidates) -> float:
@@ -59,7 +60,7 @@ def _power(candidates: Candidates) -> float:
 
 def decibels(noise: float) -> float:
     """The signal-to-quantization-noise ratio of a relative noise power; 120 dB for none."""
-    return -10 * log10(max(noise, QUIETEST))
+    return -10 * log10(max(noise, LEAST_NOISE))
 
 
 def from_decibels(sqnr: float) -> float:
@@ -68,14 +69,14 @@ def from_decibels(sqnr: float) -> float:
 
 
 def _aligned(a: Candidates, b: Candidates) -> float:
-    """Row by row: the same anchor in both."""
+    """Noise power row by row: a row is the same anchor in both."""
     scores = float(np.square(a.scores - b.scores).sum())
     weight = a.scores.max(axis=1)
     return scores + float(np.square(weight * (1 - _overlap(a, b)) / LOST).sum())
 
 
 def _matched(reference: Candidates, output: Candidates) -> float:
-    """Box by box, where the model sorts them itself: one without a partner is all noise."""
+    """Noise power box by box, for a model that sorts them; a box without a match is all noise."""
     a, b = (detections_of(each, SEEN, multi_label=False) for each in (reference, output))
     pairs = match(a, b)
     scores = a.scores[pairs.a]

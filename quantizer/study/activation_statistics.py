@@ -1,4 +1,4 @@
-"""Mean and covariance of what a convolution's weights are multiplied with."""
+"""Activation statistics: mean and covariance of the inputs that a convolution multiplies."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from quantizer.model.execution import over_images
 from quantizer.model.graph import Graph, attribute, layer_name
 from service.vision.detections import Floats
 
-POSITIONS: Final = 256  # of each image that are looked at; a hundred images give 25,000
+POSITIONS: Final = 256  # sampled in each image; a hundred images give 25,000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ActivationStatistics:
-    """Of the patches that a convolution reads, flattened as its weights are, in each group.
+    """Of the patches that a convolution reads, flattened like its weights, for each of G groups.
 
-    mean f64[G,K] and second f64[G,K,K], the mean outer product; K = inputs of a group x kernel.
+    mean: f64[G,K]; second: f64[G,K,K], the mean outer product; K = inputs of a group x kernel size.
     """
 
     mean: NDArray[np.float64]
@@ -34,7 +34,7 @@ class ActivationStatistics:
 def input_statistics(
     graph: Graph, layers: Sequence[str], images: Iterable[Floats], threads: int
 ) -> dict[str, ActivationStatistics]:
-    """The moments of the convolutions' inputs, by layer; one execution an image."""
+    """The statistics of the convolutions' inputs, by layer; executes each image once."""
     wanted = set(layers)
     nodes = [node for node in graph.nodes if layer_name(node) in wanted]
     names = [name for name in dict.fromkeys(n.input[0] for n in nodes) if name != graph.input]
@@ -42,7 +42,7 @@ def input_statistics(
 
     def digest(number: int, image: Floats, outputs: list[Floats]) -> list[ActivationStatistics]:
         values = {graph.input: image, **dict(zip(names, outputs, strict=False))}
-        return [_moments(graph, node, values[node.input[0]], number) for node in nodes]
+        return [_statistics(graph, node, values[node.input[0]], number) for node in nodes]
 
     sums: list[ActivationStatistics] = []
     count = 0
@@ -59,7 +59,7 @@ def _added(a: ActivationStatistics, b: ActivationStatistics) -> ActivationStatis
     return ActivationStatistics(a.mean + b.mean, a.second + b.second)
 
 
-def _moments(
+def _statistics(
     graph: Graph, node: onnx.NodeProto, values: Floats, phase: int
 ) -> ActivationStatistics:
     patches = _patches(graph, node, values[0], phase)
@@ -68,9 +68,9 @@ def _moments(
 
 
 def _patches(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> Floats:
-    """f32[G,K,P]: what the kernel covers at P of its positions, zeros beyond the border.
+    """f32[G,K,P]: the values under the kernel at P of its positions, zeros beyond the border.
 
-    A convolution that leaves its padding to auto_pad is looked at inside the border alone.
+    A convolution that leaves its padding to auto_pad is sampled inside the border alone.
     """
     kernel = graph.constant(node.input[1]).shape[2:]
     strides, steps = (_pair(node, name, (1, 1)) for name in ("strides", "dilations"))
@@ -80,7 +80,7 @@ def _patches(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> 
         (side - (k - 1) * step - 1) // stride + 1
         for side, k, step, stride in zip(padded.shape[1:], kernel, steps, strides, strict=True)
     )
-    # An odd stride, starting elsewhere in each image, meets every row and column.
+    # An odd stride with another start in each image reaches every row and column.
     skip = rows * columns // POSITIONS | 1
     chosen = np.arange(phase % skip, rows * columns, skip)
     y, x = (chosen // columns) * strides[0], (chosen % columns) * strides[1]

@@ -1,36 +1,49 @@
-"""Round weights up or down so that the convolution's output changes least, not each weight.
+"""Adaptive rounding: round weights up or down so that the convolution's output changes least.
 
-The output is off by the weights' errors times the input, so with the input's covariance C the
+The output's error is the weights' errors times the input, so with the input's covariance C the
 expected squared error is e C e for each output channel. Weights are rounded one after the other;
-what the others can take back of an error, they do, before they are rounded in turn.
+each rounding error is compensated in the weights that are not rounded yet.
 
 Source of the objective: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training
-Quantization" (AdaRound, 2020), eq. 13; of this way to minimise it: Frantar et al., "GPTQ: Accurate
+Quantization" (AdaRound, 2020), eq. 13; of the algorithm: Frantar et al., "GPTQ: Accurate
 Post-Training Quantization for Generative Pre-trained Transformers" (2022), algorithm 1. The mean of
-the error is left to the biases.
+the error is left to bias correction.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantizer.int8 import QuantParams, Steps
+from quantizer.qdq.weights import Rounding
 from quantizer.study.activation_statistics import ActivationStatistics
 from service.vision.detections import Floats
 
-DAMPING: Final = 0.01  # of the mean variance, added to each: what the sample cannot tell
-BLOCK: Final = 64  # columns whose corrections are brought to the later ones at once
+DAMPING: Final = 0.01  # of the mean variance, added to each: the sample does not tell them exactly
+BLOCK: Final = 64  # columns whose corrections are applied to the later ones at once
 
 Doubles = NDArray[np.float64]
 
 
-def round_adaptively(weight: Floats, params: QuantParams, moments: ActivationStatistics) -> Steps:
+def adaptive_rounding(statistics: Mapping[str, ActivationStatistics]) -> Rounding:
+    """A strategy for `Weights`; `statistics` are those of each layer's input, by layer."""
+
+    def rounded(layer: str, weight: Floats, params: QuantParams) -> Steps:
+        return round_adaptively(weight, params, statistics[layer])
+
+    return rounded
+
+
+def round_adaptively(
+    weight: Floats, params: QuantParams, statistics: ActivationStatistics
+) -> Steps:
     """f32[O,...] -> i8 of the same shape; output channels are the first axis."""
-    covariance = moments.covariance
+    covariance = statistics.covariance
     groups, size, _ = covariance.shape
     variance = np.diagonal(covariance, axis1=1, axis2=2)
-    # What varies most is rounded first, while there are others left to make up for it.
+    # The largest variance is rounded first, while the most others are left to compensate for it.
     order = np.argsort(-variance, axis=1)
     ordered = np.take_along_axis(covariance, order[:, :, None], axis=1)
     ordered = np.take_along_axis(ordered, order[:, None, :], axis=2)
@@ -38,16 +51,16 @@ def round_adaptively(weight: Floats, params: QuantParams, moments: ActivationSta
         weight.reshape(groups, -1, size).astype(np.float64), order[:, None, :], axis=2
     )
     scale = params.scale.reshape(groups, -1).astype(np.float64)
-    rounded = _round_in_turn(wanted, scale, params.limits, _passed_on(ordered))
+    rounded = _round_in_order(wanted, scale, params.limits, _compensation(ordered))
     steps = np.empty_like(rounded)
     np.put_along_axis(steps, np.broadcast_to(order[:, None, :], rounded.shape), rounded, axis=2)
     return steps.reshape(weight.shape).astype(np.int8)
 
 
-def _passed_on(covariance: Doubles) -> Doubles:
-    """f64[G,K,K], upper triangular: row i says how the error of i is made up for by those after.
+def _compensation(covariance: Doubles) -> Doubles:
+    """f64[G,K,K], upper triangular: row i holds how the later weights compensate the error of i.
 
-    The Cholesky factor of the inverse, as in GPTQ.
+    It is the Cholesky factor of the inverse, as in GPTQ.
     """
     size = covariance.shape[-1]
     level = np.trace(covariance, axis1=1, axis2=2) / size
@@ -56,8 +69,8 @@ def _passed_on(covariance: Doubles) -> Doubles:
     return np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
 
 
-def _round_in_turn(
-    wanted: Doubles, scale: Doubles, limits: tuple[int, int], passed_on: Doubles
+def _round_in_order(
+    wanted: Doubles, scale: Doubles, limits: tuple[int, int], compensation: Doubles
 ) -> Doubles:
     """f64[G,O,K] weights -> steps of the same shape; `scale` is f64[G,O]."""
     left, steps = wanted.copy(), np.empty_like(wanted)
@@ -66,10 +79,10 @@ def _round_in_turn(
         end = min(start + BLOCK, size)
         errors = np.empty_like(left[:, :, start:end])
         for i in range(start, end):
-            row = passed_on[:, i, :]
+            row = compensation[:, i, :]
             steps[:, :, i] = np.clip(np.rint(left[:, :, i] / scale), *limits)
             error = (left[:, :, i] - steps[:, :, i] * scale) / row[:, i, None]
             left[:, :, i:end] -= error[:, :, None] * row[:, None, i:end]
             errors[:, :, i - start] = error
-        left[:, :, end:] -= errors @ passed_on[:, start:end, end:]
+        left[:, :, end:] -= errors @ compensation[:, start:end, end:]
     return steps

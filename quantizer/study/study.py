@@ -23,17 +23,19 @@ from quantizer.calibration.statistics import Observed, observe
 from quantizer.config import AnnotatedDataset
 from quantizer.evaluation.accuracy import Accuracy, evaluate_detectors
 from quantizer.int8 import Range, Scheme, WeightRule, WeightScheme
+from quantizer.model.decode_tail import last_convolutions
 from quantizer.model.execution import AT_ONCE, open_session
 from quantizer.model.float_model import read_float_model
-from quantizer.model.graph import Graph
+from quantizer.model.graph import Graph, layer_name
 from quantizer.model.layout import Layout, recognise
 from quantizer.qdq.bias import averaged_tensors
-from quantizer.qdq.placement import Placement, first_and_last, plan_placement
+from quantizer.qdq.placement import Placement, plan_placement
 from quantizer.qdq.quantize import Ranges, quantize
-from quantizer.qdq.weights import Weights
+from quantizer.qdq.weights import Weights, round_to_nearest
 from quantizer.sensitivity.simulation import SensitivitySample, find_samples, noise_of
 from quantizer.sensitivity.sqnr import decibels
 from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
+from quantizer.study.rounding import adaptive_rounding
 from quantizer.versions import sha256_of, versions
 from service.inference.detector import Detector
 from service.manifest import Manifest, Variant
@@ -194,7 +196,9 @@ class Calibrated:
     image_range: Range
     whole: Placement
     observed: Observed
-    moments: Mapping[str, ActivationStatistics]  # none unless weights are to be rounded adaptively
+    statistics: Mapping[
+        str, ActivationStatistics
+    ]  # none unless weights are to be rounded adaptively
     samples: Sequence[SensitivitySample]
     threads: int
 
@@ -209,8 +213,9 @@ class Calibrated:
         histograms = self.observed.histograms
         ranges = Ranges(self.graph, histograms, setting.ranges, scheme, self.image_range)
         how = WeightScheme(setting.method.clipping, setting.weights or 8)
-        moments = self.moments if setting.method.rounding == "adaptive" else {}
-        weights = Weights(self.graph, how, moments)
+        adaptive = setting.method.rounding == "adaptive"
+        rounding = adaptive_rounding(self.statistics) if adaptive else round_to_nearest
+        weights = Weights(self.graph, how, rounding)
         means = self.observed.channel_means if setting.method.bias_correction else None
         return quantize(self.graph, placement, ranges, weights, means).model
 
@@ -236,11 +241,11 @@ def _calibrate(
     averaged = averaged_tensors(graph, whole)
     observed = observe(graph, whole.tensors, usable, threads, averaged)
     count = images.count_usable(calibration)
-    moments: Mapping[str, ActivationStatistics] = {}
+    statistics: Mapping[str, ActivationStatistics] = {}
     if adaptive:
         readable = Images([path for path in images.paths if path not in images.unreadable])
         again = readable.usable(size, how, progress)
-        moments = input_statistics(graph, whole.layers, again, threads)
+        statistics = input_statistics(graph, whole.layers, again, threads)
     looked_at = Images(find_images(truth.images)).usable(size, how, lambda _: None)
     return Calibrated(
         images=count,
@@ -248,9 +253,28 @@ def _calibrate(
         image_range=Range(0.0, 255 / how.divisor),
         whole=whole,
         observed=observed,
-        moments=moments,
+        statistics=statistics,
         samples=find_samples(graph, head, size, looked_at, threads, SAMPLES),
         threads=threads,
+    )
+
+
+def first_and_last(graph: Graph) -> dict[str, str]:
+    """The convolutions next to the image and to the output, with the reason to keep them float."""
+    convolutions = [node for node in graph.nodes if node.op_type == "Conv"]
+    first = [node for node in convolutions if _reads_image(graph, node.input[0])]
+    return {layer_name(node): "first convolution" for node in first} | {
+        layer_name(node): "last convolution" for node in last_convolutions(graph)
+    }
+
+
+def _reads_image(graph: Graph, tensor: str) -> bool:
+    """Whether no convolution lies between the image and this tensor."""
+    maker = graph.producer.get(tensor)
+    if maker is None:
+        return True
+    return maker.op_type != "Conv" and all(
+        _reads_image(graph, name) for name in graph.activations_of(maker)
     )
 
 

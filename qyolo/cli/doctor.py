@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from quantizer.compile.hardware import Hardware, Installed
-from quantizer.compile.runtime import Choice, choose_runtime
+from quantizer.compile.runtime import RuntimeChoice, choose_runtime
 from quantizer.config import Device
 from quantizer.errors import BadOption
 from qyolo.cli.options import message
@@ -20,7 +20,7 @@ class Diagnosis:
     """The answer to "would that work?": a choice, or why there is none."""
 
     hardware: Hardware
-    answer: Choice | BadOption
+    answer: RuntimeChoice | BadOption
 
 
 def diagnose(device: Device, runtime: Runtime | None, hardware: Hardware) -> Diagnosis:
@@ -46,7 +46,7 @@ def show(diagnosis: Diagnosis) -> None:
     console = Console(highlight=False, markup=False)
     console.print(_table(diagnosis.hardware))
     answer = diagnosis.answer
-    if isinstance(answer, Choice):
+    if isinstance(answer, RuntimeChoice):
         console.print(f"a build takes {answer.reason}", soft_wrap=True)
         for line in answer.better:
             console.print(f"for better: {line}", soft_wrap=True)

@@ -1,6 +1,6 @@
-"""Q/DQ graphs against what NVIDIA publishes on explicit quantization for TensorRT 10 and 11.
+"""Check Q/DQ graphs against what NVIDIA publishes on explicit quantization in TensorRT 10 and 11.
 
-The rules share no list with the modules that write such graphs, so no mistake either.
+The rules share no table with the modules that write such graphs, so that a mistake there is found.
 """
 
 from collections.abc import Mapping
@@ -10,15 +10,24 @@ import onnx
 
 from quantizer.compile.conformance import accuracy, fusion, parser
 from quantizer.compile.conformance.network import Consequence, Finding, Network, Rule
+from quantizer.model.graph import layer_name
 
-__all__ = ["RULES", "Consequence", "Finding", "Rule", "check"]
+__all__ = ["RULES", "Consequence", "Finding", "check"]
 
-RULES: Final[Mapping[str, Rule]] = {
-    rule.__name__: rule for rule in (*parser.RULES, *fusion.RULES, *accuracy.RULES)
+RULES: Final[Mapping[Consequence, tuple[Rule, ...]]] = {
+    "build failure": parser.RULES,
+    "no int8 kernel": fusion.KERNEL_RULES,
+    "reformat": fusion.REFORMAT_RULES,
+    "accuracy": accuracy.RULES,
 }
 
 
 def check(model: onnx.ModelProto) -> list[Finding]:
-    """What breaks a rule, the rules that make the build fail first; the model is left alone."""
+    """Every violation of a rule, those that make the build fail first."""
     network = Network.of(model)
-    return [finding for rule in RULES.values() for finding in rule(network)]
+    return [
+        Finding(rule.__name__, layer_name(node), consequence, message)
+        for consequence, rules in RULES.items()
+        for rule in rules
+        for node, message in rule(network)
+    ]

@@ -1,6 +1,5 @@
-"""Rules that keep the engine's boxes those of the graph: broken, it builds and is fast."""
+"""Rules for accuracy: if one is broken, the engine is fast, but its boxes differ."""
 
-from collections.abc import Iterator
 from typing import Final
 
 from quantizer.compile.conformance.fusion import ACTIVATIONS
@@ -8,36 +7,32 @@ from quantizer.compile.conformance.network import (
     DEQUANTIZE,
     QUANTIZE,
     WEIGHTED,
-    Complaint,
     Network,
     Rule,
+    Violations,
     channel_axis,
-    rule,
 )
 from quantizer.model.graph import layer_name
 
 
-@rule("accuracy")
-def pair_has_one_scale(network: Network) -> Iterator[Complaint]:
-    """A DQ undoes its Q: any other scale multiplies the values (ONNX's definition of the two)."""
+def pair_has_one_scale(network: Network) -> Violations:
+    """A DQ has the scale of its Q: another one multiplies the values (ONNX's definition)."""
     for node in network.of_kind(DEQUANTIZE):
         maker = network.maker(node.input[0], QUANTIZE)
         if maker is not None and not network.same_scale(maker, node):
             yield node, "its scale is not that of its QuantizeLinear"
 
 
-@rule("accuracy")
-def quantized_to_int8_by_name(network: Network) -> Iterator[Complaint]:
-    """Without a zero point ONNX means uint8, and TensorRT's parser takes int8."""
+def quantized_to_int8_by_name(network: Network) -> Violations:
+    """Without a zero point, ONNX means uint8, but TensorRT's parser assumes int8."""
     for node in network.of_kind(QUANTIZE):
         named = any(each.name == "output_dtype" and each.i for each in node.attribute)
         if not named and not any(node.input[2:]):
-            yield node, "it has no zero point to say that it is in int8"
+            yield node, "it has no zero point of type int8"
 
 
-@rule("accuracy")
-def weight_has_a_scale_for_each_channel(network: Network) -> Iterator[Complaint]:
-    """Weights per channel, activations per tensor: the guide's choice for the least loss."""
+def weight_has_a_scale_for_each_channel(network: Network) -> Violations:
+    """Per channel for weights, per tensor for activations: the guide's recommendation."""
     for node in network.of_kind(*WEIGHTED):
         weight = network.weight(node)
         scale = None if weight is None else network.scale(weight)
@@ -46,14 +41,13 @@ def weight_has_a_scale_for_each_channel(network: Network) -> Iterator[Complaint]
         shape = network.shape(network.before(weight)) or ()
         axis = channel_axis(node, len(shape))
         if axis < len(shape) and shape[axis] > 1:
-            yield weight, f"one scale is for all {shape[axis]} output channels"
+            yield weight, f"its {shape[axis]} output channels have one scale"
 
 
-@rule("accuracy")
-def activation_function_reads_exact_sums(network: Network) -> Iterator[Complaint]:
-    """No Q between a convolution and its activation function (the guide).
+def activation_function_reads_exact_sums(network: Network) -> Violations:
+    """No Q stands between a convolution and its activation function (the guide).
 
-    It rounds what the kernel knows to 32 bits, and keeps the function out of the kernel.
+    Such a Q rounds the kernel's 32-bit sums, and prevents the fusion of the function.
     """
     for node in network.of_kind(QUANTIZE):
         convolution = network.maker(node.input[0], "Conv", "ConvTranspose")

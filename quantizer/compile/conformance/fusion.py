@@ -1,7 +1,7 @@
-"""Rules that keep layers in int8 and fused: broken, the engine is right but slower.
+"""Rules for speed: if one is broken, the engine is correct, but slower.
 
-Sources: the guide's recommendations on where to place Q and DQ, by which TensorRT moves a DQ
-forward and a Q backward until a layer is between them; what NVIDIA's Model Optimizer does for it
+Sources: the recommendations of TensorRT's developer guide on the placement of Q and DQ, by which
+TensorRT moves a DQ forward and a Q backward until a layer is between them; NVIDIA's Model Optimizer
 (modelopt/onnx/quantization/graph_utils.py).
 """
 
@@ -14,15 +14,14 @@ from quantizer.compile.conformance.network import (
     DEQUANTIZE,
     QUANTIZE,
     WEIGHTED,
-    Complaint,
     Network,
     Rule,
+    Violations,
     channel_axis,
-    rule,
 )
 from quantizer.model.graph import PASS_THROUGH_OPS, attribute, layer_name, silu_input
 
-# What a convolution's kernel applies to its own sums.
+# The activation functions that a convolution's kernel applies to its own sums.
 ACTIVATIONS: Final = frozenset(
     {
         "Clip",
@@ -39,13 +38,12 @@ ACTIVATIONS: Final = frozenset(
         "Tanh",
     }
 )
-FEW: Final = 16  # channels: with fewer, not every kernel fits
-PACKED: Final = 8  # channels that int8 kernels read or write at once
+FEW: Final = 16  # channels: with fewer, only some kernels fit
+PACKED: Final = 8  # channels that int8 kernels read or write together
 
 
-@rule("no int8 kernel")
-def both_inputs_are_quantized(network: Network) -> Iterator[Complaint]:
-    """A weighted layer has its input and its weight quantized, or neither (the guide)."""
+def both_inputs_are_quantized(network: Network) -> Violations:
+    """Of a weighted layer, both input and weight are quantized, or neither (the guide)."""
     for node in network.of_kind(*WEIGHTED):
         quantized = network.weight(node) is not None
         if not quantized and not network.graph.is_constant(node.input[1]):
@@ -55,11 +53,10 @@ def both_inputs_are_quantized(network: Network) -> Iterator[Complaint]:
             yield node, f"only its {which} is quantized, so it runs in float"
 
 
-@rule("no int8 kernel")
-def weight_has_scales_on_its_output_channels(network: Network) -> Iterator[Complaint]:
-    """A kernel sums over the other axes, and can scale only the sums (Model Optimizer's axes).
+def weight_has_scales_on_its_output_channels(network: Network) -> Violations:
+    """A kernel sums over the other axes and scales only the sums (axes: Model Optimizer).
 
-    Where DQ names no axis, ONNX means 1 and TensorRT's parser takes 0.
+    Where a DQ names no axis, ONNX means 1, but TensorRT's parser assumes 0.
     """
     for node in network.of_kind(*WEIGHTED):
         weight = network.weight(node)
@@ -74,9 +71,8 @@ def weight_has_scales_on_its_output_channels(network: Network) -> Iterator[Compl
             yield weight, f"its axis is {axis}, and the output channels are on {wanted}"
 
 
-@rule("no int8 kernel")
-def convolution_has_an_int8_kernel(network: Network) -> Iterator[Complaint]:
-    """With few channels only some shapes have one (Model Optimizer leaves the others float)."""
+def convolution_has_an_int8_kernel(network: Network) -> Violations:
+    """With few channels, only some shapes have one; Model Optimizer keeps the others float."""
     for node in network.of_kind("Conv"):
         weight = network.weight(node)
         if weight is None or not network.runs_in_int8(node):
@@ -88,22 +84,20 @@ def convolution_has_an_int8_kernel(network: Network) -> Iterator[Complaint]:
             yield node, f"int8 kernels do not take weights of {list(shape)}{grouped}"
 
 
-@rule("reformat")
-def other_term_is_quantized(network: Network) -> Iterator[Complaint]:
-    """An Add becomes part of an int8 convolution if its other input is quantized (the guide)."""
+def other_term_is_quantized(network: Network) -> Violations:
+    """An Add is fused into an int8 convolution if its other input is quantized (the guide)."""
     for node in _sums(network):
         floats = [name for name in node.input if network.dequantizer(name) is None]
-        fused = [name for name in floats if _takes_in_its_reader(network, name)]
+        fused = [name for name in floats if _fuses_its_reader(network, name)]
         others = [name for name in floats if name not in fused[:1]]
         if fused and others:
-            yield node, f"{others[0]} is added in float to what an int8 convolution makes"
+            yield node, f"{others[0]} is added in float to the output of an int8 convolution"
 
 
-@rule("reformat")
-def term_of_a_convolution_is_not_quantized(network: Network) -> Iterator[Complaint]:
-    """A Q for an Add alone keeps it out of the convolution (Model Optimizer removes such a Q)."""
+def term_of_a_convolution_is_not_quantized(network: Network) -> Violations:
+    """A Q for an Add alone prevents its fusion; Model Optimizer removes such a Q."""
     for node in _sums(network):
-        if any(_takes_in_its_reader(network, name) for name in node.input):
+        if any(_fuses_its_reader(network, name) for name in node.input):
             continue
         for name in node.input:
             pair = network.dequantizer(name)
@@ -112,13 +106,13 @@ def term_of_a_convolution_is_not_quantized(network: Network) -> Iterator[Complai
                 continue
             convolution = _int8_convolution(network, quantizer.input[0])
             if convolution is not None:
-                yield quantizer, f"it keeps {layer_name(node)} out of {layer_name(convolution)}"
+                added, into = layer_name(node), layer_name(convolution)
+                yield quantizer, f"it prevents the fusion of {added} into {into}"
                 break
 
 
-@rule("reformat")
-def concat_has_one_scale(network: Network) -> Iterator[Complaint]:
-    """Q and DQ meet across a Concat if all its inputs and its output are quantized alike.
+def concat_has_one_scale(network: Network) -> Violations:
+    """Q and DQ cancel across a Concat if its inputs and its output have one scale.
 
     Source: Model Optimizer (get_concat_eliminated_tensors).
     """
@@ -134,25 +128,23 @@ def concat_has_one_scale(network: Network) -> Iterator[Complaint]:
         elif not after:
             yield node, "its inputs are quantized and its output is not"
         elif not network.same_scale(*pairs, *after):
-            yield node, "its inputs and its output differ in scale and are quantized anew to meet"
+            yield node, "its inputs and its output differ in scale and are requantized"
 
 
-@rule("reformat")
-def mover_keeps_the_scale(network: Network) -> Iterator[Complaint]:
-    """What only moves values runs in int8 between a DQ and a Q, which can pass it.
+def pass_through_op_keeps_the_scale(network: Network) -> Violations:
+    """A pass-through operator runs in int8 between a DQ and a Q of one scale (the guide).
 
-    They do so if they have one scale: some of TensorRT's rewrites compare them (the guide).
+    Some of TensorRT's rewrites move a Q or DQ past it only after they compare the scales.
     """
-    for node in filter(_moves, network.graph.nodes):
-        before = network.dequantizer(_unmoved(network, node))
+    for node in filter(_passes_through, network.graph.nodes):
+        before = network.dequantizer(_chain_input(network, node))
         after = [each for name in node.output for each in network.quantizers(name)]
         if before is not None and not network.same_scale(before, *after):
-            yield node, "the scale behind it is another, so its values are quantized anew"
+            yield node, "its output has another scale than its input, so its values are requantized"
 
 
-@rule("reformat")
-def quantized_is_not_read_in_float(network: Network) -> Iterator[Complaint]:
-    """A Q becomes part of the layer in front of it, which writes twice if floats are needed too."""
+def quantized_is_not_read_in_float(network: Network) -> Violations:
+    """A Q is fused into the layer in front of it, which writes twice if floats are read too."""
     for node in network.graph.nodes:
         for name in node.output:
             if node.op_type == DEQUANTIZE or not network.quantizers(name):
@@ -164,7 +156,7 @@ def quantized_is_not_read_in_float(network: Network) -> Iterator[Complaint]:
 
 
 def has_int8_kernel(weight: Sequence[int], groups: int, first: bool) -> bool:
-    """Model Optimizer's table; `weight` is the shape of a Conv's, `first` if it reads the image."""
+    """Model Optimizer's table; `weight` is a Conv's weight's shape, `first`: it reads the image."""
     made, read, *kernel = weight
     if min(made, read) >= FEW:
         return True
@@ -175,7 +167,7 @@ def has_int8_kernel(weight: Sequence[int], groups: int, first: bool) -> bool:
 
 
 def _reads_the_image(network: Network, node: onnx.NodeProto) -> bool:
-    """Whether only Q, DQ and Cast are in front of it."""
+    """Whether only Q, DQ and Cast stand between the image and this node."""
     tensor: str = node.input[0]
     while (maker := network.maker(tensor, QUANTIZE, DEQUANTIZE, "Cast")) is not None:
         tensor = maker.input[0]
@@ -189,19 +181,19 @@ def _sums(network: Network) -> Iterator[onnx.NodeProto]:
             yield node
 
 
-def _takes_in_its_reader(network: Network, tensor: str) -> bool:
-    """Whether an int8 convolution makes this for one node alone, and can do that one's work."""
+def _fuses_its_reader(network: Network, tensor: str) -> bool:
+    """Whether an int8 convolution computes this for a single node, which it can fuse."""
     return len(network.readers(tensor)) == 1 and _int8_convolution(network, tensor) is not None
 
 
 def _has_other_readers(network: Network, dequantized: str) -> bool:
-    """Whether more than one node reads what a pair makes."""
+    """Whether more than one node reads the values of a Q/DQ pair."""
     pair = network.graph.producer[dequantized]
     return len(network.readers(dequantized)) + len(network.readers(pair.input[0])) > 2
 
 
 def _int8_convolution(network: Network, tensor: str) -> onnx.NodeProto | None:
-    """The convolution in int8 whose value this is, as it is or after its activation function."""
+    """The int8 convolution that computes a tensor, directly or through its activation function."""
     node = network.maker(tensor, "Mul", *ACTIVATIONS)
     if node is not None:
         value = silu_input(network.graph, node)
@@ -212,28 +204,32 @@ def _int8_convolution(network: Network, tensor: str) -> onnx.NodeProto | None:
     return convolution
 
 
-def _moves(node: onnx.NodeProto) -> bool:
-    """Whether what comes out is what went in by the first input, only elsewhere."""
+def _passes_through(node: onnx.NodeProto) -> bool:
+    """Whether the output has the values of the first input, only in other places."""
     mode = next((attr.s for attr in node.attribute if attr.name == "mode"), b"nearest")
     nearest = node.op_type != "Resize" or mode == b"nearest"
     return node.op_type in PASS_THROUGH_OPS and node.op_type != "Concat" and nearest
 
 
-def _unmoved(network: Network, node: onnx.NodeProto) -> str:
-    """What a chain of movers that ends in this node reads."""
+def _chain_input(network: Network, node: onnx.NodeProto) -> str:
+    """The input of the chain of pass-through operators that ends in this node."""
     tensor: str = node.input[0]
-    while (maker := network.maker(tensor, *PASS_THROUGH_OPS)) is not None and _moves(maker):
+    while (maker := network.maker(tensor, *PASS_THROUGH_OPS)) is not None and _passes_through(
+        maker
+    ):
         tensor = maker.input[0]
     return tensor
 
 
-RULES: Final[tuple[Rule, ...]] = (
+KERNEL_RULES: Final[tuple[Rule, ...]] = (
     both_inputs_are_quantized,
     weight_has_scales_on_its_output_channels,
     convolution_has_an_int8_kernel,
+)
+REFORMAT_RULES: Final[tuple[Rule, ...]] = (
     other_term_is_quantized,
     term_of_a_convolution_is_not_quantized,
     concat_has_one_scale,
-    mover_keeps_the_scale,
+    pass_through_op_keeps_the_scale,
     quantized_is_not_read_in_float,
 )

@@ -1,8 +1,7 @@
-"""What rules look at and what they say."""
+"""The graph as the rules see it, and what they report."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import wraps
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -10,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, shape_inference
 
-from quantizer.model.graph import Graph, attribute, layer_name
+from quantizer.model.graph import Graph, attribute
 
 QUANTIZE: Final = "QuantizeLinear"
 DEQUANTIZE: Final = "DequantizeLinear"
@@ -22,7 +21,7 @@ Consequence = Literal["build failure", "no int8 kernel", "reformat", "accuracy"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A node at which a rule is broken, and what would happen."""
+    """A rule that a node breaks, and the consequence in TensorRT."""
 
     rule: str
     node: str
@@ -32,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """A graph with its tensors' element types, seen as pairs of Q and DQ and what they surround."""
+    """A graph with the element types of its tensors, and questions about its Q and DQ nodes."""
 
     graph: Graph
     types: Mapping[str, int]
@@ -53,7 +52,7 @@ class Network:
         return (node for node in self.graph.nodes if node.op_type in kinds)
 
     def maker(self, tensor: str, *kinds: str) -> onnx.NodeProto | None:
-        """The node of one of these kinds that computes a tensor."""
+        """The node that computes a tensor, if it is of one of these kinds."""
         node = self.graph.producer.get(tensor)
         return node if node is not None and node.op_type in kinds else None
 
@@ -61,16 +60,16 @@ class Network:
         return self.graph.consumers.get(tensor, ())
 
     def quantizers(self, tensor: str) -> list[onnx.NodeProto]:
-        """The Qs of a tensor."""
+        """The Q nodes that read a tensor."""
         return [node for node in self.readers(tensor) if node.op_type == QUANTIZE]
 
     def dequantizer(self, tensor: str) -> onnx.NodeProto | None:
-        """The DQ that an activation comes out of."""
+        """The DQ that computes an activation."""
         node = self.maker(tensor, DEQUANTIZE)
         return None if node is None or self.works_on_a_constant(node) else node
 
     def weight(self, layer: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The DQ that the constant weight of a layer comes out of."""
+        """The DQ of a layer's constant weight."""
         node = self.maker(layer.input[1], DEQUANTIZE)
         return node if node is not None and self.works_on_a_constant(node) else None
 
@@ -79,7 +78,7 @@ class Network:
         return self.dequantizer(layer.input[0]) is not None and self.weight(layer) is not None
 
     def before(self, node: onnx.NodeProto) -> str:
-        """What is quantized: of a DQ, the tensor in front of its Q, if it has one."""
+        """The tensor that is quantized: the input of a Q, or of the Q in front of a DQ."""
         source: str = (self.maker(node.input[0], QUANTIZE) or node).input[0]
         return source
 
@@ -87,21 +86,21 @@ class Network:
         return self.graph.is_constant(self.before(node))
 
     def parametrized(self) -> Iterator[onnx.NodeProto]:
-        """Every Q and DQ, but for a DQ that has scale and zero point from its Q."""
+        """Every Q and DQ, except a DQ that shares scale and zero point with its Q."""
         for node in self.of_kind(QUANTIZE, DEQUANTIZE):
             maker = self.maker(node.input[0], QUANTIZE)
             if maker is None or maker.input[1:] != node.input[1:]:
                 yield node
 
     def scale(self, node: onnx.NodeProto) -> NDArray[np.float64] | None:
-        """The scales of a Q or DQ, flat; None where they are computed."""
+        """The scales of a Q or DQ, f64[N]; None where they are computed."""
         name = node.input[1]
         if not self.graph.is_constant(name):
             return None
         return self.graph.constant(name).astype(np.float64).ravel()
 
     def same_scale(self, *nodes: onnx.NodeProto) -> bool:
-        """Whether the known ones of these scales are equal."""
+        """Whether the scales of these nodes are equal; computed scales are ignored."""
         scales = [scale for node in nodes if (scale := self.scale(node)) is not None]
         return all(np.array_equal(scale, scales[0]) for scale in scales)
 
@@ -110,28 +109,12 @@ class Network:
         return self.graph.shapes.get(tensor) if constant is None else tuple(constant.dims)
 
 
-Complaint = tuple[onnx.NodeProto, str]
-Rule = Callable[[Network], list[Finding]]
-
-
-def rule(consequence: Consequence) -> Callable[[Callable[[Network], Iterator[Complaint]]], Rule]:
-    """Makes a rule, named like the function, of one that yields nodes and what is wrong there."""
-
-    def named(complaints: Callable[[Network], Iterator[Complaint]]) -> Rule:
-        @wraps(complaints)
-        def findings(network: Network) -> list[Finding]:
-            return [
-                Finding(complaints.__name__, layer_name(node), consequence, message)
-                for node, message in complaints(network)
-            ]
-
-        return findings
-
-    return named
+Violations = Iterator[tuple[onnx.NodeProto, str]]  # nodes that break a rule, and how
+Rule = Callable[[Network], Violations]
 
 
 def channel_axis(layer: onnx.NodeProto, rank: int) -> int:
-    """The axis of a weight that its output channels are on."""
+    """The axis of the output channels in the weight of a layer."""
     match layer.op_type:
         case "ConvTranspose":
             return 1
@@ -144,7 +127,7 @@ def channel_axis(layer: onnx.NodeProto, rank: int) -> int:
 
 
 def _with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which constants that come out of nodes are initializers as well."""
+    """A copy in which Constant nodes are initializers."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for node in model.graph.node:

@@ -9,7 +9,7 @@ import pytest
 
 from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Built, Candidate
-from quantizer.compile.load import load_builder
+from quantizer.compile.runtime import load_builder
 from quantizer.errors import BuildFailed
 from quantizer.int8 import Range, Scheme, activation_params
 from quantizer.model.float_model import read_float_model

@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from quantizer.compile.builder import Built, Candidate
-from quantizer.compile.candidates import candidates_for, keep_the_faster, time_in_turns
-from quantizer.compile.load import load_builder
+from quantizer.compile.candidates import candidates_for, keep_fastest, time_interleaved
+from quantizer.compile.runtime import load_builder
 from quantizer.model.float_model import read_float_model
 from service.engines import load_engine
 from service.manifest import Variant
@@ -54,7 +54,7 @@ def test_of_two_int8_engines_the_faster_is_kept(islands_ms, kept, tmp_path):
     candidates = candidates_for(FLOAT, INT8, "bf16")
     made = built(tmp_path, "fp32", "bf16", "int8", "int8-bf16")
     timed = {"fp32": 9.0, "bf16": 5.0, "int8": 3.0, "int8-bf16": islands_ms}
-    chosen, ms = keep_the_faster(candidates, made, timed, tmp_path)
+    chosen, ms = keep_fastest(candidates, made, timed, tmp_path)
     assert list(chosen) == ["fp32", "bf16", "int8"]
     assert chosen["int8"].variant.model == f"{kept}/model.xml"
     assert ms == {"fp32": 9.0, "bf16": 5.0, "int8": min(3.0, islands_ms)}
@@ -72,7 +72,7 @@ def test_engines_are_timed_on_an_image(float_graph, tmp_path):
     made = {
         name: builder.build(Candidate(name, float_graph), tmp_path) for name in ("fp32", "int8")
     }
-    ms = time_in_turns(made, tmp_path, IMAGE, 1)
+    ms = time_interleaved(made, tmp_path, IMAGE, 1)
     assert list(ms) == ["fp32", "int8"]
     assert all(0 < value < 1000 for value in ms.values())
 

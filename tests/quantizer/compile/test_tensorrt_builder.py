@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from quantizer import build as building
 from quantizer.compile.builder import Candidate, Resources
-from quantizer.compile.load import load_builder
+from quantizer.compile.runtime import load_builder
 from quantizer.config import BuildConfig
 from quantizer.errors import BuildFailed
 from quantizer.int8 import Scheme

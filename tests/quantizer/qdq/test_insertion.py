@@ -61,13 +61,13 @@ def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     return raw
 
 
-def quantized(graph: Graph, scheme: Scheme, dialect: QdqFormat = PLAIN) -> onnx.ModelProto:
-    placement = plan_placement(graph, dialect=dialect)
+def quantized(graph: Graph, scheme: Scheme, qdq_format: QdqFormat = PLAIN) -> onnx.ModelProto:
+    placement = plan_placement(graph, qdq_format=qdq_format)
     histograms = observe(graph, placement.tensors, images(4), 1).histograms
     by_group = {site.group: histograms[site.tensor] for site in placement.activations}
     params = {
         site.tensor: activation_params(minmax(by_group[site.group], None, scheme), scheme)
-        for site in (*placement.activations, *placement.echoes)
+        for site in (*placement.activations, *placement.propagated)
     }
     return insert_qdq(graph, placement, params, Weights(graph))
 
@@ -254,7 +254,7 @@ def test_an_empty_plan_changes_nothing(tmp_path):
 def test_pairs_repeated_behind_movers_change_no_value(name, tmp_path):
     graph = graph_of(name, tmp_path)
     scheme = Scheme(symmetric=True)
-    plain, explicit = (quantized(graph, scheme, dialect) for dialect in (PLAIN, TENSORRT))
+    plain, explicit = (quantized(graph, scheme, qdq_format) for qdq_format in (PLAIN, TENSORRT))
     for image in images(2):
         np.testing.assert_array_equal(
             by_onnxruntime(plain, image, optimised=False),

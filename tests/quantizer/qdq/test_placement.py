@@ -1,4 +1,4 @@
-"""Golden plans are in tests/golden; QYOLO_UPDATE_GOLDEN=1 rewrites them, git diff is the review."""
+"""Reviewed plans are in tests/golden; QYOLO_UPDATE_GOLDEN=1 rewrites them, git diff is the review."""
 
 import os
 from collections.abc import Callable
@@ -10,12 +10,13 @@ import pytest
 from quantizer.model.decode_tail import decode_tail
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
-from quantizer.qdq.format import TENSORRT
+from quantizer.qdq.format import PLAIN, TENSORRT
 from quantizer.qdq.placement import Placement, asked_for, plan_placement
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import SIZE, TINY, Sketch, save_tiny
 
 GOLDEN = Path(__file__).parents[2] / "golden"
+FORMATS = {"": PLAIN, ".tensorrt": TENSORRT}
 
 
 def graph_of(name: str, folder: Path) -> Graph:
@@ -38,43 +39,51 @@ def reasons(placement: Placement) -> dict[str, str]:
     return {kept.layer: kept.reason for kept in placement.kept_float}
 
 
-def check_golden(name: str, text: str) -> None:
-    golden = GOLDEN / f"{name}.placement.txt"
+def as_text(placement: Placement) -> str:
+    """One line for each decision."""
+    lines = [f"int8  {layer}" for layer in placement.layers]
+    lines += [f"float {layer}: {reason}" for layer, reason in reasons(placement).items()]
+    lines += [
+        f"q/dq  {tensor}" + (f" shares {group}" if group != tensor else "")
+        for tensor, group in sites(placement).items()
+    ]
+    lines += [f"again {site.tensor} as {site.group}" for site in placement.propagated]
+    return "\n".join(lines) + "\n"
+
+
+def check_golden(name: str, placement: Placement) -> None:
+    golden, text = GOLDEN / f"{name}.placement.txt", as_text(placement)
     if os.environ.get("QYOLO_UPDATE_GOLDEN") == "1":
         golden.write_text(text)
     assert text == golden.read_text()
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("name", TINY)
-def test_the_plan_is_the_reviewed_one(name, tmp_path):
-    check_golden(name, plan_placement(graph_of(name, tmp_path)).as_text())
+def test_the_plan_is_the_reviewed_one(name, suffix, tmp_path):
+    plan = plan_placement(graph_of(name, tmp_path), qdq_format=FORMATS[suffix])
+    check_golden(name + suffix, plan)
 
 
 @needs_shared
 @pytest.mark.parametrize("path", [YOLOV5N, YOLOX_NANO], ids=lambda path: path.stem)
 def test_the_plan_of_a_real_model_is_the_reviewed_one(path):
-    check_golden(path.stem, plan_placement(read_float_model(path, 640).graph).as_text())
+    graph = read_float_model(path, 640).graph
+    for suffix, qdq_format in FORMATS.items():
+        check_golden(path.stem + suffix, plan_placement(graph, qdq_format=qdq_format))
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_nothing_in_the_decode_tail_nor_what_it_reads_is_quantized(name, tmp_path):
+def test_every_convolution_is_decided_once_and_the_decode_tail_is_float(name, tmp_path):
     graph = graph_of(name, tmp_path)
     placement = plan_placement(graph)
+    decided = [*placement.layers, *reasons(placement)]
+    assert sorted(decided) == sorted(node.name for node in graph.nodes if node.op_type == "Conv")
     tail = decode_tail(graph)
     assert tail
     touched = {tensor for node in tail for tensor in (*node.input, *node.output)}
     assert not touched & set(sites(placement))
     assert not {node.name for node in tail} & set(placement.layers)
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_every_convolution_is_decided_once(name, tmp_path):
-    graph = graph_of(name, tmp_path)
-    placement = plan_placement(graph)
-    decided = [site.layer for site in placement.weights]
-    decided += [kept.layer for kept in placement.kept_float]
-    convs = [node.name for node in graph.nodes if node.op_type == "Conv"]
-    assert sorted(decided) == sorted(convs)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -98,11 +107,11 @@ def test_no_convolution_is_float_for_its_kind(tmp_path):
     assert sites(placement)["images"] == "images"  # through the Focus that rearranges it
 
 
-def test_the_caller_names_layers_to_leave_float_and_says_why(tmp_path):
+def test_a_layer_that_the_caller_names_is_kept_float_with_the_reason(tmp_path):
     placement = plan_placement(graph_of("yolov5", tmp_path), {"stem": "it hurts", "absent": ""})
     assert reasons(placement) == {"stem": "it hurts"}
     assert "stem" not in placement.layers
-    assert "images" not in placement.tensors  # nobody else reads it
+    assert "images" not in placement.tensors  # no other layer reads it
 
 
 def test_computed_weights_stay_float():
@@ -125,12 +134,12 @@ def test_computed_weights_stay_float():
         ("nothing", set()),
     ],
 )
-def test_what_the_user_names_stays_float(pattern, kept, tmp_path):
+def test_layers_that_match_a_pattern_stay_float(pattern, kept, tmp_path):
     graph = graph_of("yolov5", tmp_path)
     placement = plan_placement(graph, asked_for(graph, (pattern,)))
-    asked = {kept.layer for kept in placement.kept_float if pattern in kept.reason}
+    asked = {layer for layer, reason in reasons(placement).items() if pattern in reason}
     assert asked == kept
-    assert not asked & {site.layer for site in placement.weights}
+    assert not asked & set(placement.layers)
 
 
 def test_keeping_everything_float_leaves_nothing_to_quantize(tmp_path):
@@ -139,28 +148,28 @@ def test_keeping_everything_float_leaves_nothing_to_quantize(tmp_path):
     assert (placement.weights, placement.activations) == ((), ())
 
 
-def test_the_inputs_of_a_concat_share_one_range():
-    def build(s: Sketch) -> str:
-        parts = [s.conv_silu(name, "images", (3, 8)) for name in "abc"]
-        return s.conv_silu("d", s.concat("cat", *parts), (24, 8))
+def one_concat(s: Sketch) -> str:
+    parts = [s.conv_silu(name, "images", (3, 8)) for name in "abc"]
+    return s.conv_silu("d", s.concat("cat", *parts), (24, 8))
 
+
+def two_concats_with_a_common_input(s: Sketch) -> str:
+    a, b, c = (s.conv_silu(name, "images", (3, 8)) for name in "abc")
+    first = s.conv_silu("d", s.concat("cat1", a, b), (16, 8))
+    second = s.conv_silu("e", s.concat("cat2", b, c), (16, 8))
+    return s.node("Add", "add", first, second)
+
+
+@pytest.mark.parametrize(
+    ("build", "output"),
+    [(one_concat, "d.act.y"), (two_concats_with_a_common_input, "add.y")],
+)
+def test_the_inputs_of_concats_share_one_range(build, output):
     shared = {f"{name}.act.y": "a.act.y" for name in "abc"}
-    last = {"d.act.y": "d.act.y"}
-    assert sites(planned(build)) == {"images": "images"} | shared | last
+    assert sites(planned(build)) == {"images": "images"} | shared | {output: output}
 
 
-def test_concats_that_have_an_input_in_common_share_one_range():
-    def build(s: Sketch) -> str:
-        a, b, c = (s.conv_silu(name, "images", (3, 8)) for name in "abc")
-        first = s.conv_silu("d", s.concat("cat1", a, b), (16, 8))
-        second = s.conv_silu("e", s.concat("cat2", b, c), (16, 8))
-        return s.node("Add", "add", first, second)
-
-    groups = sites(planned(build))
-    assert {groups["a.act.y"], groups["b.act.y"], groups["c.act.y"]} == {"a.act.y"}
-
-
-def test_a_concat_with_a_constant_is_quantized_as_a_whole():
+def test_a_concat_with_a_constant_is_quantized_after_it():
     def build(s: Sketch) -> str:
         position = s.constant("position", np.zeros((1, 1, 64, 64)), np.float32)
         x = s.concat("cat", s.conv_silu("a", "images", (3, 8)), position)
@@ -169,35 +178,34 @@ def test_a_concat_with_a_constant_is_quantized_as_a_whole():
     assert list(sites(planned(build))) == ["images", "cat.y", "b.act.y"]
 
 
-MOVED: dict[str, Callable[[Sketch, str], str]] = {
-    "MaxPool": lambda s, x: s.node("MaxPool", "moved", x, kernel_shape=[2, 2], strides=[2, 2]),
-    "nearest Resize": lambda s, x: s.upsample("moved", x),
-    "Slice": lambda s, x: s.take("moved", x, 0, 8, 1),
-    "Split": lambda s, x: s.split("moved", x, [8], 1)[0],
-    "Concat": lambda s, x: s.concat("moved", x),
+PASS_THROUGH: dict[str, Callable[[Sketch, str], str]] = {
+    "MaxPool": lambda s, x: s.node("MaxPool", "between", x, kernel_shape=[2, 2], strides=[2, 2]),
+    "nearest Resize": lambda s, x: s.upsample("between", x),
+    "Slice": lambda s, x: s.take("between", x, 0, 8, 1),
+    "Split": lambda s, x: s.split("between", x, [8], 1)[0],
+    "Concat": lambda s, x: s.concat("between", x),
 }
-COMPUTED: dict[str, Callable[[Sketch, str], str]] = {
+COMPUTING: dict[str, Callable[[Sketch, str], str]] = {
     "linear Resize": lambda s, x: s.node(
-        "Resize", "moved", x, "", s.constant("scales", [1, 1, 2, 2], np.float32), mode="linear"
+        "Resize", "between", x, "", s.constant("scales", [1, 1, 2, 2], np.float32), mode="linear"
     ),
-    "AveragePool": lambda s, x: s.node("AveragePool", "moved", x, kernel_shape=[2, 2]),
-    "Add": lambda s, x: s.node("Add", "moved", x, x),
-    "Pad": lambda s, x: s.node("Pad", "moved", x, s.constant("pads", [0, 0, 1, 1] * 2)),
+    "AveragePool": lambda s, x: s.node("AveragePool", "between", x, kernel_shape=[2, 2]),
+    "Add": lambda s, x: s.node("Add", "between", x, x),
+    "Pad": lambda s, x: s.node("Pad", "between", x, s.constant("pads", [0, 0, 1, 1] * 2)),
 }
 
 
-def between(move: Callable[[Sketch, str], str]) -> Placement:
-    return planned(lambda s: s.conv_silu("b", move(s, s.conv_silu("a", "images", (3, 8))), (8, 8)))
+@pytest.mark.parametrize(
+    ("between", "quantized"),
+    [(op, "a.act.y") for op in PASS_THROUGH.values()]
+    + [(op, "between.y") for op in COMPUTING.values()],
+    ids=[*PASS_THROUGH, *COMPUTING],
+)
+def test_qdq_moves_up_through_pass_through_ops_alone(between, quantized):
+    def build(s: Sketch) -> str:
+        return s.conv_silu("b", between(s, s.conv_silu("a", "images", (3, 8))), (8, 8))
 
-
-@pytest.mark.parametrize("move", MOVED.values(), ids=MOVED)
-def test_the_pair_moves_up_through(move):
-    assert list(sites(between(move))) == ["images", "a.act.y", "b.act.y"]
-
-
-@pytest.mark.parametrize("move", COMPUTED.values(), ids=COMPUTED)
-def test_the_pair_stays_below(move):
-    assert list(sites(between(move))) == ["images", "moved.y", "b.act.y"]
+    assert list(sites(planned(build))) == ["images", quantized, "b.act.y"]
 
 
 def test_an_input_of_several_convolutions_has_one_pair():
@@ -208,54 +216,27 @@ def test_an_input_of_several_convolutions_has_one_pair():
     assert list(sites(planned(build))) == ["images", "a.act.y", "add.y"]
 
 
-def test_the_text_tells_decisions_in_the_order_of_the_graph():
-    placement = planned(lambda s: s.conv_silu("b", s.conv_silu("a", "images", (3, 8)), (8, 8)))
-    assert placement.as_text() == (
-        "int8  a\nint8  b\nint8  last\nq/dq  images\nq/dq  a.act.y\nq/dq  b.act.y\n"
-    )
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_the_plan_for_tensorrt_is_the_reviewed_one(name, tmp_path):
-    plan = plan_placement(graph_of(name, tmp_path), dialect=TENSORRT)
-    check_golden(f"{name}.tensorrt", plan.as_text())
-
-
-@needs_shared
-@pytest.mark.parametrize("path", [YOLOV5N, YOLOX_NANO], ids=lambda path: path.stem)
-def test_the_plan_for_tensorrt_of_a_real_model_is_the_reviewed_one(path):
-    plan = plan_placement(read_float_model(path, 640).graph, dialect=TENSORRT)
-    check_golden(f"{path.stem}.tensorrt", plan.as_text())
-
-
-def residual(main_is_int8: bool = True) -> Placement:
-    """A sum of the stem's negative, which no convolution reads, and of one of the stem."""
+@pytest.mark.parametrize("main_is_int8", [True, False])
+def test_tensorrt_gets_the_other_branch_of_an_add_in_int8_if_a_convolution_is(main_is_int8):
+    """The Add joins the stem's negative, which no convolution reads, and a convolution."""
     s = Sketch()
     stem = s.conv_silu("stem", "images", (3, 8), 3, 2)
-    skip = s.node("Neg", "skip", stem)
+    other = s.node("Neg", "other", stem)
     main = s.conv_silu("main", stem, (8, 8), 3)
-    total = s.node("Add", "total", skip, main)
+    total = s.node("Add", "total", other, main)
     graph = Graph.of(s.model(s.conv("last", total, (8, 5)), rank=4))
     floats = {} if main_is_int8 else {"main": "it hurts"}
-    return plan_placement(graph, floats, TENSORRT)
+    assert ("other.y" in sites(plan_placement(graph, floats, TENSORRT))) is main_is_int8
 
 
-def test_tensorrt_gets_the_other_branch_of_a_sum_in_int8():
-    assert "skip.y" in sites(residual())
-
-
-def test_a_sum_that_no_int8_convolution_leads_into_leaves_its_branches_float():
-    assert "skip.y" not in sites(residual(main_is_int8=False))
-
-
-def test_pairs_are_repeated_behind_movers_of_one_scale_only():
+def test_qdq_is_propagated_through_pass_through_ops_of_one_group():
     s = Sketch()
     left = s.conv_silu("left", "images", (3, 8), 3, 2)
     right = s.conv_silu("right", "images", (3, 8), 3, 2)
     pooled = s.node("MaxPool", "pool", left, kernel_shape=[3, 3], pads=[1] * 4)
     both = s.node("Concat", "both", pooled, right, axis=1)
     graph = Graph.of(s.model(s.conv("last", both, (16, 5)), rank=4))
-    placement = plan_placement(graph, dialect=TENSORRT)
-    again = {site.tensor: site.group for site in placement.echoes}
+    placement = plan_placement(graph, qdq_format=TENSORRT)
+    again = {site.tensor: site.group for site in placement.propagated}
     assert again == {"pool.y": left, "both.y": left}
-    assert plan_placement(graph).echoes == ()
+    assert plan_placement(graph).propagated == ()

@@ -33,38 +33,38 @@ def quantized(observed, rule="uh", scheme=Scheme()) -> Quantized:  # noqa: B008
 
 @pytest.mark.parametrize("rule", RANGE_RULES)
 def test_the_image_keeps_its_own_range_under_every_rule(observed, rule):
-    choice = quantized(observed, rule).choices["images"]
+    choice = quantized(observed, rule).ranges["images"]
     assert choice.bounds == IMAGE
     assert choice.params.scale == np.float32(1 / 255)
     assert choice.params.zero_point == 0
 
 
 def test_each_of_the_256_pixel_values_is_one_step(observed):
-    params = quantized(observed).choices["images"].params
+    params = quantized(observed).ranges["images"].params
     pixels = np.arange(256, dtype=np.float32) / np.float32(255)
     assert np.rint(pixels / params.scale).tolist() == list(range(256))
 
 
 def test_silu_outputs_start_at_their_floor(observed):
-    choices = quantized(observed).choices
-    assert choices["stem.act.y"].floor == pytest.approx(-0.2785)
-    assert choices["stem.act.y"].bounds.low == pytest.approx(-0.2785)
+    ranges = quantized(observed).ranges
+    assert ranges["stem.act.y"].floor == pytest.approx(-0.2785)
+    assert ranges["stem.act.y"].bounds.low == pytest.approx(-0.2785)
 
 
 def test_a_group_has_one_choice_from_the_values_of_all_its_members(observed):
     _, placement, histograms = observed
-    choices = quantized(observed, "minmax").choices
-    assert set(choices) == {site.group for site in placement.activations}
+    ranges = quantized(observed, "minmax").ranges
+    assert set(ranges) == {site.group for site in placement.activations}
     members = [site.tensor for site in placement.activations if site.group == "p16.act.y"]
     assert members == ["p16.act.y", "sppf.cv2.act.y"]
-    assert choices["p16.act.y"].bounds == Range(
+    assert ranges["p16.act.y"].bounds == Range(
         min(histograms[name].low for name in members),
         max(histograms[name].high for name in members),
     )
 
 
 def test_a_group_with_a_residual_add_starts_at_the_lower_of_the_floors(observed):
-    choice = quantized(observed).choices["c3.cv2.act.y"]  # concatenated with the residual Add
+    choice = quantized(observed).ranges["c3.cv2.act.y"]  # concatenated with the residual Add
     assert choice.floor == pytest.approx(-0.557)
     assert choice.bounds.low == pytest.approx(-0.557)
 
@@ -79,8 +79,8 @@ def test_the_floor_of_a_group(floors, expected):
 
 @pytest.mark.parametrize(("scheme", "kind"), [(Scheme(), np.uint8), (Scheme(True), np.int8)])
 def test_the_scheme_reaches_every_choice(observed, scheme, kind):
-    choices = quantized(observed, scheme=scheme).choices.values()
-    assert {choice.params.zero_point.dtype for choice in choices} == {np.dtype(kind)}
+    ranges = quantized(observed, scheme=scheme).ranges.values()
+    assert {choice.params.zero_point.dtype for choice in ranges} == {np.dtype(kind)}
 
 
 def test_the_same_histograms_give_the_same_bytes(observed):

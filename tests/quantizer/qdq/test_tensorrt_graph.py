@@ -41,7 +41,7 @@ def quantized(graph: Graph, floats: list[str]) -> onnx.ModelProto:
     """With these layers float, and one range for all, which rules do not look at."""
     placement = plan_placement(graph, dict.fromkeys(floats, "asked for"), TENSORRT)
     params = activation_params(Range(-0.2785, 4.0), Scheme(symmetric=True, half=True))
-    sites = (*placement.activations, *placement.echoes)
+    sites = (*placement.activations, *placement.propagated)
     weights = Weights(graph, WeightScheme(half=True))
     return insert_qdq(graph, placement, {site.tensor: params for site in sites}, weights)
 

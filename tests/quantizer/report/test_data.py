@@ -8,7 +8,7 @@ from quantizer.calibration.histogram import histogram_of
 from quantizer.compile.builder import Built
 from quantizer.int8 import Range, Scheme, activation_params, dequantize_array, quantize_array
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite
-from quantizer.qdq.quantize import Choice
+from quantizer.qdq.quantize import GroupRange
 from quantizer.report.data import (
     Int8Convolutions,
     TensorReport,
@@ -30,7 +30,7 @@ def built(precision: str, **executed: str) -> Built:
 def reported(values: np.ndarray, bounds: Range, scheme: Scheme) -> TensorReport:
     placement = Placement((ActivationSite("t", "t"),), (), ())
     histogram = histogram_of(values, float(values.min()), float(values.max()))
-    choice = Choice(bounds, None, activation_params(bounds, scheme))
+    choice = GroupRange(bounds, None, activation_params(bounds, scheme))
     (report,) = tensor_reports(placement, {"t": histogram}, {"t": choice}, scheme)
     return report
 

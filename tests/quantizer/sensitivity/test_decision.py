@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Builder
-from quantizer.compile.load import load_builder
+from quantizer.compile.runtime import load_builder
 from quantizer.int8 import Range, Scheme
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
@@ -101,9 +101,9 @@ def test_the_wanted_ratio_is_kept(tmp_path, openvino):
     simulation = simulation_of("yolov5", tmp_path)
     all_int8 = decibels(simulation.noise(plan_placement(simulation.graph)))
     decision = decided(simulation, openvino, all_int8 + 6)
-    assert decision.sensitivity.freed
+    assert decision.sensitivity.kept_float
     assert decibels(simulation.noise(decision.placement)) >= all_int8 + 6
-    assert decided(simulation, openvino, all_int8 - 1).sensitivity.freed == ()
+    assert decided(simulation, openvino, all_int8 - 1).sensitivity.kept_float == ()
 
 
 def test_what_the_runtime_cannot_run_in_int8_is_not_quantized(tmp_path, openvino):

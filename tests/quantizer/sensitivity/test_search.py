@@ -28,7 +28,7 @@ def found(noise: Measured, budget: float, **costs: float) -> Sensitivity:
 def test_a_model_that_quantizes_well_costs_one_execution():
     noise = Measured({})
     result = found(noise, 0.01)
-    assert result.freed == ()
+    assert result.kept_float == ()
     assert (noise.asked, result.executions) == (1, 1)
     assert result.before == result.after == pytest.approx(64 * SMALL)
 
@@ -36,14 +36,14 @@ def test_a_model_that_quantizes_well_costs_one_execution():
 def test_the_layers_that_hurt_are_freed_worst_first_and_no_other():
     noise = Measured({"layer7": 0.5, "layer40": 0.2, "layer41": 0.003})
     result = found(noise, 0.01)
-    assert result.freed == ("layer7", "layer40")
+    assert result.kept_float == ("layer7", "layer40")
     assert result.before == pytest.approx(0.7036, abs=1e-3)
     assert result.after == pytest.approx(0.003 + 61 * SMALL)
 
 
 def test_few_executions_find_one_of_many():
     noise = Measured({"layer23": 0.5})
-    assert found(noise, 0.01).freed == ("layer23",)
+    assert found(noise, 0.01).kept_float == ("layer23",)
     assert noise.asked <= 2 + 2 * 6  # all, all but one, and two halves for each of six levels
 
 
@@ -53,15 +53,15 @@ def test_freeing_goes_on_where_noises_do_not_add_up():
     def noise(layers: frozenset[str]) -> float:
         return 0.5 * bool(layers & {"layer3", "layer50"}) + SMALL * len(layers)
 
-    assert set(search(LAYERS, noise, 0.01, {}, lambda _: None).freed) == {"layer3", "layer50"}
+    assert set(search(LAYERS, noise, 0.01, {}, lambda _: None).kept_float) == {"layer3", "layer50"}
 
 
 def test_of_two_layers_that_hurt_the_same_the_cheap_one_is_freed():
     noise = Measured({"layer10": 0.01, "layer50": 0.01})
     costs = dict.fromkeys(LAYERS, 0.001) | {"layer10": 0.02}
-    assert found(noise, 0.0107, **costs).freed == ("layer50",)
+    assert found(noise, 0.0107, **costs).kept_float == ("layer50",)
     costs = dict.fromkeys(LAYERS, 0.001) | {"layer50": 0.02}
-    assert found(noise, 0.0107, **costs).freed == ("layer10",)
+    assert found(noise, 0.0107, **costs).kept_float == ("layer10",)
 
 
 def test_a_layer_that_costs_nothing_is_no_bargain():
@@ -69,13 +69,13 @@ def test_a_layer_that_costs_nothing_is_no_bargain():
     noise = Measured({"layer10": 0.2, "layer50": 0.002})
     costs = dict.fromkeys(LAYERS, 0.01) | {"layer50": -0.005}
     assert LEAST_COST > 0.01
-    assert found(noise, 0.01, **costs).freed == ("layer10",)
+    assert found(noise, 0.01, **costs).kept_float == ("layer10",)
 
 
 def test_noise_that_is_spread_thinly_frees_nothing():
     noise = Measured(dict.fromkeys(LAYERS, 0.0004))
     result = found(noise, 0.01)
-    assert result.freed == ()
+    assert result.kept_float == ()
     assert result.after == result.before > result.budget
 
 
@@ -83,15 +83,15 @@ def test_a_layer_that_costs_more_than_it_is_worth_stays_int8():
     """Four hundredths of the time: not for less than a budget of noise, but for more."""
     noises = dict.fromkeys(LAYERS[:4], 0.008)
     dear = dict.fromkeys(LAYERS, 0.04)
-    assert found(Measured(noises), 0.01, **dear).freed == ()
-    assert len(found(Measured(noises), 0.01, **(dear | {"layer2": 0.005})).freed) == 1
-    assert found(Measured(noises | {"layer1": 0.011}), 0.01, **dear).freed == ("layer1",)
+    assert found(Measured(noises), 0.01, **dear).kept_float == ()
+    assert len(found(Measured(noises), 0.01, **(dear | {"layer2": 0.005})).kept_float) == 1
+    assert found(Measured(noises | {"layer1": 0.011}), 0.01, **dear).kept_float == ("layer1",)
 
 
 def test_what_can_be_freed_is_and_the_shortfall_is_told():
     noise = Measured(dict.fromkeys(LAYERS, 0.0004) | {"layer5": 0.3})
     result = found(noise, 0.01)
-    assert result.freed == ("layer5",)
+    assert result.kept_float == ("layer5",)
     assert result.budget < result.after == pytest.approx(63 * 0.0004)
 
 
@@ -100,7 +100,7 @@ def test_the_blocks_partition_the_layers_worst_first():
     assert sorted(layer for block in result.blocks for layer in block.layers) == sorted(LAYERS)
     noises = [block.noise for block in result.blocks]
     assert noises == sorted(noises, reverse=True)
-    assert all(len(block.layers) == 1 for block in result.blocks if block.freed)
+    assert all(len(block.layers) == 1 for block in result.blocks if block.kept_float)
 
 
 def test_no_layers_are_no_noise():

@@ -1,4 +1,4 @@
-"""The moments of a convolution's input, against what ONNX Runtime's convolution makes of them."""
+"""The statistics of a convolution's input, against the output of ONNX Runtime's convolution."""
 
 import numpy as np
 import onnxruntime as ort
@@ -47,14 +47,14 @@ def test_they_foretell_the_mean_and_the_power_of_any_weights_output(kernel, attr
     weight = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
     graph = one_conv(weight, **attributes)
     images = noise(3)
-    moments = input_statistics(graph, ["conv"], images, 1)["conv"]
+    statistics = input_statistics(graph, ["conv"], images, 1)["conv"]
     session = ort.InferenceSession(
         graph.model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     made = np.concatenate([session.run(None, {"images": image})[0] for image in images])
     flat = weight.reshape(groups, 8 // groups, -1).astype(np.float64)
-    power = np.einsum("gok,gkl,gol->go", flat, moments.second, flat).ravel()
-    mean = np.einsum("gok,gk->go", flat, moments.mean).ravel()
+    power = np.einsum("gok,gkl,gol->go", flat, statistics.second, flat).ravel()
+    mean = np.einsum("gok,gk->go", flat, statistics.mean).ravel()
     np.testing.assert_allclose(power, np.square(made).mean(axis=(0, 2, 3)), rtol=1e-4)
     np.testing.assert_allclose(mean, made.mean(axis=(0, 2, 3)), rtol=1e-3, atol=1e-5)
 
@@ -70,8 +70,8 @@ def test_large_maps_are_sampled_all_over():
 
 
 def test_the_covariance_is_the_second_moment_less_the_mean():
-    moments = ActivationStatistics(np.array([[1.0, 2.0]]), np.array([[[2.0, 3.0], [3.0, 9.0]]]))
-    assert moments.covariance.tolist() == [[[1.0, 1.0], [1.0, 5.0]]]
+    statistics = ActivationStatistics(np.array([[1.0, 2.0]]), np.array([[[2.0, 3.0], [3.0, 9.0]]]))
+    assert statistics.covariance.tolist() == [[[1.0, 1.0], [1.0, 5.0]]]
 
 
 def test_without_images_there_are_none():

@@ -22,11 +22,11 @@ def correlated(groups: int, size: int) -> ActivationStatistics:
     return ActivationStatistics(np.zeros((groups, size)), mixed.transpose(0, 2, 1) @ mixed / size)
 
 
-def output_error(weight, steps, params, moments: ActivationStatistics) -> float:
+def output_error(weight, steps, params, statistics: ActivationStatistics) -> float:
     """The expected squared error of the output channels, summed."""
-    groups, size, _ = moments.second.shape
+    groups, size, _ = statistics.second.shape
     error = (dequantize_array(steps, params) - weight).astype(np.float64).reshape(groups, -1, size)
-    return float(np.einsum("gok,gkl,gol->", error, moments.covariance, error))
+    return float(np.einsum("gok,gkl,gol->", error, statistics.covariance, error))
 
 
 @bits
@@ -37,10 +37,10 @@ def output_error(weight, steps, params, moments: ActivationStatistics) -> float:
 def test_the_output_changes_less_than_with_rounding_to_the_nearest(shape, groups, bits):
     weight = weights(*shape)
     params = weight_params(weight, 0, WeightScheme("minmax", bits))
-    moments = correlated(groups, int(np.prod(shape[1:])))
-    adaptive = round_adaptively(weight, params, moments)
+    statistics = correlated(groups, int(np.prod(shape[1:])))
+    adaptive = round_adaptively(weight, params, statistics)
     nearest = quantize_array(weight, params)
-    errors = [output_error(weight, steps, params, moments) for steps in (adaptive, nearest)]
+    errors = [output_error(weight, steps, params, statistics) for steps in (adaptive, nearest)]
     assert errors[0] < 0.6 * errors[1]
     assert (adaptive.dtype, adaptive.shape) == (np.int8, shape)
     low, high = params.limits
@@ -50,9 +50,9 @@ def test_the_output_changes_less_than_with_rounding_to_the_nearest(shape, groups
 def test_where_inputs_have_nothing_in_common_it_is_rounding_to_the_nearest():
     weight = weights(8, 4, 3, 3)
     params = weight_params(weight, 0)
-    moments = ActivationStatistics(np.zeros((1, 36)), np.diag(np.linspace(1, 2, 36))[None])
+    statistics = ActivationStatistics(np.zeros((1, 36)), np.diag(np.linspace(1, 2, 36))[None])
     np.testing.assert_array_equal(
-        round_adaptively(weight, params, moments), quantize_array(weight, params)
+        round_adaptively(weight, params, statistics), quantize_array(weight, params)
     )
 
 

@@ -17,7 +17,7 @@ from quantizer.model.execution import open_session
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.bias import averaged_tensors
-from quantizer.qdq.placement import first_and_last, plan_placement
+from quantizer.qdq.placement import plan_placement
 from quantizer.sensitivity.simulation import find_samples
 from quantizer.study.activation_statistics import input_statistics
 from quantizer.study.study import (
@@ -25,6 +25,7 @@ from quantizer.study.study import (
     Calibrated,
     Setting,
     WeightMethod,
+    first_and_last,
     settings,
     study,
 )
@@ -71,7 +72,7 @@ def calibrated(photos, tmp_path_factory) -> Calibrated:
         image_range=Range(0.0, 1.0),
         whole=whole,
         observed=observe(graph, whole.tensors, tensors, 1, averaged_tensors(graph, whole)),
-        moments=input_statistics(graph, whole.layers, tensors, 1),
+        statistics=input_statistics(graph, whole.layers, tensors, 1),
         samples=find_samples(graph, HEADS["yolov5"], SIZE, tensors, 1),
         threads=1,
     )
