@@ -59,7 +59,7 @@ def test_one_that_works_can_be_asked_for(runtime):
             "OpenVINO: no runtime works on NVIDIA GeForce RTX 4090 (compute capability 8.9), "
             "and the processor has AVX-VNNI",
         ),
-        ("cpu", SERVER, "OpenVINO: the best for device cpu, and the processor has AVX-VNNI"),
+        ("cpu", SERVER, "OpenVINO: the fastest on device cpu, and the processor has AVX-VNNI"),
     ],
 )
 def test_the_reason_is_in_words(device, hardware, reason):

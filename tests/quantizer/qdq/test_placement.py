@@ -1,4 +1,4 @@
-"""Reviewed plans are in tests/golden; QYOLO_UPDATE_GOLDEN=1 rewrites them, git diff is the review."""
+"""Reviewed plans lie in tests/golden; QYOLO_UPDATE_GOLDEN=1 rewrites them for a git diff."""
 
 import os
 from collections.abc import Callable
