@@ -1,7 +1,7 @@
-"""How the log looks: lines to read, or JSON to collect.
+"""The log's two formats: lines for people, and one JSON object a line for collectors.
 
-A record may carry `extra={"fields": {...}}`: `name=value` behind the message, or members of the
-JSON object.
+A record may carry `extra={"fields": {...}}`: they follow the message as `name=value`, or become
+members of the JSON object.
 """
 
 import json
@@ -18,7 +18,7 @@ HUMAN: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def set_up_logs(level: str, log_format: LogFormat) -> None:
-    """Log to stderr; a level that was set before, as --debug does, stays if it shows more."""
+    """Log to stderr at `level`, or at a more detailed one that --debug has set before."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else HumanFormatter(HUMAN))
     root = logging.getLogger()
@@ -35,7 +35,7 @@ class HumanFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line, whatever the message holds."""
+    """A message of several lines is still one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC)

@@ -1,8 +1,9 @@
-"""Everything that /metrics shows, in a registry of its own."""
+"""The metrics of one application, in a registry of its own."""
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from prometheus_client import (
@@ -22,55 +23,74 @@ from service.manifest import Manifest
 from service.vision.agreement import match
 from service.vision.detections import Detections
 
-# 0.5 ms to 10 s in steps of 1.6: the client's default starts at 5 ms, where int8 has answered.
+# 0.5 ms to 10 s in steps of 1.6; the client's default starts at 5 ms, which int8 undercuts.
 BUCKETS: Final = tuple(float(f"{0.0005 * 1.6**step:.4g}") for step in range(22))
-# Boxes that overlap by less than 0.5 are no pair; int8's mostly overlap fp32's by more than 0.9.
+# Boxes that overlap by less than 0.5 are not paired; int8's mostly overlap fp32's by over 0.9.
 IOU_BUCKETS: Final = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
 DIFFERENCE_BUCKETS: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+PAIR: Final = ("a", "b", "source")
 
 
 class Metrics:
-    """The metrics of one application."""
+    """What /metrics shows: `model` adds the served model's part."""
 
     def __init__(self, version: str) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._stages = Histogram(
+        self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        ProcessCollector(registry=self.registry)
+        self.stages = histogram(
             "qyolo_stage_duration_seconds",
-            "Time an image spent in a stage; queue is every wait for a free thread",
+            "Duration of each stage of an image; queue is all waiting for a free thread",
             ["variant", "device", "stage"],
             buckets=BUCKETS,
-            registry=self._registry,
         )
-        self._boxes = Counter(
-            "qyolo_detections",
-            "Boxes that were answered",
-            ["variant", "class_name"],
-            registry=self._registry,
-        )
-        self._requests = Counter(
-            "qyolo_http_requests",
-            "Requests that were answered",
-            ["route", "method", "status"],
-            registry=self._registry,
+        self.boxes = counter("qyolo_detections", "Boxes in responses", ["variant", "class_name"])
+        self._requests = counter(
+            "qyolo_http_requests", "Completed requests", ["route", "method", "status"]
         )
         self._in_flight = Gauge(
-            "qyolo_requests_in_flight", "Requests being answered", registry=self._registry
+            "qyolo_requests_in_flight", "Requests in flight", registry=self.registry
         )
-        self._retries = Counter(
+        self.retries = counter(
             "qyolo_replica_retries",
-            "Requests that were sent to another replica, since theirs was lost",
+            "Requests sent to another replica because the first one was lost",
             ["variant"],
-            registry=self._registry,
         )
-        self._experiment = ExperimentMetrics(self._registry)
-        build = Info("qyolo_build", "The server", registry=self._registry)
+        self.assigned = counter(
+            "qyolo_ab_requests",
+            "Requests without variant, by the variant that the A/B split assigned",
+            ["variant"],
+        )
+        self.shadowed = counter(
+            "qyolo_shadow_images",
+            "Images sampled for the shadow variant, by outcome",
+            ["variant", "outcome"],
+        )
+        self.compared_images = counter(
+            "qyolo_agreement_images", "Images on which two variants were compared", PAIR
+        )
+        self.compared_boxes = counter(
+            "qyolo_agreement_boxes",
+            "Boxes that both variants found (matched), only a (missed) or only b (extra)",
+            [*PAIR, "class_name", "outcome"],
+        )
+        self.ious = histogram(
+            "qyolo_agreement_iou", "IoU of matched boxes", PAIR, buckets=IOU_BUCKETS
+        )
+        self.score_differences = histogram(
+            "qyolo_agreement_score_difference",
+            "Absolute difference of the scores of matched boxes",
+            PAIR,
+            buckets=DIFFERENCE_BUCKETS,
+        )
+        build = Info("qyolo_build", "The server's versions", registry=self.registry)
         build.info({"version": version, "python": platform.python_version()})
 
     def model(self, manifest: Manifest) -> "ModelMetrics":
-        """Show the model that is served; called once, when it is loaded."""
-        info = Info("qyolo_model", "The model that is served", registry=self._registry)
+        """Describe the served model; called once, when it is loaded."""
+        info = Info("qyolo_model", "The served model", registry=self.registry)
         info.info(
             {
                 "model": manifest.name,
@@ -83,13 +103,13 @@ class Metrics:
         )
         accepted = Gauge(
             "qyolo_variant_accepted",
-            "1 for a variant that passed the build's accuracy guard, 0 for one that lost too much",
+            "1 if the variant passed the build's accuracy gate, else 0",
             ["variant"],
-            registry=self._registry,
+            registry=self.registry,
         )
         for name in manifest.variants:
             accepted.labels(name).set(name not in manifest.rejected)
-        return ModelMetrics(self._stages, self._boxes, self._retries, self._experiment, manifest)
+        return ModelMetrics(self, manifest)
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
@@ -97,122 +117,73 @@ class Metrics:
             yield
 
     def count_request(self, route: str, method: str, status: int) -> None:
-        """`route` must be a template: a raw path would make a time series per client's whim."""
+        """`route` must be a template: each raw path would make a new time series."""
         known = method if method in METHODS else "other"
         self._requests.labels(route, known, str(status)).inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition that the scraper prefers, and its media type."""
+        """The exposition in the format that the Accept header prefers, and its media type."""
         encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
-
-
-class ExperimentMetrics:
-    """Who got which variant, and how far two of them agree."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        pair = ("a", "b", "source")
-        self.assigned = counter(
-            "qyolo_ab_requests",
-            "Requests that named no variant, by the one that the A/B split gave them",
-            ["variant"],
-        )
-        self.shadowed = counter(
-            "qyolo_shadow_images",
-            "Answers that were sampled for the shadow, by what became of them",
-            ["variant", "outcome"],
-        )
-        self.images = counter("qyolo_agreement_images", "Images that both variants saw", pair)
-        self.boxes = counter(
-            "qyolo_agreement_boxes",
-            "Pairs of boxes of both variants (matched), and boxes that b missed or has extra",
-            [*pair, "class_name", "outcome"],
-        )
-        self.ious = Histogram(
-            "qyolo_agreement_iou",
-            "Overlap of the boxes of a pair",
-            pair,
-            buckets=IOU_BUCKETS,
-            registry=registry,
-        )
-        self.differences = Histogram(
-            "qyolo_agreement_score_difference",
-            "Difference of the scores of a pair, absolute",
-            pair,
-            buckets=DIFFERENCE_BUCKETS,
-            registry=registry,
-        )
+        return encode(self.registry), media_type
 
 
 class ModelMetrics:
-    """The metrics of the answers of one model."""
+    """Counts the events of one model."""
 
-    def __init__(
-        self,
-        stages: Histogram,
-        boxes: Counter,
-        retries: Counter,
-        experiment: ExperimentMetrics,
-        manifest: Manifest,
-    ) -> None:
-        self._stages = stages
-        self._boxes = boxes
-        self._retries = retries
-        self._experiment = experiment
+    def __init__(self, metrics: Metrics, manifest: Manifest) -> None:
+        self._metrics = metrics
         self._manifest = manifest
 
-    def observe(self, seen: Event) -> None:
-        match seen:
+    def observe(self, event: Event) -> None:
+        metrics = self._metrics
+        match event:
             case Answer() | RawAnswer():
-                self._answered(seen)
+                self._count_answer(event)
             case Assigned():
-                self._experiment.assigned.labels(seen.variant).inc()
+                metrics.assigned.labels(event.variant).inc()
             case Retried():
-                self._retries.labels(seen.variant).inc()
+                metrics.retries.labels(event.variant).inc()
             case Shadowed():
-                self._experiment.shadowed.labels(seen.variant, seen.outcome).inc()
+                metrics.shadowed.labels(event.variant, event.outcome).inc()
             case Compared():
-                self._compared(seen)
+                self._count_comparison(event)
 
-    def _answered(self, answer: Answer | RawAnswer) -> None:
+    def _count_answer(self, answer: Answer | RawAnswer) -> None:
         for stage, seconds in answer.timings.items():
-            self._stages.labels(answer.variant, self._manifest.device, stage).observe(seconds)
-        if isinstance(answer, RawAnswer):
-            return
-        for class_id in answer.detections.class_ids.tolist():
-            self._boxes.labels(answer.variant, self._manifest.class_name(class_id)).inc()
+            labels = (answer.variant, self._manifest.device, stage)
+            self._metrics.stages.labels(*labels).observe(seconds)
+        if isinstance(answer, Answer):
+            for name in self._class_names(answer.detections):
+                self._metrics.boxes.labels(answer.variant, name).inc()
 
-    def _compared(self, seen: Compared) -> None:
-        """Whoever was asked for first, `a` is the first of both in the manifest: fp32 before int8.
+    def _count_comparison(self, event: Compared) -> None:
+        """Label `a` is always the variant that the manifest lists first: fp32 before int8.
 
-        A variant beside itself says nothing.
+        A variant compared with itself is not counted.
         """
-        order = list(self._manifest.variants)
-        ours, theirs = (seen.a, seen.boxes_a), (seen.b, seen.boxes_b)
-        if seen.a == seen.b:
+        if event.a == event.b:
             return
-        if order.index(seen.a) > order.index(seen.b):
-            ours, theirs = theirs, ours
-        (a, boxes_a), (b, boxes_b) = ours, theirs
+        metrics, order = self._metrics, list(self._manifest.variants)
+        sides = [(event.a, event.boxes_a), (event.b, event.boxes_b)]
+        (a, boxes_a), (b, boxes_b) = sorted(sides, key=lambda side: order.index(side[0]))
         pairs = match(boxes_a, boxes_b)
         differences = abs(boxes_a.scores[pairs.a] - boxes_b.scores[pairs.b])
-        kinds = self._experiment
-        labels = (a, b, seen.source)
-        kinds.images.labels(*labels).inc()
-        for kind, values in ((kinds.ious, pairs.iou), (kinds.differences, differences)):
-            histogram = kind.labels(*labels)  # there with the first image, if it has no pair
+        labels = (a, b, event.source)
+        metrics.compared_images.labels(*labels).inc()
+        for histogram, values in (
+            (metrics.ious, pairs.iou),
+            (metrics.score_differences, differences),
+        ):
+            series = histogram.labels(*labels)  # exists from the first image on, even without pairs
             for value in values.tolist():
-                histogram.observe(value)
-        for outcome, found in (
+                series.observe(value)
+        for outcome, boxes in (
             ("matched", boxes_a.take(pairs.a)),
             ("missed", boxes_a.take(pairs.only_a)),
             ("extra", boxes_b.take(pairs.only_b)),
         ):
-            for name in self._classes(found):
-                kinds.boxes.labels(*labels, name, outcome).inc()
+            for name in self._class_names(boxes):
+                metrics.compared_boxes.labels(*labels, name, outcome).inc()
 
-    def _classes(self, found: Detections) -> Iterator[str]:
-        return map(self._manifest.class_name, found.class_ids.tolist())
+    def _class_names(self, boxes: Detections) -> Iterator[str]:
+        return map(self._manifest.class_name, boxes.class_ids.tolist())
