@@ -1,24 +1,24 @@
-"""What can go wrong while serving, each error with the HTTP status that it means.
+"""The errors of the server, each with its HTTP status.
 
 bytes -> [NotAnImage | ImageTooLarge | CorruptImage] -> image -> [Overloaded | NotReady] -> boxes
 
-The message of an error reaches the client, unless its status is 500: it may speak of the request,
-never of paths or versions.
+The client sees the message of every error whose status is not 500: a message may describe the
+request, never paths or versions of the server.
 """
 
 from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """Base of all; `status` is the HTTP status, `title` the summary in the problem document."""
+    """Base class; `status` and `title` are those of the problem document."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
-    retry_after_s: int | None = None  # where trying again helps
+    retry_after_s: int | None = None  # None: a retry would not help
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer must say beside its document."""
+        """Headers of the error response."""
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
@@ -53,16 +53,16 @@ class ReportNotFound(ServiceError):
 
 class NotAcceptable(ServiceError):
     status = 406
-    title = "No answer of an acceptable type"
+    title = "No acceptable media type"
 
 
 class BodyTooSlow(ServiceError):
     status = 408
-    title = "The body took too long"
+    title = "Request body too slow"
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Connection": "close"}  # what still comes of the body would be read as a request
+        return {"Connection": "close"}  # the rest of the body would be read as a request
 
 
 class PayloadTooLarge(ServiceError):
@@ -82,7 +82,7 @@ class UnsupportedUpload(ServiceError):
 
 class NotAnImage(ServiceError):
     status = 415
-    title = "Not an image that is understood"
+    title = "Unsupported image format"
 
 
 class CorruptImage(ServiceError):
@@ -97,13 +97,13 @@ class UnknownClass(ServiceError):
 
 class Overloaded(ServiceError):
     status = 429
-    title = "Too many requests"
+    title = "Server at capacity"
     retry_after_s = 1
 
 
 class RateLimited(ServiceError):
     status = 429
-    title = "Too many requests of one client"
+    title = "Rate limit exceeded"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -118,20 +118,20 @@ class NotReady(ServiceError):
 
 class DeadlineExceeded(ServiceError):
     status = 504
-    title = "The answer took too long"
+    title = "Deadline exceeded"
 
 
 class EngineFailed(ServiceError):
-    """The runtime refused to load a model or to run it: our fault, not the client's."""
+    """The runtime failed to load a model or to run it."""
 
 
 class BadModelFolder(ServiceError):
-    """A model folder that is missing, incomplete, changed, or made by something else."""
+    """A model folder is missing, incomplete, changed, or in another format."""
 
 
 class DeviceUnavailable(ServiceError):
-    """The device or the runtime that was asked for is not there."""
+    """The requested device or its runtime is missing."""
 
 
 class ModelUnavailable(ServiceError):
-    """The model folder that the server waits for will not come: its build failed."""
+    """The build of the model folder failed."""

@@ -1,4 +1,4 @@
-"""From a model source to a running pipeline and back, while the server answers probes."""
+"""The model's states, from its source to a running pipeline and its end."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ State = Literal["building", "loading", "ready", "failed", "stopping"]
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The server's state and, while it is building, where the build is."""
+    """The server's state and, while it builds, the build's progress."""
 
     state: State
     progress: Progress | None = None
@@ -29,17 +29,17 @@ class Readiness:
 
 
 class ModelSource(Protocol):
-    """Gives the server its model folder, at once or after a build."""
+    """Provides the model folder, at once or after a build."""
 
     def folder(self, report: ReportProgress) -> Path:
-        """Block until the folder is there, telling how far it is; raises ServiceError."""
+        """Block until the folder exists, and report progress; raises ServiceError."""
 
     def cancel(self) -> None:
-        """Make a `folder` call in another thread return soon, by raising NotReady."""
+        """Make a `folder` call in another thread raise NotReady soon."""
 
 
 class FolderSource:
-    """A model folder that is already there."""
+    """A model folder that exists."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -48,11 +48,11 @@ class FolderSource:
         return self._path
 
     def cancel(self) -> None:
-        """There is nothing to wait for."""
+        """Nothing to cancel."""
 
 
 class Lifecycle:
-    """Brings the model up in a thread of its own, once; `on_failure` is called in that thread."""
+    """Loads the model once, in its own thread, which calls `on_failure` if that fails."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Lifecycle:
         self._open_pipeline = open_pipeline
         self._on_failure = on_failure
         self._readiness = Readiness("building")
-        self._changing = Lock()
+        self._state_lock = Lock()
         self._pipeline: InferenceBackend | None = None
-        # A daemon, so that a source that cannot be cancelled does not keep a killed process alive.
-        self._thread = Thread(target=self._bring_up, name="model", daemon=True)
+        # A daemon: a source that ignores cancel() must not keep the process alive.
+        self._thread = Thread(target=self._load, name="model", daemon=True)
 
     @property
     def readiness(self) -> Readiness:
@@ -75,65 +75,64 @@ class Lifecycle:
 
     @property
     def pipeline(self) -> InferenceBackend:
-        """Raises NotReady, saying how far it is."""
+        """Raises NotReady, with the state and the progress."""
         if self._readiness.state != "ready" or self._pipeline is None:
-            raise NotReady(_in_words(self._readiness))
+            raise NotReady(_describe(self._readiness))
         return self._pipeline
 
     def start(self) -> None:
         self._thread.start()
 
     async def settled(self) -> Readiness:
-        """The state once the model is up, or is known not to come."""
+        """Wait until the model is loaded, or has failed."""
         await asyncio.to_thread(self._thread.join)
         return self._readiness
 
     async def stop(self) -> None:
-        """Give up what is not ready yet, finish what runs, free everything."""
-        self._become(Readiness("stopping"))
+        """Cancel a build, or close the pipeline after its running work."""
+        self._set(Readiness("stopping"))
         self._source.cancel()
         await asyncio.to_thread(self._thread.join)
         if self._pipeline is not None:
             await asyncio.to_thread(self._pipeline.close)
 
-    def _bring_up(self) -> None:
+    def _load(self) -> None:
         try:
-            folder = self._source.folder(self._report)
-            self._become(Readiness("loading"))
+            folder = self._source.folder(
+                lambda progress: self._set(Readiness("building", progress))
+            )
+            self._set(Readiness("loading"))
             self._pipeline = self._open_pipeline(folder)
         except Exception as exc:
             self._fail(exc)
         else:
-            self._become(Readiness("ready", detail=_caveat(self._pipeline.variants.manifest)))
-
-    def _report(self, progress: Progress) -> None:
-        self._become(Readiness("building", progress))
+            self._set(Readiness("ready", detail=_rejections(self._pipeline.variants.manifest)))
 
     def _fail(self, exc: Exception) -> None:
-        if self._readiness.state == "stopping":  # it was told to give up
+        if self._readiness.state == "stopping":  # cancelled, which is no failure
             return
-        foreseen = isinstance(exc, ServiceError)
-        message = str(exc) if foreseen else f"{type(exc).__name__}: {exc}"
-        log.error("the model cannot be served: %s", message, exc_info=None if foreseen else exc)
-        # The message may name paths, so whoever polls /readyz is sent to the log.
-        self._become(Readiness("failed", detail="the model cannot be served; the log says why"))
+        expected = isinstance(exc, ServiceError)
+        message = str(exc) if expected else f"{type(exc).__name__}: {exc}"
+        log.error("the model cannot be served: %s", message, exc_info=None if expected else exc)
+        # /readyz is public, and the message may contain paths.
+        self._set(Readiness("failed", detail="the model cannot be served; the log says why"))
         self._on_failure(message)
 
-    def _become(self, readiness: Readiness) -> None:
-        with self._changing:
+    def _set(self, readiness: Readiness) -> None:
+        with self._state_lock:
             if self._readiness.state != "stopping":
                 self._readiness = readiness
 
 
-def _caveat(manifest: Manifest) -> str:
-    """What a reader of /readyz must know of a model that is served, if anything."""
+def _rejections(manifest: Manifest) -> str:
+    """The variants that failed the accuracy gate, for /readyz; empty if there are none."""
     return "; ".join(
         f"{manifest.default} is served, {name} was rejected: {reason}"
         for name, reason in manifest.rejected.items()
     )
 
 
-def _in_words(readiness: Readiness) -> str:
+def _describe(readiness: Readiness) -> str:
     match readiness.state:
         case "building":
             progress = readiness.progress

@@ -1,9 +1,9 @@
-"""What a model folder says of itself, and the proof that it is whole.
+"""The files of a model folder, its manifest, and the check that no file changed.
 
 manifest.json        the Manifest below
-checksums.sha256     of every other file, the manifest included; `sha256sum -c` reads it too
-report.json          what the build measured
-report.html          the same to look at
+checksums.sha256     SHA-256 of every other file, in the format of `sha256sum -c`
+report.json          the build's measurements
+report.html          the same as a page
 model.qdq.onnx       the quantized graph
 <variant>/           the engine's files
 """
@@ -45,9 +45,9 @@ class Variant(BaseModel):
 
     runtime: Runtime
     precision: Precision
-    float_type: FloatType = "f32"  # what is not int8 computes in
+    float_type: FloatType = "f32"  # of the operations that are not int8
     model: str
-    blob: str | None = None  # the compiled form of `model`
+    blob: str | None = None  # the compiled `model`
     blob_key: str | None = None  # the runtime version and processor that can load the blob
 
 
@@ -63,12 +63,12 @@ class Manifest(BaseModel):
     head: HeadName
     preprocess: PreprocessName
     class_names: tuple[str, ...]
-    input_name: str = "images"  # as the exporter named them, for clients that send tensors
+    input_name: str = "images"  # the exporter's names, for clients that send tensors
     output_name: str = "output0"
-    output_shape: tuple[int, ...] | None = None  # None: unknown to the build that wrote it
-    default: str  # the variant that is served where a request names none
+    output_shape: tuple[int, ...] | None = None  # None: written by an older build
+    default: str  # the variant of requests that name none
     variants: dict[str, Variant]
-    rejected: dict[str, str] = {}  # variants that lost too much accuracy to be the default, and why
+    rejected: dict[str, str] = {}  # variant -> why it failed the accuracy gate
     source_sha256: str
     versions: dict[str, str]
     created: str  # UTC, ISO 8601
@@ -84,20 +84,20 @@ class Manifest(BaseModel):
         return self
 
     def class_name(self, class_id: int) -> str:
-        """The class's name; its number where an end-to-end head knows more classes than names."""
+        """Its name, or "class N": end-to-end heads may have more classes than names."""
         names = self.class_names
         return names[class_id] if 0 <= class_id < len(names) else f"class {class_id}"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json and, last, the checksums of everything in the folder."""
+    """Write manifest.json, then the checksums of every file in the folder."""
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in _files(folder)]
     (folder / CHECKSUMS).write_text("".join(lines), "utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Verify every checksum and read the manifest; raises BadModelFolder."""
+    """Verify the checksums and read the manifest; raises BadModelFolder."""
     verify(folder)
     try:
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
@@ -108,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> None:
-    """Raise BadModelFolder unless the folder holds exactly the files it was written with."""
+    """Raise BadModelFolder unless the folder holds exactly the files that the build wrote."""
     try:
         text = (folder / CHECKSUMS).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:

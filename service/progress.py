@@ -1,4 +1,4 @@
-"""How far long work is: a build, a download."""
+"""The progress of a build or a download."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step of long work: `done` of `total` units of `phase`; total 0 means unknown."""
+    """`done` of `total` units of `phase`; total 0 means unknown."""
 
     phase: str
     done: int = 0

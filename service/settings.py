@@ -1,4 +1,4 @@
-"""The environment, read once at the rim and then handed down."""
+"""The server's settings, read once from the environment; the descriptions are their reference."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,13 +8,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Every field can be set as QYOLO_<NAME>; a command-line option wins over the environment."""
+    """Every field is set by QYOLO_<NAME>; command-line options override the environment."""
 
     model_config = SettingsConfigDict(env_prefix="QYOLO_", frozen=True, extra="ignore")
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(
-        default=8000, ge=0, le=65535, description="port to listen on; 0 picks a free one"
+        default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one"
     )
     threads: int = Field(
         default=0,
@@ -23,100 +23,118 @@ class Settings(BaseSettings):
     )
     throughput: bool = Field(
         default=False,
-        description="as many images as possible, each on a thread of its own, not each as soon as "
-        "possible on all threads",
+        description="infer as many images at a time as there are threads, each on one thread: more "
+        "images a second, but each takes longer",
     )
     capacity: int = Field(
         default=0,
         ge=0,
-        description="requests in the house at once; one more is answered 429; 0 takes two for "
-        "each image that the engine infers at a time and one for each that it decodes (half as "
-        "many as threads, at most 8), so that nobody waits long",
+        description="requests in flight; one more gets status 429. 0 allows two for each image "
+        "that the engine infers at a time and one for each decode worker (half as many as "
+        "threads, at most 8)",
     )
     max_bytes: int = Field(
         default=20 * 2**20,
         ge=1,
-        description="largest request body, in bytes; a larger one is answered 413",
+        description="largest request body in bytes; a larger one gets status 413",
     )
     max_pixels: int = Field(
         default=50_000_000,
         ge=1,
         le=178_000_000,
-        description="largest image, in pixels; checked undecoded",
+        description="largest image in pixels; a larger one gets status 413 before it is decoded",
     )
     conf: float = Field(default=0.25, ge=0, lt=1, description="default score threshold")
     iou: float = Field(default=0.45, gt=0, le=1, description="default IoU threshold of the NMS")
     max_det: int = Field(
-        default=300, ge=1, le=1000, description="default limit of boxes in an answer"
+        default=300, ge=1, le=1000, description="default limit of boxes in a response"
     )
     drain_s: int = Field(
-        default=30, ge=1, description="seconds that accepted requests get to finish after SIGTERM"
+        default=30,
+        ge=1,
+        description="seconds that requests in flight have to finish after SIGTERM",
     )
     collect: Path | None = Field(
         default=None,
-        description="folder that keeps a sample of the served images for the next calibration",
+        description="folder that keeps a random sample of the served images, for calibration",
     )
     collect_limit: int = Field(
-        default=200, ge=1, le=10_000, description="images that the folder keeps at most"
+        default=200, ge=1, le=10_000, description="most images in the folder of `collect`"
     )
     ab: str | None = Field(
         default=None,
-        description="weights of the variants where a request names none: int8:0.9,fp32:0.1",
+        description="A/B split: weights of the variants for requests that name none, as "
+        "int8:0.9,fp32:0.1",
     )
     shadow: str | None = Field(
         default=None,
-        description="variant that answers a share of the images too, afterwards: fp32:0.05",
+        description="shadow variant, and the share of the images that it infers in the "
+        "background, as fp32:0.05",
     )
     api_keys: SecretStr | None = Field(
-        default=None, description="keys that open the server, comma-separated: [name:]secret"
+        default=None,
+        description="API keys, comma-separated: [name:]secret or [name:]sha256:<hex>; a request "
+        "without one gets status 401",
     )
     api_keys_file: Path | None = Field(
-        default=None, description="file with more keys, one a line: [name:]secret"
+        default=None, description="file with more API keys, one a line"
     )
     insecure: bool = Field(
-        default=False, description="serve without keys on an address that others can reach"
+        default=False, description="allow an address that others can reach without API keys"
     )
     published: IPvAnyAddress | None = Field(
         default=None,
-        description="address where a container's port is published: it tells who can reach it",
+        description="in a container: the host's address of the published port, which decides "
+        "whether others can reach the server",
     )
-    open_metrics: bool = Field(default=False, description="/metrics needs no key")
+    open_metrics: bool = Field(default=False, description="/metrics needs no API key")
     rate_limit: float | None = Field(
         default=None,
         gt=0,
         le=1e6,
-        description="requests a second of one key, or of one address where there are no keys",
+        description="requests a second of each API key, or of each address where there are no "
+        "keys; more get status 429",
     )
     rate_burst: int = Field(
-        default=20, ge=1, le=1_000_000, description="requests that may come at once within it"
+        default=20, ge=1, le=1_000_000, description="requests that `rate_limit` allows at once"
     )
     cors_origins: str | None = Field(
-        default=None, description="origins whose pages may ask, comma-separated; * for all"
+        default=None,
+        description="origins whose pages may call the API, comma-separated; * allows all",
     )
     trusted_proxies: str | None = Field(
-        default=None, description="addresses whose X-Forwarded-For is believed, comma-separated"
+        default=None,
+        description="addresses of proxies whose X-Forwarded-For is trusted, comma-separated",
     )
     deadline_s: float = Field(
-        default=30, gt=0, description="seconds from a request's headers to its answer"
+        default=30,
+        gt=0,
+        description="seconds from a request's headers to its response; then it gets status 504",
     )
     header_timeout_s: float = Field(
-        default=10, gt=0, description="seconds that a request's headers may take"
+        default=10, gt=0, description="seconds for a request's headers; then it gets status 408"
     )
     body_timeout_s: float = Field(
         default=10,
         gt=0,
-        description="seconds that a body may take, and one more for each 64 KiB of it",
+        description="seconds for a request's body, plus one for each 64 KiB received; then it "
+        "gets status 408",
     )
     max_connections: int = Field(
-        default=512, ge=1, description="open connections; idle ones give way to new ones"
+        default=512,
+        ge=1,
+        description="open connections; a new one replaces an idle one, or gets status 503",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="how much is logged"
+        default="info", description="least severe level that is logged"
     )
     log_format: Literal["human", "json"] = Field(
-        default="human", description="lines to read, or JSON to collect"
+        default="human", description="human: lines to read; json: one object a line"
     )
-    otel: bool = Field(default=False, description="send OpenTelemetry traces over OTLP")
+    otel: bool = Field(
+        default=False,
+        description="export OpenTelemetry traces over OTLP; OTEL_EXPORTER_OTLP_ENDPOINT does too",
+    )
 
 
 def listed(text: str | None) -> tuple[str, ...]:
