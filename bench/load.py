@@ -1,4 +1,4 @@
-"""Load on a server of this machine: so many clients at once, or so many requests a second."""
+"""HTTP/1.1 clients on this machine: a fixed number in a closed loop, or a rate in an open loop."""
 
 import asyncio
 import random
@@ -6,46 +6,44 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
-BOUNDARY = "a-boundary-of-a-bench"
+BOUNDARY: Final = "a-boundary"
+MULTIPART: Final = f"multipart/form-data; boundary={BOUNDARY}"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One HTTP/1.1 request as bytes."""
+def post(path: str, media_type: str, body: bytes, *headers: str) -> bytes:
+    """A request as bytes."""
+    lines = (f"Content-Type: {media_type}", f"Content-Length: {len(body)}", *headers)
+    return request_head(f"POST {path} HTTP/1.1", *lines) + body
 
-    head: bytes
-    body: bytes
 
-    @classmethod
-    def raw(cls, path: str, picture: bytes) -> "Request":
-        """The picture as the body."""
-        return cls._of(path, picture, "image/jpeg")
+def post_jpeg(path: str, picture: bytes) -> bytes:
+    """A request whose body is the picture."""
+    return post(path, "image/jpeg", picture)
 
-    @classmethod
-    def multipart(cls, path: str, picture: bytes, name: str = "file") -> "Request":
-        """The picture as a file of a form, which every server understands."""
-        start = (
-            f"--{BOUNDARY}\r\nContent-Disposition: form-data; name={name}; filename=a.jpg\r\n"
-            "Content-Type: image/jpeg\r\n\r\n"
-        )
-        body = start.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
-        return cls._of(path, body, f"multipart/form-data; boundary={BOUNDARY}")
 
-    @classmethod
-    def _of(cls, path: str, body: bytes, media_type: str) -> "Request":
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        return cls(head.encode(), body)
+def post_form(path: str, picture: bytes) -> bytes:
+    """A request whose body is a multipart form of one file, which every server accepts."""
+    return post(path, MULTIPART, form(picture, part_headers="Content-Type: image/jpeg\r\n"))
+
+
+def request_head(line: str, *headers: str) -> bytes:
+    return "\r\n".join((line, "Host: localhost", *headers, "", "")).encode()
+
+
+def form(data: bytes, name: str = "file", preamble: bytes = b"", part_headers: str = "") -> bytes:
+    """A multipart body of one file."""
+    disposition = f'Content-Disposition: form-data; name="{name}"; filename="a.jpg"'
+    start = f"--{BOUNDARY}\r\n{disposition}\r\n{part_headers}\r\n".encode()
+    return preamble + start + data + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 @dataclass(slots=True)
-class Seen:
-    """Milliseconds of the answers by status, and how long it all took."""
+class Responses:
+    """Milliseconds of the responses by HTTP status, and the seconds that all took together."""
 
     ms: dict[int, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
@@ -55,15 +53,20 @@ class Seen:
         return Counter({status: len(times) for status, times in self.ms.items()})
 
     @property
+    def failed(self) -> int:
+        return self.counts.total() - self.counts[200]
+
+    @property
     def per_second(self) -> float:
-        """Of the answers that succeeded."""
-        return len(self.ms.get(200, [])) / self.seconds
+        """Responses with status 200."""
+        return self.counts[200] / self.seconds
 
-    def percentile(self, share: float, status: int = 200) -> float:
+    def percentile(self, rank: float, status: int = 200) -> float:
+        """NaN if there is no response with this status."""
         times = self.ms.get(status, [])
-        return float(np.percentile(times, share)) if times else float("nan")
+        return float(np.percentile(times, rank)) if times else float("nan")
 
-    def extend(self, other: "Seen") -> None:
+    def extend(self, other: "Responses") -> None:
         for status, times in other.ms.items():
             self.ms.setdefault(status, []).extend(times)
         self.seconds += other.seconds
@@ -73,39 +76,41 @@ class Seen:
 
 
 class Connection:
-    """One kept alive, opened anew where the server closed it."""
+    """Kept alive; it reconnects after the server closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def send(self, request: Request) -> int:
-        """The status of the answer, once all of it is here."""
+    async def send(self, request: bytes) -> int:
+        """The status of the response, after its body was read."""
         fresh = self._streams is None
         try:
             return await self._send(request)
         except (asyncio.IncompleteReadError, ConnectionError):
             if fresh:
                 raise
-            self.close()  # it had idled so long that the server closed it
+            self.close()  # the server closed an idle connection
             return await self._send(request)
 
-    async def _send(self, request: Request) -> int:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self._streams
-        writer.write(request.head + request.body)
+    async def _send(self, request: bytes) -> int:
+        reader, writer = await self._open()
+        writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         if b"transfer-encoding: chunked" in head:
             while size := int(await reader.readline(), 16):
                 await reader.readexactly(size + 2)
             await reader.readline()
         else:
-            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-            await reader.readexactly(length)
+            await reader.readexactly(content_length(head))
         if b"connection: close" in head:
             self.close()
-        return int(head.split(b" ", 2)[1])
+        return status_of(head)
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        return self._streams
 
     def close(self) -> None:
         if self._streams is not None:
@@ -113,12 +118,21 @@ class Connection:
             self._streams = None
 
 
-def closed_loop(
-    port: int, requests: Sequence[Request], clients: int, seconds: float, warm_up: float = 2.0
-) -> Seen:
-    """Each client asks again as soon as it is answered."""
+def content_length(lower_head: bytes) -> int:
+    """0 if the head of a response has no Content-Length."""
+    return int(lower_head.partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
 
-    async def client(number: int, seen: Seen, end: float) -> None:
+
+def status_of(head: bytes) -> int:
+    return int(head.split(b" ", 2)[1])
+
+
+def closed_loop(
+    port: int, requests: Sequence[bytes], clients: int, seconds: float, warm_up: float = 2.0
+) -> Responses:
+    """Each client sends its next request as soon as it has the response to the last."""
+
+    async def client(number: int, seen: Responses, end: float) -> None:
         connection = Connection(port)
         turn = number
         while time.perf_counter() < end:
@@ -128,8 +142,8 @@ def closed_loop(
             seen.add(status, time.perf_counter() - start)
         connection.close()
 
-    async def run(seconds: float) -> Seen:
-        seen, start = Seen(), time.perf_counter()
+    async def run(seconds: float) -> Responses:
+        seen, start = Responses(), time.perf_counter()
         await asyncio.gather(*(client(each, seen, start + seconds) for each in range(clients)))
         seen.seconds = time.perf_counter() - start
         return seen
@@ -138,14 +152,14 @@ def closed_loop(
     return asyncio.run(run(seconds))
 
 
-def open_loop(port: int, requests: Sequence[Request], rate: float, seconds: float) -> Seen:
-    """Requests arrive by chance, `rate` a second, whether others are answered or not."""
+def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float) -> Responses:
+    """A Poisson process of `rate` requests a second, independent of the responses."""
     chance = random.Random(0)
 
-    async def run() -> Seen:
-        seen, idle, begun = Seen(), [], time.perf_counter()
+    async def run() -> Responses:
+        seen, idle, begun = Responses(), [], time.perf_counter()
 
-        async def one(request: Request) -> None:
+        async def one(request: bytes) -> None:
             connection = idle.pop() if idle else Connection(port)
             start = time.perf_counter()
             seen.add(await connection.send(request), time.perf_counter() - start)

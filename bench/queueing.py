@@ -1,7 +1,7 @@
-"""A queue in front of one engine: what load makes of latency, without a server.
+"""A queue in front of one engine (M/G/1/K in Kendall's notation): latency under load, no server.
 
-Requests arrive by chance (Poisson). Who finds the house full is refused; the others are served one
-after the other: M/G/1/K in Kendall's notation, its service times drawn from measured ones.
+Arrivals are a Poisson process. A request that finds K others in the system is refused; the rest are
+served in the order of arrival. Service times are drawn from measured ones.
 """
 
 import random
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Seconds that the accepted requests wait and are served, and the share that is refused."""
+    """Seconds that accepted requests wait and are served; `refused` is a share of all arrivals."""
 
     waits: list[float]
     services: list[float]
@@ -20,21 +20,24 @@ class Expected:
 
 
 def simulate(
-    rate: float, services: Sequence[float], room: int, count: int, chance: random.Random
+    rate: float, services: Sequence[float], capacity: int, count: int, chance: random.Random
 ) -> Expected:
-    """`count` arrivals at `rate` a second; `services` in seconds; `room` for who is served too."""
-    leaving: deque[float] = deque()  # when each who is in the house will have been served
+    """`count` arrivals at `rate` a second, of which `capacity` fit: one served, the rest waiting.
+
+    `services` in seconds.
+    """
+    departures: deque[float] = deque()  # of the accepted requests that are not finished yet
     now, waits, served, refused = 0.0, [], [], 0
     for _ in range(count):
         now += chance.expovariate(rate)
-        while leaving and leaving[0] <= now:
-            leaving.popleft()
-        if len(leaving) >= room:
+        while departures and departures[0] <= now:
+            departures.popleft()
+        if len(departures) >= capacity:
             refused += 1
             continue
-        begins = leaving[-1] if leaving else now
+        begins = departures[-1] if departures else now
         service = chance.choice(services)
-        leaving.append(begins + service)
+        departures.append(begins + service)
         waits.append(begins - now)
         served.append(service)
     return Expected(waits, served, refused / count)

@@ -2,83 +2,89 @@
 
     .venv/bin/python bench/saturation.py [MODEL_FOLDER | --architecture yolov5s] [--variant int8]
 
-The engine alone: OpenVINO's benchmark_app with its throughput hint, on the same file and cores.
-The server: `--throughput`, clients that ask again at once. Then the default server under requests
-that arrive by chance at twice the rate that saturates it: those that are answered, and those that
-are not. The clients run on the same cores.
+The engine alone is OpenVINO's benchmark_app with its throughput hint, on the same file and cores.
+Then `qyolo serve --throughput` with as many clients in a closed loop as it admits. Then the default
+server: one client, as many as it admits, and an open loop (Poisson) at twice the rate of the
+latter; responses with status 200 and 429 are counted apart. Prints images a second and
+milliseconds. The clients run on the same cores as the server.
 """
 
-import argparse
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
-import load
 import onnx
-import overhead
-import serving
-from architectures import ARCHITECTURES
 
+from bench.command_line import server_parser
+from bench.load import closed_loop, open_loop, post_jpeg
+from bench.overhead import jpeg
+from bench.quantization.networks import ARCHITECTURES
+from bench.serving import built, model_folder, serve
 from service.engines.cpu import usable_threads
 from service.inference.pipeline import room
 from service.manifest import read_manifest
 
-BUSY = 429
+BUSY: Final = 429
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="default: the detector in the box")
-    parser.add_argument("--architecture", help="one of architectures.py, with random weights")
-    parser.add_argument("--variant", default="int8")
-    parser.add_argument("--seconds", type=int, default=15)
+    parser = server_parser(__doc__)
+    parser.add_argument("--architecture", choices=ARCHITECTURES, help="with random weights")
+    parser.add_argument("--seconds", type=int, default=15, help="of each measurement")
     arguments = parser.parse_args()
-    seconds, cores = arguments.seconds, usable_threads()
-    requests = [
-        load.Request.raw(f"/v1/models/{arguments.variant}/detect", overhead.jpeg((640, 480)))
-    ]
-    with ExitStack() as stack:
-        if arguments.architecture is None:
-            folder = stack.enter_context(serving.model_folder(arguments.folder))
-        else:
-            folder = stack.enter_context(random_folder(arguments.architecture))
-        alone = engine_alone(folder, arguments.variant, seconds)
+    requests = [post_jpeg(f"/v1/models/{arguments.variant}/detect", jpeg((640, 480)))]
+    with (
+        random_folder(arguments.architecture)
+        if arguments.architecture
+        else model_folder(arguments.folder)
+    ) as folder:
+        alone = engine_alone(folder, arguments.variant, arguments.seconds)
         print(f"engine alone: {alone:.1f} images/s")
-        with serving.server(folder, "--throughput") as port:
-            clients = room(cores, cores)  # as many as the house holds: it is never empty
-            seen = load.closed_loop(port, requests, clients, seconds)
-            told = f"{seen.per_second:.1f} images/s, {seen.per_second / alone:.1%} of it"
-            print(f"server, --throughput, {clients} clients: {told}")
-        with serving.server(folder) as port:
-            calm = load.closed_loop(port, requests, 1, seconds)
-            clients = room(1, cores)
-            full = load.closed_loop(port, requests, clients, seconds)
-            stress = load.open_loop(port, requests, 2 * full.per_second, seconds)
+        measure_throughput(folder, requests, arguments.seconds, alone)
+        measure_overload(folder, requests, arguments.seconds)
+
+
+def measure_throughput(folder: Path, requests: list[bytes], seconds: int, alone: float) -> None:
+    cores = usable_threads()
+    clients = room(cores, cores)
+    with serve(folder, "--throughput") as server:
+        seen = closed_loop(server.port, requests, clients, seconds)
+    share = f"{seen.per_second / alone:.1%} of the engine alone"
+    print(f"server, --throughput, {clients} clients: {seen.per_second:.1f} images/s, {share}")
+
+
+def measure_overload(folder: Path, requests: list[bytes], seconds: int) -> None:
+    clients = room(1, usable_threads())
+    with serve(folder) as server:
+        one = closed_loop(server.port, requests, 1, seconds)
+        full = closed_loop(server.port, requests, clients, seconds)
+        rate = 2 * full.per_second
+        overload = open_loop(server.port, requests, rate, seconds)
+    p99 = overload.percentile(99)
     print(
-        f"default server, one client: p50 {calm.percentile(50):.1f} ms, "
-        f"p99 {calm.percentile(99):.1f} ms\n"
+        "default server, one client: "
+        f"p50 {one.percentile(50):.1f} ms, p99 {one.percentile(99):.1f} ms\n"
         f"{clients} clients: {full.per_second:.1f} images/s\n"
-        f"{2 * full.per_second:.0f} requests/s: {stress.per_second:.1f} images/s, "
-        f"p99 {stress.percentile(99):.1f} ms "
-        f"({stress.percentile(99) / calm.percentile(99):.2f} times one client's), "
-        f"{stress.counts[BUSY]} of {stress.counts.total()} answered 429 after "
-        f"p50 {stress.percentile(50, BUSY):.1f} ms, p99 {stress.percentile(99, BUSY):.1f} ms"
+        f"{rate:.0f} requests/s: {overload.per_second:.1f} images/s, "
+        f"p99 {p99:.1f} ms ({p99 / one.percentile(99):.2f} times one client's); "
+        f"{overload.counts[BUSY]} of {overload.counts.total()} got 429 after "
+        f"p50 {overload.percentile(50, BUSY):.1f} ms, p99 {overload.percentile(99, BUSY):.1f} ms"
     )
 
 
 @contextmanager
 def random_folder(architecture: str) -> Iterator[Path]:
-    """One of architectures.py with random weights, every layer that can be in int8."""
+    """The model folder of an architecture with random weights and no float layers."""
     with TemporaryDirectory() as scratch:
-        model, folder = Path(scratch) / f"{architecture}.onnx", Path(scratch) / "model"
+        model = Path(scratch) / f"{architecture}.onnx"
         onnx.save(ARCHITECTURES[architecture](), model)
-        command = [sys.executable, "-m", "qyolo", "build", str(model), "--out", str(folder)]
-        subprocess.run([*command, "--min-sqnr", "0"], check=True, stdout=subprocess.DEVNULL)
-        yield folder
+        with built(model, "--min-sqnr", "0") as folder:
+            yield folder
 
 
 def engine_alone(folder: Path, variant: str, seconds: int) -> float:
@@ -89,8 +95,8 @@ def engine_alone(folder: Path, variant: str, seconds: int) -> float:
         *("-m", str(folder / engine.model), "-d", "CPU", "-hint", "throughput"),
         *("-infer_precision", engine.float_type, "-t", str(seconds)),
     ]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(re.findall(r"Throughput:\s+([\d.]+) FPS", told)[0])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(re.findall(r"Throughput:\s+([\d.]+) FPS", output)[0])
 
 
 if __name__ == "__main__":

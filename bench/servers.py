@@ -1,125 +1,116 @@
 """qyolo beside other servers: one engine file, one picture, one machine, in turns.
 
-    .venv/bin/python bench/servers.py [MODEL_FOLDER] [--variant int8]
+    .venv/bin/python bench/servers.py [MODEL_FOLDER] [--variant int8] [--seconds 5] [--rounds 3]
 
-Each peer wraps qyolo's own detector, so that decoding, letterbox, engine and NMS are the same and
-the servers are what differs: a plain FastAPI handler, LitServe and BentoML, each pinned in a venv
-of its own under runs/. All get the picture as a multipart form. qyolo's house is opened as wide as
-theirs (QYOLO_CAPACITY), since they turn nobody away. Roboflow's inference loads models from its own
-registry only, so it cannot be given this engine.
+The peers are a plain FastAPI handler, LitServe and BentoML, the last two each pinned in an
+environment of its own under runs/. They wrap qyolo's own detector, so decoding, letterbox, engine
+and NMS are the same and only the servers differ. All get the picture (640x480) as a multipart form,
+from 1, 16 and 64 clients in a closed loop. qyolo's QYOLO_CAPACITY is raised to twice the most
+clients, because the peers refuse no request. Prints milliseconds and images a second.
+
+Roboflow's inference loads models from its own registry only, so it cannot serve this engine.
 """
 
-import argparse
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
-import load
-import overhead
-import peers
-import serving
+from bench.command_line import print_header, print_row, server_parser
+from bench.load import Responses, closed_loop, post_form
+from bench.overhead import jpeg
+from bench.peers.environments import PEERS, environment
+from bench.serving import free_port, model_folder, serve, wait_until
 
-CLIENTS = (1, 16, 64)
-OURS = ("numpy", "openvino", "pillow", "pydantic", "simplejpeg", "kornia-rs")
-LITSERVE = "litserve==0.2.19"
-BENTOML = "bentoml==1.4.40"
-PATIENCE_S = 120.0
+CLIENTS: Final = (1, 16, 64)
+SHARED_PACKAGES: Final = ("numpy", "openvino", "pillow", "pydantic", "simplejpeg", "kornia-rs")
+LITSERVE: Final = "litserve==0.2.19"
+BENTOML: Final = "bentoml==1.4.40"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="default: the detector in the box")
-    parser.add_argument("--variant", default="int8")
+    parser = server_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    picture = overhead.jpeg((640, 480))
-    ours = load.Request.multipart(f"/v1/models/{arguments.variant}/detect", picture)
-    theirs = load.Request.multipart("/detect", picture)
-    with serving.model_folder(arguments.folder) as folder, ExitStack() as stack:
-        os.environ |= {"QYOLO_CAPACITY": str(2 * max(CLIENTS)), "QYOLO_LOG_LEVEL": "warning"}
-        running = {
-            name: (stack.enter_context(serving.server(folder, *options)), ours)
+    picture = jpeg((640, 480))
+    to_qyolo = post_form(f"/v1/models/{arguments.variant}/detect", picture)
+    to_peer = post_form("/detect", picture)
+    with model_folder(arguments.folder) as folder, ExitStack() as stack:
+        settings = {"QYOLO_CAPACITY": 2 * max(CLIENTS), "QYOLO_LOG_LEVEL": "warning"}
+        servers = {
+            name: (stack.enter_context(serve(folder, *options, **settings)).port, to_qyolo)
             for name, options in (("qyolo", ()), ("qyolo --throughput", ("--throughput",)))
         }
-        for name, command in peers_of(folder, arguments.variant).items():
-            running[name] = (stack.enter_context(started(name, command, theirs)), theirs)
-        seen = {(name, clients): load.Seen() for name in running for clients in CLIENTS}
+        for name, command in peer_commands().items():
+            peer = running_peer(name, command, to_peer, folder, arguments.variant)
+            servers[name] = (stack.enter_context(peer), to_peer)
+        seen = {(name, clients): Responses() for name in servers for clients in CLIENTS}
         for _ in range(arguments.rounds):
             for clients in CLIENTS:
-                for name, (port, request) in running.items():
-                    turn = load.closed_loop(port, [request], clients, arguments.seconds, 1.0)
+                for name, (port, request) in servers.items():
+                    turn = closed_loop(port, [request], clients, arguments.seconds, 1.0)
                     seen[name, clients].extend(turn)
-    print("| | " + " | ".join(f"{c}: p50 ms | p99 ms | images/s" for c in CLIENTS) + " |")
-    print("|---" * (1 + 3 * len(CLIENTS)) + "|")
-    for name in running:
-        cells = [_cell(seen[name, clients]) for clients in CLIENTS]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    print_header("", *(f"{clients}: p50 ms | p99 ms | images/s" for clients in CLIENTS))
+    for name in servers:
+        print_row(name, *(_cells(seen[name, clients]) for clients in CLIENTS))
 
 
-def _cell(seen: load.Seen) -> str:
-    failed = seen.counts.total() - seen.counts[200]
-    told = f" ({failed} failed)" if failed else ""
+def _cells(seen: Responses) -> str:
+    failed = f" ({seen.failed} failed)" if seen.failed else ""
     p50, p99 = seen.percentile(50), seen.percentile(99)
-    return f"{p50:.1f} | {p99:.1f} | {seen.per_second:.1f}{told}"
+    return f"{p50:.1f} | {p99:.1f} | {seen.per_second:.1f}{failed}"
 
 
-def peers_of(folder: Path, variant: str) -> dict[str, list[str]]:
-    """The command of each, up to its port."""
-    pins = [f"{name}=={version(name)}" for name in OURS]
-    litserve = peers.environment("litserve", LITSERVE, *pins, "python-multipart")
-    bentoml = Path(peers.environment("bentoml", BENTOML, *pins)).with_name("bentoml")
-    here = Path(__file__).parent
-    os.environ |= {"MODEL_FOLDER": str(folder.resolve()), "VARIANT": variant}
+def peer_commands() -> dict[str, list[str]]:
+    """The command of each peer; PORT stands for its port."""
+    pins = [f"{name}=={version(name)}" for name in SHARED_PACKAGES]
+    litserve = environment("litserve", LITSERVE, *pins, "python-multipart")
+    bentoml = str(Path(environment("bentoml", BENTOML, *pins)).with_name("bentoml"))
     return {
-        "FastAPI": [sys.executable, str(here / "peer_fastapi.py"), "PORT"],
-        "LitServe": [litserve, str(here / "peer_litserve.py"), "PORT"],
+        "FastAPI": [sys.executable, str(PEERS / "fastapi_server.py"), "PORT"],
+        "LitServe": [litserve, str(PEERS / "litserve_server.py"), "PORT"],
         "BentoML": [
-            *(str(bentoml), "serve", "peer_bentoml:Detect", "--port", "PORT"),
-            *("--working-dir", str(here)),
+            *(bentoml, "serve", "bentoml_server:Detect", "--port", "PORT"),
+            *("--working-dir", str(PEERS)),
         ],
     }
 
 
 @contextmanager
-def started(name: str, command: list[str], request: load.Request) -> Iterator[int]:
-    """The port of a peer that answers; it and what it started are ended with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    root = str(Path(__file__).parents[1])
+def running_peer(
+    name: str, command: list[str], request: bytes, folder: Path, variant: str
+) -> Iterator[int]:
+    """The port of a peer that answers; its process group ends with the block."""
+    port = free_port()
     process = subprocess.Popen(
         [part.replace("PORT", str(port)) for part in command],
-        env=os.environ | {"PYTHONPATH": root, "BENTOML_DO_NOT_TRACK": "1"},
+        env=os.environ
+        | {"PYTHONPATH": str(PEERS.parents[1]), "BENTOML_DO_NOT_TRACK": "1"}
+        | {"MODEL_FOLDER": str(folder.resolve()), "VARIANT": variant},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not _answers(port, request):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{name} does not answer: {' '.join(command)}")
-            time.sleep(0.5)
+        wait_until(lambda: _answers(port, request), process, " ".join((name, *command)))
         yield port
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 
-def _answers(port: int, request: load.Request) -> bool:
+def _answers(port: int, request: bytes) -> bool:
     try:
-        return load.closed_loop(port, [request], 1, 0.01, 0.01).counts[200] > 0
-    except (OSError, EOFError):  # not there yet
+        return closed_loop(port, [request], 1, 0.01, 0.01).counts[200] > 0
+    except (OSError, EOFError):  # it does not listen yet
         return False
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

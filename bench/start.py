@@ -1,75 +1,53 @@
-"""From `qyolo up` to ready and to the first boxes: the first start, which builds, and later ones.
+"""Seconds from `qyolo up` to ready and to the first boxes: a first start and five later ones.
 
-.venv/bin/python bench/start.py [MODEL] [--calibration DIR]
+    .venv/bin/python bench/start.py [MODEL] [--calibration DIR]
+
+Ready is the first 200 of /readyz; the first boxes are the response to one photo after that. The
+first start finds an empty cache and builds, the later ones find the built model in it.
 """
 
-import argparse
-import os
-import re
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
+from bench.command_line import parser_of
+from bench.serving import running
 from zoo import bundle
 
-PHOTO = bundle.SAMPLES / "astronaut.jpg"
-POLL_S = 0.01
-LATER = 5  # starts that find the cache filled
+PHOTO: Final = bundle.SAMPLES / "astronaut.jpg"
+LATER: Final = 5  # starts that find the cache filled
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("model", nargs="?", default=bundle.NAME)
     parser.add_argument("--calibration", type=Path)
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "qyolo", "up", arguments.model, "--port", "0"]
+    command = ["up", arguments.model]
     if arguments.calibration:
         command += ["--calibration", str(arguments.calibration)]
     with TemporaryDirectory() as cache:
-        starts = [start(command, cache) for _ in range(1 + LATER)]
-    for number, (ready_s, boxes_s) in enumerate(starts):
-        name = "first start" if number == 0 else "later start"
-        print(f"{name}: ready after {ready_s:.2f} s, first boxes after {boxes_s:.2f} s")
+        for number in range(1 + LATER):
+            ready_s, boxes_s = start(command, cache)
+            name = "later start" if number else "first start"
+            print(f"{name}: ready after {ready_s:.2f} s, first boxes after {boxes_s:.2f} s")
 
 
 def start(command: list[str], cache: str) -> tuple[float, float]:
-    """Start a server on a free port; seconds until it is ready, and has answered one photo."""
+    """Seconds until the server is ready, and until it has found the boxes of one photo."""
     begun = time.perf_counter()
-    server = subprocess.Popen(
-        command, env=os.environ | {"QYOLO_CACHE_DIR": cache}, stderr=subprocess.PIPE, text=True
-    )
-    assert server.stderr is not None
-    try:
-        told = next((line for line in server.stderr if "listens on" in line), None)
-        if told is None:
-            raise SystemExit("the server did not start")
-        url = re.findall(r"http://\S+", told)[0]
-        while not ready(f"{url}/readyz"):
-            if server.poll() is not None:
-                raise SystemExit("the server ended before it was ready")
-            time.sleep(POLL_S)
+    with running(*command, QYOLO_CACHE_DIR=cache) as server:
         ready_s = time.perf_counter() - begun
         photo = urllib.request.Request(
-            f"{url}/v1/detect", PHOTO.read_bytes(), {"Content-Type": "image/jpeg"}
+            f"http://127.0.0.1:{server.port}/v1/detect",
+            PHOTO.read_bytes(),
+            {"Content-Type": "image/jpeg"},
         )
-        with urllib.request.urlopen(photo) as answer:
-            answer.read()
+        with urllib.request.urlopen(photo) as response:
+            response.read()
         return ready_s, time.perf_counter() - begun
-    finally:
-        server.terminate()
-        server.communicate()
-
-
-def ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url) as answer:
-            return answer.status == 200
-    except urllib.error.HTTPError:
-        return False
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """The graph that TensorRT gets breaks no rule and, executed as written, keeps the accuracy."""
 
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from bench.quantization import tensorrt_graph as bench
 from quantizer.compile.conformance import check
 from quantizer.config import MIN_SQNR
 from quantizer.int8 import Range, Scheme, WeightScheme, activation_params
@@ -23,18 +22,7 @@ from quantizer.qdq.weights import Weights
 from tests.shared import COCO_CALIB, COCO_VAL, COCO_VAL_JSON, YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import SIZE, TINY, save_tiny
 
-BENCH = Path(__file__).parents[3] / "bench"
-
 CALIBRATING = 36  # photos: fewer than a user should take, and enough to keep the accuracy
-
-
-@pytest.fixture(scope="module")
-def bench():
-    sys.path.insert(0, str(BENCH))
-    import tensorrt_graph
-
-    sys.path.remove(str(BENCH))
-    return tensorrt_graph
 
 
 def quantized(graph: Graph, floats: list[str]) -> onnx.ModelProto:
@@ -79,7 +67,7 @@ def test_real_models_break_no_rule(path):
     [(YOLOV5N, 0.3253, 0.005), (YOLOX_NANO, 0.3465, 0.010)],
     ids=["yolov5n", "yolox_nano"],
 )
-def test_symmetric_int8_with_float16_islands_keeps_the_accuracy(bench, path, fp32, most, tmp_path):
+def test_symmetric_int8_with_float16_islands_keeps_the_accuracy(path, fp32, most, tmp_path):
     for photo in sorted(COCO_CALIB.iterdir())[:CALIBRATING]:
         (tmp_path / photo.name).symlink_to(photo)
     model = read_float_model(path, bench.SIZE)
@@ -90,7 +78,7 @@ def test_symmetric_int8_with_float16_islands_keeps_the_accuracy(bench, path, fp3
     assert found.variants["int8"].ap >= fp32 - most
 
 
-def test_the_emulation_rounds_to_float16_after_each_operator(bench):
+def test_the_emulation_rounds_to_float16_after_each_operator():
     from quantizer.model.execution import open_session
 
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])

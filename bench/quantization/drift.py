@@ -1,11 +1,12 @@
-"""What becomes of the agreement of two variants when the pictures change: the signal of the shadow.
+"""How the agreement of two variants changes with the pictures: the signal that the shadow gives.
 
-    .venv/bin/python bench/drift.py FOLDER --images DIR [--a fp32] [--b int8]
+    .venv/bin/python bench/quantization/drift.py FOLDER --images DIR [--a fp32] [--b int8]
 
-The pictures are darkened, blurred and so on; both look at each, at the server's thresholds.
+The pictures are darkened, blurred and so on; both variants detect on each, at the server's default
+thresholds. Prints, for each change, the boxes of a, the share of them that b matches, and the
+agreement, which is 1 when both find the same boxes.
 """
 
-import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from bench.command_line import parser_of, print_header, print_row
 from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.agreement import Agreement, agreement
@@ -27,9 +29,9 @@ def noisy(image: Image.Image, sigma: float) -> Image.Image:
 
 
 CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
-    "as they are": lambda image: image,
-    "at a fifth of their light": lambda image: ImageEnhance.Brightness(image).enhance(0.2),
-    "at three times their contrast": lambda image: ImageEnhance.Contrast(image).enhance(3),
+    "unchanged": lambda image: image,
+    "brightness x 0.2": lambda image: ImageEnhance.Brightness(image).enhance(0.2),
+    "contrast x 3": lambda image: ImageEnhance.Contrast(image).enhance(3),
     "grey and inverted": lambda image: ImageOps.invert(image.convert("L")).convert("RGB"),
     "blurred, radius 6": lambda image: image.filter(ImageFilter.GaussianBlur(6)),
     "noisy, sigma 60": partial(noisy, sigma=60),
@@ -37,8 +39,8 @@ CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("folder", type=Path)
+    parser = parser_of(__doc__)
+    parser.add_argument("folder", type=Path, help="model folder")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--a", default="fp32")
     parser.add_argument("--b", default="int8")
@@ -46,12 +48,11 @@ def main() -> None:
     manifest = read_manifest(options.folder)
     a, b = (Detector.load(options.folder, manifest, name) for name in (options.a, options.b))
     pictures = [decode_image(p.read_bytes(), MOST_PIXELS) for p in sorted(options.images.iterdir())]
-    print(f"| {len(pictures)} pictures | boxes of {options.a} | matched | agreement |")
-    print("|---|---|---|---|")
+    print_header(f"{len(pictures)} pictures", f"boxes of {options.a}", "matched", "agreement")
     for name, change in CHANGES.items():
         changed = (np.asarray(change(Image.fromarray(p))) for p in pictures)
         found = _agreement(a, b, [Photo.of(pixels) for pixels in changed])
-        print(f"| {name} | {found.boxes_a} | {found.matched:.3f} | {1 - found.drop:.3f} |")
+        print_row(name, found.boxes_a, f"{found.matched:.3f}", f"{1 - found.drop:.3f}")
 
 
 def _agreement(a: Detector, b: Detector, pictures: list[Photo]) -> Agreement:

@@ -1,6 +1,7 @@
 """The accuracy of the graph that TensorRT gets, executed by ONNX Runtime: no GPU is needed.
 
-    .venv/bin/python bench/tensorrt_graph.py MODEL --calibration DIR --images DIR --annotations FILE
+    .venv/bin/python bench/quantization/tensorrt_graph.py MODEL --calibration DIR \\
+        --images DIR --annotations FILE
 
 Symmetric int8 with float16 islands, every float16 value really rounded to float16. What a GPU saves
 in each layer is not known here, so the search for sensitive layers takes all to cost alike.

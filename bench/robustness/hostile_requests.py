@@ -1,4 +1,4 @@
-"""Requests that mean harm, to every route that reads a body; by a seed, the same in every run."""
+"""Hostile requests to every route that reads a body; a seed gives the same ones in every run."""
 
 import base64
 import gzip
@@ -12,10 +12,15 @@ from random import Random
 from typing import Final
 from urllib.parse import quote
 
-from hostile_pictures import good, hostile
+from bench.load import BOUNDARY, MULTIPART, form, post, request_head
+from bench.robustness.hostile_pictures import hostile, valid
 
-BOUNDARY: Final = "a-boundary"
-OWN: Final = ("/v1/detect", "/v1/models/int8/detect", "/v1/models/fp32/detect", "/v1/compare")
+DETECT_PATHS: Final = (
+    "/v1/detect",
+    "/v1/models/int8/detect",
+    "/v1/models/fp32/detect",
+    "/v1/compare",
+)
 ACCEPTS: Final = (*("*/*",) * 12, "image/png", "image/jpeg", "text/html", "a;q=9,,;/")
 WRONG_TYPES: Final = ("", "text/plain", "image", "a/b/c", "application/json", "multipart/mixed")
 QUERIES: Final = (
@@ -28,7 +33,7 @@ NUMBERS: Final = ("9" * 4000, "9" * 5000, "1e400", "-1", "0.1e-400", "NaN", "tru
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`ends`: what follows on this connection would not be a request, or never come."""
+    """`ends`: the connection cannot carry another request after this one."""
 
     family: str
     data: bytes
@@ -36,7 +41,7 @@ class Case:
 
 
 def cases(count: int, seed: int, model: str) -> Iterator[Case]:
-    """`model`: the name of the one that is served."""
+    """`model`: the name of the served model."""
     random = Random(seed)
     for _ in range(count):
         if random.random() < 0.6:
@@ -47,49 +52,33 @@ def cases(count: int, seed: int, model: str) -> Iterator[Case]:
             yield FAMILIES[family](random, family, model)
 
 
-def post(path: str, media_type: str, body: bytes, *headers: str) -> bytes:
-    lines = (f"Content-Type: {media_type}", f"Content-Length: {len(body)}", *headers)
-    return _head(f"POST {path} HTTP/1.1", *lines) + body
-
-
-def form(data: bytes, name: str = "file", start: bytes = b"") -> bytes:
-    """A multipart body of one file."""
-    head = (
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="a.jpg"\r\n\r\n'
-    )
-    return start + head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-def _head(line: str, *headers: str) -> bytes:
-    return "\r\n".join((line, "Host: x", *headers, "", "")).encode()
-
-
 def _carried(random: Random, data: bytes, model: str) -> bytes:
-    """This picture, in any of the ways in which the server takes one."""
+    """A request that carries the picture, in one of the encodings that the server accepts."""
     accept = f"Accept: {random.choice(ACCEPTS)}"
-    own = random.choice(OWN)
+    path = random.choice(DETECT_PATHS)
     text = base64.b64encode(data).decode()
     match random.randrange(8):
         case 0 | 1:
-            return post(own, "image/jpeg", data, accept)
+            return post(path, "image/jpeg", data, accept)
         case 2:
-            return post(own, MULTIPART, form(data), accept)
+            return post(path, MULTIPART, form(data), accept)
         case 3:
-            return post(own, "application/json", json.dumps({"image": text}).encode(), accept)
+            return post(path, "application/json", json.dumps({"image": text}).encode(), accept)
         case 4:
             return post("/v1/vision/detection", MULTIPART, form(data, "image"))
         case 5:
-            asked = {"model_id": model, "image": {"type": "base64", "value": text}}
+            query = {"model_id": model, "image": {"type": "base64", "value": text}}
             if random.random() < 0.3:
-                asked |= {"visualize_predictions": True, "image": [asked["image"]] * 3}
-            return post("/infer/object_detection", "application/json", json.dumps(asked).encode())
+                query |= {"visualize_predictions": True, "image": [query["image"]] * 3}
+            return post("/infer/object_detection", "application/json", json.dumps(query).encode())
         case 6:
-            return post(own, random.choice(WRONG_TYPES), data, accept)
+            return post(path, random.choice(WRONG_TYPES), data, accept)
         case _:
             return _v2(f"{model}-boxes", {"name": "image"}, struct.pack("<I", len(data)) + data)
 
 
 def _v2(model: str, changes: dict[str, object], tail: bytes, length: str | None = None) -> bytes:
+    """Open Inference Protocol with the binary data extension."""
     sent = {"name": "image", "datatype": "BYTES", "shape": [1]}
     sent["parameters"] = {"binary_data_size": len(tail)}
     head = json.dumps({"inputs": [sent | changes]}).encode()
@@ -98,7 +87,7 @@ def _v2(model: str, changes: dict[str, object], tail: bytes, length: str | None 
 
 
 def _multipart(random: Random, family: str, model: str) -> Case:
-    picture = good("JPEG")
+    picture = valid("JPEG")
     whole = form(picture)
     field = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="n"\r\n\r\nx\r\n'.encode()
     inner = f"multipart/form-data; boundary={BOUNDARY}x"
@@ -106,7 +95,7 @@ def _multipart(random: Random, family: str, model: str) -> Case:
         (
             lambda: whole[: random.randrange(len(whole))],
             lambda: whole[:-6] + b"\r\n",
-            lambda: form(picture, start=field * random.choice((16, 17, 10_000))),
+            lambda: form(picture, preamble=field * random.choice((16, 17, 10_000))),
             lambda: form(whole),
             lambda: form(picture, "else"),
             lambda: form(picture, "\xff\0é" * 9),
@@ -130,13 +119,15 @@ def _multipart(random: Random, family: str, model: str) -> Case:
             *(f"{MULTIPART}{'x' * 300}", 'multipart/form-data; boundary="', "multipart/mixed"),
         )
     )
-    return Case(family, post(random.choice((*OWN, "/v1/vision/detection")), media_type, body))
+    return Case(
+        family, post(random.choice((*DETECT_PATHS, "/v1/vision/detection")), media_type, body)
+    )
 
 
 def _json(random: Random, family: str, model: str) -> Case:
     many = 300_000 if random.random() < 0.05 else 100
     number = random.choice(NUMBERS)
-    text = base64.b64encode(good("PNG")).decode()
+    text = base64.b64encode(valid("PNG")).decode()
     body = random.choice(
         (
             "[" * many,
@@ -163,7 +154,12 @@ def _json(random: Random, family: str, model: str) -> Case:
             "",
         )
     )
-    paths = (*OWN[:2], "/infer/object_detection", "/model/add", f"/v2/models/{model}/infer")
+    paths = (
+        *DETECT_PATHS[:2],
+        "/infer/object_detection",
+        "/model/add",
+        f"/v2/models/{model}/infer",
+    )
     path = random.choice(paths)
     return Case(family, post(path, "application/json", body.encode("latin-1")))
 
@@ -187,7 +183,7 @@ def _tensors(random: Random, family: str, model: str) -> Case:
             lambda: _v2(model, {"parameters": {"shared_memory_region": "x"}}, tail),
             lambda: _v2("no" * 1000, {}, tail),
             lambda: _v2(quote("../../é\0"), {}, tail),
-            lambda: post(path, "", _inflated(), "Content-Encoding: gzip"),
+            lambda: post(path, "", _gzip_bomb(), "Content-Encoding: gzip"),
             lambda: post(path, "", zlib.compress(b"[" * 2**20), "Content-Encoding: deflate"),
             lambda: post(path, "", gzip.compress(b"{}")[:-3], "Content-Encoding: gzip"),
             lambda: post(path, "", tail, "Content-Encoding: br"),
@@ -197,15 +193,15 @@ def _tensors(random: Random, family: str, model: str) -> Case:
 
 
 @cache
-def _inflated() -> bytes:
-    """More than the server takes, once it is unpacked."""
+def _gzip_bomb() -> bytes:
+    """Above the server's limit after decompression."""
     return gzip.compress(bytes(30 * 2**20))
 
 
 def _framing(random: Random, family: str, model: str) -> Case:
-    picture = good("JPEG")
+    picture = valid("JPEG")
     chunked = ("Content-Type: image/jpeg", "Transfer-Encoding: chunked")
-    start = _head("POST /v1/detect HTTP/1.1", *chunked)
+    start = request_head("POST /v1/detect HTTP/1.1", *chunked)
     whole = post("/v1/detect", "image/jpeg", picture)
     size = f"{len(picture):x}\r\n".encode()
     return random.choice(
@@ -230,10 +226,14 @@ def _framing(random: Random, family: str, model: str) -> Case:
                 family, post("/v1/detect", "image/jpeg", b"", *["A: b"] * 5000), ends=True
             ),
             lambda: Case(
-                family, _head("POST /v1/detect HTTP/1.1", "Content-Length: 9" + "9" * 90), True
+                family,
+                request_head("POST /v1/detect HTTP/1.1", "Content-Length: 9" + "9" * 90),
+                True,
             ),
-            lambda: Case(family, _head("POST /v1/detect HTTP/1.1", "Transfer-Encoding: zip"), True),
-            lambda: Case(family, _head(f"GET /{'a' * 100_000} HTTP/1.1"), ends=True),
+            lambda: Case(
+                family, request_head("POST /v1/detect HTTP/1.1", "Transfer-Encoding: zip"), True
+            ),
+            lambda: Case(family, request_head(f"GET /{'a' * 100_000} HTTP/1.1"), ends=True),
             lambda: Case(family, random.randbytes(random.choice((1, 500, 100_000))), ends=True),
             lambda: Case(
                 family, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500), ends=True
@@ -244,8 +244,8 @@ def _framing(random: Random, family: str, model: str) -> Case:
 
 
 def _routes(random: Random, family: str, model: str) -> Case:
-    picture = good("JPEG")
-    path = f"{random.choice(OWN)}?{random.choice(QUERIES)}"
+    picture = valid("JPEG")
+    path = f"{random.choice(DETECT_PATHS)}?{random.choice(QUERIES)}"
     junk = quote(random.choice(("../../etc/passwd", "\0", "é\u2028", "%", "a" * 3000)))
     headers = ("X-Request-ID: \t\x01", "X-Qyolo-Client: " + "c" * 9000, "Content-Encoding: gzip")
     data = random.choice(
@@ -259,13 +259,12 @@ def _routes(random: Random, family: str, model: str) -> Case:
             post("/v1/detect", "image/jpeg", picture, "Traceparent: 00-" + "f" * 5000),
             post("/v1/detect", "image/jpeg", bytes(random.choice((10**5, 21 * 2**20)))),
             post("/healthz", "text/plain", bytes(10**6)),
-            _head(f"{random.choice(('PUT', 'TRACE', 'BREW'))} /v1/detect HTTP/1.1"),
+            request_head(f"{random.choice(('PUT', 'TRACE', 'BREW'))} /v1/detect HTTP/1.1"),
         )
     )
     return Case(family, data)
 
 
-MULTIPART: Final = f"multipart/form-data; boundary={BOUNDARY}"
 FAMILIES: Final[dict[str, Callable[[Random, str, str], Case]]] = {
     "broken multipart": _multipart,
     "broken JSON": _json,

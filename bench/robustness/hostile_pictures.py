@@ -1,4 +1,4 @@
-"""Pictures that mean harm: broken, endless, exploding or two things at once; by a seed."""
+"""Hostile pictures from a seeded generator: broken, exploding, endless, or of two formats."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ from zoo import bundle
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
 PNG: Final = b"\x89PNG\r\n\x1a\n"
 HUGE: Final = (20_000, 30_000, 65_500)
-TYPES: Final = tuple(range(14))  # of EXIF values, one too many on each side
+TYPES: Final = tuple(range(14))  # of EXIF values: 1 to 12, and one more on each side
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Picture:
 
 
 def hostile(random: Random) -> Picture:
-    """One of a family that is drawn first, so that each comes equally often."""
+    """The family is drawn first, so that all are equally frequent."""
     family = random.choice(list(FAMILIES))
     return Picture(family, FAMILIES[family](random))
 
 
 @cache
-def good(form: str, number: int = 0, side: int = 160) -> bytes:
-    """A real photo of the box, small and encoded anew."""
+def valid(form: str, number: int = 0, side: int = 160) -> bytes:
+    """A sample photo, shrunk to `side` pixels and encoded as `form`."""
     photos = sorted(bundle.SAMPLES.glob("*.jpg"))
     with Image.open(photos[number % len(photos)]) as photo:
         photo.thumbnail((side, side))
@@ -42,7 +42,7 @@ def good(form: str, number: int = 0, side: int = 160) -> bytes:
 
 
 def mutated(random: Random) -> bytes:
-    data = bytearray(_any(random))
+    data = bytearray(_any_valid(random))
     for _ in range(random.choice((1, 1, 3, 20))):
         at = random.randrange(len(data) if random.random() < 0.5 else min(len(data), 400))
         match random.randrange(4):
@@ -59,23 +59,23 @@ def mutated(random: Random) -> bytes:
 
 def spliced(random: Random) -> bytes:
     """The start of one picture and the end of another."""
-    one, other = _any(random), _any(random)
+    one, other = _any_valid(random), _any_valid(random)
     return one[: random.randrange(len(one))] + other[random.randrange(len(other)) :]
 
 
 def truncated(random: Random) -> bytes:
-    data = _any(random)
+    data = _any_valid(random)
     return data[: random.randrange(min(len(data), random.choice((40, 10**9))))]
 
 
 def bomb_header(random: Random) -> bytes:
-    """Announces hundreds of millions of pixels in a handful of bytes."""
+    """Announces hundreds of millions of pixels in a few bytes."""
     width, height = random.choice(HUGE), random.choice(HUGE)
     match random.choice(FORMATS):
         case "PNG":
             return png(width, height, zlib.compress(bytes(1000)))
         case "JPEG":
-            data = bytearray(good("JPEG"))
+            data = bytearray(valid("JPEG"))
             at = data.index(b"\xff\xc0") + 5
             data[at : at + 4] = struct.pack(">HH", height, width)
             return bytes(data)
@@ -94,7 +94,7 @@ def bomb_header(random: Random) -> bytes:
 
 
 def bomb_chunk(random: Random) -> bytes:
-    """Megabytes of zeros behind a profile or a text of a small PNG."""
+    """Megabytes of compressed zeros in a colour profile or text chunk of a small PNG."""
     zeros = _zeros(random.choice((1, 64)) * 2**20)
     kind, start = random.choice(
         (
@@ -108,7 +108,7 @@ def bomb_chunk(random: Random) -> bytes:
 
 
 def scans(random: Random) -> bytes:
-    """A progressive JPEG whose last scan comes again and again, as one of several pictures too."""
+    """A progressive JPEG that repeats its last scan; half of them claim to hold two pictures."""
     side = 1500 if random.random() < 0.1 else 64
     data = _progressive(side)
     last = data.rindex(b"\xff\xda")
@@ -116,8 +116,8 @@ def scans(random: Random) -> bytes:
     return data if random.random() < 0.5 else data[:2] + _two_pictures() + data[2:]
 
 
-def crumbs(random: Random) -> bytes:
-    """Hundreds of thousands of pieces with next to nothing in each."""
+def tiny_parts(random: Random) -> bytes:
+    """Hundreds of thousands of chunks, markers or runs that are (nearly) empty."""
     many = 200_000 if random.random() < 0.1 else 1000
     match random.randrange(5):
         case 0:
@@ -125,9 +125,9 @@ def crumbs(random: Random) -> bytes:
         case 1:
             return png(8, 8)[:33] + chunk(b"IDAT", b"") * many
         case 2:
-            return _behind_start(b"\xff\xfe\0\2" * many)
+            return _after_start(b"\xff\xfe\0\2" * many)
         case 3:
-            return _behind_start(b"\xff" * many)
+            return _after_start(b"\xff" * many)
         case _:
             return run_lengths(1000, 1000, b"\1\0" * many)
 
@@ -146,11 +146,13 @@ def exif(random: Random) -> bytes:
         in_place = struct.pack(order + "HH", value & 0xFFFF, 0)
         value = in_place if kind == 3 else struct.pack(order + "I", value)
         block += struct.pack(order + "HHI", tag, kind, count) + value
-    block += struct.pack(order + "I", random.choice((0, 8, 8, 2**31)))  # the next one: itself
+    block += struct.pack(
+        order + "I", random.choice((0, 8, 8, 2**31))
+    )  # the next directory: this one
     match random.randrange(4):
         case 0:
             parts = (block[at : at + 65_000] for at in range(0, len(block), 65_000))
-            return _behind_start(b"".join(segment(0xE1, b"Exif\0\0" + part) for part in parts))
+            return _after_start(b"".join(segment(0xE1, b"Exif\0\0" + part) for part in parts))
         case 1:
             return png(8, 8, extra=chunk(b"eXIf", block))
         case 2:
@@ -160,30 +162,30 @@ def exif(random: Random) -> bytes:
             return png(8, 8, extra=chunk(b"zTXt", text))
         case _:
             flags = bytes([0x08, 0, 0, 0]) + (159).to_bytes(3, "little") * 2
-            return _webp((b"VP8X", flags), (b"VP8 ", good("WEBP")[20:]), (b"EXIF", block))
+            return _webp((b"VP8X", flags), (b"VP8 ", valid("WEBP")[20:]), (b"EXIF", block))
 
 
 def polyglot(random: Random) -> bytes:
-    """Two things at once; the picture in it is whole, or is not the first of the two."""
-    data = _any(random)
+    """A picture and another format in one file."""
+    data = _any_valid(random)
     html = b"<html><script>alert(1)</script></html>"
     match random.randrange(6):
         case 0:
-            return _behind_start(segment(0xFE, html))
+            return _after_start(segment(0xFE, html))
         case 1:
             return data + html
         case 2:
             return data + b"PK\3\4" + random.randbytes(200) + b"PK\5\6" + bytes(18)
         case 3:
-            return _behind_start(segment(0xFE, b"GIF89a" + random.randbytes(50)))
+            return _after_start(segment(0xFE, b"GIF89a" + random.randbytes(50)))
         case 4:
             return b"GIF89a" + data
         case _:
-            return data + good("JPEG", 1) + good("PNG", 2)
+            return data + valid("JPEG", 1) + valid("PNG", 2)
 
 
 def extreme(random: Random) -> bytes:
-    """Real pictures of odd sizes and modes, which are to be served."""
+    """Valid pictures of extreme sizes and unusual colour modes."""
     sizes = ((1, 1), (1, 2), (20_000, 1), (1, 20_000), (3, 16_000), (2000, 2000))
     form = random.choice(FORMATS)
     size = random.choice(sizes[:2] if form == "WEBP" else sizes)
@@ -193,7 +195,7 @@ def extreme(random: Random) -> bytes:
 
 
 def nonsense(random: Random) -> bytes:
-    """No picture at all, whatever its first bytes say."""
+    """Random bytes, most of them behind the signature of a format."""
     start = random.choice(
         (
             *(b"", b"\0", b"%PDF-1.7\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"GIF89a"),
@@ -211,7 +213,7 @@ FAMILIES: Final[dict[str, Callable[[Random], bytes]]] = {
     "bomb in the header": bomb_header,
     "bomb in a chunk": bomb_chunk,
     "endless scans": scans,
-    "crumbs": crumbs,
+    "tiny parts": tiny_parts,
     "absurd EXIF": exif,
     "polyglot": polyglot,
     "extreme sizes": extreme,
@@ -220,7 +222,7 @@ FAMILIES: Final[dict[str, Callable[[Random], bytes]]] = {
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """One of a PNG."""
+    """A chunk of a PNG."""
     checksum = zlib.crc32(kind + content)
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
@@ -233,20 +235,20 @@ def png(width: int, height: int, pixels: bytes | None = None, extra: bytes = b""
 
 
 def segment(marker: int, content: bytes) -> bytes:
-    """One of a JPEG."""
+    """A segment of a JPEG."""
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
 
 
 def run_lengths(width: int, height: int, runs: bytes) -> bytes:
-    """A BMP whose pixels are counted, not listed."""
+    """A BMP with run-length encoded pixels."""
     offset = 54 + 1024
     head = b"BM" + struct.pack("<IHHI", offset + len(runs), 0, 0, offset)
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 1, 1, 256, 256)
     return head + info + bytes(1024) + runs
 
 
-def _any(random: Random) -> bytes:
-    return good(random.choice(FORMATS), random.randrange(4))
+def _any_valid(random: Random) -> bytes:
+    return valid(random.choice(FORMATS), random.randrange(4))
 
 
 def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -255,8 +257,8 @@ def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def _behind_start(content: bytes) -> bytes:
-    data = good("JPEG")
+def _after_start(content: bytes) -> bytes:
+    data = valid("JPEG")
     return data[:2] + content + data[2:]
 
 
@@ -272,7 +274,7 @@ def _progressive(side: int) -> bytes:
 
 
 def _two_pictures() -> bytes:
-    """The index by which Pillow takes a JPEG for the first of two."""
+    """A Multi-Picture Format index, by which Pillow reads a JPEG as the first of two pictures."""
     entries = struct.pack(">IIIHH", 0x030000, 100, 0, 0, 0) * 2
     index = b"MM\0*" + struct.pack(">IH", 8, 3)
     index += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2)

@@ -1,37 +1,16 @@
-"""The speed table of the Q-YOLO paper on this box: YOLOv5 and YOLOv7, float beside int8.
+"""YOLOv5 and YOLOv7 as ONNX graphs with random weights, in the form in which they are exported.
 
-    .venv/bin/python bench/architectures.py [--model yolov5s --model yolov7] [--calibration DIR]
-
-Speed does not depend on what the weights are, so the published architectures are built with random
-ones, in the form in which they are exported: batch norms and RepConv fused, grid and anchors baked
-in. `--weights FILE` times a real export of the one `--model` instead.
+Batch norms and RepConv are fused, grid and anchors are constants. The channel counts, depths and
+anchors are those of the published repositories; the weights are the same in every run.
 """
 
-import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
-
-from quantizer.build import build
-from quantizer.compile.hardware import detect
-from quantizer.compile.runtime import choose_runtime
-from quantizer.config import MIN_SQNR, BuildConfig
-from quantizer.model.float_model import read_float_model
-from quantizer.model.graph import Graph
-from qyolo.bench import Bench, bench, noise
-from qyolo.cli.progress import progress_bars
-from service.engines.cpu import usable_threads
-from service.manifest import DEVICE_OF
-from service.progress import ReportProgress
 
 SIZE: Final = 640
 CLASSES: Final = 80
@@ -48,23 +27,12 @@ ANCHORS: Final = {  # pixels, by stride
         ((142, 110), (192, 243), (459, 401)),
     ),
 }
-GAIN: Final = 1.25  # of He's weights, which with BIAS settles a SiLU network at any depth
+GAIN: Final = 1.25  # on He's initialisation: with BIAS, activations keep their scale at any depth
 BIAS: Final = 0.5
-PAPER: Final = {  # fp32 over int8, from its table 4
-    "cpu": {
-        "i7-12700H": {"yolov5s": 1.45, "yolov7": 2.24},
-        "i9-10900": {"yolov5s": 1.65, "yolov7": 2.12},
-    },
-    "gpu": {
-        "RTX 4090": {"yolov5s": 1.63, "yolov7": 3.11},
-        "Tesla T4": {"yolov5s": 1.58, "yolov7": 2.87},
-    },
-}
-PICTURES: Final = 8  # drawn where no calibration images are given
 
 
 class Network:
-    """Grows a graph; every method returns the name of the tensor that it made."""
+    """A graph under construction; methods append nodes and return the name of their output."""
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
@@ -87,7 +55,7 @@ class Network:
     def plain_conv(
         self, x: str, made: int, kernel: int = 1, stride: int = 1, bias: object = None
     ) -> str:
-        """Without an activation; a random bias where none is given."""
+        """Without an activation; the bias is random unless given."""
         shape = (made, self._channels[x], kernel, kernel)
         weight = self._random.standard_normal(shape, np.float32)
         weight *= np.float32(GAIN / np.sqrt(np.prod(shape[1:])))
@@ -120,12 +88,12 @@ class Network:
         return self.node("Concat", *maps, channels=channels, axis=axis)
 
     def upsample(self, x: str) -> str:
-        """Twice as large, nearest, in PyTorch's terms."""
+        """Nearest neighbour by two, as PyTorch exports it."""
         terms = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return self.node("Resize", x, "", self.constant([1, 1, 2, 2]), mode="nearest", **terms)
 
     def c3(self, x: str, made: int, depth: int, shortcut: bool = True) -> str:
-        """YOLOv5's stage: `depth` bottlenecks on one half, a plain convolution on the other."""
+        """YOLOv5's stage: `depth` bottlenecks on one branch, one convolution on the other."""
         main, side = self.conv(x, made // 2), self.conv(x, made // 2)
         for _ in range(depth):
             inner = self.conv(self.conv(main, made // 2), made // 2, 3)
@@ -133,14 +101,14 @@ class Network:
         return self.conv(self.concat(main, side), made)
 
     def sppf(self, x: str, made: int) -> str:
-        """YOLOv5's spatial pyramid: pools of 5 in a row."""
+        """YOLOv5's spatial pyramid: three 5x5 pools in series."""
         maps = [self.conv(x, self._channels[x] // 2)]
         for _ in range(3):
             maps.append(self.pool(maps[-1], 5))
         return self.conv(self.concat(*maps), made)
 
     def elan(self, x: str, width: int, made: int, chain: Sequence[int], dense: bool) -> str:
-        """YOLOv7's stage: a chain of 3x3 of which all maps, or every second one, are joined."""
+        """YOLOv7's stage: a chain of 3x3; all of its maps or every second one are concatenated."""
         maps = [self.conv(x, width), self.conv(x, width)]
         for channels in chain:
             maps.append(self.conv(maps[-1], channels, 3))
@@ -148,12 +116,12 @@ class Network:
         return self.conv(self.concat(*reversed(joined)), made)
 
     def halve(self, x: str, width: int, *others: str) -> str:
-        """YOLOv7's transition: a pool beside a convolution of stride 2."""
+        """YOLOv7's transition: a pool in parallel with a convolution of stride 2."""
         pooled = self.conv(self.pool(x, 2, 2), width)
         return self.concat(self.conv(self.conv(x, width), width, 3, 2), pooled, *others)
 
     def sppcspc(self, x: str, made: int) -> str:
-        """YOLOv7's spatial pyramid: pools of 5, 9 and 13 side by side, and a way around them."""
+        """YOLOv7's spatial pyramid: pools of 5, 9 and 13 in parallel, and a bypass."""
         main = self.conv(self.conv(self.conv(x, made), made, 3), made)
         pools = [self.pool(main, kernel) for kernel in (5, 9, 13)]
         main = self.conv(self.conv(self.concat(main, *pools), made), made, 3)
@@ -170,7 +138,7 @@ class Network:
         return helper.make_model(self._graph, opset_imports=[opset], ir_version=9)
 
     def _decoded(self, x: str, stride: int, anchors: object) -> str:
-        """Raw map of a level -> centre and size in pixels, objectness, class scores."""
+        """Raw feature map -> centre and size in pixels, objectness, class scores."""
         cells = SIZE // stride
         x = self.plain_conv(x, 3 * (5 + CLASSES), bias=_prior(stride))
         x = self._reshape(x, [1, 3, 5 + CLASSES, cells, cells])
@@ -200,7 +168,7 @@ def _described(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
 
 
 def _prior(stride: int) -> np.ndarray:
-    """The bias that YOLOs start training with: 8 objects an image, so hardly a box is seen."""
+    """The bias that YOLO starts training with: 8 objects an image, so scores are low."""
     bias = np.zeros((3, 5 + CLASSES))
     bias[:, 4] = np.log(8 / (SIZE / stride) ** 2)
     bias[:, 5:] = np.log(0.6 / (CLASSES - 1))
@@ -208,7 +176,7 @@ def _prior(stride: int) -> np.ndarray:
 
 
 def yolov5(width: float, depth: float) -> onnx.ModelProto:
-    """Version 6 and 7 of the repository, by the multiples of channels and of bottlenecks."""
+    """Releases 6 and 7; `width` and `depth` scale channels and numbers of bottlenecks."""
     net = Network()
     w64, w128, w256, w512, w1024 = (int(width * made) for made in (64, 128, 256, 512, 1024))
     d3, d6, d9 = (max(1, round(depth * count)) for count in (3, 6, 9))
@@ -229,7 +197,7 @@ def yolov5(width: float, depth: float) -> onnx.ModelProto:
 def yolov7(base: int, depth: int, dense_neck: bool) -> onnx.ModelProto:
     """The deploy form; `base` channels in the first convolution, `depth` in each chain.
 
-    A dense neck joins all maps of its chains, which are half as wide.
+    A dense neck concatenates all maps of its chains, which are half as wide.
     """
     net = Network()
 
@@ -263,110 +231,3 @@ ARCHITECTURES: Final[dict[str, Callable[[], onnx.ModelProto]]] = {
     "yolov7": partial(yolov7, 32, 4, dense_neck=True),
     "yolov7x": partial(yolov7, 40, 6, dense_neck=False),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Weights and biases of the convolutions, and their multiplications for one image."""
-
-    parameters: int
-    macs: int
-
-
-def size_of(graph: Graph) -> Size:
-    """Counts a graph whose shapes are known."""
-    parameters = macs = 0
-    for node in graph.nodes:
-        if node.op_type == "Conv":
-            weight, *bias = (graph.constants[name].dims for name in node.input[1:])
-            parameters += int(np.prod(weight)) + sum(int(np.prod(dims)) for dims in bias)
-            macs += int(np.prod(graph.shapes[node.output[0]]) * np.prod(weight[1:]))
-    return Size(parameters, macs)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is told of one model."""
-
-    size: Size
-    timed: Bench
-
-
-def main() -> None:
-    arguments = _arguments()
-    with progress_bars() as progress:
-        rows = {name: _measured(name, arguments, progress) for name in arguments.model}
-    hardware = detect()
-    runtime = choose_runtime(arguments.device, None, hardware).runtime
-    version = hardware.runtimes[runtime].version
-    print(f"{runtime} {version}, threads: {arguments.threads}, rounds: {arguments.rounds}\n")
-    _print_table(rows, PAPER[DEVICE_OF[runtime]])
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", action="append", choices=ARCHITECTURES, help="default: all")
-    parser.add_argument("--weights", type=Path, help="a real export of the one --model")
-    parser.add_argument("--calibration", type=Path, help="images; default: a few that are drawn")
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=usable_threads())
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    arguments = parser.parse_args()
-    if arguments.weights and len(arguments.model or ()) != 1:
-        parser.error("--weights needs one --model that says what it is")
-    arguments.model = arguments.model or list(ARCHITECTURES)
-    return arguments
-
-
-def draw_pictures(folder: Path) -> Path:
-    """Rectangles on smooth grounds, the same in every run."""
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    across, down = np.meshgrid(np.linspace(0, 1, 640), np.linspace(0, 1, 480))
-    for index in range(PICTURES):
-        pixels = (across * down)[..., None] * random.uniform(0, 255, 3)
-        for left, top in random.integers(0, 400, (12, 2)):
-            pixels[top : top + 80, left : left + 120] = random.uniform(0, 255, 3)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.jpg")
-    return folder
-
-
-def _measured(name: str, arguments: argparse.Namespace, progress: ReportProgress) -> Row:
-    """Build one model in a temporary folder and time its variants in turn."""
-    with TemporaryDirectory() as home:
-        folder = Path(home) / "built"
-        folder.mkdir()
-        model = arguments.weights or Path(home) / f"{name}.onnx"
-        if not arguments.weights:
-            onnx.save(ARCHITECTURES[name](), model)
-        config = BuildConfig(
-            model,
-            arguments.calibration or draw_pictures(Path(home) / "pictures"),
-            # Random weights see nothing that a float layer could keep.
-            min_sqnr=MIN_SQNR if arguments.weights else 0.0,
-            device=arguments.device,
-            threads=arguments.threads,
-        )
-        size = size_of(read_float_model(model, SIZE).graph)
-        build(config, folder, progress)
-        return Row(size, bench(folder, noise(), arguments.rounds, arguments.threads, progress))
-
-
-def _print_table(rows: Mapping[str, Row], paper: Mapping[str, Mapping[str, float]]) -> None:
-    variants = dict.fromkeys(name for row in rows.values() for name in row.timed.variants)
-    columns = ["", "parameters M", "GMAC", *(f"{name} ms" for name in variants), "fp32/int8"]
-    columns += [f"paper's on {processor}" for processor in paper]
-    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    for name, row in rows.items():
-        timed = row.timed.variants
-        cells = [name, f"{row.size.parameters / 1e6:.2f}", f"{row.size.macs / 1e9:.2f}"]
-        cells += [
-            f"{timed[each].infer_ms['p50']:.2f}" if each in timed else "" for each in variants
-        ]
-        cells.append(f"{row.timed.speedup['int8']:.2f}")
-        cells += [f"{ratios[name]:.2f}" if name in ratios else "" for ratios in paper.values()]
-        print(f"| {' | '.join(cells)} |")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,20 @@
+"""Scripts that measure qyolo and print Markdown; `--help` of each says what it measures.
+
+Run one from the root of the repository, in the project's environment:
+
+    .venv/bin/python bench/overhead.py --help
+
+The server is measured by the scripts here:
+
+- `overhead`: what HTTP adds to the engine.
+- `servers`: qyolo beside FastAPI, LitServe and BentoML.
+- `capacity`: cost of an image; latency against load, beside a queueing model (`queueing`).
+- `saturation`: throughput over HTTP against `benchmark_app`, and overload.
+- `loadgen`: two scenarios of MLPerf's LoadGen.
+- `cluster`: two Ray replicas against one.
+- `start`: time from `qyolo up` to ready.
+
+`quantization/` measures accuracy, speed and cost of quantizing; `robustness/` sends tens of
+thousands of hostile or good requests. `peers/` are the other servers and quantizers, each in a
+pinned environment of its own. All scripts share `serving`, `load` and `command_line`.
+"""

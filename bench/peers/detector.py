@@ -1,0 +1,21 @@
+"""The detector that the other servers wrap; MODEL_FOLDER and VARIANT are environment variables."""
+
+import os
+from pathlib import Path
+
+from service.inference.detector import Detector as QyoloDetector
+from service.manifest import read_manifest
+from service.vision.image import MOST_PIXELS
+from service.vision.postprocess import Query
+
+
+class Detector:
+    """From the bytes of a picture to JSON."""
+
+    def __init__(self) -> None:
+        folder = Path(os.environ["MODEL_FOLDER"])
+        self._detector = QyoloDetector.load(folder, read_manifest(folder), os.environ["VARIANT"])
+
+    def detect(self, data: bytes) -> dict[str, list]:  # type: ignore[type-arg]
+        found = self._detector.detect(self._detector.decode(data, MOST_PIXELS), Query())
+        return {"boxes": found.xyxy.tolist(), "scores": found.scores.tolist()}

@@ -1,0 +1,73 @@
+"""Pinned virtual environments for the peers, and processes whose time and memory are measured."""
+
+import json
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+PEERS: Final = Path(__file__).parent
+RUNS: Final = Path("runs")
+NNCF: Final = "nncf==3.4.0"
+# Runs its arguments; the last line that it prints is their peak memory in KiB.
+PEAK: Final = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A process that exited with 0; `output` is its last line if that is JSON."""
+
+    output: Any
+    seconds: float
+    peak_mib: float
+
+
+def quantize_nncf(*arguments: str | Path) -> Finished:
+    """`quantize.py nncf ARGUMENTS`, with the OpenVINO that is installed here."""
+    pins = [f"{name}=={version(name)}" for name in ("openvino", "numpy")]
+    return _quantize("nncf", environment("nncf", NNCF, *pins), *arguments)
+
+
+def quantize_onnxruntime(*arguments: str | Path) -> Finished:
+    """`quantize.py onnxruntime ARGUMENTS`, with the ONNX Runtime that is installed here."""
+    pins = [f"{name}=={version(name)}" for name in ("onnxruntime", "onnx", "numpy")]
+    return _quantize("onnxruntime", environment("onnxruntime", *pins, "sympy"), *arguments)
+
+
+def _quantize(peer: str, python: str, *arguments: str | Path) -> Finished:
+    return measured([python, str(PEERS / "quantize.py"), peer, *map(str, arguments)])
+
+
+def measured(command: Sequence[str]) -> Finished:
+    """Run a command to its end; raises CalledProcessError.
+
+    A small process starts it, because Linux counts the memory of the parent in a child's peak.
+    """
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", PEAK, *command], stdout=subprocess.PIPE, text=True, check=True
+    )
+    *lines, peak = done.stdout.splitlines()
+    output = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else None
+    return Finished(output, time.perf_counter() - start, int(peak) / 1024)
+
+
+def environment(name: str, *packages: str) -> str:
+    """The Python of a virtual environment with these packages; installed once."""
+    home = RUNS / f"{name}-venv"
+    python = home / "bin" / "python"
+    if not (home / "ready").exists():
+        venv.create(home, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        (home / "ready").touch()
+    return str(python)

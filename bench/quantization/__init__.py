@@ -1,0 +1,1 @@
+"""Accuracy, speed and cost of quantizing, beside NNCF and ONNX Runtime."""

@@ -1,0 +1,189 @@
+"""qyolo beside NNCF and ONNX Runtime: one model, the same images and engine, AP and latency.
+
+    .venv/bin/python bench/quantization/accuracy.py MODEL --calibration DIR --images DIR \\
+        --annotations FILE [--rounds 200] [--json FILE]
+
+The peers are NNCF (its default and its mixed preset) and ONNX Runtime's quantize_static (MinMax,
+Entropy, Percentile), each in a pinned environment under runs/. OpenVINO compiles all results alike:
+float layers of an int8 model run in bfloat16 or float16 where the processor has it, as OpenVINO
+does by default, and the float model is measured in that type too. Prints COCO AP, median
+milliseconds of the engine, timed in turns, and seconds and peak MiB of quantizing. A quantizer that
+fails is listed with its exit code.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import openvino as ov
+
+from bench.command_line import dataset_parser, print_header, print_row
+from bench.peers.environments import (
+    RUNS,
+    Finished,
+    measured,
+    quantize_nncf,
+    quantize_onnxruntime,
+)
+from quantizer.calibration.images import Images, find_images
+from quantizer.evaluation.accuracy import Evaluation, evaluate
+from quantizer.model.float_model import read_float_model
+from quantizer.model.layout import recognise
+from qyolo.bench import Bench, bench, noise
+from qyolo.cli.progress import progress_bars
+from service.folder_cache import publish
+from service.manifest import FloatType, Manifest, Variant, read_manifest, write_manifest
+from service.vision.preprocess import PREPROCESS
+
+REFERENCE: Final = "NNCF default"
+QYOLO: Final = {
+    "qyolo, default": (),
+    "qyolo, UH only": ("--no-bias-correction", "--min-sqnr", "0"),
+}
+NNCF: Final = {f"NNCF {preset}": preset for preset in ("default", "mixed")}
+ONNXRUNTIME: Final = {
+    f"ONNX Runtime {method}": method for method in ("MinMax", "Entropy", "Percentile")
+}
+SIZE: Final = 640
+
+Costs = dict[str, dict[str, float] | str]  # of quantizing, or why it failed
+
+
+def main() -> None:
+    parser = dataset_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    folder = RUNS / f"accuracy-{arguments.model.stem}"
+    publish(folder.resolve(), lambda staging: _build_all(arguments, staging))
+    with progress_bars() as progress:
+        accuracy = evaluate(folder, arguments.images, arguments.annotations, 0, progress)
+        latency = bench(folder, noise(), arguments.rounds, 0, progress)
+    costs = json.loads((folder / "costs.json").read_text())
+    _print_table(accuracy, latency, costs)
+    if arguments.json:
+        result = {
+            "accuracy": dataclasses.asdict(accuracy),
+            "latency": dataclasses.asdict(latency),
+            "costs": costs,
+        }
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
+    """One model folder with every result as a variant, and costs.json."""
+    costs: Costs = {}
+    manifest, variants = _build_qyolo(arguments, folder, costs)
+    float_type = _lower_float_type(variants)
+    _write_inputs(arguments, folder)
+    for name in (*NNCF, *ONNXRUNTIME):
+        (folder / name).mkdir()
+        try:
+            done = _quantize(name, folder)
+        except subprocess.CalledProcessError as exc:
+            costs[name] = f"failed with exit code {exc.returncode}"
+            continue
+        costs[name] = _cost(done)
+        variants[name] = Variant(
+            runtime="openvino", precision="int8", float_type=float_type, model=f"{name}/model.xml"
+        )
+    for input_file in ("tensors.npy", "float.onnx"):
+        (folder / input_file).unlink()
+    (folder / "costs.json").write_text(json.dumps(costs))
+    changes = {"variants": variants, "default": "fp32", "rejected": {}}
+    write_manifest(folder, manifest.model_copy(update=changes))
+
+
+def _build_qyolo(
+    arguments: argparse.Namespace, folder: Path, costs: Costs
+) -> tuple[Manifest, dict[str, Variant]]:
+    """The float variants and an int8 one for each of QYOLO."""
+    home = RUNS / "part"
+    command = [sys.executable, "-m", "qyolo", "build", str(arguments.model), "--out", str(home)]
+    command += ["--calibration", str(arguments.calibration)]
+    variants: dict[str, Variant] = {}
+    for name, options in QYOLO.items():
+        costs[name] = _cost(measured([*command, *options]))
+        manifest = read_manifest(home)
+        if not variants:
+            for precision in [each for each in manifest.variants if each != "int8"]:
+                variants[precision] = _move(home, manifest.variants[precision], folder, precision)
+        int8 = _move(home, manifest.variants["int8"], folder, name)
+        variants[name] = int8.model_copy(update={"float_type": _lower_float_type(variants)})
+    return manifest, variants
+
+
+def _move(source: Path, variant: Variant, folder: Path, name: str) -> Variant:
+    """Move an engine into the common folder without its blob, so that all compile alike."""
+    home = folder / name
+    home.mkdir()
+    for suffix in (".xml", ".bin"):
+        (source / variant.model).with_suffix(suffix).rename(home / f"model{suffix}")
+    return Variant(
+        runtime="openvino",
+        precision=variant.precision,
+        float_type=variant.float_type,
+        model=f"{name}/model.xml",
+    )
+
+
+def _write_inputs(arguments: argparse.Namespace, folder: Path) -> None:
+    """tensors.npy and float.onnx, which the peers read."""
+    model = read_float_model(arguments.model, SIZE)
+    preprocess = PREPROCESS[recognise(model).preprocess]
+    read = Images(find_images(arguments.calibration)).tensors(SIZE, preprocess)
+    tensors = [tensor for tensor in read if tensor is not None]
+    np.save(folder / "tensors.npy", np.concatenate(tensors))
+    onnx.save(model.model, folder / "float.onnx")
+
+
+def _quantize(name: str, folder: Path) -> Finished:
+    """Write model.xml with a peer, in the folder of that name."""
+    tensors, home = folder / "tensors.npy", folder / name
+    if name in NNCF:
+        return quantize_nncf(folder / "fp32/model.xml", tensors, home / "model.xml", NNCF[name])
+    made = home / "model.onnx"
+    done = quantize_onnxruntime(folder / "float.onnx", tensors, made, ONNXRUNTIME[name])
+    ov.save_model(ov.Core().read_model(made), home / "model.xml", compress_to_fp16=False)
+    return done
+
+
+def _lower_float_type(variants: Mapping[str, Variant]) -> FloatType:
+    """bf16 or f16 if a variant is in it, else f32."""
+    return next((v.float_type for v in variants.values() if v.float_type != "f32"), "f32")
+
+
+def _cost(done: Finished) -> dict[str, float]:
+    return {"seconds": done.seconds, "peak_mib": done.peak_mib}
+
+
+def _print_table(accuracy: Evaluation, latency: Bench, costs: Costs) -> None:
+    fp32 = accuracy.variants["fp32"].ap
+    print(f"\n{accuracy.model}, {accuracy.images} images, {latency.rounds} rounds\n")
+    speeds = ("ms p50", "speed: fp32 = 1", "NNCF = 1")
+    print_header("", "AP", "AP50", "against fp32", *speeds, "build s", "MiB")
+    for name, scores in accuracy.variants.items():
+        p50 = latency.variants[name].infer_ms["p50"]
+        reference = latency.variants.get(REFERENCE)
+        against_nncf = f"{reference.infer_ms['p50'] / p50:.2f}" if reference else ""
+        cost = costs.get(name)
+        spent = (cost["seconds"], cost["peak_mib"]) if isinstance(cost, dict) else ()
+        print_row(
+            *(name, f"{scores.ap:.4f}", f"{scores.ap50:.4f}", f"{scores.ap - fp32:+.4f}"),
+            *(f"{p50:.2f}", f"{latency.speedup[name]:.2f}", against_nncf),
+            *([f"{each:.0f}" for each in spent] or ["", ""]),
+        )
+    for name, cost in costs.items():
+        if isinstance(cost, str):
+            print_row(name, cost, *[""] * 7)
+
+
+if __name__ == "__main__":
+    main()

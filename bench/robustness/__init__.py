@@ -1,0 +1,1 @@
+"""Tens of thousands of requests, hostile or good, against one server process."""

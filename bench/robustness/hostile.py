@@ -1,0 +1,206 @@
+"""Tens of thousands of hostile requests against a real server, and how the server is afterwards.
+
+    .venv/bin/python bench/robustness/hostile.py [MODEL_FOLDER] [--count 20000] [--seed 0]
+
+8 connections send broken, truncated and exploding pictures and bodies to every route that reads a
+body; the default model is qyolo-nano at 64x64, because parsers are attacked, not the engine. Prints
+responses by family and HTTP status, the slowest of each family in seconds, and memory, open files
+and threads of the server after each tenth of the requests.
+
+Exits with 1 if a response has an undocumented status or none in time, if memory, files or threads
+grow, if the log holds a traceback, or if a good request, sent after every 500, gets other boxes
+than before.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from statistics import median
+from typing import Final
+
+from bench.command_line import folder_parser, print_header, print_row
+from bench.load import Connection, content_length, post_jpeg, status_of
+from bench.robustness.hostile_pictures import valid
+from bench.robustness.hostile_requests import Case, cases
+from bench.serving import Resources, Server, serve, tiny_folder
+from service.manifest import read_manifest
+
+CLIENTS: Final = 8
+LIMIT_S: Final = 30.0  # the server's own deadline for a response
+GOOD_EVERY: Final = 500
+# 501 is the status that HTTP defines for an unknown transfer coding.
+DOCUMENTED: Final = (200, 400, 404, 405, 406, 408, 413, 414, 415, 422, 429, 431, 501, 503, 504)
+STEPS: Final = 10
+GROWTH, MARGIN_MIB = 1.05, 20.0  # of memory
+LAZY_THREADS: Final = 2  # asyncio's default executor starts threads when it needs them
+CLOSED: Final = 0  # stands for a connection that ended without a response
+REQUEST: Final = post_jpeg("/v1/detect?conf=0.01", valid("JPEG", 0, 640))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Responses so far, by family of case; `faults` break a promise of the server."""
+
+    statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    slowest: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    faults: list[str] = field(default_factory=list)
+    count: int = 0
+    good: int = 0
+
+    def add(self, case: Case, status: int, seconds: float) -> None:
+        self.count += 1
+        self.statuses[case.family][status] += 1
+        self.slowest[case.family] = max(seconds, self.slowest[case.family])
+        if status == CLOSED and not case.ends:
+            self.faults.append(f"{case.family}: closed without a response: {case.data[:300]!r}")
+        elif status != CLOSED and status not in DOCUMENTED:
+            self.faults.append(f"{case.family}: status {status}: {case.data[:300]!r}")
+
+    @property
+    def totals(self) -> Counter[int]:
+        return sum(self.statuses.values(), Counter())
+
+
+class HostileConnection(Connection):
+    """Reads a response while it still sends, and may end its side of the connection."""
+
+    async def exchange(self, data: bytes, ends: bool = False) -> tuple[int, bytes]:
+        """Status and body of the response; CLOSED if the connection ended without one."""
+        if ends:
+            self.close()
+        reader, writer = await self._open()
+        sending = asyncio.ensure_future(self._write(writer, data, ends))
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            body = await reader.readexactly(content_length(head))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.close()
+            return CLOSED, b""
+        finally:
+            await sending
+        if ends or b"connection: close" in head:
+            self.close()
+        return status_of(head), body
+
+    async def _write(self, writer: asyncio.StreamWriter, data: bytes, ends: bool) -> None:
+        try:
+            writer.write(data)
+            await writer.drain()
+            if ends:
+                writer.write_eof()
+        except (OSError, RuntimeError):  # the server closed the connection meanwhile
+            pass
+
+
+def attack(port: int, sent: Iterable[Case], outcome: Outcome) -> None:
+    """Send all cases over CLIENTS connections, and a good request after every GOOD_EVERY."""
+    asyncio.run(_attack(port, iter(sent), outcome))
+
+
+async def _attack(port: int, sent: Iterator[Case], outcome: Outcome) -> None:
+    expected = await _boxes(port)
+    assert expected, "the good request finds no box"
+
+    async def client() -> None:
+        connection = HostileConnection(port)
+        for case in sent:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(LIMIT_S + 5):
+                    status, _ = await connection.exchange(case.data, case.ends)
+            except TimeoutError:
+                outcome.faults.append(f"{case.family}: no response: {case.data[:300]!r}")
+                connection.close()
+                continue
+            outcome.add(case, status, time.monotonic() - began)
+            if outcome.count % GOOD_EVERY == 0:
+                outcome.good += 1
+                if await _boxes(port) != expected:
+                    outcome.faults.append("a good request got other boxes than before")
+        connection.close()
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    if await _boxes(port) != expected:
+        outcome.faults.append("the last good request got other boxes than before")
+
+
+async def _boxes(port: int) -> object:
+    connection = HostileConnection(port)
+    status, body = await connection.exchange(REQUEST)
+    connection.close()
+    return json.loads(body)["detections"] if status == 200 else status
+
+
+def growth(samples: Sequence[Resources]) -> list[str]:
+    """What grew from the first half of the attack, less its first tenth, to the second half.
+
+    Memory is compared by medians, because a large picture occupies some for a while.
+    """
+    half = len(samples) // 2
+    early, late = samples[1:half], samples[half:]
+    faults = []
+    before, after = (median(each.mib for each in part) for part in (early, late))
+    if after > GROWTH * before + MARGIN_MIB:
+        faults.append(f"memory grew from {before:.0f} to {after:.0f} MiB")
+    if late[-1].files > max(each.files for each in early):
+        faults.append(f"open files grew to {late[-1].files}")
+    if late[-1].threads > max(each.threads for each in early) + LAZY_THREADS:
+        faults.append(f"threads grew to {late[-1].threads}")
+    return faults
+
+
+def settled(server: Server) -> Resources:
+    time.sleep(1)  # until the connections are closed on both sides
+    return server.resources()
+
+
+def print_outcome(outcome: Outcome) -> None:
+    statuses = sorted(outcome.totals)
+    shown = ("closed, no end" if status == CLOSED else str(status) for status in statuses)
+    print_header("sent", *shown, "slowest s")
+    for family, counts in sorted(outcome.statuses.items()):
+        cells = (counts[status] or "" for status in statuses)
+        print_row(family, *cells, f"{outcome.slowest[family]:.2f}")
+    totals = outcome.totals
+    cells = (totals[status] for status in statuses)
+    print_row(f"**{totals.total()}**", *cells, f"{max(outcome.slowest.values()):.2f}")
+
+
+def main() -> int:
+    parser = folder_parser(__doc__, "qyolo-nano at 64x64")
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    # Enough capacity that every case reaches a parser.
+    settings = {"QYOLO_LOG_LEVEL": "warning", "QYOLO_CAPACITY": 32}
+    outcome, samples, began = Outcome(), [], time.monotonic()
+    with tiny_folder(arguments.folder) as folder, serve(folder, **settings) as server:
+        sent = cases(arguments.count, arguments.seed, read_manifest(folder).name)
+        for _ in range(STEPS):
+            attack(server.port, islice(sent, arguments.count // STEPS), outcome)
+            samples.append(settled(server))
+        seconds = time.monotonic() - began
+    log = "".join(server.log_lines)
+    print_outcome(outcome)
+    failed = sum(count for status, count in outcome.totals.items() if status >= 500)
+    print(
+        f"\n{seconds:.0f} s, {CLIENTS} connections; {failed} responses of 5xx; "
+        f"{outcome.good} good requests\nafter each tenth:"
+    )
+    print("MiB " + ", ".join(f"{each.mib:.0f}" for each in samples))
+    print("files " + ", ".join(str(each.files) for each in samples))
+    print("threads " + ", ".join(str(each.threads) for each in samples))
+    faults = outcome.faults + growth(samples)
+    if "Traceback" in log:
+        faults.append("the log holds a traceback: " + log[log.index("Traceback") :][:3000])
+    print("\n".join(f"FAULT: {fault}" for fault in faults[:20]))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
