@@ -25,7 +25,7 @@ from bench.load import content_length, post_jpeg
 from bench.serving import model_folder, serve
 from service.inference.detector import Detector
 from service.manifest import read_manifest
-from service.vision.image import MOST_PIXELS
+from service.vision.image import MAX_PIXELS
 from zoo import bundle
 
 PHOTO: Final = bundle.SAMPLES / "astronaut.jpg"
@@ -67,7 +67,7 @@ def compare(
     """Medians of HTTP and engine, their difference, and the server's stages."""
     request = post_jpeg(path, picture)
     connection = Connection(port)
-    prepared = detector.preprocess(detector.decode(picture, MOST_PIXELS))
+    prepared = detector.preprocess(detector.decode(picture, MAX_PIXELS))
     http, engine, stages = [], [], []
     for number in range(-1, rounds // TURN):
         for _ in range(TURN):

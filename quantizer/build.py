@@ -259,7 +259,7 @@ def _agreements(
     progress(Progress("compare", 0, total))
     for done, (path, image) in enumerate(zip(images.paths, images.pixels(), strict=True), start=1):
         if image is not None:
-            photo = Photo.of(image)
+            photo = Photo.from_pixels(image)
             expected = reference.detect(photo, query)
             for name, detector in detectors.items():
                 pairs[name].append((expected, detector.detect(photo, query)))

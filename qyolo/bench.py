@@ -48,7 +48,7 @@ def bench(
     """Time the variants in turn, so that what slows the machine slows all of them alike."""
     manifest = read_manifest(folder)
     detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
-    photo = Photo.of(image)
+    photo = Photo.from_pixels(image)
     infer: dict[str, list[float]] = {name: [] for name in detectors}
     total: dict[str, list[float]] = {name: [] for name in detectors}
     for done in range(-WARM_UP, rounds):

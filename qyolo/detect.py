@@ -12,7 +12,7 @@ from service.inference.results import Answer
 from service.inference.timings import Stopwatch
 from service.manifest import Manifest, read_manifest
 from service.vision.drawing import draw, encode
-from service.vision.image import MOST_PIXELS, whole
+from service.vision.image import MAX_PIXELS, full_size
 from service.vision.postprocess import Query
 
 
@@ -70,7 +70,7 @@ def _detect(
     clock = Stopwatch()
     data = image.read_bytes()
     with clock.stage("decode"):
-        photo = detector.decode(data, MOST_PIXELS)
+        photo = detector.decode(data, MAX_PIXELS)
     with clock.stage("preprocess"):
         prepared = detector.preprocess(photo)
     with clock.stage("infer"):
@@ -79,7 +79,7 @@ def _detect(
         found = detector.postprocess(raw, prepared, query)
     answer = Answer(variant, photo.width, photo.height, found, clock.read())
     if save is not None:
-        pixels = whole(photo, data, MOST_PIXELS)
+        pixels = full_size(photo, data, MAX_PIXELS)
         picture = encode(draw(pixels, found, manifest.class_name), "image/jpeg")
         (save / f"{image.stem}.jpg").write_bytes(picture)
     return answer

@@ -137,7 +137,7 @@ def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Ch
     raws = []
     for _ in range(2):
         detector = Detector.load(folder, manifest, name)
-        prepared = detector.preprocess(Photo.of(picture))
+        prepared = detector.preprocess(Photo.from_pixels(picture))
         raws += [detector.infer(prepared) for _ in range(2)]
         detector.close()
     differences = [float(np.abs(raw - raws[0]).max()) for raw in raws[1:]]
@@ -161,6 +161,6 @@ def _refuses_a_stale_plan(folder: Path, manifest: Manifest) -> Check:
 
 
 def _boxes(detector: Detector, pictures: list[Pixels]) -> list[Detections]:
-    found = [detector.detect(Photo.of(picture), QUERY) for picture in pictures]
+    found = [detector.detect(Photo.from_pixels(picture), QUERY) for picture in pictures]
     detector.close()
     return found

@@ -13,7 +13,7 @@ from quantizer.config import BuildConfig
 from quantizer.evaluation.accuracy import AP_QUERY
 from service.inference.detector import Detector
 from service.manifest import read_manifest
-from service.vision.image import MOST_PIXELS, Photo, decode_image
+from service.vision.image import MAX_PIXELS, decode_image
 from tests.tiny_models import CLASSES, save_tiny
 
 pytest_plugins = ["tests.vendor.fixtures"]
@@ -58,10 +58,10 @@ def truth(tiny_folder, photos):
     detector = Detector.load(tiny_folder, manifest, "fp32", 1)
     records, boxes, scores = [], [], []
     for image_id, path in enumerate(sorted(photos.iterdir())[:4], start=1):
-        pixels = decode_image(path.read_bytes(), MOST_PIXELS)
-        found = detector.detect(Photo.of(pixels), AP_QUERY)
-        height, width = pixels.shape[:2]
-        records.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
+        photo = decode_image(path.read_bytes(), MAX_PIXELS)
+        found = detector.detect(photo, AP_QUERY)
+        size = {"height": photo.height, "width": photo.width}
+        records.append({"id": image_id, "file_name": path.name, **size})
         scores += found.scores.tolist()
         boxes += [
             {

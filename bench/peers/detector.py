@@ -5,7 +5,7 @@ from pathlib import Path
 
 from service.inference.detector import Detector as QyoloDetector
 from service.manifest import read_manifest
-from service.vision.image import MOST_PIXELS
+from service.vision.image import MAX_PIXELS
 from service.vision.postprocess import Query
 
 
@@ -17,5 +17,5 @@ class Detector:
         self._detector = QyoloDetector.load(folder, read_manifest(folder), os.environ["VARIANT"])
 
     def detect(self, data: bytes) -> dict[str, list]:  # type: ignore[type-arg]
-        found = self._detector.detect(self._detector.decode(data, MOST_PIXELS), Query())
+        found = self._detector.detect(self._detector.decode(data, MAX_PIXELS), Query())
         return {"boxes": found.xyxy.tolist(), "scores": found.scores.tolist()}

@@ -19,7 +19,7 @@ from bench.command_line import parser_of, print_header, print_row
 from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.agreement import Agreement, agreement
-from service.vision.image import MOST_PIXELS, Photo, decode_image
+from service.vision.image import MAX_PIXELS, Photo, decode_image
 from service.vision.postprocess import Query
 
 
@@ -47,11 +47,11 @@ def main() -> None:
     options = parser.parse_args()
     manifest = read_manifest(options.folder)
     a, b = (Detector.load(options.folder, manifest, name) for name in (options.a, options.b))
-    pictures = [decode_image(p.read_bytes(), MOST_PIXELS) for p in sorted(options.images.iterdir())]
+    pictures = [decode_image(p.read_bytes(), MAX_PIXELS) for p in sorted(options.images.iterdir())]
     print_header(f"{len(pictures)} pictures", f"boxes of {options.a}", "matched", "agreement")
     for name, change in CHANGES.items():
         changed = (np.asarray(change(Image.fromarray(p))) for p in pictures)
-        found = _agreement(a, b, [Photo.of(pixels) for pixels in changed])
+        found = _agreement(a, b, [Photo.from_pixels(pixels) for pixels in changed])
         print_row(name, found.boxes_a, f"{found.matched:.3f}", f"{1 - found.drop:.3f}")
 
 

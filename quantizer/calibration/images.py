@@ -9,7 +9,7 @@ from quantizer.errors import NoCalibrationImages
 from service.errors import ServiceError
 from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
-from service.vision.image import MOST_PIXELS, SUFFIXES, Pixels, decode_image, decode_to_fit
+from service.vision.image import MAX_PIXELS, SUFFIXES, Pixels, decode_image
 from service.vision.preprocess import Preprocess, prepare
 
 FEW_IMAGES: Final = 16  # below this a range depends on chance; the build warns
@@ -55,7 +55,7 @@ class Images:
     def pixels(self) -> Iterator[Pixels | None]:
         """u8[H,W,3] for each path in turn, None for one that is unreadable."""
         for path in self.paths:
-            yield self._read(path, lambda data: decode_image(data, MOST_PIXELS))
+            yield self._read(path, lambda data: decode_image(data, MAX_PIXELS).pixels)
 
     def count_usable(self, folder: Path) -> int:
         """How many were readable, once all were read; raises NoCalibrationImages if none was.
@@ -81,7 +81,7 @@ class Images:
     def tensors(self, size: int, how: Preprocess) -> Iterator[Floats | None]:
         """f32[1,3,size,size] for each path in turn, None for one that is unreadable."""
         for path in self.paths:
-            photo = self._read(path, lambda data: decode_to_fit(data, MOST_PIXELS, size))
+            photo = self._read(path, lambda data: decode_image(data, MAX_PIXELS, size))
             if photo is None:
                 yield None
             else:

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.errors import BuildFailed
 from quantizer.qdq.format import PLAIN, QdqFormat
-from service.engines.openvino_engine import blob_key, compile_options, takes_bytes
+from service.engines.openvino_engine import blob_key, compile_options, with_byte_input
 from service.manifest import FloatType, Variant
 from service.vision.detections import Floats
 
@@ -62,7 +62,7 @@ class OpenVinoBuilder:
             ov.save_model(network, xml, compress_to_fp16=False)
             # Compiled from the file, so that the engine that is served is the one that was written.
             options = compile_options(self._threads, candidate.float_type)
-            served = takes_bytes(self._core.read_model(xml), candidate.divisor)
+            served = with_byte_input(self._core.read_model(xml), candidate.divisor)
             compiled = self._core.compile_model(served, "CPU", options)
             blob.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as exc:

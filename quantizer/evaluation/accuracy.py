@@ -17,7 +17,7 @@ from service.manifest import Manifest, read_manifest
 from service.progress import Progress, ReportProgress
 from service.vision.agreement import Agreement, agreement
 from service.vision.detections import Detections
-from service.vision.image import MOST_PIXELS, Photo, decode_to_fit
+from service.vision.image import MAX_PIXELS, Photo, decode_image
 from service.vision.postprocess import Query
 
 # The customary settings for COCO AP (YOLOv5's and YOLOv7's val.py; NMS IoU of YOLOX's eval).
@@ -109,7 +109,7 @@ def evaluate_detectors(
     with ThreadPoolExecutor(at_once) as pool:
         for done, (image_id, record) in enumerate(truth.imgs.items(), start=1):
             data = (images / record["file_name"]).read_bytes()
-            photo = decode_to_fit(data, MOST_PIXELS, manifest.size)
+            photo = decode_image(data, MAX_PIXELS, manifest.size)
             looks = [pool.submit(look, name, photo, image_id) for name in detectors]
             for each in looks:
                 each.result()

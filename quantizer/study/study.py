@@ -42,7 +42,7 @@ from service.manifest import Manifest, Variant
 from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
 from service.vision.heads import HEADS
-from service.vision.preprocess import PREPROCESS, Planes, as_floats
+from service.vision.preprocess import PREPROCESS, Planes, normalize
 
 ALL_BITS: Final = (8, 6, 4)
 SAMPLES: Final = 16  # images for the signal-to-noise ratio
@@ -293,7 +293,7 @@ class GraphEngine:
         (self._input, *_) = [value.name for value in self._session.get_inputs()]
 
     def infer(self, image: Planes | Floats) -> Floats:
-        (raw, *_) = self._session.run(None, {self._input: as_floats(image, self._divisor)})
+        (raw, *_) = self._session.run(None, {self._input: normalize(image, self._divisor)})
         return np.asarray(raw, np.float32)
 
     def close(self) -> None:

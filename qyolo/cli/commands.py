@@ -384,9 +384,9 @@ def bench(
     from qyolo.bench import bench as run
     from qyolo.bench import noise
     from qyolo.cli.tables import show_bench
-    from service.vision.image import MOST_PIXELS, decode_image
+    from service.vision.image import MAX_PIXELS, decode_image
 
-    pixels = noise() if image is None else decode_image(image.read_bytes(), MOST_PIXELS)
+    pixels = noise() if image is None else decode_image(image.read_bytes(), MAX_PIXELS).pixels
     with progress_bars() as progress:
         result = run(folder, pixels, rounds, threads or 0, progress)
     if as_json:

@@ -13,7 +13,7 @@ from service.inference.pipeline import panels
 from service.inference.results import Answer, Comparison, RawAnswer
 from service.inference.variants import VariantSet
 from service.vision.detections import Floats
-from service.vision.drawing import PictureType, draw_beside, encode
+from service.vision.drawing import PictureType, draw_side_by_side, encode
 from service.vision.image import decode_image
 from service.vision.postprocess import Query
 
@@ -78,7 +78,7 @@ class RemotePipeline(BaseBackend[Replicas]):
         self.variants.close()
 
     def _paint(self, data: bytes, both: Comparison, media_type: PictureType) -> bytes:
-        pixels = decode_image(data, self._max_pixels)
+        pixels = decode_image(data, self._max_pixels).pixels
         return encode(
-            draw_beside(pixels, panels(both), self.variants.manifest.class_name), media_type
+            draw_side_by_side(pixels, panels(both), self.variants.manifest.class_name), media_type
         )

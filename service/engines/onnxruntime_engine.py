@@ -9,7 +9,7 @@ import numpy as np
 
 from service.errors import DeviceUnavailable, EngineFailed
 from service.vision.detections import Floats
-from service.vision.preprocess import Planes, as_floats
+from service.vision.preprocess import Planes, normalize
 
 try:
     import onnxruntime as ort
@@ -67,7 +67,7 @@ class OnnxRuntimeEngine:
     def infer(self, image: Planes | Floats) -> Floats:
         if self._session is None:
             raise EngineFailed("the engine is closed")
-        tensor = as_floats(image, self._divisor)
+        tensor = normalize(image, self._divisor)
         try:
             (raw, *_) = self._session.run(None, {self._input: tensor})
         except Exception as exc:

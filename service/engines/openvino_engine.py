@@ -45,7 +45,7 @@ def compile_options(
     }
 
 
-def takes_bytes(network: ov.Model, divisor: float) -> ov.Model:
+def with_byte_input(network: ov.Model, divisor: float) -> ov.Model:
     """The network with u8 for its f32 input: a quarter of the memory to write and to read.
 
     The bytes are divided in the first kernel that reads them.
@@ -79,7 +79,7 @@ class OpenVinoEngine:
         # The blob was compiled for one stream.
         compiled = _imported(blob, self._options) if blob and streams == 1 else None
         if compiled is None:
-            compiled = _compiled(model, self._options, lambda read: takes_bytes(read, divisor))
+            compiled = _compiled(model, self._options, lambda read: with_byte_input(read, divisor))
         self._for_bytes: _Requests | None = _Requests(compiled, streams)
         self._for_floats: _Requests | None = None
         self._compiling = Lock()

@@ -9,7 +9,7 @@ from service.engines import Engine, load_engine
 from service.manifest import Manifest
 from service.vision.detections import Detections, Floats
 from service.vision.heads import HEADS
-from service.vision.image import Photo, decode_to_fit
+from service.vision.image import Photo, decode_image
 from service.vision.postprocess import Query, postprocess
 from service.vision.preprocess import PREPROCESS, Prepared, prepare
 
@@ -34,7 +34,7 @@ class Detector:
 
     def decode(self, data: bytes, max_pixels: int) -> Photo:
         """An encoded image -> pixels, no more than the model needs; raises as `decode_image`."""
-        return decode_to_fit(data, max_pixels, self._size)
+        return decode_image(data, max_pixels, self._size)
 
     def preprocess(self, photo: Photo) -> Prepared:
         """Pixels -> the engine's input."""
@@ -59,7 +59,7 @@ class Detector:
 
     def warm_up(self, runs: int = 2) -> None:
         """Infer a blank image, since an engine allocates in its first runs."""
-        blank = self.preprocess(Photo.of(np.zeros((self._size, self._size, 3), np.uint8)))
+        blank = self.preprocess(Photo.from_pixels(np.zeros((self._size, self._size, 3), np.uint8)))
         for _ in range(runs):
             self.infer(blank)
 

@@ -24,8 +24,8 @@ from service.inference.variants import VariantSet
 from service.middleware.background import afterwards
 from service.vision.agreement import match
 from service.vision.detections import Floats, Ints
-from service.vision.drawing import Panel, PictureType, draw, draw_beside, encode
-from service.vision.image import Photo, Pixels, whole
+from service.vision.drawing import Panel, PictureType, draw, draw_side_by_side, encode
+from service.vision.image import Photo, Pixels, full_size
 from service.vision.postprocess import Query
 from service.vision.preprocess import Prepared
 
@@ -150,7 +150,7 @@ class Pipeline(BaseBackend[Detector]):
             )
             if picture is not None and opened.pixels is not None:
                 name_of = self.variants.manifest.class_name
-                shown = draw_beside(opened.pixels, panels(both), name_of)
+                shown = draw_side_by_side(opened.pixels, panels(both), name_of)
                 both = replace(both, picture=encode(shown, picture))
             return both
 
@@ -194,7 +194,7 @@ class Pipeline(BaseBackend[Detector]):
             prepared = detector.preprocess(photo)
         if self._collection is not None and collect:
             self._collect(self._collection, photo, data)
-        pixels = whole(photo, data, self._max_pixels) if keep_pixels else None
+        pixels = full_size(photo, data, self._max_pixels) if keep_pixels else None
         return _Opened(photo.width, photo.height, prepared, pixels)
 
     def _collect(self, collection: Collection, photo: Photo, data: bytes) -> None:
@@ -202,7 +202,7 @@ class Pipeline(BaseBackend[Detector]):
         slot = collection.place()
         if slot is not None:
             self._workers.submit(
-                lambda: collection.keep(slot, whole(photo, data, self._max_pixels))
+                lambda: collection.keep(slot, full_size(photo, data, self._max_pixels))
             )
 
     def _answer(

@@ -1,4 +1,4 @@
-"""How far two sets of boxes of one image say the same."""
+"""How far two sets of boxes of the same images agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MATCH_IOU: Final = 0.5  # COCO's loosest threshold for "the same object"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matches:
-    """Pairs (a[i], b[i]) of one class with their IoU, best first, and what only one side saw."""
+    """Pairs (a[i], b[i]) of one class with their IoU, best first, and boxes without a partner."""
 
     a: Ints
     b: Ints
@@ -23,7 +23,7 @@ class Matches:
 
 
 def match(a: Detections, b: Detections, min_iou: float = MATCH_IOU) -> Matches:
-    """Pair boxes of the same class greedily by falling IoU, each at most once."""
+    """Pair boxes of the same class greedily, highest IoU first; each box at most once."""
     overlap = iou_matrix(a.xyxy, b.xyxy)
     overlap[a.class_ids[:, None] != b.class_ids[None, :]] = 0.0
     rows, columns = np.nonzero(overlap >= min_iou)
@@ -52,7 +52,7 @@ def iou_matrix(a: Floats, b: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Over many images: `matched` is the share of all boxes of both sides that have a partner."""
+    """Over many images; `matched` is the share of the boxes of both sides that have a partner."""
 
     images: int
     boxes_a: int
@@ -64,12 +64,12 @@ class Agreement:
 
     @property
     def drop(self) -> float:
-        """What is lost from full agreement, 0..1: boxes without a partner, and moved scores."""
+        """Distance from full agreement, 0..1: boxes without a partner and changed scores."""
         return 1 - self.matched * (1 - self.mean_score_difference)
 
 
 def agreement(pairs: Sequence[tuple[Detections, Detections]]) -> Agreement:
-    """How two detectors agree over the images that both saw; 1.0 where neither saw a box."""
+    """Compare two detectors over the same images; without any box they agree fully."""
     matches = [(a, b, match(a, b)) for a, b in pairs]
     total_a, total_b = sum(len(a) for a, _ in pairs), sum(len(b) for _, b in pairs)
     ious = np.concatenate([m.iou for *_, m in matches] or [np.zeros(0, np.float32)])

@@ -1,4 +1,4 @@
-"""The answer of a detector: one struct of arrays that knows nothing of who made it."""
+"""The output of a detector, as one struct of arrays."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ Ints = NDArray[np.int64]
 class Detections:
     """Boxes of one image, best first.
 
-    xyxy is f32[N,4] (left, top, right, bottom in pixels, of the frame its maker names), scores is
-    f32[N] in 0..1, class_ids is i64[N].
+    xyxy is f32[N,4]: left, top, right, bottom in pixels, of the model's square or of the source
+    image, as the function that returns it says. scores is f32[N] in 0..1, class_ids is i64[N].
     """
 
     xyxy: Floats
@@ -33,5 +33,5 @@ class Detections:
         return len(self.scores)
 
     def take(self, index: Ints | NDArray[np.bool_]) -> "Detections":
-        """The chosen rows (indices or a mask), in the order given."""
+        """The rows at `index`, which holds indices or is a mask."""
         return Detections(self.xyxy[index], self.scores[index], self.class_ids[index])

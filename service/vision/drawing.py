@@ -1,4 +1,4 @@
-"""Boxes painted onto their picture."""
+"""Draw boxes on an image."""
 
 import colorsys
 import io
@@ -12,33 +12,33 @@ from PIL import Image, ImageDraw, ImageFont
 from service.vision.detections import Detections
 from service.vision.image import Pixels
 
-GOLDEN_ANGLE: Final = 0.381966  # of a turn: neighbouring classes get hues that are far apart
+GOLDEN_ANGLE: Final = 0.381966  # turns of hue: keeps the colours of adjacent classes far apart
 JPEG_QUALITY: Final = 90
-MOST_BESIDE: Final = 1600  # pixels of a panel's longer side; two whole photos suit no screen
-PAPER: Final = (246, 247, 249)
-INK: Final = (28, 34, 42)
+MAX_PANEL_SIDE: Final = 1600  # pixels: two photos at full size fit on no screen
+BACKGROUND: Final = (246, 247, 249)
+CAPTION_COLOUR: Final = (28, 34, 42)
 
 PictureType = Literal["image/jpeg", "image/png"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """One of the pictures that are shown beside each other; rows `alone` are drawn dashed."""
+    """One of the images that are shown side by side; the boxes `unmatched` are dashed."""
 
     caption: str
     found: Detections
-    alone: Collection[int]
+    unmatched: Collection[int]  # rows of `found`
 
 
 def draw(
     image: Pixels,
     found: Detections,
     class_name: Callable[[int], str],
-    alone: Collection[int] = (),
+    unmatched: Collection[int] = (),
 ) -> Image.Image:
-    """A copy of u8[H,W,3] RGB with every box, its class and its score; the best on top.
+    """A copy of u8[H,W,3] RGB with every box, its class and its score; the best box on top.
 
-    The rows `alone`, which another side does not see, are dashed.
+    The rows `unmatched` of `found` are dashed.
     """
     picture = Image.fromarray(image)
     canvas = ImageDraw.Draw(picture)
@@ -47,9 +47,9 @@ def draw(
     for row in reversed(range(len(found))):
         x1, y1, x2, y2 = (float(edge) for edge in found.xyxy[row])
         class_id = int(found.class_ids[row])
-        colour, ink = _colours(class_id)
+        colour, text_colour = _colours(class_id)
         x2, y2 = max(x1, x2), max(y1, y2)
-        if row in alone:
+        if row in unmatched:
             _dashed(canvas, (x1, y1, x2, y2), colour, width)
         else:
             canvas.rectangle((x1, y1, x2, y2), outline=colour, width=width)
@@ -58,37 +58,37 @@ def draw(
         height = bottom - top + 2 * width
         base = y1 - height if y1 >= height else y1
         canvas.rectangle((x1, base, x1 + right - left + 2 * width, base + height), fill=colour)
-        canvas.text((x1 + width - left, base + width - top), label, fill=ink, font=font)
+        canvas.text((x1 + width - left, base + width - top), label, fill=text_colour, font=font)
     return picture
 
 
-def draw_beside(
+def draw_side_by_side(
     image: Pixels, panels: Sequence[Panel], class_name: Callable[[int], str]
 ) -> Image.Image:
-    """The image once for each panel, from left to right, each under its caption."""
+    """The image once for each panel, from left to right, each below its caption."""
     source = Image.fromarray(image)
-    scale = min(1.0, MOST_BESIDE / max(source.size))
+    scale = min(1.0, MAX_PANEL_SIDE / max(source.size))
     size = (max(1, round(source.width * scale)), max(1, round(source.height * scale)))
     shrunk = np.asarray(source.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
     letter = max(12, round(max(size) / 45))
     font, margin = ImageFont.load_default(size=letter), letter // 2
     strip = letter + 2 * margin
-    # A picture may be narrower than what is said of it.
+    # A narrow image may need less room than its caption.
     width = max(size[0], *(round(font.getlength(panel.caption)) for panel in panels))
     step = width + margin
-    sheet = Image.new("RGB", (len(panels) * step + margin, size[1] + strip + margin), PAPER)
+    sheet = Image.new("RGB", (len(panels) * step + margin, size[1] + strip + margin), BACKGROUND)
     canvas = ImageDraw.Draw(sheet)
     for index, panel in enumerate(panels):
         left = margin + index * step
         found = panel.found
-        here = Detections(found.xyxy * np.float32(scale), found.scores, found.class_ids)
-        canvas.text((left, strip / 2), panel.caption, fill=INK, font=font, anchor="lm")
-        sheet.paste(draw(shrunk, here, class_name, panel.alone), (left, strip))
+        scaled = Detections(found.xyxy * np.float32(scale), found.scores, found.class_ids)
+        canvas.text((left, strip / 2), panel.caption, fill=CAPTION_COLOUR, font=font, anchor="lm")
+        sheet.paste(draw(shrunk, scaled, class_name, panel.unmatched), (left, strip))
     return sheet
 
 
 def encode(picture: Image.Image, media_type: PictureType) -> bytes:
-    """The picture as a file."""
+    """The picture as the bytes of a file."""
     buffer = io.BytesIO()
     if media_type == "image/png":
         picture.save(buffer, "PNG")
@@ -103,7 +103,7 @@ def _dashed(
     colour: tuple[int, int, int],
     width: int,
 ) -> None:
-    """An outline as `rectangle` draws it, within the box; half of each edge is left open."""
+    """The outline that `rectangle` draws, with gaps along half of each edge."""
     x1, y1, x2, y2 = xyxy
     inset, dash = width - 1, 4 * width
     for x in np.arange(x1, x2, 2 * dash):
@@ -117,7 +117,7 @@ def _dashed(
 
 
 def _colours(class_id: int) -> tuple[tuple[int, int, int], str]:
-    """A fill for the class and the ink that can be read on it."""
+    """A fill for the class, and the colour of text on it."""
     red, green, blue = colorsys.hsv_to_rgb(class_id * GOLDEN_ANGLE % 1.0, 0.85, 0.95)
     fill = (round(red * 255), round(green * 255), round(blue * 255))
     luminance = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2]

@@ -12,7 +12,7 @@ from service.vision.detections import Detections, Floats, Ints
 HeadName = Literal["yolov5", "yolox", "yolov8", "end2end"]
 
 STRIDES: Final = (8, 16, 32)
-# More candidates than this cannot reach the answer, but they cost NMS time (YOLOv5's limit).
+# YOLOv5's limit. Boxes that rank lower do not reach the answer, but cost NMS time.
 MAX_CANDIDATES: Final = 30_000
 
 
@@ -25,35 +25,35 @@ class Candidates:
 
 
 def decode_yolov5(raw: Floats, size: int, conf: float) -> Candidates:
-    """[1,N,5+C]: centre x, y, width, height in pixels, objectness, class scores."""
-    rows = raw[0][_sure(raw, conf)]
+    """f32[1,N,5+C]: centre x, y, width, height in pixels, objectness, class scores."""
+    rows = raw[0][_likely(raw, conf)]
     return Candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 5:] * rows[:, 4:5])
 
 
 def decode_yolox(raw: Floats, size: int, conf: float) -> Candidates:
-    """[1,N,5+C]: centre as offset in cells, size as its log in cells, objectness, class scores."""
+    """f32[1,N,5+C]: centre offset and log of the size in cells, objectness, class scores."""
     grid, stride = _cells(size)
-    sure = _sure(raw, conf)
-    rows, grid, stride = raw[0][sure], grid[sure], stride[sure]
+    likely = _likely(raw, conf)
+    rows, grid, stride = raw[0][likely], grid[likely], stride[likely]
     centre = (rows[:, :2] + grid) * stride
     extent = np.exp(rows[:, 2:4]) * stride
     return Candidates(_corners(centre, extent), rows[:, 5:] * rows[:, 4:5])
 
 
-def _sure(raw: Floats, conf: float) -> Ints:
-    """Rows whose objectness, which no score of theirs exceeds, is above `conf`: a few of all."""
+def _likely(raw: Floats, conf: float) -> Ints:
+    """Rows whose objectness is above `conf`: no score of a row exceeds its objectness."""
     return np.flatnonzero(raw[0, :, 4] > conf)
 
 
 def decode_yolov8(raw: Floats, size: int, conf: float) -> Candidates:
-    """[1,4+C,N]: centre x, y, width, height in pixels, class scores; no objectness."""
+    """f32[1,4+C,N]: centre x, y, width, height in pixels, class scores; no objectness."""
     rows = raw[0]
     rows = rows[:, rows[4:].max(axis=0) > conf].T
     return Candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 4:])
 
 
 def decode_end2end(raw: Floats, size: int, conf: float) -> Candidates:
-    """[1,K,6]: left, top, right, bottom in pixels, score, class; already free of overlaps."""
+    """f32[1,K,6]: left, top, right, bottom in pixels, score, class; NMS is part of the model."""
     rows = raw[0]
     rows = rows[rows[:, 4] > conf]
     class_ids = rows[:, 5].astype(np.int64)
@@ -64,7 +64,7 @@ def decode_end2end(raw: Floats, size: int, conf: float) -> Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How to read one layout; `nms` tells whether its boxes still overlap."""
+    """The decoder of one layout, and whether its boxes need NMS."""
 
     decode: Callable[[Floats, int, float], Candidates]
     nms: bool
@@ -79,10 +79,10 @@ HEADS: Final[dict[HeadName, Head]] = {
 
 
 def detections_of(candidates: Candidates, conf: float, multi_label: bool) -> Detections:
-    """Scores above `conf`, best first: each box's best class, or each of its classes.
+    """Scores above `conf`, best first: the best class of each box, or each of its classes.
 
-    COCO AP is customarily measured with every class of a box (`multi_label`), as YOLOv5's and
-    YOLOv7's validation does; an application wants one label for one box.
+    COCO AP is measured with every class of a box (`multi_label`), as in YOLOv5's and YOLOv7's
+    validation; an application wants one label for each box.
     """
     scores = candidates.scores
     if multi_label:
@@ -98,13 +98,13 @@ def detections_of(candidates: Candidates, conf: float, multi_label: bool) -> Det
 
 
 def cells_of(size: int) -> int:
-    """Cells of an anchor-free head on a size x size input (8400 at 640)."""
+    """Number of cells of an anchor-free head on a size x size input (8400 at 640)."""
     return sum((size // stride) ** 2 for stride in STRIDES)
 
 
 @lru_cache(maxsize=8)
 def _cells(size: int) -> tuple[Floats, Floats]:
-    """f32[N,2] x, y of every cell and f32[N,1] its stride, finest level first."""
+    """f32[N,2] x, y and f32[N,1] stride of every cell, finest level first."""
     grids, strides = [], []
     for stride in STRIDES:
         n = size // stride

@@ -10,10 +10,8 @@ from PIL import Image
 from service.vision.detections import Floats
 from service.vision.image import Photo, Pixels
 
-PAD_GREY: Final = (
-    114  # the grey that YOLOs are trained with; another value moves scores at the edge
-)
-MOST_SHRINKING: Final = 2  # up to which bilinear interpolation skips no pixel
+PAD_GREY: Final = 114  # as YOLOs are trained; another value moves scores at the edges
+MAX_BILINEAR_SHRINK: Final = 2  # above it, bilinear interpolation skips pixels
 
 Padding = Literal["centre", "bottom-right"]
 
@@ -31,7 +29,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, source_width: int, source_height: int, size: int, padding: Padding) -> Self:
-        """The largest upright copy of the source in a size x size square."""
+        """The largest undistorted copy of the source in a size x size square."""
         scale = min(size / source_width, size / source_height)
         width = max(1, round(source_width * scale))
         height = max(1, round(source_height * scale))
@@ -42,12 +40,12 @@ class Letterbox:
 
     @property
     def rows(self) -> slice:
-        """Of the square that the image covers."""
+        """Rows of the square that the image covers."""
         return slice(self.top, self.top + self.height)
 
     @property
     def columns(self) -> slice:
-        """Of the square that the image covers."""
+        """Columns of the square that the image covers."""
         return slice(self.left, self.left + self.width)
 
     def to_source(self, xyxy: Floats) -> Floats:
@@ -61,19 +59,23 @@ class Letterbox:
         return clipped
 
 
-def fitted(photo: Photo, size: int, padding: Padding) -> tuple[Pixels, Letterbox]:
-    """The copy that goes into a size x size square, u8[height,width,3], and where it goes."""
+def resize_to_fit(photo: Photo, size: int, padding: Padding) -> tuple[Pixels, Letterbox]:
+    """The photo resized for a size x size square, u8[height,width,3], and its place there."""
     box = Letterbox.fit(photo.width, photo.height, size, padding)
     if photo.pixels.shape[:2] == (box.height, box.width):
         return photo.pixels, box
-    return _resized(photo.pixels, box.width, box.height), box
+    return _resize(photo.pixels, box.width, box.height), box
 
 
-def _resized(image: Pixels, width: int, height: int) -> Pixels:
-    """Bilinear as YOLOs are trained with; a copy below half the size needs every pixel averaged."""
+def _resize(image: Pixels, width: int, height: int) -> Pixels:
+    """Bilinear, as YOLOs are trained; averages all pixels where the image shrinks by more than 2.
+
+    kornia_rs is quicker than Pillow, but does not average and refuses an image that is one pixel
+    wide or high.
+    """
     rows, columns, _ = image.shape
-    shrinks = columns > MOST_SHRINKING * width or rows > MOST_SHRINKING * height
-    if shrinks or min(rows, columns) == 1:  # of which the quicker one makes nothing
+    limit = MAX_BILINEAR_SHRINK
+    if columns > limit * width or rows > limit * height or min(rows, columns) == 1:
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(resized)
     quick: Pixels = np.asarray(imgproc.resize(image, (height, width), "bilinear"))

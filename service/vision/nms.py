@@ -1,4 +1,4 @@
-"""Drop boxes that overlap a better box of the same class."""
+"""Non-maximum suppression: drop boxes that overlap a better box of the same class."""
 
 import numpy as np
 
@@ -6,15 +6,14 @@ from service.vision.detections import Detections, Floats, Ints
 
 
 def non_max_suppression(found: Detections, iou: float, max_det: int) -> Detections:
-    """Greedy class-wise NMS of boxes sorted best first.
+    """Greedy NMS of boxes sorted best first.
 
-    Keeps at most `max_det`, best first, no two of a class overlapping by more than `iou`.
+    Keeps at most `max_det` boxes in that order; no two of a class have an IoU above `iou`.
     """
     return found.take(_greedy(found.xyxy, found.class_ids, iou, max_det))
 
 
 def _greedy(xyxy: Floats, class_ids: Ints, iou: float, max_det: int) -> Ints:
-    """Indices of the boxes that survive, of boxes sorted best first."""
     # Shifted by class, boxes of different classes cannot overlap, so one pass serves all classes.
     span = float(np.abs(xyxy).max(initial=0.0)) * 2 + 1
     boxes = xyxy.astype(np.float64) + (class_ids * span)[:, None]

@@ -1,4 +1,4 @@
-"""Pixels -> the tensor that a model was trained on."""
+"""Photo -> input tensor, as the family of the model was trained."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.vision.detections import Floats
 from service.vision.image import Photo
-from service.vision.letterbox import PAD_GREY, Letterbox, Padding, fitted
+from service.vision.letterbox import PAD_GREY, Letterbox, Padding, resize_to_fit
 
 PreprocessName = Literal["yolo", "yolox"]
 
@@ -27,7 +27,6 @@ PREPROCESS: Final[dict[PreprocessName, Preprocess]] = {
     "yolox": Preprocess(bgr=True, divisor=1.0, padding="bottom-right"),
 }
 
-
 Planes = NDArray[np.uint8]  # [1,3,size,size], channels in the model's order
 
 
@@ -41,27 +40,27 @@ class Prepared:
 
     @property
     def tensor(self) -> Floats:
-        """f32[1,3,size,size], as the model itself reads it."""
-        return as_floats(self.planes, self.divisor)
+        """f32[1,3,size,size]: the planes in the value range of the model."""
+        return normalize(self.planes, self.divisor)
 
 
-def as_floats(image: Planes | Floats, divisor: float) -> Floats:
-    """What a model reads: bytes in the range of values that it was trained on, floats as given."""
+def normalize(image: Planes | Floats, divisor: float) -> Floats:
+    """Divide u8 by `divisor`, into the value range of the model; f32 is returned unchanged."""
     if image.dtype == np.float32:
         return np.asarray(image, np.float32)
     return np.divide(image, np.float32(divisor), dtype=np.float32)
 
 
 def prepare(photo: Photo, size: int, how: Preprocess) -> Prepared:
-    """RGB pixels -> what the model sees of them."""
-    copy, box = fitted(photo, size, how.padding)
+    """Letterbox a photo into a size x size square, channels first."""
+    resized, box = resize_to_fit(photo, size, how.padding)
     if how.bgr:
-        copy = copy[:, :, ::-1]
+        resized = resized[:, :, ::-1]
     planes = np.empty((1, 3, size, size), np.uint8)
     planes[0, :, : box.top] = PAD_GREY
     planes[0, :, box.rows.stop :] = PAD_GREY
     planes[0, :, box.rows, : box.left] = PAD_GREY
     planes[0, :, box.rows, box.columns.stop :] = PAD_GREY
-    # Straight into its place: a padded square in between would be copied once more.
-    planes[0, :, box.rows, box.columns] = copy.transpose(2, 0, 1)
+    # Written straight into its place: a padded square in between would cost one more copy.
+    planes[0, :, box.rows, box.columns] = resized.transpose(2, 0, 1)
     return Prepared(planes, how.divisor, box)

@@ -54,7 +54,9 @@ def test_every_family_is_built_into_a_whole_folder_that_detects(name, runtime, t
     assert report.model.head == manifest.head
     for variant in manifest.variants:
         detector = Detector.load(folder, manifest, variant, 1)
-        found = detector.detect(Photo.of(np.full((60, 80, 3), 128, np.uint8)), Query(conf=0.01))
+        found = detector.detect(
+            Photo.from_pixels(np.full((60, 80, 3), 128, np.uint8)), Query(conf=0.01)
+        )
         detector.close()
         assert np.isfinite(found.xyxy).all()
         assert set(found.class_ids.tolist()) <= {0, 1, 2}

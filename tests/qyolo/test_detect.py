@@ -8,7 +8,7 @@ from qyolo.detect import ImageFailure, detect_images
 from service.errors import BadModelFolder, VariantNotFound
 from service.inference.detector import Detector
 from service.manifest import read_manifest
-from service.vision.image import MOST_PIXELS, Photo, decode_image
+from service.vision.image import MAX_PIXELS, decode_image
 from service.vision.postprocess import Query
 from tests.qyolo.commands import qyolo
 
@@ -21,7 +21,7 @@ def test_boxes_are_those_of_the_detector(tiny_folder, photos):
     answers = list(detect_images(tiny_folder, paths, "fp32", LOW, None, 1))
     detector = Detector.load(tiny_folder, manifest, "fp32", 1)
     for path, answer in zip(paths, answers, strict=True):
-        found = detector.detect(Photo.of(decode_image(path.read_bytes(), MOST_PIXELS)), LOW)
+        found = detector.detect(decode_image(path.read_bytes(), MAX_PIXELS), LOW)
         assert len(found) > 0
         assert answer.file == str(path)
         assert (answer.image.width, answer.image.height) == (80, 60)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from service.vision.image import Photo
-from service.vision.letterbox import PAD_GREY, Letterbox, Padding, fitted
+from service.vision.letterbox import PAD_GREY, Letterbox, Padding, resize_to_fit
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -37,7 +37,7 @@ def png(width: int = 200, height: int = 100) -> bytes:
 
 def letterboxed(image: np.ndarray, size: int, padding: Padding) -> tuple[np.ndarray, Letterbox]:
     """u8[H,W,3] in a grey u8[size,size,3], as a model sees it before its own arithmetic."""
-    copy, box = fitted(Photo.of(image), size, padding)
+    copy, box = resize_to_fit(Photo.from_pixels(image), size, padding)
     square = np.full((size, size, 3), PAD_GREY, np.uint8)
     square[box.rows, box.columns] = copy
     return square, box

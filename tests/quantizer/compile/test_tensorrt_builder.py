@@ -189,7 +189,7 @@ def test_the_whole_build_ends_in_a_folder_that_serves(box_with_gpu, photos, tmp_
     assert told["engine_layers"].keys() == manifest.variants.keys()
     assert "engine-int8" in (folder / "report.html").read_text()
     variants = load_variants(folder, 1)
-    picture = Photo.of(np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8))
+    picture = Photo.from_pixels(np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8))
     counts = [
         len(variants.get(name)[1].detect(picture, Query(conf=0.01))) for name in variants.names
     ]

@@ -216,7 +216,7 @@ def test_the_sample_has_its_share():
     seen = []
     detector = variants.get("fp32")[1]
     shadow = Shadow(Sample("fp32", 0.25), detector, FairSemaphore(1), seen.append, random.Random(5))
-    prepared = detector.preprocess(Photo.of(np.zeros((64, 64, 3), np.uint8)))
+    prepared = detector.preprocess(Photo.from_pixels(np.zeros((64, 64, 3), np.uint8)))
     found = detector.postprocess(INT8_RAW.copy(), prepared, ANY)
     answer = Answer("int8", 64, 64, found, {})
     for _ in range(400):

@@ -6,7 +6,7 @@ from service.vision.postprocess import Query
 from tests.fakes import FakeEngine, manifest_of, yolov5_raw
 from tests.service.live import FP32_RAW
 
-PHOTO = Photo.of(np.zeros((100, 200, 3), np.uint8))
+PHOTO = Photo.from_pixels(np.zeros((100, 200, 3), np.uint8))
 
 
 def detect(query: Query, raw: np.ndarray = FP32_RAW, **changes: object):

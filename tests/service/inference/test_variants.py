@@ -30,7 +30,7 @@ def loaded(folder):
 
 def test_every_variant_of_a_folder_is_loaded_and_they_agree(loaded):
     assert loaded.names == ("fp32", "other")
-    photo = Photo.of(np.asarray(gradient(200, 100)))
+    photo = Photo.from_pixels(np.asarray(gradient(200, 100)))
     found = [loaded.get(name)[1].detect(photo, Query()) for name in loaded.names]
     for detections in found:
         assert detections.class_ids.tolist() == [0]
@@ -80,7 +80,7 @@ def test_close_closes_every_engine_and_may_be_repeated(folder):
     variants.close()
     variants.close()
     with pytest.raises(EngineFailed):
-        variants.get()[1].detect(Photo.of(np.zeros((8, 8, 3), np.uint8)), Query())
+        variants.get()[1].detect(Photo.from_pixels(np.zeros((8, 8, 3), np.uint8)), Query())
 
 
 def test_a_changed_folder_is_not_loaded(tmp_path):

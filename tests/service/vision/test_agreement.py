@@ -47,7 +47,7 @@ def test_a_box_is_paired_once_with_the_nearest():
     assert found.only_b.tolist() == [0]
 
 
-def test_a_distant_box_is_no_partner():
+def test_boxes_below_the_iou_threshold_do_not_match():
     found = match(boxes((0, 0, 10, 10, 0.9, 0)), boxes((6, 0, 16, 10, 0.9, 0)))
     assert len(found.iou) == 0
 
@@ -55,7 +55,7 @@ def test_a_distant_box_is_no_partner():
 @pytest.mark.parametrize(
     ("a", "b", "only_a", "only_b"), [(A, NONE, 3, 0), (NONE, B, 0, 3), (NONE, NONE, 0, 0)]
 )
-def test_an_empty_side_leaves_the_other_alone(a, b, only_a, only_b):
+def test_without_boxes_on_one_side_nothing_matches(a, b, only_a, only_b):
     found = match(a, b)
     assert len(found.a) == len(found.b) == len(found.iou) == 0
     assert (len(found.only_a), len(found.only_b)) == (only_a, only_b)
@@ -71,16 +71,18 @@ def test_agreement_counts_both_sides():
 
 
 @pytest.mark.parametrize("pairs", [[], [(NONE, NONE)]])
-def test_where_nobody_sees_anything_all_agree(pairs):
+def test_two_empty_sides_agree_fully(pairs):
     found = agreement(pairs)
     assert (found.matched, found.mean_iou, found.max_score_difference) == (1.0, 1.0, 0.0)
 
 
-def test_full_agreement_has_no_drop_and_none_a_drop_of_one():
-    assert agreement([(A, A)]).drop == 0
-    assert agreement([(A, NONE)]).drop == 1
-
-
-def test_lost_boxes_and_moved_scores_are_a_drop():
-    found = agreement([(A, B)])  # two of three boxes on both sides; scores 0.05 and 0.3 apart
-    assert found.drop == pytest.approx(1 - 2 / 3 * (1 - 0.175), abs=1e-6)
+@pytest.mark.parametrize(
+    ("a", "b", "drop"),
+    [
+        (A, A, 0),
+        (A, NONE, 1),
+        (A, B, 1 - 2 / 3 * (1 - 0.175)),  # two of three match; scores differ by 0.05 and 0.3
+    ],
+)
+def test_lost_boxes_and_changed_scores_are_a_drop(a, b, drop):
+    assert agreement([(a, b)]).drop == pytest.approx(drop, abs=1e-6)

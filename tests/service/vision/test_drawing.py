@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from service.vision.detections import Detections
-from service.vision.drawing import MOST_BESIDE, Panel, draw, draw_beside, encode
+from service.vision.drawing import MAX_PANEL_SIDE, Panel, draw, draw_side_by_side, encode
 
 BLANK = np.zeros((120, 200, 3), np.uint8)
 
@@ -25,7 +25,7 @@ def test_a_box_is_outlined_and_its_inside_is_untouched():
     assert not pixels[70, 100].any()
 
 
-def test_a_label_is_written_above_or_where_there_is_room():
+def test_a_label_is_above_its_box_or_inside_at_the_top_edge():
     above = np.asarray(draw(BLANK, one_box(), str))
     assert above[:40].any()
     at_the_top = np.asarray(draw(BLANK, one_box(xyxy=(50, 0, 150, 100)), str))
@@ -37,20 +37,16 @@ def test_classes_differ_in_colour():
     assert len(colours) == 10
 
 
-def test_no_boxes_leave_the_picture_alone():
+def test_without_boxes_the_image_is_unchanged():
     nothing = one_box().take(np.array([], np.int64))
     assert not np.asarray(draw(BLANK, nothing, str)).any()
-
-
-def test_an_inverted_box_does_not_break_the_picture():
-    draw(BLANK, one_box(xyxy=(150, 100, 50, 40)), str)
 
 
 def lit(pixels: np.ndarray) -> np.ndarray:
     return pixels.max(axis=2) > 150
 
 
-def test_a_box_that_one_side_sees_alone_is_dashed():
+def test_an_unmatched_box_is_dashed():
     box = one_box(xyxy=(50, 40, 180, 110))
     whole = lit(np.asarray(draw(BLANK, box, str)))
     dashed = lit(np.asarray(draw(BLANK, box, str, [0])))
@@ -60,14 +56,15 @@ def test_a_box_that_one_side_sees_alone_is_dashed():
     assert not dashed[60:100, 70:160].any()
 
 
+@pytest.mark.parametrize("unmatched", [(), (0,)])
 @pytest.mark.parametrize("xyxy", [(50, 40, 50, 40), (150, 100, 50, 40), (0, 0, 1, 1)])
-def test_a_box_without_an_inside_is_dashed_all_the_same(xyxy):
-    draw(BLANK, one_box(xyxy=xyxy), str, [0])
+def test_an_empty_or_inverted_box_can_be_drawn(xyxy, unmatched):
+    draw(BLANK, one_box(xyxy=xyxy), str, unmatched)
 
 
-def test_panels_lie_beside_each_other_under_their_captions():
+def test_panels_are_side_by_side_below_their_captions():
     panels = [Panel("one", one_box(), ()), Panel("two", one_box().take(np.array([], int)), ())]
-    sheet = np.asarray(draw_beside(BLANK, panels, str))
+    sheet = np.asarray(draw_side_by_side(BLANK, panels, str))
     height, width, _ = sheet.shape
     dark = ~lit(sheet)
     columns = np.flatnonzero(dark[-20])
@@ -83,25 +80,25 @@ def test_panels_lie_beside_each_other_under_their_captions():
     assert not lit(sheet)[top : top + 120, right : right + 200].any()
 
 
-def test_a_large_picture_is_shrunk_and_its_boxes_with_it():
+def test_a_large_image_is_shrunk_with_its_boxes():
     large = np.zeros((2400, 3200, 3), np.uint8)
-    sheet = draw_beside(large, [Panel("a", one_box(xyxy=(400, 400, 2800, 2000)), ())], str)
-    assert MOST_BESIDE <= sheet.width < 1.1 * MOST_BESIDE
+    sheet = draw_side_by_side(large, [Panel("a", one_box(xyxy=(400, 400, 2800, 2000)), ())], str)
+    assert MAX_PANEL_SIDE <= sheet.width < 1.1 * MAX_PANEL_SIDE
     edge = lit(np.asarray(sheet))[sheet.height // 2]
     inside = np.flatnonzero(edge & (np.arange(sheet.width) > 100))[0]
     assert 180 < inside < 240  # 400 px, halved, and the margin
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 1)])
-def test_a_picture_of_any_shape_can_be_shown(size):
-    sheet = draw_beside(
+def test_an_image_of_any_shape_is_shown_with_its_whole_caption(size):
+    sheet = draw_side_by_side(
         np.zeros((*size, 3), np.uint8), [Panel("long caption", one_box(), [0])], str
     )
-    assert sheet.width > 60  # what is said of it is not cut off
+    assert sheet.width > 60
 
 
 @pytest.mark.parametrize(("media_type", "form"), [("image/jpeg", "JPEG"), ("image/png", "PNG")])
-def test_the_picture_is_encoded_as_asked(media_type, form):
+def test_a_picture_is_encoded_in_the_media_type_asked_for(media_type, form):
     picture = Image.open(io.BytesIO(encode(draw(BLANK, one_box(), str), media_type)))
     assert picture.format == form
     assert picture.size == (200, 120)

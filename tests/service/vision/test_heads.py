@@ -69,7 +69,7 @@ def yolox_raw(rng: np.random.Generator) -> np.ndarray:
 def end2end_raw(rng: np.random.Generator) -> np.ndarray:
     raw = random_raw(rng, 300, 6)
     raw[0, :, 5] = rng.integers(0, CLASSES, 300)
-    raw[0, 0, 4:] = 0.9, CLASSES - 1  # so that the highest class is there
+    raw[0, 0, 4:] = 0.9, CLASSES - 1  # the highest class occurs
     return raw
 
 
@@ -82,7 +82,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("head", CASES)
-def test_a_head_reads_what_a_plain_loop_reads(head):
+def test_a_head_decodes_like_a_plain_loop(head):
     make, naive = CASES[head]
     raw = make(np.random.default_rng(7))
     expected = naive(raw)
@@ -93,7 +93,7 @@ def test_a_head_reads_what_a_plain_loop_reads(head):
 
 
 @pytest.mark.parametrize("head", CASES)
-def test_nothing_above_the_threshold_gives_nothing(head):
+def test_nothing_above_the_threshold_gives_no_boxes(head):
     make, _ = CASES[head]
     raw = make(np.random.default_rng(7))
     candidates = HEADS[head].decode(raw, SIZE, 1.0)
@@ -103,7 +103,7 @@ def test_nothing_above_the_threshold_gives_nothing(head):
         assert found.xyxy.shape == (0, 4)
 
 
-def test_only_the_end2end_head_is_free_of_overlaps():
+def test_only_the_end2end_head_needs_no_nms():
     assert {name for name, head in HEADS.items() if not head.nms} == {"end2end"}
 
 
@@ -113,18 +113,18 @@ CANDIDATES = Candidates(
 )
 
 
-def test_a_box_gets_its_best_class_and_boxes_come_best_first():
-    found = detections_of(CANDIDATES, 0.25, multi_label=False)
-    assert found.class_ids.tolist() == [0, 1, 0]
-    np.testing.assert_allclose(found.scores, [0.9, 0.6, 0.3])
-    assert found.xyxy[:, 0].tolist() == [4, 0, 8]
-
-
-def test_with_many_labels_a_box_gets_each_class_above_the_threshold():
-    found = detections_of(CANDIDATES, 0.25, multi_label=True)
-    np.testing.assert_allclose(found.scores, [0.9, 0.6, 0.5, 0.3])
-    assert found.class_ids.tolist() == [0, 1, 0, 0]
-    assert found.xyxy[:, 0].tolist() == [4, 0, 0, 8]
+@pytest.mark.parametrize(
+    ("multi_label", "scores", "class_ids", "left"),
+    [
+        (False, [0.9, 0.6, 0.3], [0, 1, 0], [4, 0, 8]),
+        (True, [0.9, 0.6, 0.5, 0.3], [0, 1, 0, 0], [4, 0, 0, 8]),
+    ],
+)
+def test_a_box_gets_its_best_class_or_every_class_best_first(multi_label, scores, class_ids, left):
+    found = detections_of(CANDIDATES, 0.25, multi_label)
+    np.testing.assert_allclose(found.scores, scores)
+    assert found.class_ids.tolist() == class_ids
+    assert found.xyxy[:, 0].tolist() == left
 
 
 def test_a_score_at_the_threshold_is_dropped():

@@ -14,7 +14,7 @@ shares = st.floats(0, 1)
 
 @pytest.mark.parametrize("padding", PADDINGS)
 @given(sides, sides, st.sampled_from([64, 416, 640]), shares, shares, shares, shares)
-def test_a_box_goes_into_the_square_and_comes_back(padding, width, height, size, a, b, c, d):
+def test_a_box_is_mapped_into_the_square_and_back(padding, width, height, size, a, b, c, d):
     box = Letterbox.fit(width, height, size, padding)
     x1, x2 = sorted([a * width, b * width])
     y1, y2 = sorted([c * height, d * height])
@@ -51,7 +51,7 @@ def test_no_boxes_stay_no_boxes():
 
 
 @pytest.mark.parametrize(("padding", "top"), [("centre", 16), ("bottom-right", 0)])
-def test_the_rest_is_grey(padding, top):
+def test_the_padding_is_grey(padding, top):
     image = np.full((100, 200, 3), 7, np.uint8)
     square, box = letterboxed(image, 64, padding)
     assert square.shape == (64, 64, 3)
@@ -62,7 +62,7 @@ def test_the_rest_is_grey(padding, top):
     assert (square[~inside] == PAD_GREY).all()
 
 
-def test_an_image_of_the_right_size_is_untouched():
+def test_an_image_of_the_right_size_is_unchanged():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     square, _ = letterboxed(image, 64, "centre")
     np.testing.assert_array_equal(square, image)
@@ -70,14 +70,13 @@ def test_an_image_of_the_right_size_is_untouched():
 
 @settings(max_examples=30)
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(PADDINGS))
-def test_any_size_gives_the_square(width, height, padding):
+def test_an_image_of_any_size_fills_the_square(width, height, padding):
     square, _ = letterboxed(np.zeros((height, width, 3), np.uint8), 64, padding)
     assert square.shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("shape", [(375, 500, 3), (900, 1200, 3), (1080, 1920, 3)])
-def test_the_copy_looks_like_the_picture(shape):
-    """Smooth content, where every way to resize comes to the same within a step or two."""
+def test_resizing_agrees_with_pillow_on_smooth_images(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     waves = np.stack([np.sin(x / 90) * 100, np.cos(y / 70) * 100, np.sin((x + y) / 80) * 100], -1)
     image = (waves + 128).astype(np.uint8)
@@ -88,7 +87,7 @@ def test_the_copy_looks_like_the_picture(shape):
 
 
 @pytest.mark.parametrize("shape", [(1, 3000, 3), (3000, 1, 3), (1, 1, 3)])
-def test_the_thinnest_images_keep_a_pixel(shape):
+def test_an_image_one_pixel_wide_or_high_keeps_a_pixel(shape):
     square, box = letterboxed(np.zeros(shape, np.uint8), 64, "centre")
     assert min(box.width, box.height) >= 1
     assert (square == 0).any()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from service.vision.detections import Detections
 from service.vision.nms import non_max_suppression
 
-# Whole pixels make exact areas, so that ours and the naive loop decide alike.
+# Areas in whole pixels are exact: both implementations compare the same numbers.
 edges = st.integers(0, 60)
 rows = st.lists(st.tuples(edges, edges, edges, edges, st.integers(0, 2)), max_size=25)
 ious = st.sampled_from([0.1, 0.45, 0.5, 0.7, 1.0])
@@ -41,7 +41,7 @@ def naive(found: Detections, iou: float, max_det: int) -> list[int]:
 
 
 @given(rows, ious, st.integers(1, 30))
-def test_nms_keeps_what_a_plain_loop_keeps(boxes, iou, max_det):
+def test_nms_keeps_the_boxes_of_a_plain_loop(boxes, iou, max_det):
     found = detections(boxes)
     kept = non_max_suppression(found, iou, max_det)
     index = naive(found, iou, max_det)
@@ -61,12 +61,12 @@ def test_nms_is_idempotent_and_leaves_no_overlap_within_a_class(boxes, iou):
                 assert overlap(kept.xyxy[i].tolist(), kept.xyxy[j].tolist()) <= iou
 
 
-def test_boxes_of_different_classes_do_not_meet():
+def test_boxes_of_different_classes_do_not_suppress_each_other():
     found = detections([(0, 0, 10, 10, 0), (0, 0, 10, 10, 1), (0, 0, 10, 10, 0)])
     assert non_max_suppression(found, 0.5, 300).class_ids.tolist() == [0, 1]
 
 
-def test_boxes_left_of_the_image_do_not_reach_another_class():
+def test_nor_do_boxes_at_negative_coordinates():
     xyxy = np.array([[-500, -500, -400, -400], [-500, -500, -400, -400]], np.float32)
     found = Detections(xyxy, np.array([0.9, 0.8], np.float32), np.array([0, 1]))
     assert len(non_max_suppression(found, 0.5, 300)) == 2

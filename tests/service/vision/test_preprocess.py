@@ -7,7 +7,7 @@ from tests.service.pictures import letterboxed
 
 IMAGE = np.zeros((32, 64, 3), np.uint8)
 IMAGE[:] = 10, 20, 30
-PHOTO = Photo.of(IMAGE)
+PHOTO = Photo.from_pixels(IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ PHOTO = Photo.of(IMAGE)
         ("yolox", [30.0, 20.0, 10.0], 114.0, 0),
     ],
 )
-def test_each_family_gets_its_channels_range_and_padding(name, colour, grey, top):
+def test_each_family_has_its_channel_order_range_and_padding(name, colour, grey, top):
     prepared = prepare(PHOTO, 64, PREPROCESS[name])
     assert prepared.tensor.shape == (1, 3, 64, 64)
     assert prepared.tensor.dtype == np.float32
@@ -31,16 +31,16 @@ def test_each_family_gets_its_channels_range_and_padding(name, colour, grey, top
 def test_rows_and_columns_keep_their_places():
     image = np.zeros((64, 64, 3), np.uint8)
     image[3, 50] = 255
-    tensor = prepare(Photo.of(image), 64, PREPROCESS["yolo"]).tensor
+    tensor = prepare(Photo.from_pixels(image), 64, PREPROCESS["yolo"]).tensor
     assert np.argwhere(tensor[0, 0] > 0.5).tolist() == [[3, 50]]
 
 
 @pytest.mark.parametrize("name", PREPROCESS)
 @pytest.mark.parametrize("shape", [(64, 64, 3), (30, 100, 3), (100, 30, 3), (200, 170, 3)])
-def test_it_is_the_letterboxed_square_as_the_model_reads_it(name, shape):
+def test_the_tensor_is_the_letterboxed_image_divided(name, shape):
     image = np.random.default_rng(6).integers(0, 256, shape, np.uint8)
     how = PREPROCESS[name]
     square, _ = letterboxed(image, 64, how.padding)
     channels = square[:, :, ::-1] if how.bgr else square
     expected = channels.transpose(2, 0, 1).astype(np.float32) / np.float32(how.divisor)
-    np.testing.assert_array_equal(prepare(Photo.of(image), 64, how).tensor[0], expected)
+    np.testing.assert_array_equal(prepare(Photo.from_pixels(image), 64, how).tensor[0], expected)
