@@ -47,7 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     manifest = read_manifest(options.folder)
     a, b = (Detector.load(options.folder, manifest, name) for name in (options.a, options.b))
-    pictures = [decode_image(p.read_bytes(), MAX_PIXELS) for p in sorted(options.images.iterdir())]
+    files = [path.read_bytes() for path in sorted(options.images.iterdir())]
+    pictures = [decode_image(data, MAX_PIXELS).pixels for data in files]
     print_header(f"{len(pictures)} pictures", f"boxes of {options.a}", "matched", "agreement")
     for name, change in CHANGES.items():
         changed = (np.asarray(change(Image.fromarray(p))) for p in pictures)
