@@ -1,8 +1,8 @@
-"""A stand-in for libnvidia-ml.so.1: a box with two GPUs, one of them cut in slices.
+"""A fake libnvidia-ml.so.1: a machine with two GPUs, the second with a MIG slice.
 
-It is compiled here and loaded by the real pynvml. The environment steers it: NVML_GPUS counts the
-GPUs, the name of one of its functions holds the error that this one returns, and NVML_LOG names a
-file that takes the name of every function that is called.
+It is compiled here and loaded by the real pynvml. Environment variables control it: NVML_GPUS is
+the number of GPUs, a variable with the name of a function is the error that this function returns,
+and NVML_LOG is a file to which the name of every called function is appended.
 """
 
 import shutil
@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
-GPU_UUID: Final = "GPU-00000000-0000-0000-0000-000000000001"  # of the second
-MIG_UUID: Final = "MIG-00000000-0000-0000-0000-000000000001"  # of its slice
+GPU_UUID: Final = "GPU-00000000-0000-0000-0000-000000000001"  # the second GPU
+MIG_UUID: Final = "MIG-00000000-0000-0000-0000-000000000001"  # its slice
 
 SOURCE: Final = r"""
 #include <stdio.h>
@@ -57,7 +57,7 @@ static int copy(const char *text, char *to, unsigned length) {
 
 int nvmlInitWithFlags(unsigned flags) { ENTER; started = 1; return SUCCESS; }
 int nvmlShutdown(void) { ENTER; started = 0; return SUCCESS; }
-const char *nvmlErrorString(int code) { return "the driver's own words"; }
+const char *nvmlErrorString(int code) { return "message of the driver"; }
 int nvmlSystemGetDriverVersion(char *to, unsigned length) {
     ENTER; return copy("580.65.06", to, length);
 }
@@ -100,9 +100,9 @@ int nvmlDeviceGetIndex(Device *device, unsigned *to) {
 
 
 def compile_nvml(folder: Path) -> Path:
-    """The folder with the library in it, for LD_LIBRARY_PATH; skips where nothing compiles C."""
+    """Compile the library into `folder`, for LD_LIBRARY_PATH; skips the test without gcc."""
     if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed, which compiles the stand-in for NVIDIA's library")
+        pytest.skip("gcc is not installed; it compiles the fake of NVIDIA's library")
     source, library = folder / "nvml.c", folder / "libnvidia-ml.so.1"
     source.write_text(SOURCE)
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)

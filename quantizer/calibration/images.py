@@ -10,7 +10,7 @@ from service.errors import ServiceError
 from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
 from service.vision.image import MAX_PIXELS, SUFFIXES, Pixels, decode_image
-from service.vision.preprocess import Preprocess, prepare
+from service.vision.preprocess import Preprocess, preprocess
 
 FEW_IMAGES: Final = 16  # below this a range depends on chance; the build warns
 MAX_HELD_OUT: Final = 16
@@ -85,7 +85,7 @@ class Images:
             if photo is None:
                 yield None
             else:
-                yield prepare(photo, size, how).tensor
+                yield preprocess(photo, size, how).tensor
 
     def _read(self, path: Path, decode: Callable[[bytes], T]) -> T | None:
         try:

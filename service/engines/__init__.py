@@ -1,4 +1,4 @@
-"""The contract of an engine, and the one place that chooses an implementation."""
+"""The interface of an engine, and the choice of its implementation."""
 
 from pathlib import Path
 from typing import Protocol
@@ -11,14 +11,15 @@ from service.vision.preprocess import Planes
 
 
 class Engine(Protocol):
-    """A loaded model. As many calls at a time as it has streams, which is one unless more were
-    asked for; `infer` releases the GIL while it computes."""
+    """A loaded model.
+
+    It takes as many calls at a time as it has streams; `infer` releases the GIL while it computes.
+    """
 
     def infer(self, image: Planes | Floats) -> Floats:
-        """[1,3,size,size] -> the model's raw output, owned by the caller.
+        """u8 or f32[1,3,size,size] -> the raw output of the model, as an array of the caller's.
 
-        u8 is what an image holds, f32 what the model reads: the engine divides bytes itself. Raises
-        EngineFailed.
+        u8 is divided by the engine, f32 is passed to the model unchanged. Raises EngineFailed.
         """
 
     def close(self) -> None:
@@ -28,13 +29,13 @@ class Engine(Protocol):
 def load_engine(
     folder: Path, variant: Variant, threads: int = 0, streams: int = 1, divisor: float = 1.0
 ) -> Engine:
-    """The engine of one variant; `threads` 0 takes what this process may use.
+    """Load the engine of one variant.
 
-    On a processor the threads are shared out among `streams` images at a time; a GPU has one. The
-    bytes of an image are divided by `divisor`, which is that of the model's preprocessing.
+    `threads` is the total for all streams; 0: as many as this process may use. `streams` is the
+    number of images at a time on a CPU; a GPU takes one. `divisor` is that of the preprocessing.
 
-    Raises EngineFailed when the runtime cannot load it, DeviceUnavailable when it is not installed
-    or the GPU that it was built for is not here.
+    Raises EngineFailed when the runtime cannot load the model, DeviceUnavailable when the runtime
+    is not installed or the variant was built for another GPU.
     """
     count = threads or usable_threads()
     model = folder / variant.model
@@ -42,8 +43,8 @@ def load_engine(
         case "openvino":
             from service.engines.openvino_engine import OpenVinoEngine, blob_key
 
-            fits = variant.blob is not None and variant.blob_key == blob_key()
-            blob = folder / variant.blob if fits and variant.blob else None
+            compatible = variant.blob_key == blob_key()
+            blob = folder / variant.blob if variant.blob and compatible else None
             return OpenVinoEngine(model, blob, count, variant.float_type, streams, divisor)
         case "onnxruntime":
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine

@@ -1,4 +1,4 @@
-"""What this process may use of the processor and the memory, and what the processor can do."""
+"""CPU and memory limits of this process, and the instruction sets of the CPU."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 
-# What makes int8 and 16-bit floats fast: the kernel's word for it, and the maker's.
+# Instruction sets for fast int8 and 16-bit floats: the flag in /proc/cpuinfo -> its name.
 FEATURES: Final = {
     "avx2": "AVX2",
     "avx_vnni": "AVX-VNNI",
@@ -26,61 +26,62 @@ FEATURES: Final = {
     "bf16": "Neon BF16",
     "asimdhp": "Neon FP16",
 }
-SUMS_INT8: Final = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
-UNLIMITED: Final = 1 << 62  # bytes: cgroup v1 has no word for it and tells a number above this
+INT8_FLAGS: Final = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+UNLIMITED: Final = 1 << 62  # bytes: cgroup v1 gives a number above this for no limit
 
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """The processor: its name, and what it has of FEATURES."""
+    """The name of a CPU, and which of FEATURES it has."""
 
     model: str
     features: tuple[str, ...]
 
     @property
     def int8_features(self) -> tuple[str, ...]:
-        """Those that multiply int8 and sum the products in one instruction."""
-        names = [FEATURES[flag] for flag in SUMS_INT8]
+        """Those that multiply int8 and add the products in one instruction."""
+        names = [FEATURES[flag] for flag in INT8_FLAGS]
         return tuple(each for each in self.features if each in names)
 
 
 def usable_threads(cgroup_root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> int:
-    """Threads that can run at once: the affinity mask, and the cgroup quota rounded down.
+    """Threads that can run at once: the CPU affinity, and the cgroup quota rounded down; >= 1.
 
-    Runtimes size their pools from the host's cores; under a quota that makes every thread wait for
-    the scheduler's next period (OpenVINO issue 37838). At least 1.
+    Runtimes size their thread pools from the cores of the host. Under a quota, all threads then
+    wait for the scheduler's next period (OpenVINO issue 37838).
     """
     allowed = len(os.sched_getaffinity(0))
-    quota = _quota(cgroup_root, own_cgroup)
-    return max(1, allowed if quota is None else min(allowed, int(quota)))
+    folders = _cgroup_folders(cgroup_root, own_cgroup, "cpu", "cpu,cpuacct")
+    quotas = (quota for folder in folders if (quota := _cpu_quota(folder)) is not None)
+    return max(1, min(allowed, int(min(quotas, default=allowed))))
 
 
 def memory_limit_mib(cgroup_root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> int | None:
-    """The tightest memory limit of this process's cgroup and its ancestors; None without one."""
-    limits = []
-    for folder in _cgroup_folders(cgroup_root, own_cgroup, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):  # v2, v1
-            limit = _bytes(folder / name)
-            if limit is not None and limit < UNLIMITED:
-                limits.append(limit >> 20)
-    return min(limits, default=None)
+    """The lowest memory limit of this process's cgroup and its ancestors; None without one."""
+    folders = _cgroup_folders(cgroup_root, own_cgroup, "memory")
+    files = (
+        folder / name for folder in folders for name in ("memory.max", "memory.limit_in_bytes")
+    )
+    limits = (limit for file in files for limit in _integers(file) if limit < UNLIMITED)
+    return min((limit >> 20 for limit in limits), default=None)
 
 
-def _bytes(path: Path) -> int | None:
+def _cpu_quota(folder: Path) -> float | None:
+    """CPUs that a cgroup may use (v2's file, then v1's two); None without a quota."""
+    v2 = _integers(folder / "cpu.max")
+    v1 = _integers(folder / "cpu.cfs_quota_us") + _integers(folder / "cpu.cfs_period_us")
+    for numbers in (v2, v1):
+        if len(numbers) == 2 and numbers[0] > 0:
+            return numbers[0] / numbers[1]
+    return None
+
+
+def _integers(path: Path) -> list[int]:
+    """The integers in a file; none if it is missing or has other content, such as `max`."""
     try:
-        return int(path.read_text())
+        return [int(word) for word in path.read_text().split()]
     except (OSError, ValueError):
-        return None
-
-
-def _quota(root: Path, own: Path) -> float | None:
-    """The tightest CPU quota of this process's cgroup and its ancestors, in CPUs."""
-    quotas = []
-    for folder in _cgroup_folders(root, own, "cpu", "cpu,cpuacct"):
-        limit = _v2_limit(folder) or _v1_limit(folder)
-        if limit is not None:
-            quotas.append(limit)
-    return min(quotas, default=None)
+        return []
 
 
 def _cgroup_folders(root: Path, own: Path, controller: str, *mounts: str) -> list[Path]:
@@ -98,25 +99,8 @@ def _cgroup_folders(root: Path, own: Path, controller: str, *mounts: str) -> lis
     return folders
 
 
-def _v2_limit(folder: Path) -> float | None:
-    try:
-        quota, period = (folder / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _v1_limit(folder: Path) -> float | None:
-    try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return quota / period if quota > 0 else None
-
-
 def read_cpu(cpuinfo: Path = CPUINFO) -> Cpu:
-    """As the kernel tells it of the first core."""
+    """The first core in /proc/cpuinfo."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -130,7 +114,7 @@ def read_cpu(cpuinfo: Path = CPUINFO) -> Cpu:
 
 
 def _model(facts: dict[str, str]) -> str:
-    """On ARM the kernel gives numbers in place of a name."""
+    """Its name; on ARM, where the kernel gives none, the numbers of implementer and part."""
     if "model name" in facts:
         return facts["model name"]
     numbers = [f"{key} {facts[key]}" for key in ("CPU implementer", "CPU part") if key in facts]
@@ -139,13 +123,12 @@ def _model(facts: dict[str, str]) -> str:
 
 @cache
 def cpu_fingerprint() -> str:
-    """A short digest of the architecture, model and instruction sets: what a compiled blob and a
-    choice of precision depend on."""
+    """A digest of architecture, model and instruction sets, on which compiled blobs depend."""
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:
         lines = [platform.processor()]
-    telling = ("model name", "flags", "Features", "CPU implementer", "CPU part")
-    facts = sorted({line for line in lines if line.startswith(telling)})
+    relevant = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    facts = sorted({line for line in lines if line.startswith(relevant)})
     text = "\n".join([platform.machine(), *facts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

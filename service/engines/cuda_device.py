@@ -1,4 +1,4 @@
-"""What an engine needs of CUDA: buffers on both sides, one stream, a recording of its work."""
+"""CUDA for an engine: buffers on host and device, one stream, one CUDA graph."""
 
 import ctypes
 from collections.abc import Callable
@@ -17,7 +17,7 @@ except ImportError as exc:
 
 
 class Buffer:
-    """An array in pinned host memory, and as much memory on the device; freed by its device."""
+    """An array in pinned host memory, and memory of the same size on the device."""
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         kind = np.dtype(dtype)
@@ -37,38 +37,38 @@ class Buffer:
 
 
 class Stream:
-    """Work in order on the current device; raises EngineFailed where CUDA fails."""
+    """A CUDA stream on the current device; its methods raise EngineFailed if CUDA fails."""
 
     def __init__(self) -> None:
         self._stream: Any = _call(cudart.cudaStreamCreate())
         self._buffers: list[Buffer] = []
-        self._recording: Any = None
+        self._graph: Any = None
 
     @property
     def handle(self) -> int:
-        """As other libraries take it."""
+        """The stream as an address, for other libraries."""
         return int(self._stream)
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """Memory that lives as long as the stream."""
+        """A buffer that is freed with the stream."""
         made = Buffer(shape, dtype)
         self._buffers.append(made)
         return made
 
     def upload(self, buffer: Buffer) -> None:
-        """Queue the copy of a buffer's array to the device."""
+        """Queue a copy from the host to the device."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         args = (buffer.device, buffer.host, buffer.bytes, kind, self._stream)
         _call(cudart.cudaMemcpyAsync(*args))
 
     def download(self, buffer: Buffer) -> None:
-        """Queue the copy of the device's memory to a buffer's array."""
+        """Queue a copy from the device to the host."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         args = (buffer.host, buffer.device, buffer.bytes, kind, self._stream)
         _call(cudart.cudaMemcpyAsync(*args))
 
     def record(self, work: Callable[[], None]) -> None:
-        """Keep what `work` queues as a CUDA graph, which `replay` launches at once."""
+        """Record what `work` queues as a CUDA graph for `replay`, instead of running it."""
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _call(cudart.cudaStreamBeginCapture(self._stream, mode))
         try:
@@ -79,28 +79,28 @@ class Stream:
             raise
         graph = _call(cudart.cudaStreamEndCapture(self._stream))
         try:
-            self._recording = _call(cudart.cudaGraphInstantiate(graph, 0))
+            self._graph = _call(cudart.cudaGraphInstantiate(graph, 0))
         finally:
             cudart.cudaGraphDestroy(graph)
 
     def replay(self) -> None:
-        """Queue what was recorded."""
-        _call(cudart.cudaGraphLaunch(self._recording, self._stream))
+        """Queue the recorded graph: one launch for all of its work."""
+        _call(cudart.cudaGraphLaunch(self._graph, self._stream))
 
     def wait(self) -> None:
-        """Until all that was queued is done. Releases the GIL."""
+        """Wait until all queued work is done. Releases the GIL."""
         _call(cudart.cudaStreamSynchronize(self._stream))
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""
         if self._stream is None:
             return
-        if self._recording is not None:
-            cudart.cudaGraphExecDestroy(self._recording)
+        if self._graph is not None:
+            cudart.cudaGraphExecDestroy(self._graph)
         for buffer in self._buffers:
             buffer.free()
         cudart.cudaStreamDestroy(self._stream)
-        self._buffers, self._recording, self._stream = [], None, None
+        self._buffers, self._graph, self._stream = [], None, None
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +110,7 @@ class Stream:
 
 
 def _call(result: tuple[Any, ...]) -> Any:
-    """The value of a CUDA call, which returns its error first."""
+    """The value of a CUDA call, which returns its error code first."""
     error, *values = result
     if error != cudart.cudaError_t.cudaSuccess:
         _, text = cudart.cudaGetErrorString(error)

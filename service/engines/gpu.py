@@ -1,4 +1,4 @@
-"""The NVIDIA GPU that this process may use, as its driver describes it (NVML, no CUDA needed)."""
+"""The NVIDIA GPU that this process may use, read from the driver (NVML; CUDA is not needed)."""
 
 import os
 import re
@@ -15,24 +15,24 @@ CONTAINER: Final = "a container needs the NVIDIA container toolkit and docker ru
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU, or the slice of one that MIG gives."""
+    """One GPU, or a MIG slice of one."""
 
     name: str
-    compute_capability: str  # as NVIDIA writes it, like 8.9
+    compute_capability: str  # such as 8.9
     memory_mib: int
     driver: str
-    index: int  # among the GPUs of the host in PCI order, hidden ones included
+    index: int  # in PCI order among all GPUs of the host, hidden ones included
 
     @property
     def fingerprint(self) -> str:
-        """What a compiled engine depends on: NVIDIA-GeForce-RTX-4090-sm89."""
+        """Name and architecture, on which compiled plans depend: NVIDIA-GeForce-RTX-4090-sm89."""
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-")
         return f"{name}-sm{self.compute_capability.replace('.', '')}"
 
 
 @dataclass(frozen=True, slots=True)
 class NoGpu:
-    """Why there is none, and what to do about that."""
+    """Why no GPU can be used, and what to do about it."""
 
     problem: str
     remedy: str = ""
@@ -43,7 +43,7 @@ class NoGpu:
         return f"{self.problem}: {self.remedy}" if self.remedy else self.problem
 
 
-KNOWN: Final = {
+NVML_ERRORS: Final = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: NoGpu(
         "no NVIDIA driver here", f"install the driver; {CONTAINER}"
     ),
@@ -51,8 +51,8 @@ KNOWN: Final = {
         "the NVIDIA driver is not loaded", f"load it with modprobe nvidia; {CONTAINER}"
     ),
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: NoGpu(
-        "the NVIDIA driver's library and its kernel module are of different versions",
-        "reboot, which loads the module that the last update installed",
+        "the NVIDIA driver's library and its kernel module have different versions",
+        "reboot to load the module of the last update",
     ),
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: NoGpu(
         "the NVIDIA driver is too old", "install a current one"
@@ -60,24 +60,24 @@ KNOWN: Final = {
     pynvml.NVML_ERROR_NO_PERMISSION: NoGpu(
         "this user may not use the GPU", "allow reading and writing /dev/nvidia*"
     ),
-    pynvml.NVML_ERROR_GPU_IS_LOST: NoGpu("the GPU does not answer any more", "reboot"),
+    pynvml.NVML_ERROR_GPU_IS_LOST: NoGpu("the GPU does not respond", "reboot"),
 }
 
 
 def find_gpu() -> Gpu | NoGpu:
-    """The first GPU that CUDA_VISIBLE_DEVICES leaves; never raises."""
-    # NVML counts in PCI order, CUDA the fastest first unless CUDA_DEVICE_ORDER says otherwise: an
-    # index means the same to both but where unlike GPUs share a box.
-    wanted = os.environ.get(VISIBLE, "0").split(",")[0].strip()
-    if wanted in ("", "-1"):
+    """The first GPU that CUDA_VISIBLE_DEVICES allows, or why there is none; never raises."""
+    # NVML numbers GPUs in PCI order, CUDA puts the fastest first unless CUDA_DEVICE_ORDER is set:
+    # the numbers differ only where a machine has different GPUs.
+    visible = os.environ.get(VISIBLE, "0").split(",")[0].strip()
+    if visible in ("", "-1"):
         return NoGpu(f"{VISIBLE} hides every GPU", f"unset {VISIBLE}")
     try:
         with _nvml():
-            handle = _handle(wanted)
-            return handle if isinstance(handle, NoGpu) else _described(handle, wanted)
+            handle = _handle(visible)
+            return handle if isinstance(handle, NoGpu) else _describe(handle, visible)
     except pynvml.NVMLError as exc:
-        unknown = NoGpu(f"the NVIDIA driver fails ({exc})", "see what nvidia-smi says")
-        return KNOWN.get(exc.value, unknown)
+        unknown = NoGpu(f"the NVIDIA driver fails ({exc})", "run nvidia-smi to see why")
+        return NVML_ERRORS.get(exc.value, unknown)
 
 
 @contextmanager
@@ -89,27 +89,27 @@ def _nvml() -> Iterator[None]:
         pynvml.nvmlShutdown()
 
 
-def _handle(wanted: str) -> Any:
-    """NVML's handle of what CUDA_VISIBLE_DEVICES names first, or a NoGpu."""
+def _handle(visible: str) -> Any:
+    """NVML's handle of the first GPU in CUDA_VISIBLE_DEVICES, or a NoGpu."""
     count = pynvml.nvmlDeviceGetCount()
     if count == 0:
-        return NoGpu("the NVIDIA driver sees no GPU", f"see what nvidia-smi says; {CONTAINER}")
+        return NoGpu("the NVIDIA driver sees no GPU", f"run nvidia-smi to see why; {CONTAINER}")
     absent = NoGpu(
-        f"{VISIBLE} names {wanted}, which is not here",
-        f"name one of 0 to {count - 1}, or a UUID in full as nvidia-smi -L shows it",
+        f"{VISIBLE} names {visible}, but there is no such GPU",
+        f"name one of 0 to {count - 1}, or a full UUID as shown by nvidia-smi -L",
     )
-    if wanted.isdecimal():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(wanted)) if int(wanted) < count else absent
+    if visible.isdecimal():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(visible)) if int(visible) < count else absent
     try:
-        return pynvml.nvmlDeviceGetHandleByUUID(wanted)
+        return pynvml.nvmlDeviceGetHandleByUUID(visible)
     except (pynvml.NVMLError_NotFound, pynvml.NVMLError_InvalidArgument):
         return absent
 
 
-def _described(handle: Any, wanted: str) -> Gpu:
-    """A slice has its own name and memory; the rest is asked of the GPU that it is cut from."""
+def _describe(handle: Any, visible: str) -> Gpu:
+    """A MIG slice has its own name and memory; the rest are properties of its GPU."""
     whole = handle
-    if wanted.startswith("MIG-"):
+    if visible.startswith("MIG-"):
         whole = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(whole)
     return Gpu(

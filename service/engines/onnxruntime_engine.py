@@ -1,4 +1,4 @@
-"""ONNX Runtime, for processors without OpenVINO and GPUs without TensorRT."""
+"""ONNX Runtime, for CPUs without OpenVINO and GPUs without TensorRT."""
 
 import io
 from contextlib import redirect_stdout
@@ -16,15 +16,15 @@ try:
 except ImportError as exc:
     raise DeviceUnavailable("onnxruntime is not installed: pip install onnxruntime") from exc
 
-QUIET: Final = 3  # errors only: warnings about folded initializers are no news to a user
+LOG_LEVEL: Final = 3  # errors only: its warnings about folded initializers need no action
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 
 
 def providers(cuda: bool) -> list[Any]:
-    """Where to run, in ONNX Runtime's words; raises DeviceUnavailable.
+    """Execution providers for an InferenceSession; raises DeviceUnavailable.
 
-    Without TF32, which would round what float32 multiplies: fp32 is the reference.
+    TF32 is off: it would round the factors of float32 products, and fp32 is the reference.
     """
     if not cuda:
         return [CPU]
@@ -32,31 +32,31 @@ def providers(cuda: bool) -> list[Any]:
         raise DeviceUnavailable(
             "this ONNX Runtime has no CUDA: pip uninstall onnxruntime, pip install onnxruntime-gpu"
         )
-    with redirect_stdout(io.StringIO()):  # it prints what it misses
-        ort.preload_dlls()  # CUDA and cuDNN as pip installs them
+    with redirect_stdout(io.StringIO()):  # it prints which libraries are missing
+        ort.preload_dlls()  # CUDA and cuDNN that pip installed
     return [(CUDA, {"use_tf32": "0"}), CPU]
 
 
 def require_cuda(session: ort.InferenceSession) -> None:
-    """ONNX Runtime goes on without the GPU if it cannot have it; raises DeviceUnavailable."""
+    """Raise DeviceUnavailable if ONNX Runtime fell back to the CPU, which it does silently."""
     if session.get_providers()[0] != CUDA:
         raise DeviceUnavailable(
-            "ONNX Runtime cannot use the GPU: CUDA or cuDNN is absent or too old; "
+            "ONNX Runtime cannot use the GPU: CUDA or cuDNN is missing or too old; "
             "see docs/how-to/gpu.md"
         )
 
 
 class OnnxRuntimeEngine:
-    """Runs an ONNX graph, quantized or not, on the CPU or on the GPU by CUDA."""
+    """Runs an ONNX graph on the CPU or, by CUDA, on a GPU."""
 
     def __init__(self, model: Path, threads: int, divisor: float = 1.0, cuda: bool = False) -> None:
         chosen = providers(cuda)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = QUIET
+        options.log_severity_level = LOG_LEVEL
         try:
             session = ort.InferenceSession(model, options, chosen)
-        except Exception as exc:  # its exceptions share no base of their own
+        except Exception as exc:  # its exceptions have no common base class
             raise EngineFailed("ONNX Runtime could not load the model") from exc
         if cuda:
             require_cuda(session)

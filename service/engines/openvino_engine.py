@@ -24,18 +24,17 @@ log = logging.getLogger(__name__)
 
 
 def blob_key() -> str:
-    """A blob holds code for one OpenVINO version and one kind of processor, and reads bytes."""
+    """What a blob is compiled for: the OpenVINO version, the CPU, and u8 input."""
     return f"openvino-{ov.get_version()}-{cpu_fingerprint()}-u8"
 
 
 def compile_options(
     threads: int, float_type: FloatType = "f32", streams: int = 1
 ) -> dict[str, object]:
-    """One request at a time, as fast as it goes, or as many as there are streams, with as much work
-    done as goes; what is float in the graph in `float_type`.
+    """Options for the lowest latency of one stream, or the highest throughput of several.
 
-    Without the precision hint OpenVINO runs a float graph in bfloat16 where the processor has it,
-    and the fp32 variant would not be fp32.
+    Without the precision hint OpenVINO runs float layers in bfloat16 on CPUs that have it, and the
+    fp32 variant would not be fp32.
     """
     return {
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
@@ -46,9 +45,9 @@ def compile_options(
 
 
 def with_byte_input(network: ov.Model, divisor: float) -> ov.Model:
-    """The network with u8 for its f32 input: a quarter of the memory to write and to read.
+    """The network with u8 input in place of f32: a quarter of the memory traffic.
 
-    The bytes are divided in the first kernel that reads them.
+    The division is fused into the first kernel.
     """
     steps = PrePostProcessor(network)
     steps.input().tensor().set_element_type(ov.Type.u8)
@@ -59,9 +58,9 @@ def with_byte_input(network: ov.Model, divisor: float) -> ov.Model:
 
 
 class OpenVinoEngine:
-    """Runs an IR, from its compiled blob where one fits this machine.
+    """Runs an IR, or its blob: the same network, compiled at build time.
 
-    Compiled for the bytes of images. The first float tensor makes it compile the IR once more.
+    The network is compiled for u8 input, and a second time at the first f32 input.
     """
 
     def __init__(
@@ -76,10 +75,10 @@ class OpenVinoEngine:
         self._model = model
         self._options = compile_options(threads, float_type, streams)
         self._streams = streams
-        # The blob was compiled for one stream.
-        compiled = _imported(blob, self._options) if blob and streams == 1 else None
+        # A blob is compiled for one stream.
+        compiled = _import(blob, self._options) if blob and streams == 1 else None
         if compiled is None:
-            compiled = _compiled(model, self._options, lambda read: with_byte_input(read, divisor))
+            compiled = _compile(model, self._options, lambda read: with_byte_input(read, divisor))
         self._for_bytes: _Requests | None = _Requests(compiled, streams)
         self._for_floats: _Requests | None = None
         self._compiling = Lock()
@@ -97,18 +96,18 @@ class OpenVinoEngine:
     def _requests_for_floats(self) -> "_Requests | None":
         with self._compiling:
             if self._for_floats is None and self._for_bytes is not None:
-                compiled = _compiled(self._model, self._options, lambda read: read)
+                compiled = _compile(self._model, self._options, lambda read: read)
                 self._for_floats = _Requests(compiled, self._streams)
             return self._for_floats
 
 
 class _Requests:
-    """One compiled network, and a request for each image that it takes at a time."""
+    """The infer requests of one compiled network: one for each stream."""
 
     def __init__(self, compiled: ov.CompiledModel, streams: int) -> None:
         output = compiled.output(0)
-        known = output.partial_shape.is_static and output.element_type == ov.Type.f32
-        self._shape = tuple(output.shape) if known else None
+        static = output.partial_shape.is_static and output.element_type == ov.Type.f32
+        self._shape = tuple(output.shape) if static else None
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
@@ -118,7 +117,7 @@ class _Requests:
         try:
             if self._shape is None:
                 return np.asarray(request.infer([image], share_inputs=True)[0], np.float32)
-            # Written where the caller will read it: copied, it would cost as much as its decoding.
+            # OpenVINO writes into the caller's array: a copy would take as long as the decoding.
             raw = np.empty(self._shape, np.float32)
             request.set_output_tensor(ov.Tensor(raw, shared_memory=True))
             request.infer([image], share_inputs=True, share_outputs=True)
@@ -129,7 +128,7 @@ class _Requests:
             self._idle.put(request)
 
 
-def _imported(blob: Path, options: dict[str, object]) -> ov.CompiledModel | None:
+def _import(blob: Path, options: dict[str, object]) -> ov.CompiledModel | None:
     try:
         return ov.Core().import_model(blob.read_bytes(), "CPU", options)
     except RuntimeError:
@@ -137,7 +136,7 @@ def _imported(blob: Path, options: dict[str, object]) -> ov.CompiledModel | None
         return None
 
 
-def _compiled(
+def _compile(
     model: Path, options: dict[str, object], change: Callable[[ov.Model], ov.Model]
 ) -> ov.CompiledModel:
     core = ov.Core()

@@ -19,7 +19,7 @@ except ImportError as exc:  # the package, or one of its libraries
 
 log = logging.getLogger(__name__)
 
-LEVELS: Final = {
+LOG_LEVELS: Final = {
     trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
     trt.ILogger.Severity.ERROR: logging.ERROR,
     trt.ILogger.Severity.WARNING: logging.WARNING,
@@ -29,21 +29,21 @@ LEVELS: Final = {
 
 
 class TensorRtLog(trt.ILogger):  # type: ignore[misc]
-    """TensorRT's messages in our log, and its last error, since its calls return no reason."""
+    """Passes TensorRT's messages to our log and keeps the last error: its calls return none."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
         self.reason = "it gave no reason"
 
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-        level = LEVELS[severity]
+        level = LOG_LEVELS[severity]
         if level == logging.ERROR:
             self.reason = msg
         log.log(level, "TensorRT: %s", msg)
 
 
 def plan_key() -> str:
-    """A plan holds code for one TensorRT version and one kind of GPU. Raises DeviceUnavailable."""
+    """What a plan is compiled for: the TensorRT version and the GPU. Raises DeviceUnavailable."""
     gpu = find_gpu()
     if isinstance(gpu, NoGpu):
         raise DeviceUnavailable(f"TensorRT needs an NVIDIA GPU: {gpu.reason}")
@@ -51,10 +51,10 @@ def plan_key() -> str:
 
 
 class TensorRtEngine:
-    """Runs a plan: one context, one stream, buffers allocated once, one recorded launch.
+    """Runs a plan: one context, one stream, buffers allocated once, one CUDA graph.
 
-    With a profiler the launch is not recorded, since only single ones are profiled. Raises
-    EngineFailed, or DeviceUnavailable where the plan was built for another GPU or TensorRT.
+    With a profiler there is no CUDA graph, because TensorRT profiles single launches only. Raises
+    EngineFailed, or DeviceUnavailable if the plan was built for another GPU or TensorRT version.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class TensorRtEngine:
         divisor: float = 1.0,
         profiler: trt.IProfiler | None = None,
     ) -> None:
-        here = plan_key()
-        if key != here:
+        current = plan_key()
+        if key != current:
             raise DeviceUnavailable(
-                f"{plan.name} was built for {key}, this is {here}: build it again on this machine"
+                f"{plan.name} was built for {key}, this machine is {current}: build it again here"
             )
         self._divisor = np.float32(divisor)
         self._log = TensorRtLog()
@@ -112,7 +112,7 @@ class TensorRtEngine:
     def _bind(
         self, engine: trt.ICudaEngine, context: trt.IExecutionContext
     ) -> tuple[Buffer, Buffer]:
-        """Memory for the one input and the one output."""
+        """Buffers for the one input and the one output."""
         buffers = {}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
@@ -123,7 +123,7 @@ class TensorRtEngine:
         return buffers[trt.TensorIOMode.INPUT], buffers[trt.TensorIOMode.OUTPUT]
 
     def _record(self) -> None:
-        """Queue the work once for TensorRT to settle, then record it; without, it goes slower."""
+        """Record a CUDA graph, after one run for TensorRT's lazy set-up; slower without a graph."""
         self._queue()
         self._stream.wait()
         try:

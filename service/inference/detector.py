@@ -11,7 +11,7 @@ from service.vision.detections import Detections, Floats
 from service.vision.heads import HEADS
 from service.vision.image import Photo, decode_image
 from service.vision.postprocess import Query, postprocess
-from service.vision.preprocess import PREPROCESS, Prepared, prepare
+from service.vision.preprocess import PREPROCESS, Prepared, preprocess
 
 
 class Detector:
@@ -38,7 +38,7 @@ class Detector:
 
     def preprocess(self, photo: Photo) -> Prepared:
         """Pixels -> the engine's input."""
-        return prepare(photo, self._size, self._preprocess)
+        return preprocess(photo, self._size, self._preprocess)
 
     def infer(self, prepared: Prepared) -> Floats:
         """The engine's raw output; raises EngineFailed."""

@@ -51,7 +51,7 @@ def normalize(image: Planes | Floats, divisor: float) -> Floats:
     return np.divide(image, np.float32(divisor), dtype=np.float32)
 
 
-def prepare(photo: Photo, size: int, how: Preprocess) -> Prepared:
+def preprocess(photo: Photo, size: int, how: Preprocess) -> Prepared:
     """Letterbox a photo into a size x size square, channels first."""
     resized, box = resize_to_fit(photo, size, how.padding)
     if how.bgr:

@@ -5,7 +5,7 @@ from PIL import Image
 from quantizer.calibration.images import MAX_HELD_OUT, Images, find_images, split
 from quantizer.errors import NoCalibrationImages
 from service.vision.image import MAX_PIXELS, decode_image
-from service.vision.preprocess import PREPROCESS, prepare
+from service.vision.preprocess import PREPROCESS, preprocess
 
 
 def picture(path, mode: str = "RGB") -> None:
@@ -60,7 +60,7 @@ def test_calibration_sees_exactly_what_the_server_feeds(photos, how):
     paths = find_images(photos)[:3]
     seen = list(Images(paths).tensors(64, how))
     for path, tensor in zip(paths, seen, strict=True):
-        served = prepare(decode_image(path.read_bytes(), MAX_PIXELS), 64, how).tensor
+        served = preprocess(decode_image(path.read_bytes(), MAX_PIXELS), 64, how).tensor
         np.testing.assert_array_equal(tensor, served)
 
 

@@ -7,6 +7,7 @@ import pytest
 from service.engines.cpu import Cpu, cpu_fingerprint, memory_limit_mib, read_cpu, usable_threads
 
 ALLOWED = len(os.sched_getaffinity(0))
+NESTED_V1 = "4:cpu,cpuacct:/docker/x\n2:memory:/docker/x"
 
 
 def write(path: Path, text: str) -> None:
@@ -30,7 +31,7 @@ def threads(root: Path, own: str = "0::/\n") -> int:
         ("garbage", ALLOWED),
     ],
 )
-def test_cgroup_v2(tmp_path, cpu_max, expected):
+def test_the_quota_of_cgroup_v2(tmp_path, cpu_max, expected):
     write(tmp_path / "cpu.max", cpu_max)
     assert threads(tmp_path) == expected
 
@@ -38,35 +39,29 @@ def test_cgroup_v2(tmp_path, cpu_max, expected):
 @pytest.mark.parametrize(
     ("quota", "expected"), [("-1", ALLOWED), ("100000", 1), ("199999", 1), ("x", ALLOWED)]
 )
-def test_cgroup_v1(tmp_path, quota, expected):
-    write(tmp_path / "cpu" / "cpu.cfs_quota_us", quota)
-    write(tmp_path / "cpu" / "cpu.cfs_period_us", "100000")
-    assert threads(tmp_path, "3:cpu,cpuacct:/\n") == expected
+def test_the_quota_of_cgroup_v1(tmp_path, quota, expected):
+    for folder, own in (("cpu", "3:cpu,cpuacct:/"), ("cpu,cpuacct/docker/x", NESTED_V1)):
+        root = tmp_path / folder.replace("/", "-")
+        write(root / folder / "cpu.cfs_quota_us", quota)
+        write(root / folder / "cpu.cfs_period_us", "100000")
+        assert threads(root, f"{own}\n") == expected
 
 
-def test_the_tightest_ancestor_counts(tmp_path):
+def test_the_lowest_quota_of_the_ancestors_counts(tmp_path):
     write(tmp_path / "cpu.max", "max 100000")
     write(tmp_path / "a" / "cpu.max", "100000 100000")
     write(tmp_path / "a" / "b" / "cpu.max", "400000 100000")
     assert threads(tmp_path, "0::/a/b\n") == 1
 
 
-def test_a_nested_v1_group_counts(tmp_path):
-    write(tmp_path / "cpu,cpuacct" / "docker" / "x" / "cpu.cfs_quota_us", "100000")
-    write(tmp_path / "cpu,cpuacct" / "docker" / "x" / "cpu.cfs_period_us", "100000")
-    assert threads(tmp_path, "4:cpu,cpuacct:/docker/x\n2:memory:/docker/x\n") == 1
-
-
-def test_without_cgroups_the_affinity_counts(tmp_path):
+def test_without_cgroups_only_the_affinity_limits_the_threads(tmp_path):
     assert usable_threads(tmp_path, tmp_path / "missing") == ALLOWED
+    assert memory_limit_mib(tmp_path, tmp_path / "missing") is None
 
 
 def test_the_fingerprint_is_stable():
     assert cpu_fingerprint() == cpu_fingerprint()
     assert len(cpu_fingerprint()) == 16
-
-
-# ------------------------------------------------------------------------------------ memory
 
 
 def memory(root: Path, own: str = "0::/\n") -> int | None:
@@ -92,18 +87,12 @@ def test_the_memory_limit_of_cgroup_v1(tmp_path, limit, expected):
     assert memory(tmp_path, "4:cpu,cpuacct:/other\n2:memory:/docker/x\n") == expected
 
 
-def test_the_tightest_memory_limit_of_the_ancestors_counts(tmp_path):
+def test_the_lowest_memory_limit_of_the_ancestors_counts(tmp_path):
     write(tmp_path / "a" / "memory.max", "1073741824")
     write(tmp_path / "a" / "b" / "memory.max", "max")
     write(tmp_path / "other" / "memory.max", "1048576")
     assert memory(tmp_path, "0::/a/b\n") == 1024
 
-
-def test_without_cgroups_there_is_no_memory_limit(tmp_path):
-    assert memory_limit_mib(tmp_path, tmp_path / "missing") is None
-
-
-# --------------------------------------------------------------------------------- processor
 
 SAPPHIRE_RAPIDS = """\
 processor\t: 0
@@ -148,23 +137,24 @@ CPU part\t: 0xd40
         ("", "", ""),
     ],
 )
-def test_a_processor_has_what_matters_for_int8_and_short_floats(cpuinfo, features, int8, tmp_path):
+def test_the_instruction_sets_of_a_cpu_are_found(cpuinfo, features, int8, tmp_path):
     write(tmp_path / "cpuinfo", cpuinfo)
     cpu = read_cpu(tmp_path / "cpuinfo")
     assert ", ".join(cpu.features) == features
     assert ", ".join(cpu.int8_features) == int8
 
 
-def test_the_first_core_names_the_processor(tmp_path):
-    write(tmp_path / "cpuinfo", SAPPHIRE_RAPIDS)
-    assert read_cpu(tmp_path / "cpuinfo").model == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
+@pytest.mark.parametrize(
+    ("cpuinfo", "model"),
+    [
+        (SAPPHIRE_RAPIDS, "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"),
+        (GRAVITON3, f"{platform.machine()}, CPU implementer 0x41, CPU part 0xd40"),
+    ],
+)
+def test_a_cpu_is_named_by_its_first_core_or_on_arm_by_numbers(cpuinfo, model, tmp_path):
+    write(tmp_path / "cpuinfo", cpuinfo)
+    assert read_cpu(tmp_path / "cpuinfo").model == model
 
 
-def test_an_arm_processor_has_numbers_for_a_name(tmp_path):
-    write(tmp_path / "cpuinfo", GRAVITON3)
-    expected = f"{platform.machine()}, CPU implementer 0x41, CPU part 0xd40"
-    assert read_cpu(tmp_path / "cpuinfo").model == expected
-
-
-def test_without_cpuinfo_the_architecture_is_known(tmp_path):
+def test_without_cpuinfo_the_architecture_is_the_name(tmp_path):
     assert read_cpu(tmp_path / "missing") == Cpu(platform.machine(), ())

@@ -1,6 +1,7 @@
-"""The contract of an engine, on every runtime that is installed."""
+"""The interface of an engine, on each runtime for CPUs."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,14 +33,10 @@ def engine(written):
     loaded.close()
 
 
-def test_shape_and_type(engine):
-    raw = engine.infer(noise(0))
-    assert raw.shape == (1, CELLS, COLUMNS)
-    assert raw.dtype == np.float32
-
-
-def test_the_answer_belongs_to_the_caller(engine):
+def test_the_output_is_an_array_of_the_callers(engine):
     first = engine.infer(noise(0))
+    assert first.shape == (1, CELLS, COLUMNS)
+    assert first.dtype == np.float32
     kept = first.copy()
     engine.infer(noise(1))
     np.testing.assert_array_equal(first, kept)
@@ -49,7 +46,7 @@ def test_the_answer_belongs_to_the_caller(engine):
 
 @pytest.mark.parametrize("divisor", [1.0, 255.0])
 @pytest.mark.parametrize("blob", [True, False])
-def test_bytes_are_divided_on_their_way_in(written, divisor, blob):
+def test_u8_input_is_divided(written, divisor, blob):
     folder, variant = written
     if not blob or divisor == 1:  # the blobs of these tests are for 255
         variant = variant.model_copy(update={"blob": None, "blob_key": None})
@@ -61,7 +58,7 @@ def test_bytes_are_divided_on_their_way_in(written, divisor, blob):
     engine.close()
 
 
-def test_bytes_and_floats_may_come_at_once(written):
+def test_u8_and_f32_may_be_inferred_at_once(written):
     engine = load_engine(*written, threads=4, streams=2, divisor=255.0)
     images = [pixels(seed) for seed in range(16)]
     with ThreadPoolExecutor(2) as pool:
@@ -72,20 +69,20 @@ def test_bytes_and_floats_may_come_at_once(written):
     engine.close()
 
 
-def test_the_input_is_left_alone(engine):
+def test_the_input_is_unchanged(engine):
     tensor = noise(0)
     engine.infer(tensor)
     np.testing.assert_array_equal(tensor, noise(0))
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_a_wrong_shape_fails_and_the_engine_lives_on(engine, kind):
+def test_a_wrong_shape_fails_and_the_engine_still_works(engine, kind):
     with pytest.raises(EngineFailed):
         engine.infer(np.zeros((1, 3, SIZE, SIZE // 2), kind))
     assert engine.infer(noise(0).astype(kind)).shape == (1, CELLS, COLUMNS)
 
 
-def test_streams_answer_at_a_time_and_each_its_own_image(written):
+def test_streams_infer_at_once_and_do_not_mix_images(written):
     alone = load_engine(*written, threads=1)
     expected = [alone.infer(noise(seed)) for seed in range(8)]
     alone.close()
@@ -105,16 +102,12 @@ def test_closing_twice_is_safe_and_a_closed_engine_fails(engine):
             engine.infer(image)
 
 
-def test_a_corrupt_model_fails(written):
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b"nonsense")], ids=["missing", "corrupt"]
+)
+def test_a_missing_or_corrupt_model_fails(written, damage):
     folder, variant = written
-    (folder / variant.model).write_bytes(b"nonsense")
-    with pytest.raises(EngineFailed):
-        load_engine(folder, variant.model_copy(update={"blob": None, "blob_key": None}), 1)
-
-
-def test_a_missing_model_fails(written):
-    folder, variant = written
-    (folder / variant.model).unlink()
+    damage(folder / variant.model)
     with pytest.raises(EngineFailed):
         load_engine(folder, variant.model_copy(update={"blob": None, "blob_key": None}), 1)
 
@@ -128,7 +121,7 @@ def test_runtimes_agree(tmp_path):
     np.testing.assert_allclose(raws[0], raws[1], rtol=1e-4, atol=1e-4)
 
 
-def test_a_blob_that_fits_is_enough(tmp_path):
+def test_a_blob_for_this_machine_needs_no_model(tmp_path):
     variant = write_openvino(tmp_path, "fp32")
     (tmp_path / variant.model).unlink()
     loaded = load_engine(tmp_path, variant, 1)
@@ -144,7 +137,7 @@ def test_a_blob_for_another_machine_is_ignored(tmp_path):
     loaded.close()
 
 
-def test_a_blob_that_cannot_be_loaded_is_compiled_anew(tmp_path, caplog):
+def test_the_model_is_compiled_if_its_blob_cannot_be_loaded(tmp_path, caplog):
     variant = write_openvino(tmp_path, "fp32")
     (tmp_path / str(variant.blob)).write_bytes(b"nonsense")
     loaded = load_engine(tmp_path, variant, 1)

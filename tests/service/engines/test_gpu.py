@@ -1,4 +1,4 @@
-"""find_gpu in a process of its own, by the real pynvml: on a stand-in for the driver's library."""
+"""find_gpu in a process of its own: the real pynvml on a fake of the driver's library."""
 
 import ctypes.util
 import json
@@ -41,8 +41,12 @@ def look(**settings: object) -> Gpu | NoGpu:
     return Gpu(**found) if "name" in found else NoGpu(**found)
 
 
-def test_the_first_gpu_is_described(library):
-    assert look(LD_LIBRARY_PATH=library) == RTX
+def test_the_first_gpu_is_found_and_the_driver_shut_down(library, tmp_path):
+    log = tmp_path / "log"
+    assert look(LD_LIBRARY_PATH=library, NVML_LOG=log) == RTX
+    called = log.read_text().split()
+    assert [called.count("nvmlInitWithFlags"), called.count("nvmlShutdown")] == [1, 1]
+    assert called[-1] == "nvmlShutdown"
 
 
 @pytest.mark.parametrize(
@@ -57,20 +61,20 @@ def test_the_first_gpu_is_described(library):
         (MIG_UUID, SLICE),
     ],
 )
-def test_cuda_visible_devices_decides_which(library, visible, expected):
+def test_cuda_visible_devices_selects_the_gpu(library, visible, expected):
     assert look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible) == expected
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "-1,0"])
-def test_every_gpu_can_be_hidden(library, visible):
+def test_cuda_visible_devices_can_hide_every_gpu(library, visible):
     found = look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible)
     assert found.reason == "CUDA_VISIBLE_DEVICES hides every GPU: unset CUDA_VISIBLE_DEVICES"
 
 
 @pytest.mark.parametrize("visible", ["2", "99999999999", "-2", "GPU-1", "MIG-1", "first"])
-def test_a_gpu_that_is_not_here_is_named_and_those_that_are(library, visible):
+def test_an_unknown_gpu_is_reported_with_the_known_ones(library, visible):
     found = look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible)
-    assert found.problem == f"CUDA_VISIBLE_DEVICES names {visible}, which is not here"
+    assert found.problem == f"CUDA_VISIBLE_DEVICES names {visible}, but there is no such GPU"
     assert "0 to 1" in found.remedy
 
 
@@ -87,13 +91,13 @@ def test_a_driver_without_a_gpu(library):
         (9, "the NVIDIA driver is not loaded", "modprobe nvidia"),
         (9, "the NVIDIA driver is not loaded", "docker run --gpus all"),
         (13, "the NVIDIA driver is too old", "install a current one"),
-        (15, "the GPU does not answer any more", "reboot"),
-        (18, "of different versions", "reboot"),
-        (28, "the NVIDIA driver fails (the driver's own words)", "nvidia-smi"),
+        (15, "the GPU does not respond", "reboot"),
+        (18, "have different versions", "reboot"),
+        (28, "the NVIDIA driver fails (message of the driver)", "nvidia-smi"),
         (999, "the NVIDIA driver fails (Unknown Error)", "nvidia-smi"),
     ],
 )
-def test_a_driver_that_does_not_start_says_what_to_do(library, code, problem, remedy):
+def test_each_driver_error_has_a_remedy(library, code, problem, remedy):
     found = look(LD_LIBRARY_PATH=library, nvmlInitWithFlags=code)
     assert problem in found.problem
     assert remedy in found.remedy
@@ -111,27 +115,19 @@ def test_a_driver_that_does_not_start_says_what_to_do(library, code, problem, re
         "nvmlDeviceGetIndex",
     ],
 )
-def test_wherever_the_driver_fails_it_is_told_and_shut_down(library, function, tmp_path):
+def test_a_failing_driver_call_is_reported_and_the_driver_shut_down(library, function, tmp_path):
     log = tmp_path / "log"
     found = look(LD_LIBRARY_PATH=library, NVML_LOG=log, **{function: 15})
-    assert found.problem == "the GPU does not answer any more"
+    assert found.problem == "the GPU does not respond"
     called = log.read_text().split()
     assert called[0] == "nvmlInitWithFlags"
     assert called[-2:] == [function, "nvmlShutdown"]
 
 
-def test_the_driver_is_shut_down_after_a_look(library, tmp_path):
-    log = tmp_path / "log"
-    assert look(LD_LIBRARY_PATH=library, NVML_LOG=log) == RTX
-    called = log.read_text().split()
-    assert [called.count("nvmlInitWithFlags"), called.count("nvmlShutdown")] == [1, 1]
-    assert called[-1] == "nvmlShutdown"
-
-
 @pytest.mark.skipif(
     ctypes.util.find_library("nvidia-ml") is not None, reason="an NVIDIA driver is installed here"
 )
-def test_without_a_driver_the_reason_says_how_to_get_one():
+def test_without_a_driver_the_reason_has_a_remedy():
     found = look()
     assert found.problem == "no NVIDIA driver here"
     assert "install the driver" in found.reason
@@ -146,5 +142,5 @@ def test_without_a_driver_the_reason_says_how_to_get_one():
         (Gpu("NVIDIA RTX 6000 (Blackwell)", "12.0", 1, "", 0), "NVIDIA-RTX-6000-Blackwell-sm120"),
     ],
 )
-def test_a_fingerprint_is_fit_for_a_file_name(gpu, fingerprint):
+def test_a_fingerprint_can_be_a_file_name(gpu, fingerprint):
     assert gpu.fingerprint == fingerprint

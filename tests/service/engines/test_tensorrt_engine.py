@@ -1,7 +1,4 @@
-"""The engine on a stand-in of TensorRT and CUDA that allows only what the real ones do.
-
-See tests/vendor: each test runs with the interface of TensorRT 10 and of 11.
-"""
+"""The engine on fakes of TensorRT and CUDA (tests/vendor), with the interface of 10 and of 11."""
 
 import logging
 
@@ -23,7 +20,7 @@ IMAGE = np.random.default_rng(3).random((1, 3, SIZE, SIZE), np.float32)
 
 @pytest.fixture
 def built(nvidia, monkeypatch, tmp_path):
-    """A folder with one float32 engine, its variant, and the graph that it is of."""
+    """A folder with one float32 engine, its variant, and its graph."""
     monkeypatch.setattr(gpu, "find_gpu", lambda: RTX_4090)
     graph = read_float_model(save_tiny(tmp_path, "yolov5"), SIZE).model
     made = load_builder("tensorrt", 1).build(Candidate("fp32", graph), tmp_path)
@@ -35,7 +32,7 @@ def expected(graph: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     return session.run(None, {"images": image})[0]
 
 
-def test_it_gives_what_the_graph_gives_image_after_image(nvidia, built):
+def test_the_output_is_that_of_the_graph_for_every_image(nvidia, built):
     folder, variant, graph = built
     engine = load_engine(folder, variant)
     for image in (IMAGE, IMAGE[:, :, ::-1].copy()):
@@ -46,7 +43,7 @@ def test_it_gives_what_the_graph_gives_image_after_image(nvidia, built):
 
 
 @pytest.mark.parametrize(("variant", "float_type"), [("fp32", "f32"), ("fp16", "f16")])
-def test_bytes_are_divided_on_their_way_in(nvidia, monkeypatch, tmp_path, variant, float_type):
+def test_u8_input_is_divided(nvidia, monkeypatch, tmp_path, variant, float_type):
     monkeypatch.setattr(gpu, "find_gpu", lambda: RTX_4090)
     graph = read_float_model(save_tiny(tmp_path, "yolov5"), SIZE).model
     made = load_builder("tensorrt", 1).build(Candidate(variant, graph, float_type), tmp_path)
@@ -57,7 +54,7 @@ def test_bytes_are_divided_on_their_way_in(nvidia, monkeypatch, tmp_path, varian
     engine.close()
 
 
-def test_the_answer_belongs_to_the_caller(built):
+def test_the_output_is_an_array_of_the_callers(built):
     engine = load_engine(*built[:2])
     first = engine.infer(IMAGE)
     kept = first.copy()
@@ -66,7 +63,7 @@ def test_the_answer_belongs_to_the_caller(built):
     engine.close()
 
 
-def test_an_image_costs_one_launch_of_the_recorded_graph(nvidia, built):
+def test_an_inference_is_one_launch_of_the_cuda_graph(nvidia, built):
     engine = load_engine(*built[:2])
     before = dict(nvidia.cuda.calls)
     engine.infer(IMAGE)
@@ -76,7 +73,7 @@ def test_an_image_costs_one_launch_of_the_recorded_graph(nvidia, built):
     engine.close()
 
 
-def test_where_nothing_can_be_recorded_it_runs_step_by_step(nvidia, built, caplog):
+def test_without_a_cuda_graph_each_step_is_launched(nvidia, built, caplog):
     folder, variant, graph = built
     nvidia.cuda.fail("cudaStreamBeginCapture", "cudaErrorStreamCaptureUnsupported", calls=1)
     with caplog.at_level(logging.WARNING):
@@ -88,7 +85,7 @@ def test_where_nothing_can_be_recorded_it_runs_step_by_step(nvidia, built, caplo
 
 
 @pytest.mark.parametrize("what", ["deserialize", "context"])
-def test_a_plan_that_cannot_be_loaded_says_what_tensorrt_says(nvidia, built, what):
+def test_a_plan_that_cannot_be_loaded_fails_with_tensorrts_reason(nvidia, built, what):
     nvidia.plot.fail(what)
     with pytest.raises(EngineFailed, match=r"TensorRT could not (load|prepare) the plan: "):
         load_engine(*built[:2])
@@ -105,7 +102,7 @@ def test_a_plan_that_cannot_be_loaded_says_what_tensorrt_says(nvidia, built, wha
         ("cudaMalloc", 1),
     ],
 )
-def test_memory_that_is_not_to_be_had_is_an_error_and_nothing_stays(nvidia, built, call, after):
+def test_a_failed_allocation_is_an_error_and_frees_everything(nvidia, built, call, after):
     nvidia.cuda.fail(call, "cudaErrorMemoryAllocation", calls=1, after=after)
     with pytest.raises(EngineFailed, match="CUDA: "):
         load_engine(*built[:2])
@@ -113,9 +110,9 @@ def test_memory_that_is_not_to_be_had_is_an_error_and_nothing_stays(nvidia, buil
 
 
 @pytest.mark.parametrize("after", [0, 1])
-def test_an_inference_that_fails_while_it_is_loaded_leaves_nothing(nvidia, built, after):
+def test_an_inference_that_fails_during_loading_frees_everything(nvidia, built, after):
     nvidia.plot.fail("execute", calls=1, after=after)
-    if after:  # while it is being recorded, which it can do without
+    if after:  # while recording: the engine works without a CUDA graph
         load_engine(*built[:2]).close()
     else:
         with pytest.raises(EngineFailed, match="could not run the model"):
@@ -123,7 +120,7 @@ def test_an_inference_that_fails_while_it_is_loaded_leaves_nothing(nvidia, built
     nvidia.device.require_clean()
 
 
-def test_an_inference_that_fails_later_is_an_error_and_the_next_one_runs(nvidia, built):
+def test_a_failed_inference_is_an_error_and_the_next_one_works(nvidia, built):
     folder, variant, graph = built
     engine = load_engine(folder, variant)
     nvidia.cuda.fail("cudaGraphLaunch", "cudaErrorLaunchFailure", calls=1)
@@ -134,22 +131,22 @@ def test_an_inference_that_fails_later_is_an_error_and_the_next_one_runs(nvidia,
     nvidia.device.require_clean()
 
 
-def test_a_closed_engine_says_so(built):
+def test_a_closed_engine_fails(built):
     engine = load_engine(*built[:2])
     engine.close()
     with pytest.raises(EngineFailed, match="closed"):
         engine.infer(IMAGE)
 
 
-def test_a_plan_of_another_gpu_or_version_is_refused_unread(nvidia, built):
+def test_a_plan_for_another_gpu_or_version_is_not_loaded(nvidia, built):
     folder, variant, _ = built
-    nvidia.plot.fail("deserialize")  # it must not come to that
+    nvidia.plot.fail("deserialize")  # fails the test if it is called
     stale = variant.model_copy(update={"blob_key": "tensorrt-9.0-NVIDIA-T4-sm75"})
     with pytest.raises(DeviceUnavailable, match=r"was built for tensorrt-9\.0-NVIDIA-T4"):
         load_engine(folder, stale)
 
 
-def test_without_a_gpu_the_reason_is_told(built, monkeypatch):
+def test_without_a_gpu_the_error_has_the_reason(built, monkeypatch):
     from service.engines import tensorrt_engine
 
     monkeypatch.setattr(tensorrt_engine, "find_gpu", lambda: NO_DRIVER)
@@ -157,7 +154,7 @@ def test_without_a_gpu_the_reason_is_told(built, monkeypatch):
         load_engine(*built[:2])
 
 
-def test_a_variant_without_its_plan_is_an_error(built):
+def test_a_variant_without_a_plan_fails(built):
     folder, variant, _ = built
     with pytest.raises(EngineFailed, match="no plan"):
         load_engine(folder, variant.model_copy(update={"blob": None}))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.vision.image import Photo
-from service.vision.preprocess import PREPROCESS, prepare
+from service.vision.preprocess import PREPROCESS, preprocess
 from tests.service.pictures import letterboxed
 
 IMAGE = np.zeros((32, 64, 3), np.uint8)
@@ -18,7 +18,7 @@ PHOTO = Photo.from_pixels(IMAGE)
     ],
 )
 def test_each_family_has_its_channel_order_range_and_padding(name, colour, grey, top):
-    prepared = prepare(PHOTO, 64, PREPROCESS[name])
+    prepared = preprocess(PHOTO, 64, PREPROCESS[name])
     assert prepared.tensor.shape == (1, 3, 64, 64)
     assert prepared.tensor.dtype == np.float32
     assert prepared.tensor.flags.c_contiguous
@@ -31,7 +31,7 @@ def test_each_family_has_its_channel_order_range_and_padding(name, colour, grey,
 def test_rows_and_columns_keep_their_places():
     image = np.zeros((64, 64, 3), np.uint8)
     image[3, 50] = 255
-    tensor = prepare(Photo.from_pixels(image), 64, PREPROCESS["yolo"]).tensor
+    tensor = preprocess(Photo.from_pixels(image), 64, PREPROCESS["yolo"]).tensor
     assert np.argwhere(tensor[0, 0] > 0.5).tolist() == [[3, 50]]
 
 
@@ -43,4 +43,4 @@ def test_the_tensor_is_the_letterboxed_image_divided(name, shape):
     square, _ = letterboxed(image, 64, how.padding)
     channels = square[:, :, ::-1] if how.bgr else square
     expected = channels.transpose(2, 0, 1).astype(np.float32) / np.float32(how.divisor)
-    np.testing.assert_array_equal(prepare(Photo.from_pixels(image), 64, how).tensor[0], expected)
+    np.testing.assert_array_equal(preprocess(Photo.from_pixels(image), 64, how).tensor[0], expected)
