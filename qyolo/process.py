@@ -1,18 +1,36 @@
-"""How the C library keeps what has been freed."""
+"""What an entry point sets up for its whole process. Importing a package changes nothing."""
 
 import contextlib
 import ctypes
+import os
+import sys
+import warnings
 from typing import Final
 
 ARENA_MAX: Final = -8  # glibc's M_ARENA_MAX
-FEW: Final = 2
+ARENAS: Final = 2
+
+
+def set_up_process(serves: bool = False) -> None:
+    """Turn the runtimes' telemetry off; `serves` limits malloc arenas too.
+
+    Entry points call it first: runtimes read these settings when they are imported, and the limit
+    has to be there before threads are.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # None makes the import fail, and OpenVINO falls back to a stub that sends nothing.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    # Pillow's warnings quote numbers of the image, so a server would keep each text for good. Our
+    # own limits refuse such images with an error.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    if serves:
+        limit_malloc_arenas()
 
 
 def limit_malloc_arenas() -> None:
-    """Let threads share their stores of freed memory, where this is glibc.
+    """Make threads share two arenas of freed memory, if the C library is glibc.
 
-    By default there are eight for each core, and each keeps what the largest request that came its
-    way has left. To be called before there are threads.
+    The default is eight arenas for each core, and each keeps as much as its largest request took.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(ARENA_MAX, FEW)
+        ctypes.CDLL("libc.so.6").mallopt(ARENA_MAX, ARENAS)
