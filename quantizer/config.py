@@ -25,8 +25,8 @@ STRICT: Final = ConfigDict(extra="forbid")
 class AnnotatedDataset:
     """Annotated images on which each variant's AP is measured."""
 
-    images: Path = Field(description="Folder of the annotated images.")
-    annotations: Path = Field(description="COCO JSON for --images: int8 is judged by its AP.")
+    images: Path = Field(description="folder of the annotated images")
+    annotations: Path = Field(description="their annotations, as COCO JSON")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -36,76 +36,76 @@ class BuildConfig:
     The command line makes its options from these fields. Raises pydantic.ValidationError.
     """
 
-    model: Path = Field(description="Float YOLO detector as an ONNX file.")
+    model: Path = Field(description="float YOLO detector, an ONNX file")
     calibration: Path = Field(
-        description="Folder of about 100 images like those that the detector will see; default: "
-        "the images that come with qyolo."
+        description="folder of about 100 images like those that the detector will see; default: "
+        "the images that come with qyolo"
     )
-    size: int = Field(default=640, ge=32, le=4096, description="Input side in pixels.")
+    size: int = Field(default=640, ge=32, le=4096, description="input side in pixels")
     ranges: RangeRule = Field(
-        default="uh", description="Rule that chooses activation ranges; uh is Q-YOLO's."
+        default="uh", description="rule that chooses activation ranges; uh is Q-YOLO's"
     )
     symmetric: bool = Field(
-        default=False, description="Use symmetric int8 activations instead of uint8."
+        default=False, description="symmetric int8 activations instead of uint8"
     )
     bias_correction: bool = Field(
         default=True,
-        description="Correct each bias by the shift of its channel's mean that rounding the "
-        "weights causes.",
+        description="correct each bias by the shift of its channel's mean that rounding the "
+        "weights causes",
     )
     head: HeadName | None = Field(
-        default=None, description="Output layout, where it is not recognised."
+        default=None, description="output layout, where it is not recognised"
     )
     preprocess: PreprocessName | None = Field(
         default=None,
-        description="yolo: RGB 0..1, padded on all sides; yolox: BGR 0..255, padded at the bottom "
-        "right.",
+        description="how images are prepared; yolo: RGB 0..1, padded around; yolox: BGR 0..255, "
+        "padded bottom right",
     )
-    classes: Path | None = Field(default=None, description="File with one class name on each line.")
+    classes: Path | None = Field(default=None, description="file with one class name on each line")
     keep_float: tuple[str, ...] = Field(
         default=(),
-        description="Layers to keep float, as a shell pattern of their names; repeatable.",
+        description="layers to keep float, as a shell pattern of their names; repeatable",
         json_schema_extra={"metavar": "PATTERN"},
     )
     min_sqnr: float = Field(
         default=MIN_SQNR,
         ge=0,
         le=120,
-        description="Signal-to-quantization-noise ratio that the detector's outputs must keep: "
-        "layers that cost much of it for little time stay float. 0 quantizes every layer.",
+        description="signal-to-quantization-noise ratio that the detector's outputs must keep: the "
+        "layers that lower it most for the time they save stay float; 0 quantizes every layer",
         json_schema_extra={"metavar": "DB"},
     )
     max_drop: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="How far int8 may fall behind fp32 and still be the default: in agreement on "
-        "held-out images (by itself 0.15), or in AP where --annotations are given (0.01).",
+        description="how far int8 may fall behind fp32 and still be the default: in agreement on "
+        "held-out images (0.15 unless set), or in AP where annotations are given (0.01)",
     )
     annotated: AnnotatedDataset | None = None
     default: Default = Field(
         default="auto",
-        description="Variant that answers requests without `variant`; auto: the fastest that the "
-        "accuracy gate accepts.",
+        description="variant that answers requests without `variant`; auto: the fastest that the "
+        "accuracy gate accepts",
     )
     device: Device = Field(
         default="auto",
-        description="Device to build for; auto: the GPU if it can be used, else the processor. "
-        "`qyolo doctor` shows which and why.",
+        description="device to build for; auto: the GPU if it can be used, else the processor: "
+        "`qyolo doctor` shows which and why",
         json_schema_extra={"env": "QYOLO_DEVICE"},
     )
     runtime: Runtime | None = Field(
         default=None,
-        description="Engine; default: the first that works here of TensorRT, ONNX Runtime on CUDA, "
-        "OpenVINO, ONNX Runtime.",
+        description="engine; default: the first that works here of TensorRT, ONNX Runtime on CUDA, "
+        "OpenVINO, ONNX Runtime",
     )
-    threads: int = Field(default=0, ge=0, description="Threads of the build; 0: the CPU quota.")
+    threads: int = Field(default=0, ge=0, description="threads of the build; 0: the CPU quota")
     workspace_mib: int | None = Field(
         default=None,
         ge=1,
-        description="GPU memory in which TensorRT may try kernels; default: all.",
+        description="GPU memory in which TensorRT may try kernels; default: all",
         json_schema_extra={"option": "workspace", "metavar": "MIB"},
     )
     timing_caches: Path | None = Field(
-        default=None, description="Folder where TensorRT keeps the times of the kernels it tried."
+        default=None, description="folder in which TensorRT keeps the times of kernels"
     )

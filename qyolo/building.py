@@ -1,6 +1,8 @@
-"""The build in a process of its own, whose memory and packages are gone when the server runs."""
+"""A build in a process of its own: its memory and its packages go when it ends."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -11,7 +13,7 @@ from typing import Final
 
 from quantizer.config import BuildConfig
 from quantizer.errors import BadOption, QuantizerError
-from qyolo.cli.progress import progress_bars
+from qyolo.process import set_up_process
 from service.errors import ModelUnavailable, NotReady, ServiceError
 from service.folder_cache import lookup, obtain
 from service.manifest import CHECKSUMS
@@ -20,24 +22,36 @@ from service.progress import Progress, ReportProgress
 log = logging.getLogger(__name__)
 
 WAITING: Final = Progress("wait for another build")
-TERMINATION_S: Final = 5.0  # then it is killed; the next build clears what it left
+TERMINATION_S: Final = 5.0  # until SIGKILL; the next build clears what the killed one left
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The child's last word: what the build warned of, or why it failed."""
+    """The child's last message: the build's warnings, or the error that ended it."""
 
     warnings: tuple[str, ...] = ()
-    error: str | None = None
+    error: Exception | None = None
 
 
 class BuildSource:
-    """Gives the cache's entry, building it in a child process where there is none."""
+    """A `ModelSource`: an entry of the cache, which a child process builds where it is absent.
 
-    def __init__(self, config: BuildConfig, root: Path, key: str) -> None:
-        self._recipe = config
+    `progress_bars` opens the terminal's bars; `describe` gives an error's text.
+    """
+
+    def __init__(
+        self,
+        config: BuildConfig,
+        root: Path,
+        key: str,
+        progress_bars: Callable[[], AbstractContextManager[ReportProgress]],
+        describe: Callable[[Exception], str],
+    ) -> None:
+        self._config = config
         self._root = root
         self._key = key
+        self._progress_bars = progress_bars
+        self._describe = describe
         self._cancelled = Event()
         self._child: SpawnProcess | None = None
 
@@ -60,28 +74,36 @@ class BuildSource:
 
     def _build(self, report: ReportProgress) -> None:
         ours, theirs = get_context("spawn").Pipe(duplex=False)
-        arguments = (self._recipe, self._root, self._key, theirs)
+        arguments = (self._config, self._root, self._key, theirs)
         child = get_context("spawn").Process(target=_run_build, args=arguments, daemon=True)
         child.start()
         self._child = child
         theirs.close()
         if self._cancelled.is_set():
             self.cancel()
-        with progress_bars() as show:
-            finished = _listen(ours, report, show)
+        with self._progress_bars() as show:
+            finished = _receive(ours, report, show)
         child.join()
         if self._cancelled.is_set():
             raise NotReady("the build was cancelled")
         if finished is None:
             raise ModelUnavailable(f"the build process died with exit code {child.exitcode}")
         if finished.error is not None:
-            raise ModelUnavailable(finished.error)
+            raise ModelUnavailable(self._describe(finished.error))
         for warning in finished.warnings:
             log.warning(warning)
 
 
-def _listen(messages: Connection, *reports: ReportProgress) -> Finished | None:
-    """Pass progress on until the child has finished; None when it died without a word."""
+def check_target(folder: Path) -> None:
+    """Raise BadOption instead of replacing something that is not a model folder."""
+    if folder.exists() and not folder.is_dir():
+        raise BadOption("out", f"{folder} is a file")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).exists():
+        raise BadOption("out", f"{folder} holds other things; name an empty or a new folder")
+
+
+def _receive(messages: Connection, *reports: ReportProgress) -> Finished | None:
+    """Pass progress on until the child has finished; None if it died before that."""
     with messages:
         while True:
             try:
@@ -95,7 +117,8 @@ def _listen(messages: Connection, *reports: ReportProgress) -> Finished | None:
 
 
 def _run_build(config: BuildConfig, root: Path, key: str, parent: Connection) -> None:
-    """In the child. When the parent is gone, the next progress report ends the build."""
+    """Run in the child. If the parent is gone, the next progress report ends the build."""
+    set_up_process()
     from quantizer.build import build
 
     warnings: list[str] = []
@@ -107,14 +130,7 @@ def _run_build(config: BuildConfig, root: Path, key: str, parent: Connection) ->
             on_wait=lambda: parent.send(WAITING),
         )
         parent.send(Finished(tuple(warnings)))
+    except BrokenPipeError:
+        return
     except (QuantizerError, ServiceError, OSError) as exc:
-        if not isinstance(exc, BrokenPipeError):
-            parent.send(Finished(error=str(exc)))
-
-
-def check_target(folder: Path) -> None:
-    """Raise BadOption instead of replacing something that is not a model folder."""
-    if folder.exists() and not folder.is_dir():
-        raise BadOption("out", f"{folder} is a file")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).exists():
-        raise BadOption("out", f"{folder} holds other things; name an empty or a new folder")
+        parent.send(Finished(error=exc))

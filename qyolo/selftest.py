@@ -1,4 +1,4 @@
-"""Build a detector on this box, check what can be checked, and write down what was seen."""
+"""Build a detector on this machine and check its engines."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from quantizer.build import build
 from quantizer.calibration.images import Images, find_images
@@ -29,13 +27,13 @@ from service.vision.detections import Detections
 from service.vision.image import Photo, Pixels
 from service.vision.postprocess import Query
 
-FP32_DROP: Final = 0.01  # float32 on two processors: other rounding, the same boxes
-QUERY: Final = Query(conf=0.1)  # more boxes than are served, so that there is more to compare
+FP32_DROP: Final = 0.01  # two processors round float32 differently; the boxes stay the same
+QUERY: Final = Query(conf=0.1)  # below the served threshold: more boxes to compare
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One statement about this box, whether it holds, and what was seen."""
+    """A statement about this machine, whether it holds, and the measurement."""
 
     name: str
     passed: bool
@@ -44,7 +42,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What to send in with a report of a problem, or of none."""
+    """The report that a user sends in."""
 
     hardware: Hardware
     runtime: Runtime
@@ -71,19 +69,6 @@ def selftest(config: BuildConfig, progress: ReportProgress) -> SelfTest:
         report = build(config, folder, progress)
         checks = tuple(_checks(config, folder, report))
     return SelfTest(detect(), report.options.runtime, checks, report)
-
-
-def show(result: SelfTest) -> None:
-    """One line for each check, then what was timed."""
-    table = Table(title=f"{result.runtime}: {'passed' if result.passed else 'FAILED'}")
-    for heading in ("check", "", "seen"):
-        table.add_column(heading, overflow="fold")
-    for check in result.checks:
-        table.add_row(check.name, "ok" if check.passed else "FAILED", check.detail)
-    taken = ", ".join(f"{name} {ms:.2f} ms" for name, ms in result.report.ms.items())
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"built in {sum(result.report.seconds.values()):.1f} s; one inference: {taken}")
 
 
 def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check]:

@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 import uvicorn
 
-from qyolo.process import limit_malloc_arenas
+from qyolo.process import set_up_process
 from service.app import create_app
 from service.errors import ServiceError
 from service.lifecycle import ModelSource
@@ -30,7 +30,7 @@ def run_server(settings: Settings, source: ModelSource) -> None:
 
     Raises CannotListen, CannotServe, BadKeys or TelemetryMissing.
     """
-    limit_malloc_arenas()
+    set_up_process(serves=True)
     set_up_logs(settings.log_level, settings.log_format)
     with open_listener(settings) as listener, tracing(settings.otel) as traces:
         _serve(settings, source, listener, traces)

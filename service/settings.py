@@ -65,11 +65,13 @@ class Settings(BaseSettings):
         default=None,
         description="A/B split: weights of the variants for requests that name none, as "
         "int8:0.9,fp32:0.1",
+        json_schema_extra={"metavar": "VARIANT:WEIGHT,..."},
     )
     shadow: str | None = Field(
         default=None,
         description="shadow variant, and the share of the images that it infers in the "
         "background, as fp32:0.05",
+        json_schema_extra={"metavar": "VARIANT:SHARE"},
     )
     api_keys: SecretStr | None = Field(
         default=None,

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from qyolo.cli.commands import app as command_line
-from qyolo.cli.options import cache_root
+from qyolo.user_cache import cache_root
 from service.app import PUBLIC, create_app
 from service.lifecycle import FolderSource
 from service.settings import Settings

@@ -1,4 +1,4 @@
-"""What this box has, and what a build would make of it: for people and for machines."""
+"""What `qyolo doctor` prints: this machine, and the runtime that a build would choose."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,14 +17,14 @@ from service.manifest import DEVICE_OF, Runtime
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The answer to "would that work?": a choice, or why there is none."""
+    """This machine, and the runtime of a build or why there is none."""
 
     hardware: Hardware
     answer: RuntimeChoice | BadOption
 
 
 def diagnose(device: Device, runtime: Runtime | None, hardware: Hardware) -> Diagnosis:
-    """What a build with these options would choose."""
+    """Choose a runtime as a build with these options would."""
     try:
         return Diagnosis(hardware, choose_runtime(device, runtime, hardware))
     except BadOption as exc:
@@ -32,7 +32,7 @@ def diagnose(device: Device, runtime: Runtime | None, hardware: Hardware) -> Dia
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The hardware, and either the choice or the refusal."""
+    """The hardware with either a choice or a refusal; the other one is None."""
     answer = diagnosis.answer
     found: dict[str, Any] = {"hardware": asdict(diagnosis.hardware)}
     if isinstance(answer, BadOption):

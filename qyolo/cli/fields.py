@@ -8,17 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from types import NoneType
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
-from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from quantizer.errors import BadOption
-
-Command = TypeVar("Command", bound=Callable[..., None])
+Command = Callable[..., None]
 Fields = Mapping[str, FieldInfo]
-Options = Mapping[str, Parameter]
 
 
 def options_of(
@@ -34,20 +30,20 @@ def options_of(
     }
 
 
-def flag(name: str, field: FieldInfo) -> str:
+def flag(name: str, field: FieldInfo | None) -> str:
     """The option of a field, as a user types it."""
     return f"--{_extra(field).get('option', name).replace('_', '-')}"
 
 
 def takes(
-    name: str, options: Options, make: Callable[..., object]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator: these options take the place of a command's parameter.
+    name: str, options: Mapping[str, Parameter], make: Callable[..., object]
+) -> Callable[[Command], Command]:
+    """A decorator: options take the place of a command's parameter.
 
     `make` receives their values by name and returns the value of the parameter.
     """
 
-    def substitute(command: Callable[..., None]) -> Callable[..., None]:
+    def substitute(command: Command) -> Command:
         @wraps(command)
         def run(**given: Any) -> None:
             chosen = {each: given.pop(each) for each in options}
@@ -58,16 +54,15 @@ def takes(
     return substitute
 
 
-def takes_each(fields: Fields, panel: str) -> Callable[[Command], Command]:
-    """A decorator: the command's parameters that are named like fields become their options."""
+def takes_fields(fields: Fields, panel: str) -> Callable[[Command], Command]:
+    """A decorator: parameters of the command that are named like fields become their options."""
     replaced = {name: [option] for name, option in options_of(fields, panel).items()}
     return lambda command: _with_parameters(command, command, replaced)
 
 
-def first_error(exc: ValidationError) -> BadOption:
-    """What is wrong with which field."""
-    error = exc.errors()[0]
-    return BadOption(str(error["loc"][0]), error["msg"])
+def parameter(name: str, annotation: object, default: object = Parameter.empty) -> Parameter:
+    """A parameter of a command, which is always called by name."""
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _option(
@@ -75,18 +70,17 @@ def _option(
 ) -> Parameter:
     kind, extra = _type_of_one(field.annotation), _extra(field)
     default = None if field.is_required() or field.default == () else field.default
-    names = text = flag(name, field)
-    if kind is bool and default is True:
+    names = flag(name, field)
+    if default is True:
         names += f"/--no-{names[2:]}"
-    text = f"{(field.description or '').rstrip('.')}."
-    text = text[:1].upper() + text[1:]
+    text = (field.description or "").rstrip(".") + "."
     if env_prefix is not None:
         known = "" if default is None else f", default: {str(default).lower()}"
         text += f" (env: {env_prefix}{name.upper()}{known})"
         default = None
     option = typer.Option(
         names,
-        help=text,
+        help=text[:1].upper() + text[1:],
         min=_bound(field, "ge"),
         max=_bound(field, "le"),
         metavar=extra.get("metavar"),
@@ -94,17 +88,13 @@ def _option(
         rich_help_panel=panel,
     )
     if required and field.is_required():
-        return _parameter(name, Annotated[kind, option])
+        return parameter(name, Annotated[kind, option])
     wanted = kind if default is not None else kind | None
-    return _parameter(name, Annotated[wanted, option], default)
-
-
-def _parameter(name: str, annotation: object, default: object = Parameter.empty) -> Parameter:
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return parameter(name, Annotated[wanted, option], default)
 
 
 def _type_of_one(annotation: Any) -> Any:
-    """The type without None; a tuple is a list here, which typer makes a repeatable option."""
+    """The type without None; a tuple becomes a list, which typer makes a repeatable option."""
     inner = get_args(annotation)
     if NoneType in inner:
         return next(each for each in inner if each is not NoneType)
@@ -115,12 +105,13 @@ def _bound(field: FieldInfo, name: str) -> float | None:
     return next((getattr(each, name) for each in field.metadata if hasattr(each, name)), None)
 
 
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+def _extra(field: FieldInfo | None) -> Mapping[str, Any]:
+    extra = field.json_schema_extra if field is not None else None
+    return extra if isinstance(extra, dict) else {}
 
 
 def _with_parameters(
-    run: Command, command: Callable[..., None], replaced: Mapping[str, Sequence[Parameter]]
+    run: Command, command: Command, replaced: Mapping[str, Sequence[Parameter]]
 ) -> Command:
     """`run` with the signature of `command`, in which other parameters replace some."""
     parameters = [

@@ -1,4 +1,4 @@
-"""What the user calls a model -> its file: the one in the box, a file, or one of the catalogue."""
+"""A model's name -> its file: the bundled one, a path, or one of the catalogue."""
 
 import os
 from pathlib import Path
@@ -7,20 +7,23 @@ from rich.console import Console
 from rich.table import Table
 
 from quantizer.model.files import require_onnx
-from qyolo.cli.options import cache_root
 from qyolo.cli.progress import progress_bars
+from qyolo.user_cache import cache_root
 from zoo import bundle
 from zoo.catalogue import Entry, catalogue, entry
 from zoo.store import ModelStore
 
 
-def user_store() -> ModelStore:
-    """Where the catalogue's models are kept: beside the builds; QYOLO_MIRROR is asked for them."""
+def model_store() -> ModelStore:
+    """The catalogue's models in this user's cache; QYOLO_MIRROR replaces their addresses."""
     return ModelStore(cache_root() / "models", os.environ.get("QYOLO_MIRROR"))
 
 
 def model_file(name: str, store: ModelStore, trust_on_first_use: bool) -> Path:
-    """Raises UnknownModel, UnsupportedModel, Distrusted, DownloadFailed."""
+    """Download a catalogue model on its first use.
+
+    Raises UnknownModel, UnsupportedModel, Distrusted, DownloadFailed.
+    """
     if name == bundle.NAME:
         return bundle.model()
     path = Path(name)
@@ -35,12 +38,12 @@ def model_file(name: str, store: ModelStore, trust_on_first_use: bool) -> Path:
 
 
 def _introduce(model: Entry, store: ModelStore) -> None:
-    """Before the first use: whose it is, under which licence, where it comes from."""
+    """Print publisher, licence and address on stderr."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"{model.name} by {model.publisher}, licence {model.licence}")
     if model.copyleft:
         console.print(
-            f"{model.licence}: whoever serves this model to others over a network owes them the "
+            f"{model.licence}: who serves this model to others over a network owes them the "
             "complete source of the service. The publisher sells other licences.",
             style="yellow",
         )
@@ -49,7 +52,7 @@ def _introduce(model: Entry, store: ModelStore) -> None:
 
 
 def as_table(store: ModelStore) -> Table:
-    """The catalogue, as people read it."""
+    """The catalogue with each file's state."""
     table = Table(caption="AP: COCO val2017, as published, at that input size; * copyleft (AGPL)")
     for heading in ("model", "by", "licence", "M params", "MB", "input", "AP", "file"):
         numeric = heading in {"M params", "MB", "input", "AP"}
@@ -71,7 +74,7 @@ def as_table(store: ModelStore) -> Table:
 
 
 def state_of(model: Entry, store: ModelStore) -> str:
-    """Whether the file is here, and what it would take to have it."""
+    """Whether the file is here, or what a download needs."""
     if store.holds(model):
         return "here"
     if model.export is not None:

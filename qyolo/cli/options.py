@@ -1,20 +1,25 @@
-"""The options that commands share, and the values that groups of them make."""
+"""The options that commands share, and the values that groups of options make."""
 
+from collections.abc import Callable
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from pydantic import ValidationError
 
 from quantizer.config import AnnotatedDataset, BuildConfig
-from quantizer.errors import BadOption, QuantizerError
-from qyolo.cli.fields import Fields, first_error, flag, options_of, takes, takes_each
+from quantizer.errors import BadOption
+from qyolo.cli.fields import Fields, flag, options_of, parameter, takes
 from qyolo.cluster.plan import Plan
+from qyolo.errors import CommandError
 from qyolo.user_cache import cache_root
 from service.settings import Settings
 from zoo import bundle
 
+Folder = Annotated[Path, typer.Argument(help="Model folder that `qyolo build` wrote.")]
+Threads = Annotated[int, typer.Option(min=0, help="Inference threads; 0: the CPU quota.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[
     str,
     typer.Argument(
@@ -26,39 +31,46 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust-on-first-use",
-        help="Take a catalogue model without a known checksum, and expect what came ever after.",
+        help="Download a catalogue model whose checksum is not published, and record its checksum "
+        "for later downloads.",
         rich_help_panel="Build",
     ),
 ]
-Folder = Annotated[Path, typer.Argument(help="Model folder that `qyolo build` wrote.")]
-Threads = Annotated[int, typer.Option(min=0, help="Inference threads; 0: the CPU quota.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-SERVER: Final = ("host", "port", "threads", "throughput", "collect", "ab", "shadow", "insecure")
-NO_OPTIONS: Final = ("model", "annotated", "threads", "timing_caches")  # of a build
-
-_annotated: Fields = AnnotatedDataset.__pydantic_fields__
-_build: Fields = BuildConfig.__pydantic_fields__
-_server: Fields = Settings.model_fields
-_plan: Fields = Plan.model_fields
+WITHOUT_OPTION: Final = {"model", "annotated", "threads", "timing_caches", "folder", "settings"}
 
 
-def flag_of(field: str) -> str:
-    """The option that sets a field of a config, of settings or of a plan."""
-    fields = {**_server, **_plan, **_annotated, **_build}
-    return flag(field, fields[field]) if field in fields else f"--{field.replace('_', '-')}"
+def _optional(fields: Fields) -> Fields:
+    return {name: field for name, field in fields.items() if name not in WITHOUT_OPTION}
 
 
-def model_file(model: str, trust_on_first_use: bool) -> Path:
+ANNOTATED: Final[Fields] = AnnotatedDataset.__pydantic_fields__  # type: ignore[attr-defined]
+BUILD: Final = _optional(BuildConfig.__pydantic_fields__)  # type: ignore[attr-defined]
+CLUSTER: Final = _optional(Plan.model_fields)
+# Settings that are options: of every server, and of one that is no cluster.
+EVERY_SERVER: Final = ("host", "port", "threads", "throughput", "ab", "insecure")
+ONE_SERVER: Final = ("collect", "shadow")
+
+T = TypeVar("T")
+
+
+def message(exc: Exception) -> str:
+    """An error in one line: a field of the configuration is named by its option."""
+    if not isinstance(exc, BadOption):
+        return str(exc)
+    known = {**CLUSTER, **ANNOTATED, **BUILD}.get(exc.field)
+    return f"{flag(exc.field, known)} {exc.reason}"
+
+
+def file_of(model: str, trust_on_first_use: bool) -> Path:
     """The file of a model that is given by its path or by its name in the catalogue."""
-    from qyolo.cli.models import model_file as find
-    from qyolo.cli.models import model_store
+    from qyolo.cli.models import model_file, model_store
 
-    return find(model, model_store(), trust_on_first_use)
+    return model_file(model, model_store(), trust_on_first_use)
 
 
 def images_of(calibration: Path | None) -> Path:
-    """The folder to calibrate on: the bundled images, with a hint on stderr, if none is named."""
+    """The folder to calibrate on: by default the bundled images, with a hint on stderr."""
     if calibration is None:
         typer.echo(
             "qyolo: calibrating on the pictures that come with it. About 100 images from your own "
@@ -68,46 +80,75 @@ def images_of(calibration: Path | None) -> Path:
     return calibration or bundle.CALIBRATION
 
 
-def make_config(
+def _config(
     model: str,
     trust_on_first_use: bool,
     calibration: Path | None,
     images: Path | None,
     annotations: Path | None,
-    keep_float: list[str] | None,
-    **others: Any,
+    **given: Any,
 ) -> BuildConfig:
-    """What to build from what; a catalogue model is downloaded if it is not there."""
     if (images is None) != (annotations is None):
-        raise QuantizerError("--images and --annotations go together")
+        raise CommandError("--images and --annotations go together")
+    return _validated(
+        BuildConfig,
+        model=file_of(model, trust_on_first_use),
+        calibration=images_of(calibration),
+        annotated=AnnotatedDataset(images, annotations) if images and annotations else None,
+        timing_caches=cache_root() / "timings",
+        **given,
+    )
+
+
+def _settings(**given: Any) -> Settings:
+    """The environment's settings, except those that the command line gives."""
     try:
-        return BuildConfig(
-            model=model_file(model, trust_on_first_use),
-            calibration=images_of(calibration),
-            annotated=AnnotatedDataset(images, annotations) if images and annotations else None,
-            keep_float=tuple(keep_float or ()),
-            timing_caches=cache_root() / "timings",
-            **others,
-        )
-    except ValidationError as exc:
-        raise first_error(exc) from exc
+        return _validated(Settings, **given)
+    except BadOption as exc:
+        if given.get(exc.field) is not None:
+            raise
+        reason = exc.reason.partition(": ")[2]  # without the value, which may be a secret
+        raise CommandError(f"QYOLO_{exc.field.upper()}: {reason}") from exc
 
 
-def make_settings(**options: Any) -> Settings:
-    """The environment's settings, except where an option is given."""
-    given = {name: value for name, value in options.items() if value is not None}
+def _plan(folder: Path, **given: Any) -> Plan:
+    settings = _settings(**{name: given.pop(name) for name in EVERY_SERVER})
+    return _validated(Plan, folder=folder, settings=settings, **given)
+
+
+def _validated(make: Callable[..., T], **given: Any) -> T:
+    """A value of the options that are given; raises BadOption for the first that is wrong."""
     try:
-        return Settings(**given)
+        return make(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as exc:
-        error = first_error(exc)
-        if error.field in given:
-            raise error from exc
-        raise QuantizerError(f"QYOLO_{error.field.upper()}: {error.reason}") from exc
+        first = exc.errors()[0]
+        raise BadOption(str(first["loc"][0]), f"{first['input']}: {first['msg']}") from exc
 
 
-def make_plan(folder: Path, max_replicas: int | None, variants: list[str] | None, **options: Any) -> Plan:
-    settings = make_settings(**{name: options.pop(name) for name in _cluster_server})
+def _server(*names: str) -> dict[str, Parameter]:
+    return options_of(
+        {name: Settings.model_fields[name] for name in names}, "Server", env_prefix="QYOLO_"
+    )
 
 
-def _named(name: str, annotation: object, default: object) -> Parameter:
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+takes_config = takes(
+    "config",
+    {
+        "model": parameter("model", Model, bundle.NAME),
+        **options_of(BUILD, "Build"),
+        **options_of(ANNOTATED, "Build"),
+        "trust_on_first_use": parameter("trust_on_first_use", Trust, False),
+    },
+    _config,
+)
+takes_settings = takes("settings", _server(*EVERY_SERVER, *ONE_SERVER), _settings)
+takes_plan = takes(
+    "plan",
+    {
+        "folder": parameter("folder", Folder),
+        **_server(*EVERY_SERVER),
+        **options_of(CLUSTER, "Cluster"),
+    },
+    _plan,
+)
+takes_annotated = takes("annotated", options_of(ANNOTATED, required=True), AnnotatedDataset)

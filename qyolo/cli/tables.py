@@ -1,4 +1,4 @@
-"""Results as people read them."""
+"""Results as tables and lines for a terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -6,10 +6,11 @@ from rich.table import Table
 from quantizer.evaluation.accuracy import Evaluation
 from quantizer.report.data import Report
 from qyolo.bench import PERCENTILES, Bench
+from qyolo.selftest import SelfTest
 
 
 def summarise(report: Report) -> None:
-    """A finished build in a few lines, on stderr: stdout carries the folder's path."""
+    """A finished build in a few lines on stderr; stdout carries the folder's path."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     counts, calibration = report.int8_convolutions, report.calibration
     seen = "held-out" if report.agreement.held_out else "calibration"
@@ -37,7 +38,7 @@ def summarise(report: Report) -> None:
 
 
 def _search(report: Report) -> str:
-    """What the search for them reached, in parentheses."""
+    """The SQNR that the sensitivity search reached, in parentheses."""
     found = report.sensitivity
     if found is None:
         return ""
@@ -101,3 +102,16 @@ def show_bench(result: Bench) -> None:
             name, *(f"{value:.2f}" for value in values), f"{factor:.2f}x" if factor else "-"
         )
     Console().print(table)
+
+
+def show_selftest(result: SelfTest) -> None:
+    """A row for each check, then the build's times."""
+    table = Table(title=f"{result.runtime}: {'passed' if result.passed else 'FAILED'}")
+    for heading in ("check", "", "seen"):
+        table.add_column(heading, overflow="fold")
+    for check in result.checks:
+        table.add_row(check.name, "ok" if check.passed else "FAILED", check.detail)
+    taken = ", ".join(f"{name} {ms:.2f} ms" for name, ms in result.report.ms.items())
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"built in {sum(result.report.seconds.values()):.1f} s; one inference: {taken}")

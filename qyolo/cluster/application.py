@@ -24,7 +24,7 @@ def build(plan: Plan) -> Application:
     names = plan.served(manifest)
     model = ship(plan.folder)
     settings, capacity = plan.settings, plan.capacity(manifest)
-    most = capacity * plan.max_replicas
+    most = capacity * plan.most_replicas
     lasting: dict[str, Any] = {
         "graceful_shutdown_timeout_s": settings.drain_s,
         "max_surge_percent": plan.surge_percent,
@@ -37,7 +37,7 @@ def build(plan: Plan) -> Application:
             ray_actor_options={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
             autoscaling_config={
                 "min_replicas": plan.min_replicas,
-                "max_replicas": plan.max_replicas,
+                "max_replicas": plan.most_replicas,
                 "target_ongoing_requests": capacity / 2,  # the rest is for while more start
             },
             max_ongoing_requests=capacity,

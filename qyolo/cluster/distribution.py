@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from qyolo.cli import options
+from qyolo.user_cache import cache_root
 from service.errors import BadModelFolder, ModelUnavailable
 from service.folder_cache import KEY_LENGTH, lookup, obtain
 from service.manifest import CHECKSUMS, verify
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def store() -> Path:
     """Where this node keeps the folders, by QYOLO_CACHE_DIR as this node has it."""
-    return options.cache_root() / "cluster"
+    return cache_root() / "cluster"
 
 
 def ship(folder: Path) -> str:

@@ -12,7 +12,7 @@ from qyolo.cluster.compatibility import contract_of
 from qyolo.cluster.distribution import Shipped
 from qyolo.cluster.remote import RemotePipeline
 from qyolo.cluster.replicas import Replicas
-from qyolo.process import limit_malloc_arenas
+from qyolo.process import set_up_process
 from service.app import Watch, create_app
 from service.errors import ModelUnavailable
 from service.experiments.split import Experiment
@@ -32,7 +32,7 @@ class Front:
         handles: Mapping[str, DeploymentHandle[Any]],
         capacity: int,
     ) -> None:
-        limit_malloc_arenas()
+        set_up_process(serves=True)
         set_up_logs(settings.log_level, settings.log_format)
         self._settings = settings
         self._handles = handles

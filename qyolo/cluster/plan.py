@@ -1,4 +1,4 @@
-"""What is to run on the cluster: a model folder, how many replicas, and what each of them gets."""
+"""One deployment: the model folder, the number of replicas, and the resources of each."""
 
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -6,18 +6,14 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from quantizer.errors import BadOption
-from service.experiments.split import read_experiment
-from service.inference.pipeline import room
-from service.inference.variants import streams_of
 from service.manifest import Manifest
 from service.settings import Settings
 
-# What a server does by itself and a cluster of them does not.
-ALONE: Final = ("collect", "shadow", "otel")
+ONE_SERVER_ONLY: Final = ("collect", "shadow", "otel")  # settings that a cluster does not support
 
 
 def _settings(given: object) -> Settings:
-    """Of a mapping, over the environment's; raises ValueError for a name that is not a setting."""
+    """Settings of a mapping over the environment; raises ValueError for an unknown name."""
     if isinstance(given, Settings):
         return given
     if not isinstance(given, dict) or (unknown := set(given) - set(Settings.model_fields)):
@@ -26,44 +22,81 @@ def _settings(given: object) -> Settings:
 
 
 class Plan(BaseModel):
-    """One deployment of the detector; also the `args` of an application in a Serve config file."""
+    """The deployment of one model folder; also the `args` of an application in a Serve config.
+
+    `qyolo cluster` makes its options from these fields.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    folder: Path  # a model folder, on the node where this is read
-    variants: tuple[str, ...] = ()  # served beside the default and those of the A/B split
-    min_replicas: int = Field(default=1, ge=1)  # of each variant
-    max_replicas: int = Field(default=1, ge=1)
-    cpus: float = Field(default=1, gt=0)  # of each replica, as Ray counts them
-    gpus: float = Field(default=0, ge=0)  # likewise; half a GPU is 0.5
-    fronts: int = Field(default=2, ge=1)  # that answer HTTP and ask the replicas
-    surge_percent: int = Field(default=100, ge=0, le=100)  # see `qyolo cluster --surge`
+    folder: Path = Field(description="model folder on the node that reads the plan")
+    variants: tuple[str, ...] = Field(
+        default=(),
+        description="variant to serve beside the default and those of --ab; repeatable",
+        json_schema_extra={"option": "variant"},
+    )
+    min_replicas: int = Field(
+        default=1,
+        ge=1,
+        description="least number of replicas of each variant",
+        json_schema_extra={"option": "min"},
+    )
+    max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        description="largest number of replicas of each variant, reached as requests in flight "
+        "demand it; default: the least number",
+        json_schema_extra={"option": "max"},
+    )
+    cpus: float = Field(
+        default=1, ge=0.01, description="CPUs of a replica, which its threads follow"
+    )
+    gpus: float = Field(default=0, ge=0, description="GPUs of a replica; 0.5 is half of one")
+    fronts: int = Field(default=2, ge=1, description="replicas of the ingress, which answers HTTP")
+    surge_percent: int = Field(
+        default=100,
+        ge=0,
+        le=100,
+        description="replicas that an update starts before it stops old ones, if the cluster has "
+        "room for them; 0 stops old ones first",
+        json_schema_extra={"option": "surge", "metavar": "PERCENT"},
+    )
     settings: Annotated[Settings, PlainValidator(_settings)] = Field(default_factory=Settings)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.max_replicas < self.min_replicas:
+        if self.most_replicas < self.min_replicas:
             raise BadOption(
                 "max_replicas", f"{self.max_replicas}: fewer than min_replicas {self.min_replicas}"
             )
         return self
 
     @property
+    def most_replicas(self) -> int:
+        return self.max_replicas or self.min_replicas
+
+    @property
     def threads(self) -> int:
-        """Inference threads of a replica: what is set, or its CPU quota rounded down."""
+        """Inference threads of a replica: as set, or its CPU quota rounded down."""
         return self.settings.threads or max(1, int(self.cpus))
 
     def capacity(self, manifest: Manifest) -> int:
-        """Requests that a replica takes at once, as a plain server's."""
+        """Requests in flight that a replica admits, by default as many as a plain server."""
+        # Here and below: the command line reads the fields alone and starts without the pipeline.
+        from service.inference.pipeline import room
+        from service.inference.variants import streams_of
+
         streams = streams_of(manifest, self.threads, self.settings.throughput)
         return self.settings.capacity or room(streams, self.threads)
 
     def served(self, manifest: Manifest) -> tuple[str, ...]:
         """The variants that get a deployment, in the manifest's order.
 
-        Raises BadOption, BadExperiment where one is named that the model does not have.
+        Raises BadOption for what a cluster or this model does not have, BadExperiment.
         """
-        for name in ALONE:
+        from service.experiments.split import read_experiment
+
+        for name in ONE_SERVER_ONLY:
             if getattr(self.settings, name):
                 raise BadOption(name, "is for one server: a cluster does without")
         if manifest.device == "gpu" and not self.gpus:

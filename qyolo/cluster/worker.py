@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from qyolo.cluster.compatibility import OtherModel, contract_of
 from qyolo.cluster.distribution import receive
-from qyolo.process import limit_malloc_arenas
+from qyolo.process import set_up_process
 from service.errors import ServiceError
 from service.inference.pipeline import Pipeline
 from service.inference.results import Answer, RawAnswer
@@ -29,7 +29,7 @@ class Worker:
     def __init__(
         self, model: str, variant: str, settings: Settings, threads: int, capacity: int
     ) -> None:
-        limit_malloc_arenas()
+        set_up_process(serves=True)
         set_up_logs(settings.log_level, settings.log_format)
         variants = load_variants(receive(model), threads, settings.throughput, only={variant})
         self._variant = variant

@@ -4,7 +4,8 @@ import pytest
 
 from quantizer.config import BuildConfig
 from qyolo import selftest as module
-from qyolo.selftest import Check, selftest, show
+from qyolo.cli.tables import show_selftest
+from qyolo.selftest import Check, selftest
 from tests.qyolo.commands import qyolo
 from tests.tiny_models import SIZE, save_tiny
 
@@ -52,7 +53,7 @@ def test_boxes_that_are_not_those_of_the_cpu_fail(config, monkeypatch, capsys):
     result = selftest(config, lambda _: None)
     assert not result.passed
     assert not by_name(result.checks)["fp32 sees what float32 on the CPU sees"].passed
-    show(result)
+    show_selftest(result)
     assert "FAILED" in capsys.readouterr().out
 
 

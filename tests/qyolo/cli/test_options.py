@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from qyolo.cli.options import cache_root
+from qyolo.user_cache import cache_root
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch):

@@ -56,7 +56,7 @@ def test_a_model_for_a_gpu_needs_a_part_of_one():
 
 def test_fewer_at_most_than_at_least_is_refused():
     with pytest.raises(BadOption, match="max_replicas 1: fewer than min_replicas 2"):
-        plan(min_replicas=2)
+        plan(min_replicas=2, max_replicas=1)
 
 
 def test_a_misspelt_setting_is_named():

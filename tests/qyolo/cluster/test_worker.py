@@ -1,6 +1,9 @@
 """A worker alone, in this process: the folder lies on the shelf, so that no cluster is asked."""
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -56,3 +59,17 @@ def test_it_answers_a_front_of_its_own_model_only(worker, folder):
 def test_what_the_client_is_to_read_is_returned(worker, folder):
     ours = contract_of(read_manifest(folder))
     assert isinstance(asyncio.run(worker.detect(ours, b"no", Query(), None)), NotAnImage)
+
+
+def test_moving_a_folder_needs_no_module_of_the_quantizer():
+    code = "import sys, qyolo.cluster.worker; print([m for m in sys.modules if 'quantizer' in m])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_it_turns_telemetry_off_before_it_loads_a_runtime(folder, monkeypatch):
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    monkeypatch.delitem(sys.modules, "openvino_telemetry")
+    Worker(ship(folder), "other", Settings(), threads=1, capacity=4)
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+    assert sys.modules["openvino_telemetry"] is None

@@ -1,0 +1,61 @@
+"""The commands that serve: serve, up, cluster."""
+
+from typing import Annotated
+
+import typer
+
+from quantizer.config import BuildConfig
+from qyolo.cli.options import Folder, message, takes_config, takes_plan, takes_settings
+from qyolo.cluster.plan import Plan
+from qyolo.errors import CommandError
+from qyolo.user_cache import cache_root
+from service.settings import Settings
+
+
+@takes_settings
+def serve(folder: Folder, settings: Settings) -> None:
+    """Serve a model folder over REST."""
+    from qyolo.serving import run_server
+    from service.lifecycle import FolderSource
+    from service.manifest import verify
+
+    verify(folder)
+    run_server(settings, FolderSource(folder))
+
+
+@takes_config
+@takes_settings
+def up(config: BuildConfig, settings: Settings) -> None:
+    """Build unless the cache has it, then serve: the whole job in one command.
+
+    The server listens at once; /readyz tells the build's progress. The build runs in a process of
+    its own.
+    """
+    from quantizer.cache import build_key
+    from qyolo.building import BuildSource
+    from qyolo.cli.progress import progress_bars
+    from qyolo.serving import run_server
+
+    source = BuildSource(config, cache_root(), build_key(config), progress_bars, message)
+    run_server(settings, source)
+
+
+@takes_plan
+def cluster(
+    plan: Plan,
+    address: Annotated[
+        str, typer.Option(help="Ray cluster; auto: the one that this machine is a node of.")
+    ] = "auto",
+) -> None:
+    """Serve a model folder on a Ray cluster, or update what is served there.
+
+    Needs the extra cluster. Each variant that is served has replicas of its own. Returns when all
+    of them are ready; they keep running without this process.
+    """
+    try:
+        from qyolo.cluster.deploy import deploy
+    except ModuleNotFoundError as exc:
+        raise CommandError(
+            "a cluster needs the extra cluster: pip install 'qyolo[cluster]'"
+        ) from exc
+    deploy(plan, address)
