@@ -1,5 +1,5 @@
-# make serve    set up, then build and serve the detector that comes with it
-# make test     set up, then lint, types, contracts and tests
+# make serve    install, then build and serve the bundled detector
+# make test     install, then lint, type checks, import contracts and tests
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,17 +17,17 @@ ARM64 := _2_35 _2_34 _2_31 _2_28 _2_27 _2_26 _2_24 _2_17 2014
 .PHONY: help setup serve demo test check secrets audit arm64 docs fix lock clean
 
 help:
-	@echo "make serve    set up, build int8, serve on $(HOST):$(PORT)"
-	@echo "              MODEL=yolo.onnx or a name that qyolo models lists; CALIBRATION=images/"
-	@echo "make demo     set up, then draw boxes on the sample photos"
-	@echo "make test     set up, then lint, types, contracts, tests"
+	@echo "make serve    install, build int8, serve on $(HOST):$(PORT)"
+	@echo "              MODEL=yolo.onnx, or a name that qyolo models lists; CALIBRATION=images/"
+	@echo "make demo     install, then draw boxes on the sample photos"
+	@echo "make test     install, then lint, type checks, import contracts, tests"
 	@echo "make setup    install into $(VENV)"
 	@echo "make secrets  look for credentials in the files that git knows"
 	@echo "make audit    look up advisories on the locked packages; needs the network"
 	@echo "make arm64    check that each locked package has a wheel for 64-bit ARM"
 	@echo "make docs     build the documentation into site/"
-	@echo "make fix      format and repair what ruff can"
-	@echo "make lock     resolve the lock files anew"
+	@echo "make fix      format, and fix the findings that ruff can fix"
+	@echo "make lock     resolve the lock files again"
 
 setup: $(VENV)/.cpu
 
@@ -47,19 +47,19 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Digests are everywhere here, so what merely looks random is no finding.
+# Digests are everywhere here, so the plugins that search for random strings are off.
 secrets: $(VENV)/.dev
 	git ls-files -z ':!*.jpg' ':!*.png' ':!*.onnx' ':!*.lock' | xargs -0 $(BIN)/detect-secrets-hook \
 		--disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString \
 		--disable-plugin KeywordDetector --disable-plugin IPPublicDetector --
 
-# A package that cannot be looked up is a failure: a mirror without advisories would pass all.
+# A package that cannot be looked up is a failure: a mirror without advisories would pass them all.
 audit: | $(BIN)/python
 	$(BIN)/python -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit
 	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements/dev.lock
 
-# That each locked package has a wheel for 64-bit ARM with glibc 2.35 or newer, by its hash.
+# Each locked package must have a wheel for 64-bit ARM with glibc 2.35 or newer, by its hash.
 arm64: | $(BIN)/python
 	for lock in cpu:311 gpu:312 build:311; do \
 		$(PIP) download --no-deps --require-hashes --only-binary :all: \
@@ -126,7 +126,7 @@ $(VENV)/.dev: requirements/dev.lock $(VENV)/.cpu
 	$(PIP) install --require-hashes -r requirements/dev.lock
 	touch $@
 
-# The bindings are not installed: tests read their interface, and fake it.
+# The bindings are not installed: tests read their interface to fake it.
 $(VENV)/.tensorrt: requirements/tensorrt-10.lock requirements/tensorrt-11.lock | $(BIN)/python
 	rm -rf $(VENV)/tensorrt
 	for version in 10 11; do \
@@ -135,13 +135,13 @@ $(VENV)/.tensorrt: requirements/tensorrt-10.lock requirements/tensorrt-11.lock |
 	done
 	touch $@
 
-# The site's generator has a place of its own too: nobody needs it to run or test qyolo.
+# The site generator has an environment of its own: nothing needs it to run or test qyolo.
 $(VENV)/docs/.installed: requirements/docs.lock | $(BIN)/python
 	$(BIN)/python -m venv --clear $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	touch $@
 
-# Clients of others: their pins would move ours, so each has a place of its own.
+# Other clients pin packages that qyolo uses too, so each has an environment of its own.
 $(VENV)/clients/%/.installed: requirements/%.lock | $(BIN)/python
 	$(BIN)/python -m venv --clear $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<

@@ -3,7 +3,7 @@
 #   docker build -f docker/cpu.Dockerfile -t qyolo:cpu .
 #
 # Another package index: --secret id=pip,src=pip.conf. It is mounted while packages are installed and
-# is in no layer. docs/how-to/containers.md says what is in the image and how it was tried.
+# is in no layer. docs/how-to/containers.md describes the image and its tests.
 
 # The Python that `make test` runs on.
 ARG PYTHON=3.11-slim-bookworm
@@ -21,8 +21,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
         -r requirements/cpu.lock \
     && pip --python /build/tools/bin/python install --require-hashes --only-binary :all: \
         -r requirements/build.lock
-# What is never loaded here: OpenVINO's plugins for Intel's GPUs and NPUs, the tests that come along.
-# And what calls home: OpenVINO does without its telemetry.
+# Remove what is never loaded here: OpenVINO's plugins for Intel's GPUs and NPUs, the packages' tests.
+# Remove what calls home: OpenVINO works without its telemetry.
 RUN packages=$(echo /opt/qyolo/lib/python3.*/site-packages) \
     && rm -r "$packages/openvino_telemetry" \
     && rm -f "$packages/openvino/libs/libopenvino_intel_gpu_plugin.so" \
@@ -42,11 +42,11 @@ FROM python:${PYTHON}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="qyolo" \
-      org.opencontainers.image.description="A float YOLO detector in, an int8 engine for this box out, served over REST" \
+      org.opencontainers.image.description="A float YOLO detector in, an int8 engine for this machine out, served over REST" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# Libraries keep small caches of their own in HOME. Bytecode is in the image; none can be written.
+# Libraries keep small caches in HOME. The image contains the bytecode; none can be written.
 ENV HOME=/var/cache/qyolo \
     ORT_DISABLE_TELEMETRY=1 \
     PATH=/opt/qyolo/bin:$PATH \

@@ -1,22 +1,22 @@
-# qyolo on an NVIDIA GPU (TensorRT), for amd64 and arm64 servers. It is not for Jetson boards, whose
-# TensorRT comes with their system.
+# qyolo on an NVIDIA GPU (TensorRT), for amd64 and arm64 servers, but not for Jetson boards, whose
+# TensorRT is part of their system.
 #
 #   docker build -f docker/gpu.Dockerfile -t qyolo:gpu .
 #
-# TensorRT and CUDA are NVIDIA's image: 25.06 has TensorRT 10.11, CUDA 12.9 and Python 3.12. Later ones
-# have CUDA 13, which older drivers do not run. It is made for developing with TensorRT: the compilers
-# and most of the gigabytes in it are its own.
+# TensorRT and CUDA come from NVIDIA's image: 25.06 has TensorRT 10.11, CUDA 12.9 and Python 3.12.
+# Later ones have CUDA 13, which older drivers do not run. NVIDIA made it for development with
+# TensorRT, so it contains compilers and most of the gigabytes.
 
 ARG TENSORRT=25.06-py3
 
 FROM nvcr.io/nvidia/tensorrt:${TENSORRT} AS packages
-# NVIDIA constrains versions for its own packages; the lock file says ours.
+# NVIDIA's constraints are for its own packages; the lock file has the versions of ours.
 ENV PIP_CONSTRAINT= \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-# The module tensorrt is NVIDIA's, in the system's packages.
+# The module tensorrt is in NVIDIA's system packages.
 RUN python3 -m venv --without-pip --system-site-packages /opt/qyolo \
     && python3 -m venv --without-pip /build/tools
 COPY requirements/gpu.lock requirements/build.lock requirements/
@@ -38,7 +38,7 @@ FROM nvcr.io/nvidia/tensorrt:${TENSORRT}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="qyolo (TensorRT)" \
-      org.opencontainers.image.description="A float YOLO detector in, an int8 engine for this box out, served over REST" \
+      org.opencontainers.image.description="A float YOLO detector in, an int8 engine for this machine out, served over REST" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds the images and runs the compose project for real, on a Docker engine: takes some minutes, needs
-# docker with compose, python3 and the ports 18000 to 18090, and takes away what it started.
+# Builds the images and runs the compose project on a Docker engine. It takes some minutes, needs docker
+# with compose, python3 and the ports 18000 to 18090, and removes what it started.
 #
 #   docker/prove.sh            build, then all of it
 #   docker/prove.sh --no-build
 #
-# PIP_CONF names a pip.conf for the builds. docker/standin.sh makes an engine and base images where no
-# registry can be reached. docs/how-to/containers.md says what this proved, and what it cannot.
+# PIP_CONF names a pip.conf for the builds. docker/standin.sh makes an engine and base images if no
+# registry can be reached. docs/how-to/containers.md has the results, and what this cannot prove.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,12 +48,12 @@ expect 200 "$(status $url:18000/readyz)" "ready"
 curl -sf -F file=@zoo/samples/astronaut.jpg $url:18000/v1/detect | tee "$scratch/answer.json"
 grep -q '"class_name":"person"' "$scratch/answer.json"
 
-step "what the server may do"
+step "privileges of the server"
 server=$(docker compose ps -q qyolo)
 field() { docker exec "$server" sed -n "s/^$1:\t//p" /proc/1/status; }
 expect 10001 "$(docker exec "$server" id -u)" "user"
 expect 0000000000000000 "$(field CapEff)" "capabilities"
-expect 0000000000000000 "$(field CapBnd)" "capabilities that could be had"
+expect 0000000000000000 "$(field CapBnd)" "capabilities that it could gain"
 expect 1 "$(field NoNewPrivs)" "no new privileges"
 expect 2 "$(field Seccomp)" "seccomp filter"
 docker exec "$server" sh -c 'touch /opt/qyolo/new 2>/dev/null' && exit 1 || echo "ok: nothing can be written"
@@ -68,9 +68,9 @@ docker compose down
 began=$(date +%s%N)
 docker compose up --detach --wait
 echo "ready after $((($(date +%s%N) - began) / 1000000)) ms"
-docker compose logs build | grep 'built in' && exit 1 || echo "ok: the cache had it"
+docker compose logs build | grep 'built in' && exit 1 || echo "ok: the cache had the build"
 
-step "on an address that others reach: not without keys"
+step "on an address that others reach, it does not start without keys"
 QYOLO_ADDRESS=0.0.0.0 docker compose up --detach qyolo
 sleep 5
 docker compose logs --tail 3 qyolo
@@ -87,7 +87,7 @@ expect 401 "$(status -F file=@zoo/samples/cat.jpg $url:18000/v1/detect)" "withou
 expect 200 "$(status -H "X-API-Key: $key" -F file=@zoo/samples/cat.jpg $url:18000/v1/detect)" "with it"
 expect 401 "$(status $url:18000/metrics)" "metrics without a key"
 
-step "three servers, watched"
+step "three servers and Prometheus"
 "${with_keys[@]}" --profile ab up --detach --wait
 "${with_keys[@]}" --profile observe up --detach --wait prometheus
 if docker image inspect grafana/grafana:13.2.3 > "$scratch/grafana" 2>&1; then
@@ -100,7 +100,7 @@ fi
 for variant in fp32 int8; do
   port=$([ $variant = fp32 ] && echo 18001 || echo 18002)
   expect $variant "$(curl -sf -H "X-API-Key: $key" -F file=@zoo/samples/cat.jpg "$url:$port/v1/detect" |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["variant"])')" "who answers on $port"
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["variant"])')" "variant on $port"
 done
 echo "traffic for two minutes"
 end=$(($(date +%s) + 120))

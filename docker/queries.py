@@ -1,4 +1,4 @@
-"""Ask a Prometheus everything that the dashboard asks; exit code 1 where something has no answer.
+"""Run every query of the dashboard on a Prometheus; exit code 1 if one returns no data.
 
 queries.py http://127.0.0.1:9090
 """
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 DASHBOARD = Path(__file__).parent / "observe/grafana/dashboards/qyolo.json"
-# What Grafana puts in place of its variables: all of each, and four scrapes of 15 seconds.
+# The values of Grafana's variables: all of each, and four scrapes of 15 seconds.
 VARIABLES = {"$__rate_interval": "1m", "$instance": ".*", "$variant": ".*", "$stage": ".*"}
 
 
@@ -26,7 +26,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 def answer(prometheus: str, expression: str) -> list[dict]:
-    """The series of an instant query, less those that are not a number."""
+    """The series of an instant query, without those that are not a number."""
     address = f"{prometheus}/api/v1/query?{urlencode({'query': expression})}"
     with urlopen(address, timeout=30) as response:
         found = json.load(response)["data"]["result"]
@@ -35,13 +35,13 @@ def answer(prometheus: str, expression: str) -> list[dict]:
 
 def main(prometheus: str) -> int:
     """Print a line for each query."""
-    mute = 0
+    empty = 0
     for title, expression in expressions():
         found = answer(prometheus, expression)
-        mute += not found
+        empty += not found
         shown = f"{len(found)} series, {float(found[0]['value'][1]):.4g}" if found else "NOTHING"
         print(f"{title:55} {shown:28} {expression}")
-    return int(mute > 0)
+    return int(empty > 0)
 
 
 if __name__ == "__main__":

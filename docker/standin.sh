@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Docker engine and stand-in base images, for `docker/prove.sh` where no image registry can be reached.
+# A Docker engine and substitute base images for `docker/prove.sh`, if no image registry can be reached.
 #
 #   eval "$(docker/standin.sh /var/tmp/standin)"     starts it, sets DOCKER_HOST and the like
 #   docker/prove.sh
@@ -8,17 +8,17 @@
 # As root, on Debian 12, from Debian's archive alone: dockerd, containerd, compose, buildx and Prometheus
 # are unpacked, not installed, and listen on a socket of their own. The base images are Debian 12 with
 # its Python 3.11 and Debian's Prometheus, under the names that the Dockerfiles and the compose file
-# have; TensorRT is not in its stand-in. ARM64=1 makes the Python one for 64-bit ARM as well, which
-# needs the packages qemu-user-static and binfmt-support.
+# use; the substitute of NVIDIA's image lacks TensorRT. ARM64=1 makes the Python image for 64-bit ARM
+# too, which needs the packages qemu-user-static and binfmt-support.
 set -euo pipefail
 
 work=$(realpath -m "${1:?the folder to work in}")
-suite=${SUITE:-sid}  # whose compose and Prometheus are newer than Debian 12's
+suite=${SUITE:-sid}  # its compose and Prometheus are newer than Debian 12's
 # shellcheck disable=SC2016  # apt's own variable
 archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' |
   sed -n 1p)
 mkdir -p "$work"
-exec 3>&1 1>"$work/standin.log" 2>&1  # what is to be evaluated goes to 3
+exec 3>&1 1>"$work/standin.log" 2>&1  # the lines to evaluate go to 3
 trap 'tail -5 "$work/standin.log" >&3' ERR
 
 for tool in debootstrap iptables busybox; do
@@ -74,12 +74,12 @@ python_image() {  # python_image ARCHITECTURE TAG
     rm -rf "$root"
     debootstrap --arch "$1" --variant=minbase \
       --include=python3,python3-venv,python3-pip,ca-certificates,netbase,tzdata bookworm "$root" "$archive"
-    # As in the image that it stands for: Python in /usr/local, and pip may install.
+    # As in the original image: Python in /usr/local, and pip may install.
     rm -f "$root"/usr/lib/python3.*/EXTERNALLY-MANAGED "$root"/var/cache/apt/archives/*.deb
     rm -rf "$root"/var/lib/apt/lists/*
     ln -s /usr/bin/python3 "$root/usr/local/bin/python3"
     ln -s /usr/bin/python3 "$root/usr/local/bin/python"
-    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"  # of a package index of your own
+    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"  # for a package index of your own
     tar -C "$root" -c . | docker import --platform "linux/$1" \
       -c 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' - "$2"
     rm -rf "$root"

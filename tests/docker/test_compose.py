@@ -1,4 +1,4 @@
-"""docker-compose.yml and the images: sealed, limited, not open to the network, and of one mind."""
+"""docker-compose.yml and the images: hardened, limited, closed to the network, and consistent."""
 
 import json
 import os
@@ -25,13 +25,13 @@ def has_compose() -> bool:
     return subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
 
 
-def test_without_a_word_it_builds_and_then_serves():
+def test_without_a_profile_it_builds_and_then_serves():
     assert {name for name, each in SERVICES.items() if "profiles" not in each} == {"build", "qyolo"}
     assert {"fp32", "int8", "qyolo-gpu", "qyolo"} == SERVERS
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS))
-def test_a_server_waits_for_the_build_of_the_same_model_and_recipe(name):
+def test_a_server_waits_for_the_build_of_the_same_model_and_options(name):
     ((build, condition),) = SERVICES[name]["depends_on"].items()
     assert condition == {"condition": "service_completed_successfully"}
     assert SERVICES[build]["image"] == SERVICES[name]["image"]
@@ -42,7 +42,7 @@ def test_a_server_waits_for_the_build_of_the_same_model_and_recipe(name):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_each_service_is_sealed_and_limited(name):
+def test_each_service_is_hardened_and_limited(name):
     service = SERVICES[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
@@ -56,12 +56,12 @@ def test_each_service_is_sealed_and_limited(name):
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_ports_are_for_this_box_alone(name):
+def test_ports_are_published_on_loopback_only(name):
     ports = SERVICES[name].get("ports", [])
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_on_another_address_the_server_is_told_so():
+def test_on_another_address_the_server_needs_keys():
     services = read("docker-compose.yml", QYOLO_ADDRESS="192.0.2.7")["services"]
     for name in SERVERS:
         (port,) = services[name]["ports"]
@@ -86,7 +86,7 @@ def test_the_variables_of_servers_are_settings():
         assert SERVICES[name]["environment"].keys() <= known
 
 
-def test_the_documentation_has_each_variable():
+def test_each_variable_is_documented():
     text = (ROOT / "docs/how-to/containers.md").read_text(encoding="utf-8")
     for name in variables("docker-compose.yml") | variables("docker/keys.yml"):
         assert f"`{name}`" in text, name
@@ -104,7 +104,7 @@ def test_docker_compose_reads_both_files():
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_an_image_runs_as_nobody_and_holds_what_the_lock_files_say(path):
+def test_an_image_runs_unprivileged_and_installs_from_lock_files_only(path):
     text = path.read_text(encoding="utf-8")
     build, final = text.split("\nFROM ")[1:]
     assert "USER 10001:10001\n" in final
@@ -117,7 +117,7 @@ def test_an_image_runs_as_nobody_and_holds_what_the_lock_files_say(path):
     assert all("--require-hashes" in each or "--no-index" in each for each in installs)
 
 
-def test_the_lock_of_the_builder_is_what_pyproject_names():
+def test_the_build_backend_is_locked():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     (backend,) = project["build-system"]["requires"]
     assert f"{backend} \\\n" in (ROOT / "requirements/build.lock").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Prometheus and Grafana as provisioned: their files are read, and they ask for what there is."""
+"""Prometheus and Grafana as provisioned: their files are valid, and every query has its metric."""
 
 import json
 import re
@@ -21,25 +21,39 @@ from tests.fakes import manifest_of
 
 OBSERVE = ROOT / "docker/observe"
 DASHBOARD = json.loads((OBSERVE / "grafana/dashboards/qyolo.json").read_text(encoding="utf-8"))
-RULES = [OBSERVE / "rules.yml", ROOT / "docs/alerts.yml"]
-SCENES = Path(__file__).parent / "rules.test.yml"
+FILES = [OBSERVE / "rules.yml", ROOT / "docs/alerts.yml"]
+RULES = [
+    rule
+    for path in FILES
+    for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+SERIES = re.compile(r"(?<![\w:])((?:qyolo|process)[_:][\w:]*)(?:\{([^}]*)\})?")
 PROMTOOL = shutil.which("promtool")
 expressions = runpy.run_path(str(ROOT / "docker/queries.py"))["expressions"]
-NAME = re.compile(r"(?<![\w:])((?:qyolo|process)[_:][\w:]*)(?:\{([^}]*)\})?")
 
-needs_promtool = pytest.mark.skipif(
+
+@pytest.mark.skipif(
     PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus"
 )
-
-
-def promtool(*arguments: object) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "config", "--syntax-only", OBSERVE / "prometheus.yml"),
+        ("check", "rules", *FILES),
+        ("test", "rules", *sorted(Path(__file__).parent.glob("*.test.yml"))),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_promtool_accepts(arguments):
     command = [PROMTOOL, *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def exposed() -> dict[str, set[str]]:
-    """The metrics of a server that has done everything once, with their labels."""
+    """The metrics of a server that has seen one event of each kind, with their labels."""
     metrics = Metrics("1")
     model = metrics.model(manifest_of("fp32", "int8"))
     boxes = Detections(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
@@ -55,22 +69,21 @@ def exposed() -> dict[str, set[str]]:
     }
 
 
-def recorded() -> dict[str, str]:
-    """What Prometheus computes, with its expression."""
-    groups = [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
-    rules = [rule for group in groups for rule in group["rules"]]
-    return {rule["record"]: rule["expr"] for rule in rules if "record" in rule}
+def test_the_queries_of_dashboard_and_rules_name_metrics_and_labels_that_exist():
+    metrics = exposed()
+    queries = [query for _, query in expressions()] + [rule["expr"] for rule in RULES]
+    queries += [text for rule in RULES for text in rule.get("annotations", {}).values()]
+    for query in queries:
+        for name, matchers in SERIES.findall(query):
+            assert name in metrics or name in RECORDED, f"{name} in {query}"
+            labels = set(re.findall(r"(\w+)\s*[!=]~?", matchers))
+            assert labels <= metrics.get(name, labels) | {"le"}, query
 
 
-@needs_promtool
-def test_prometheus_takes_its_files():
-    promtool("check", "config", "--syntax-only", OBSERVE / "prometheus.yml")
-    promtool("check", "rules", *RULES)
-
-
-@needs_promtool
-def test_each_alert_fires_when_it_should_and_only_then():
-    promtool("test", "rules", SCENES)
+def test_each_recorded_series_is_used():
+    queries = " ".join([*(query for _, query in expressions()), *(rule["expr"] for rule in RULES)])
+    for name in RECORDED:
+        assert name in queries, name
 
 
 def test_every_server_is_scraped_by_its_name():
@@ -82,41 +95,21 @@ def test_every_server_is_scraped_by_its_name():
     assert job["job_name"] == "qyolo"
 
 
-def test_what_is_asked_for_is_what_there_is():
-    metrics, records = exposed(), recorded()
-    alerts = [rule["expr"] for rule in rules() if "alert" in rule]
-    asked = [expression for _, expression in expressions()] + list(records.values()) + alerts
-    for expression in asked:
-        for name, matchers in NAME.findall(expression):
-            assert name in metrics or name in records, f"{name} in {expression}"
-            labels = set(re.findall(r"(\w+)\s*[!=]~?", matchers))
-            if name in metrics:
-                assert labels <= metrics[name] | {"le"}, expression
-
-
-def test_each_recorded_series_and_metric_is_watched_by_someone():
-    asked = " ".join(expression for _, expression in expressions())
-    asked += " ".join(rule["expr"] for rule in rules())
-    for name in recorded():
-        assert name in asked, name
-
-
-def test_the_dashboard_is_one_that_grafana_finds():
+def test_grafana_finds_the_dashboard_and_its_source():
     provisioning = OBSERVE / "grafana/provisioning"
-    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())[
-        "datasources"
-    ]
+    sources = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())
+    (source,) = sources["datasources"]
     services = read("docker-compose.yml")["services"]
     assert source["url"] == "http://prometheus:9090"
     assert "prometheus" in services
     (provider,) = yaml.safe_load((provisioning / "dashboards/qyolo.yml").read_text())["providers"]
     mounted = [volume.split(":")[1] for volume in services["grafana"]["volumes"]]
     assert provider["options"]["path"] in mounted
-    sources = re.findall(r'"datasource": (\{[^}]*\})', json.dumps(DASHBOARD))
-    assert {json.loads(each)["uid"] for each in sources} == {source["uid"]}
+    used = re.findall(r'"datasource": (\{[^}]*\})', json.dumps(DASHBOARD))
+    assert {json.loads(each)["uid"] for each in used} == {source["uid"]}
 
 
-def test_the_panels_lie_beside_each_other():
+def test_the_panels_do_not_overlap():
     seen, ids = set(), [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
     for panel in DASHBOARD["panels"]:
@@ -125,8 +118,3 @@ def test_the_panels_lie_beside_each_other():
         assert not cells & seen, panel["title"]
         assert at["x"] + at["w"] <= 24
         seen |= cells
-
-
-def rules() -> list[dict]:
-    text = (OBSERVE / "rules.yml").read_text(encoding="utf-8")
-    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]

@@ -1,4 +1,4 @@
-"""The systemd unit: systemd takes it, and what it sets is what qyolo reads."""
+"""The systemd unit: it is valid, closed, and names settings that exist."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ TEXT = UNIT.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_takes_it(tmp_path):
+def test_systemd_accepts_it(tmp_path):
     installed = tmp_path / UNIT.name
     program = Path(sys.executable).with_name("qyolo")
     installed.write_text(TEXT.replace("/opt/qyolo/bin/qyolo", str(program)), encoding="utf-8")
@@ -25,19 +25,19 @@ def test_systemd_takes_it(tmp_path):
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_it_writes_nowhere_but_in_its_cache():
+def test_it_writes_only_to_its_cache():
     assert "DynamicUser=yes\nCacheDirectory=qyolo\n" in TEXT
     assert "ProtectSystem=strict\n" in TEXT
     assert "CapabilityBoundingSet=\n" in TEXT
     assert "NoNewPrivileges=yes\n" in TEXT
 
 
-def test_its_head_names_settings_that_there_are():
+def test_the_settings_that_it_names_exist():
     named = set(re.findall(r"QYOLO_(\w+)=", TEXT)) - {"MODEL", "RECIPE", "CACHE_DIR"}
     assert named
     assert named <= {name.upper() for name in Settings.model_fields}
 
 
 def test_it_waits_longer_than_the_server_drains():
-    (patience,) = re.findall(r"TimeoutStopSec=(\d+)", TEXT)
-    assert int(patience) > Settings().drain_s
+    (timeout_s,) = re.findall(r"TimeoutStopSec=(\d+)", TEXT)
+    assert int(timeout_s) > Settings().drain_s
