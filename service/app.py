@@ -1,4 +1,4 @@
-"""The application: everything above put together, and the table of routes."""
+"""The application: its table of routes, its middleware, and the model behind them."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -53,7 +53,7 @@ from service.observability.tracing import (
 )
 from service.protocols import PATHS as PROTOCOL_PATHS
 from service.protocols import add_protocols
-from service.settings import Settings, listed
+from service.settings import Settings
 from service.web import PATHS as PAGE_PATHS
 from service.web import add_page
 
@@ -70,49 +70,32 @@ PUBLIC: Final = tuple(path for api in APIS for path in api.public)
 ROUTINE: Final = PathSet(path for api in APIS for path in api.routine)
 KEY_IN_REQUEST: Final = PathSet(path for api in APIS for path in api.key_in_request)
 
-# What watches the answers of a model.
-Watch = Callable[[Manifest], Callable[[Event], None]]
+ObserveModel = Callable[[Manifest], Callable[[Event], None]]  # the observer of a model's events
+OpenBackend = Callable[[Path, Experiment, ObserveModel], InferenceBackend]
 
 
 def create_app(
     settings: Settings,
     source: ModelSource,
     on_failure: Callable[[str], None] = lambda message: None,
-    load: Callable[[Path, int, bool], VariantSet[Detector]] = load_variants,
+    open_backend: OpenBackend | None = None,
     traces: Tracing | None = None,
-    remote: Callable[[Path, Experiment, Watch], InferenceBackend] | None = None,
 ) -> FastAPI:
-    """The server of the folder that `source` gives; it answers probes before the folder is there.
+    """The server of the model folder that `source` provides; it answers probes while that builds.
 
-    `remote` opens what answers in place of a pipeline of this process. When the model cannot be
-    served, `on_failure` is called with the reason, in another thread.
-    Raises BadKeys or BadExperiment.
+    `open_backend` opens the folder, by default as a pipeline of this process. If the model cannot
+    be served, another thread calls `on_failure` with the reason. Raises BadKeys or BadExperiment.
     """
     metrics = Metrics(version("qyolo"))
     policy = _access_policy(settings)
     errors = ErrorResponses(APIS)
     experiment = read_experiment(settings.ab, settings.shadow)
-    kept = settings.collect
-    collection = None if kept is None else Collection(kept, settings.collect_limit)
-
-    def watch(manifest: Manifest) -> Callable[[Event], None]:
-        return metrics.model(manifest).observe
-
-    def open_pipeline(folder: Path) -> InferenceBackend:
-        if remote is not None:
-            return remote(folder, experiment, watch)
-        variants = load(folder, settings.threads, settings.throughput)
-        try:
-            experiment.check(variants.names)
-        except BadExperiment:
-            variants.close()
-            raise
-        observe = watch(variants.manifest)
-        threads = settings.threads or usable_threads()
-        capacity = settings.capacity or room(variants.streams, threads)
-        return Pipeline(variants, capacity, settings.max_pixels, observe, collection, experiment)
-
-    lifecycle = Lifecycle(source, open_pipeline, on_failure)
+    opener = open_backend or local_backend(settings)
+    lifecycle = Lifecycle(
+        source,
+        lambda folder: opener(folder, experiment, lambda model: metrics.model(model).observe),
+        on_failure,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -125,7 +108,7 @@ def create_app(
     app = FastAPI(
         title="qyolo",
         summary="YOLO boxes over HTTP, by an int8 engine and by its float original",
-        version="1",  # of the interface: which release answers is nobody's business
+        version="1",  # of the API; the release is not public
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
@@ -143,10 +126,32 @@ def create_app(
     return app
 
 
+def local_backend(
+    settings: Settings,
+    load: Callable[[Path, int, bool], VariantSet[Detector]] = load_variants,
+) -> OpenBackend:
+    """Opens pipelines of this process."""
+    folder = settings.collect
+    collection = None if folder is None else Collection(folder, settings.collect_limit)
+
+    def open_pipeline(folder: Path, experiment: Experiment, observe: ObserveModel) -> Pipeline:
+        variants = load(folder, settings.threads, settings.throughput)
+        try:
+            experiment.check(variants.names)
+        except BadExperiment:
+            variants.close()
+            raise
+        capacity = settings.capacity or room(variants.streams, settings.threads or usable_threads())
+        observer = observe(variants.manifest)
+        return Pipeline(variants, capacity, settings.max_pixels, observer, collection, experiment)
+
+    return open_pipeline
+
+
 def _access_policy(settings: Settings) -> AccessPolicy:
     secret, rate = settings.api_keys, settings.rate_limit
-    given = None if secret is None else secret.get_secret_value()
-    keys = read_keys(given, settings.api_keys_file)
+    listed = None if secret is None else secret.get_secret_value()
+    keys = read_keys(listed, settings.api_keys_file)
     return AccessPolicy(keys, None if rate is None else RateLimit(rate, settings.rate_burst))
 
 
@@ -164,10 +169,11 @@ def _middleware(
     ]
     if settings.shadow is not None:
         stack.insert(0, Middleware(Afterwards))
-    if origins := listed(settings.cors_origins):
+    origins = [origin.strip() for origin in (settings.cors_origins or "").split(",")]
+    if any(origins):
         cors = Middleware(
             CORSMiddleware,
-            allow_origins=origins,
+            allow_origins=[*filter(None, origins)],
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "X-API-Key", CLIENT_HEADER, REQUEST_ID, TRACEPARENT],
             expose_headers=[VARIANT_HEADER, REQUEST_ID, TRACERESPONSE, "Retry-After"],
@@ -176,11 +182,10 @@ def _middleware(
     stack.append(Middleware(UnhandledErrors, errors=errors))
     if not policy.admits_all:
         public = PathSet((*PUBLIC, METRICS) if settings.open_metrics else PUBLIC)
-        stack.append(
-            Middleware(
-                Auth, policy=policy, errors=errors, public=public, key_in_request=KEY_IN_REQUEST
-            )
+        auth = Middleware(
+            Auth, policy=policy, errors=errors, public=public, key_in_request=KEY_IN_REQUEST
         )
+        stack.append(auth)
     limits = {"deadline_s": settings.deadline_s, "body_s": settings.body_timeout_s}
     stack.append(Middleware(Deadlines, errors=errors, **limits))
     if traces is not None:
@@ -189,50 +194,34 @@ def _middleware(
 
 
 def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
-    refusals = problems(400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-    post = partial(app.router.add_api_route, methods=["POST"], route_class_override=QueryRoute)
-    for path, handler, body in (
-        ("/v1/detect", endpoints.detect, IMAGE_BODY | CLIENT),
-        ("/v1/models/{variant}/detect", endpoints.detect_with, IMAGE_BODY),
-    ):
-        post(
-            path,
-            handler,
-            tags=["detect"],
-            response_model=DetectAnswer,
-            responses={200: PICTURE, **refusals, **problems(406)},
-            openapi_extra=body,
-        )
+    refusals = problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)
+    post = partial(
+        app.router.add_api_route,
+        methods=["POST"],
+        tags=["detect"],
+        route_class_override=QueryRoute,
+    )
+    detect = partial(post, response_model=DetectAnswer, responses={200: PICTURE, **refusals})
+    detect("/v1/detect", endpoints.detect, openapi_extra=IMAGE_BODY | CLIENT)
+    detect("/v1/models/{variant}/detect", endpoints.detect_with, openapi_extra=IMAGE_BODY)
     post(
         "/v1/compare",
         endpoints.compare,
-        tags=["detect"],
         response_model=CompareAnswer,
-        responses={200: BOTH_SIDES, **refusals, **problems(406)},
+        responses={200: BOTH_SIDES, **refusals},
         openapi_extra=IMAGE_BODY,
     )
-    get = partial(app.add_api_route, methods=["GET"])
-    get(
-        "/v1/models",
-        endpoints.models,
-        tags=["model"],
-        response_model=ModelInfo,
-        responses=problems(500, 503),
-    )
-    get("/v1/report", endpoints.report, tags=["model"], responses=problems(404, 500, 503))
-    get(
-        "/v1/report.html",
-        endpoints.report_page,
-        tags=["model"],
-        response_class=HTMLResponse,
-        responses=problems(404, 500, 503),
-    )
-    get("/healthz", endpoints.healthz, tags=["probes"], response_model=Alive)
-    get(
+    model = partial(app.add_api_route, methods=["GET"], tags=["model"])
+    model("/v1/models", endpoints.models, response_model=ModelInfo, responses=problems(500, 503))
+    reports = problems(404, 500, 503)
+    model("/v1/report", endpoints.report, responses=reports)
+    model("/v1/report.html", endpoints.report_page, response_class=HTMLResponse, responses=reports)
+    probe = partial(app.add_api_route, methods=["GET"], tags=["probes"])
+    probe("/healthz", endpoints.healthz, response_model=Alive)
+    probe(
         "/readyz",
         endpoints.readyz,
-        tags=["probes"],
         response_model=Ready,
-        responses={503: {"model": Ready, "description": "not ready, and why"}},
+        responses={503: {"model": Ready, "description": "not ready; the body says why"}},
     )
-    get(METRICS, endpoints.metrics, tags=["probes"], response_class=PlainTextResponse)
+    probe(METRICS, endpoints.metrics, response_class=PlainTextResponse)

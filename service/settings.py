@@ -137,8 +137,3 @@ class Settings(BaseSettings):
         default=False,
         description="export OpenTelemetry traces over OTLP; OTEL_EXPORTER_OTLP_ENDPOINT does too",
     )
-
-
-def listed(text: str | None) -> tuple[str, ...]:
-    """The items of a comma-separated setting."""
-    return tuple(item for part in (text or "").split(",") if (item := part.strip()))

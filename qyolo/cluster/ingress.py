@@ -13,7 +13,7 @@ from qyolo.cluster.distribution import Shipped
 from qyolo.cluster.remote import RemotePipeline
 from qyolo.cluster.replicas import Replicas
 from qyolo.process import set_up_process
-from service.app import Watch, create_app
+from service.app import ObserveModel, create_app
 from service.errors import ModelUnavailable
 from service.experiments.split import Experiment
 from service.inference.variants import VariantSet, read_reports
@@ -37,7 +37,7 @@ class Front:
         self._settings = settings
         self._handles = handles
         self._capacity = capacity
-        self._application = create_app(settings, Shipped(model), remote=self._open)
+        self._application = create_app(settings, Shipped(model), open_backend=self._open)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
         return self._application
@@ -48,12 +48,14 @@ class Front:
         if readiness.state != "ready":
             raise ModelUnavailable(readiness.detail)
 
-    def _open(self, folder: Path, experiment: Experiment, watch: Watch) -> RemotePipeline:
+    def _open(
+        self, folder: Path, experiment: Experiment, observe_model: ObserveModel
+    ) -> RemotePipeline:
         whole = read_manifest(folder)
         offered = {name: each for name, each in whole.variants.items() if name in self._handles}
         rejected = {name: why for name, why in whole.rejected.items() if name in offered}
         manifest = whole.model_copy(update={"variants": offered, "rejected": rejected})
-        observe = watch(manifest)
+        observe = observe_model(manifest)
         contract = contract_of(manifest)
         replicas = {
             name: Replicas(name, self._handles[name], contract, observe) for name in offered

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from service.app import create_app
+from service.app import create_app, local_backend
 from service.inference.detector import Detector
 from service.inference.variants import VariantSet
 from service.lifecycle import FolderSource, ModelSource
@@ -59,12 +59,12 @@ def serving(
 ) -> Iterator[Live]:
     """Serve the given variants (or whatever the source's folder holds) until the block ends."""
     failures: list[str] = []
-    options: dict[str, object] = {"traces": traces}
-    if variants is not None:
-        options["load"] = lambda *_: variants
     # Room for every request that tests send at once, unless they are about the room.
     chosen = Settings.model_validate({"capacity": 32, "port": 0} | settings)
-    app = create_app(chosen, source or FolderSource(Path()), failures.append, **options)
+    backend = None if variants is None else local_backend(chosen, lambda *_: variants)
+    app = create_app(
+        chosen, source or FolderSource(Path()), failures.append, backend, traces=traces
+    )
     server = uvicorn.Server(server_config(app, chosen))
     listener = open_listener(chosen)
     port = listener.getsockname()[1]
