@@ -1,4 +1,4 @@
-"""What comes with the package: a detector, pictures to calibrate on, photos to try it with."""
+"""The files that come with the package: a detector, calibration images and sample images."""
 
 from pathlib import Path
 from typing import Final
@@ -12,15 +12,13 @@ NAME: Final = "qyolo-nano"
 MODEL: Final = FOLDER / "qyolo_nano" / "qyolo-nano.onnx"
 CARD: Final = FOLDER / "qyolo_nano" / "CARD.md"
 CHECKSUMS: Final = FOLDER / "qyolo_nano" / "checksums.sha256"
-CALIBRATION: Final = FOLDER / "calibration"  # listed with their licences in its README.md
+CALIBRATION: Final = FOLDER / "calibration"  # its README.md lists the licences
 SAMPLES: Final = FOLDER / "samples"  # likewise
 
 
 def model() -> Path:
-    """The detector's file; raises Distrusted when it is not the one that was released."""
+    """The bundled detector; raises Distrusted if its checksum differs from the released one."""
     expected = CHECKSUMS.read_text().split()[0]
     if (found := sha256_of(MODEL)) != expected:
-        raise Distrusted(
-            f"{MODEL} has the SHA-256 {found}, {expected} was expected: reinstall qyolo"
-        )
+        raise Distrusted(f"{MODEL} has the SHA-256 {found}, not {expected}: reinstall qyolo")
     return MODEL

@@ -1,4 +1,4 @@
-"""The official detectors that one word builds: who made them, under which licence, how good."""
+"""The official detectors that can be built by name: publisher, licence, address, accuracy."""
 
 import tomllib
 from difflib import get_close_matches
@@ -16,7 +16,7 @@ Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 class Entry(BaseModel):
-    """One official model; what is not known for certain is None."""
+    """One official model; None: not known for certain."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,17 +24,17 @@ class Entry(BaseModel):
     publisher: str
     task: Literal["detect"] = "detect"
     licence: str  # SPDX
-    address: HttpUrl  # of one release, never of a branch
-    input: int  # pixels of the side that it was made for
-    ap: float | None = None  # COCO val2017 AP as published, in percent
+    address: HttpUrl  # of a release, never of a branch
+    input: int  # side in pixels at which it was trained
+    ap: float | None = None  # on COCO val2017 as published, in percent
     params_m: float
     bytes: int | None = Field(default=None, gt=0)
     sha256: Sha256 | None = None
-    export: str | None = None  # how to make the ONNX file where only a pickle is published
+    export: str | None = None  # command that makes the ONNX file, if only a pickle is published
 
     @property
     def copyleft(self) -> bool:
-        """Whether serving it over a network obliges to offer the source (AGPL)."""
+        """Whether a service over a network must offer its source (AGPL)."""
         return self.licence.startswith("AGPL")
 
     @property
@@ -50,7 +50,7 @@ def catalogue() -> tuple[Entry, ...]:
 
 
 def entry(name: str) -> Entry:
-    """Raises UnknownModel with the names that come near."""
+    """The entry of a name; raises UnknownModel, whose text suggests similar names."""
     by_name = {item.name: item for item in catalogue()}
     if name in by_name:
         return by_name[name]

@@ -1,7 +1,7 @@
-"""One file over HTTP, gone on with where it broke off; whoever asked checks it.
+"""Download one file over HTTP; an interrupted download resumes.
 
-<target>.part       what has arrived so far
-<target>.part.tag   which version of the file that is (its ETag), so that two never mix
+<target>.part       the bytes so far
+<target>.part.tag   the ETag of their version, so that two versions never mix
 """
 
 import os
@@ -17,108 +17,100 @@ from urllib.request import Request, urlopen
 from service.progress import Progress, ReportProgress
 from zoo.errors import DownloadFailed
 
-ATTEMPTS: Final = 4  # in a row without a single new byte
+ATTEMPTS: Final = 4  # in a row that bring no new byte
 PAUSE_S: Final = 0.5  # before the second attempt; doubled each time
 TIMEOUT_S: Final = 30.0  # without a byte
-CHUNK: Final = 1 << 18
+CHUNK: Final = 1 << 18  # bytes
 TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def download(address: str, target: Path, progress: ReportProgress) -> Path:
-    """Fetch an address to <target>.part; returns that path once every byte is there.
+    """Download to <target>.part and return that path; the caller checks and renames it.
 
-    Raises DownloadFailed, saying what to do; what has arrived is kept for the next call.
+    Raises DownloadFailed, whose text says what to do; the bytes so far stay for the next call.
     """
-    part = target.with_name(f"{target.name}.part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    attempt = 0
+    part = _part_of(target)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    failures = 0
     while True:
         before = _size(part)
         try:
-            _go_on(address, part, progress)
+            _resume(address, target, progress)
             return part
-        except _Final as exc:
-            raise DownloadFailed(_advice(address, target, str(exc))) from exc
         except (HTTPException, URLError, SSLError, TimeoutError, ConnectionError) as exc:
-            attempt = 0 if _size(part) > before else attempt + 1
-            if attempt == ATTEMPTS:
-                reason = _advice(address, target, _reason(exc))
-                raise DownloadFailed(reason) from exc
-            time.sleep(PAUSE_S * 2**attempt)
-        except OSError as exc:  # the disk's: the network's are all above
-            message = f"{part} cannot be written: {exc.strerror}"
-            raise DownloadFailed(message) from exc
+            failures = 0 if _size(part) > before else failures + 1
+            if failures == ATTEMPTS:
+                reason = str(getattr(exc, "reason", None) or exc) or type(exc).__name__
+                raise _failure(address, target, reason) from exc
+            time.sleep(PAUSE_S * 2**failures)
+        except OSError as exc:  # of the disk: those of the network are all above
+            raise DownloadFailed(f"{part} cannot be written: {exc.strerror}") from exc
 
 
-class _Final(Exception):
-    """Trying again would not help."""
-
-
-def _go_on(address: str, part: Path, progress: ReportProgress) -> None:
+def _resume(address: str, target: Path, progress: ReportProgress) -> None:
+    """One request for the bytes that are missing; raises DownloadFailed if a retry is useless."""
+    part = _part_of(target)
     tag = part.with_name(f"{part.name}.tag")
-    have = _size(part)
+    done = _size(part)
     headers = {"User-Agent": "qyolo"}
-    if have and tag.exists():
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text()}
+    if done and tag.exists():
+        headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text()}
     try:
         response: HTTPResponse = urlopen(Request(address, headers=headers), timeout=TIMEOUT_S)
     except HTTPError as exc:
         exc.close()
-        if exc.code == 416:  # more has arrived than there is: another version
+        if exc.code == 416:  # the part is longer than the file: it is of another version
             part.unlink(missing_ok=True)
             tag.unlink(missing_ok=True)
             raise ConnectionError("the file has changed") from exc
         if exc.code in TRANSIENT:
             raise
-        raise _Final(f"the server answered {exc.code} {exc.reason}") from exc
+        reason = f"the server answered {exc.code} {exc.reason}"
+        raise _failure(address, target, reason) from exc
     with response:
         if response.status != 206:
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else 0
-        _ensure_room(part, total - have)
-        _remember(response, tag)
-        with part.open("r+b" if have else "wb") as file:
-            file.seek(have)
+            done = 0
+        length = int(response.headers.get("Content-Length") or 0)
+        total = done + length if length else 0
+        free = shutil.disk_usage(part.parent).free
+        if length > free:
+            reason = f"{part.parent} has {_mb(free)} free, {_mb(length)} are needed"
+            raise _failure(address, target, reason)
+        _save_tag(response, tag)
+        with part.open("r+b" if done else "wb") as file:
+            file.seek(done)
             while chunk := response.read(CHUNK):
                 file.write(chunk)
-                have += len(chunk)
-                progress(Progress("download", have, total))
+                done += len(chunk)
+                progress(Progress("download", done, total))
             file.truncate()
             file.flush()
             os.fsync(file.fileno())
-    if total and have < total:
-        raise ConnectionError(f"it broke off after {have} of {total} bytes")
+    if done < total:
+        raise ConnectionError(f"the connection closed after {done} of {total} bytes")
     tag.unlink(missing_ok=True)
 
 
-def _remember(response: HTTPResponse, tag: Path) -> None:
+def _save_tag(response: HTTPResponse, tag: Path) -> None:
     validator = response.headers.get("ETag") or ""
     if validator and not validator.startswith("W/"):
         tag.write_text(validator)
     else:
-        tag.unlink(missing_ok=True)  # without a strong one, the next attempt starts anew
+        tag.unlink(missing_ok=True)  # without a strong ETag the next attempt starts at byte 0
 
 
-def _ensure_room(part: Path, wanted: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if wanted > free:
-        raise _Final(f"{part.parent} has room for {_mb(free)}, {_mb(wanted)} are needed")
+def _part_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part")
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _reason(exc: Exception) -> str:
-    reason = getattr(exc, "reason", None) or exc
-    return str(reason) or type(exc).__name__
-
-
-def _advice(address: str, target: Path, reason: str) -> str:
-    return (
-        f"{address} cannot be had: {reason}. Run the command again to go on, or fetch that file "
-        f"elsewhere and put it here: {target}"
+def _failure(address: str, target: Path, reason: str) -> DownloadFailed:
+    return DownloadFailed(
+        f"{address} cannot be downloaded: {reason}. Run the command again to resume, or get the "
+        f"file in another way and save it as {target}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong on the way from a model's name to its file."""
+"""Errors between the name of a model and its file."""
 
 from quantizer.errors import QuantizerError
 
@@ -8,8 +8,8 @@ class UnknownModel(QuantizerError):
 
 
 class DownloadFailed(QuantizerError):
-    """The address cannot be reached, broke off, or the disk did not take the file."""
+    """The server did not deliver the file, or it could not be written."""
 
 
 class Distrusted(QuantizerError):
-    """A file differs from its checksum, or has none and nobody vouched for it."""
+    """A file differs from its checksum, or has none and the user did not accept that."""

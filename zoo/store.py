@@ -1,6 +1,6 @@
-"""The official models on this disk: <folder>/<file name>, checked every time it is taken.
+"""The official models on this disk: <folder>/<file name>, verified at each use.
 
-Where no checksum is published, the first one seen is kept beside it, if the user says so.
+For a model without a published checksum, <file name>.sha256 keeps that of the first download.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from zoo.errors import Distrusted
 @dataclass(frozen=True, slots=True)
 class ModelStore:
     folder: Path
-    mirror: str | None = None  # takes the place of everything before the file names
+    mirror: str | None = None  # base address to use in place of the publisher's
 
     def path_of(self, entry: Entry) -> Path:
         return self.folder / entry.file_name
@@ -33,44 +33,38 @@ class ModelStore:
         return f"{self.mirror.rstrip('/')}/{entry.file_name}"
 
     def take(self, entry: Entry, trust_on_first_use: bool, progress: ReportProgress) -> Path:
-        """The checked file, downloaded where it is absent.
+        """The verified file; downloads it if it is missing.
 
-        Raises UnsupportedModel for an entry that has no ONNX file, Distrusted, DownloadFailed.
+        Raises UnsupportedModel for an entry without an ONNX file, Distrusted, DownloadFailed.
         """
         if entry.export is not None:
             raise UnsupportedModel(
-                f"{entry.publisher} publishes {entry.name} as a pickle only, which is code and is "
-                f"never loaded here. Export it where you trust it: {entry.export} "
+                f"{entry.publisher} publishes {entry.name} only as a pickle, which can run code: "
+                f"it is never loaded. Export it in a trusted environment: {entry.export} "
                 f"(the weights: {entry.address}), then pass the .onnx file"
             )
-        known = entry.sha256 or self._recorded(entry)
-        if known is None and not trust_on_first_use:
+        expected = entry.sha256 or self._recorded(entry)
+        if expected is None and not trust_on_first_use:
             raise Distrusted(
-                f"no checksum of {entry.file_name} is known for certain: pass "
-                "--trust-on-first-use to take what the address gives, and hold it to that "
-                "from then on"
+                f"{entry.file_name} has no published checksum: pass --trust-on-first-use to accept "
+                "the file at its address, and to require the same file from then on"
             )
         path = self.path_of(entry)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
             if path.is_file():
-                found = self._checked(path, path, known)
+                found = _verify(path, entry, expected)
             else:
                 part = download(self.address_of(entry), path, progress)
-                found = self._checked(part, path, known)
+                try:
+                    found = _verify(part, entry, expected)
+                except Distrusted:
+                    part.unlink()
+                    raise
                 part.replace(path)
-            if known is None:
+            if expected is None:
                 self._record(entry, found)
         return path
-
-    def _checked(self, file: Path, path: Path, known: str | None) -> str:
-        """The file's SHA-256, which is the known one where there is one."""
-        found = sha256_of(file)
-        if known is None or found == known:
-            return found
-        if file != path:  # just downloaded
-            file.unlink()
-        raise Distrusted(f"{path.name} has the SHA-256 {found}, {known} was expected: not used")
 
     def _record_of(self, entry: Entry) -> Path:
         return self.folder / f"{entry.file_name}.sha256"
@@ -82,5 +76,13 @@ class ModelStore:
     def _record(self, entry: Entry, digest: str) -> None:
         record = self._record_of(entry)
         part = record.with_name(f"{record.name}.part")
-        part.write_text(f"{digest}  {entry.file_name}\n")  # as sha256sum -c reads it
+        part.write_text(f"{digest}  {entry.file_name}\n")  # the format of sha256sum -c
         part.replace(record)
+
+
+def _verify(file: Path, entry: Entry, expected: str | None) -> str:
+    """The SHA-256 of a file; raises Distrusted if another one is expected."""
+    found = sha256_of(file)
+    if expected is not None and found != expected:
+        raise Distrusted(f"{entry.file_name} has the SHA-256 {found}, not {expected}: not used")
+    return found

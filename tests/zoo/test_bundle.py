@@ -1,6 +1,7 @@
-"""What comes with the package is what was released, small, and free to be passed on."""
+"""The bundled files are the released ones, small, and free to redistribute."""
 
 import hashlib
+import math
 import shutil
 
 import onnx
@@ -35,23 +36,17 @@ def test_a_damaged_detector_is_not_used(tmp_path, monkeypatch):
 def test_the_detector_is_compact():
     assert bundle.MODEL.stat().st_size < 6_000_000
     weights = onnx.load(bundle.MODEL).graph.initializer
-    count = 0
-    for tensor in weights:
-        size = 1
-        for dim in tensor.dims:
-            size *= dim
-        count += size
-    assert 1_000_000 < count < 2_500_000
+    assert 1_000_000 < sum(math.prod(tensor.dims) for tensor in weights) < 2_500_000
 
 
-def test_the_detector_says_itself_how_it_is_read():
+def test_the_layout_of_the_detector_is_recognised():
     layout = recognise(read_float_model(bundle.MODEL, 640))
     assert (layout.head, layout.preprocess) == ("yolox", "yolox")
     assert layout.class_names == COCO_NAMES
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
-def test_every_picture_is_listed_with_its_licence(picture):
+def test_every_image_is_listed_with_its_licence(picture):
     listed = (picture.parent / "README.md").read_text()
     assert f"`{picture.name}`" in listed or "`collage-*.jpg`" in listed
     with Image.open(picture) as image:
@@ -59,7 +54,7 @@ def test_every_picture_is_listed_with_its_licence(picture):
         assert min(image.size) >= 300
 
 
-def test_the_pictures_are_few_and_small():
+def test_the_images_are_few_and_small():
     assert len(list(bundle.SAMPLES.glob("*.jpg"))) >= 3
     assert 24 <= len(list(bundle.CALIBRATION.glob("*.jpg"))) <= 64
     assert sum(picture.stat().st_size for picture in PICTURES) < 3_000_000

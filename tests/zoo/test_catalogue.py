@@ -16,25 +16,18 @@ def test_the_catalogue_lists_the_official_detectors_once_each():
 
 
 @pytest.mark.parametrize("model", catalogue(), ids=lambda model: model.name)
-def test_every_address_is_pinned_and_either_onnx_or_told_how_to_export(model):
+def test_every_address_is_of_a_release_and_of_onnx_or_has_an_export_command(model):
     address = str(model.address)
     assert address.startswith("https://")
     assert not {"main", "master", "latest"} & set(address.split("/"))
     assert address.endswith(".onnx") == (model.export is None)
     assert model.sha256 is None or model.export is None
     assert model.ap is None or 20 < model.ap < 60
-
-
-@pytest.mark.parametrize("model", catalogue(), ids=lambda model: model.name)
-def test_models_under_the_agpl_are_marked(model):
     assert model.copyleft == (model.publisher in {"Ultralytics", "THU-MIG"})
 
 
-def test_a_name_is_found():
+def test_an_entry_is_found_by_its_name_and_a_wrong_name_brings_suggestions():
     assert entry("yolox_s").publisher == "Megvii"
-
-
-def test_a_misspelt_name_brings_the_names_that_come_near():
     with pytest.raises(UnknownModel, match="did you mean yolox_s"):
         entry("yolox-s")
     with pytest.raises(UnknownModel, match="qyolo models"):

@@ -14,11 +14,11 @@ DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
 def entry(**changes):
-    facts = {
+    fields = {
         "name": "tiny", "publisher": "Nobody", "licence": "MIT", "input": 640, "ap": 20.0,
         "params_m": 1.0, "address": "https://example.com/v1/tiny.onnx", "sha256": DIGEST,
     }  # fmt: skip
-    return Entry(**facts | changes)
+    return Entry(**fields | changes)
 
 
 @pytest.fixture
@@ -64,39 +64,39 @@ def test_a_file_placed_by_hand_needs_no_network(store, web):
 
 def test_a_download_with_another_checksum_is_never_used(store, web):
     web.files["/mirror/tiny.onnx"] = b"something else"
-    with pytest.raises(Distrusted, match=f"{DIGEST} was expected"):
+    with pytest.raises(Distrusted, match=f"not {DIGEST}"):
         take(store, entry())
     assert names(store) == []
     web.files["/mirror/tiny.onnx"] = BODY
     assert take(store, entry()).read_bytes() == BODY
 
 
-def test_a_file_that_changed_on_the_shelf_is_not_used_and_not_deleted(store):
+def test_a_stored_file_that_changed_is_neither_used_nor_deleted(store):
     path = take(store, entry())
     path.write_bytes(b"changed")
-    with pytest.raises(Distrusted, match="was expected"):
+    with pytest.raises(Distrusted, match="not used"):
         take(store, entry())
     assert path.read_bytes() == b"changed"
 
 
-def test_an_unverified_model_needs_a_word_of_trust(store, web):
+def test_a_model_without_a_checksum_needs_trust_on_first_use(store, web):
     with pytest.raises(Distrusted, match="--trust-on-first-use"):
         take(store, entry(sha256=None))
     assert web.asked == []
 
 
-def test_what_was_trusted_once_is_held_to_its_checksum(store):
+def test_a_file_trusted_once_must_stay_the_same(store):
     unverified = entry(sha256=None)
     path = take(store, unverified, trust=True)
     assert names(store) == ["tiny.onnx", "tiny.onnx.sha256"]
     assert take(store, unverified) == path
     path.write_bytes(b"changed")
     for trust in (False, True):
-        with pytest.raises(Distrusted, match=f"{DIGEST} was expected"):
+        with pytest.raises(Distrusted, match=f"not {DIGEST}"):
             take(store, unverified, trust)
 
 
-def test_a_model_published_as_a_pickle_is_refused_with_the_command_that_exports_it(store, web):
+def test_a_pickle_is_refused_with_its_export_command(store, web):
     pickle = entry(
         address="https://example.com/v1/tiny.pt", sha256=None, export="yolo export model=tiny.pt"
     )

@@ -1,4 +1,4 @@
-"""A file server on loopback that can misbehave."""
+"""A file server on loopback with failures on demand."""
 
 import threading
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Web:
-    """What it serves by path, and how."""
+    """The files by path, and the failures."""
 
     files: dict[str, bytes]
-    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break off
-    statuses: list[int] = field(default_factory=list)  # what the next requests get instead
+    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers end
+    statuses: list[int] = field(default_factory=list)  # of the next answers, without a file
     etag: str | None = '"one"'
     ranges: bool = True
     asked: list[str] = field(default_factory=list)  # the Range header of each request, or ""
