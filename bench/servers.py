@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -56,15 +57,18 @@ def main() -> None:
                 for name, (port, request) in servers.items():
                     turn = closed_loop(port, [request], clients, arguments.seconds, 1.0)
                     seen[name, clients].extend(turn)
-    print_header("", *(f"{clients}: p50 ms | p99 ms | images/s" for clients in CLIENTS))
+    columns = ((f"{clients}: p50 ms", "p99 ms", "images/s") for clients in CLIENTS)
+    print_header("", *chain.from_iterable(columns))
     for name in servers:
-        print_row(name, *(_cells(seen[name, clients]) for clients in CLIENTS))
+        cells = (_cells(seen[name, clients]) for clients in CLIENTS)
+        print_row(name, *chain.from_iterable(cells))
 
 
-def _cells(seen: Responses) -> str:
+def _cells(seen: Responses) -> tuple[str, ...]:
     failed = f" ({seen.failed} failed)" if seen.failed else ""
-    p50, p99 = seen.percentile(50), seen.percentile(99)
-    return f"{p50:.1f} | {p99:.1f} | {seen.per_second:.1f}{failed}"
+    numbers = (seen.percentile(50), seen.percentile(99), seen.per_second)
+    p50, p99, rate = (f"{each:.1f}" for each in numbers)
+    return p50, p99, rate + failed
 
 
 def peer_commands() -> dict[str, list[str]]:

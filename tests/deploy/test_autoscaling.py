@@ -1,65 +1,62 @@
-"""The autoscaler of deploy/kubernetes: what it asks for is there, and means what it should."""
+"""The autoscaler of deploy/kubernetes: the metrics that it asks for exist and mean load."""
 
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 
 from service.observability.metrics import Metrics
+from tests.deploy.rendering import read, render_with_components, the
 from tests.fakes import manifest_of
-from tests.manifests import DEPLOY, render_with_components, the
 from tests.service.live import serving, two_variants
 
-KUBERNETES = DEPLOY / "kubernetes"
-RULES = KUBERNETES / "components/autoscaling/prometheus-adapter.yaml"
-SCENE = DEPLOY.parent / "tests/autoscaling.test.yml"
+ADAPTER = read("kubernetes/components/autoscaling/prometheus-adapter.yaml")["rules"]["custom"]
+SCENE = Path(__file__).with_name("autoscaling.test.yml")
 
 
-def test_the_autoscaler_owns_the_replicas_and_asks_for_metrics_that_the_adapter_has(tmp_path):
-    objects = render_with_components(KUBERNETES / "overlays/cpu", tmp_path)
+def test_the_autoscaler_sets_the_replicas_by_metrics_of_the_adapter(tmp_path):
+    objects = render_with_components("cpu", tmp_path)
     assert "replicas" not in the(objects, "Deployment")["spec"]
     wanted = {
         metric["pods"]["metric"]["name"]
         for metric in the(objects, "HorizontalPodAutoscaler")["spec"]["metrics"]
     }
-    assert wanted <= {rule["name"]["as"] for rule in adapter_rules()}
+    assert wanted <= {rule["name"]["as"] for rule in ADAPTER}
 
 
-def test_the_adapter_asks_for_metrics_that_the_server_has():
+def test_the_adapter_queries_metrics_of_the_server():
     metrics = Metrics("1")
     metrics.model(manifest_of("fp32"))
-    shown = metrics.render("")[0].decode()
-    for rule in adapter_rules():
+    exposition = metrics.render("")[0].decode()
+    for rule in ADAPTER:
         series, labels = re.fullmatch(r"(\w+)\{(.*)\}", rule["seriesQuery"]).groups()
         family = re.sub(r"_(sum|count|bucket)$", "", series)
-        assert f"# TYPE {family} " in shown
+        assert f"# TYPE {family} " in exposition
         for label in set(re.findall(r"(\w+)[!=]", labels)) - {"namespace", "pod"}:
             assert label in ("variant", "device", "stage")
 
 
-def test_prometheus_takes_the_adapters_queries_and_answers_what_they_promise(tmp_path):
+def test_prometheus_answers_the_adapters_queries(tmp_path):
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed: apt-get install prometheus")
     rules = [
         {"record": f"{rule['name']['as']}{suffix(rule)}", "expr": query_of(rule)}
-        for rule in adapter_rules()
+        for rule in ADAPTER
     ]
     groups = {"groups": [{"name": "adapter", "rules": rules}]}
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(groups))
     shutil.copy(SCENE, tmp_path)
-    ran = subprocess.run(
-        [promtool, "test", "rules", tmp_path / SCENE.name],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [promtool, "test", "rules", tmp_path / SCENE.name]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_a_scrape_finds_itself_in_the_house():
+def test_a_scrape_is_one_of_the_requests_in_flight():
+    """The adapter subtracts it."""
     with serving(two_variants()[0]) as live:
         assert "qyolo_requests_in_flight 1.0" in live.client.get("/metrics").text
 
@@ -80,7 +77,3 @@ def query_of(rule):
     for placeholder, value in filled.items():
         query = query.replace(placeholder, value)
     return query
-
-
-def adapter_rules():
-    return yaml.safe_load(RULES.read_text("utf-8"))["rules"]["custom"]
