@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from bench.command_line import parser_of, print_header, print_row
+from quantizer.calibration.images import find_images
 from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.agreement import Agreement, agreement
