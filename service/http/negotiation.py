@@ -1,4 +1,7 @@
-"""Which of the offered media types a client's Accept header prefers (RFC 9110, 12.5.1)."""
+"""The offered media type that an Accept header prefers (RFC 9110, 12.5.1).
+
+Neither Starlette nor FastAPI has this; prometheus_client's is for its own formats.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -7,7 +10,7 @@ Offer = TypeVar("Offer", bound=str)
 
 
 def choose(accept: str, offers: Sequence[Offer]) -> Offer | None:
-    """The offer with the highest quality, the earlier one on a tie; None when none is accepted.
+    """The offer of the highest quality, the first one on a tie; None if none is accepted.
 
     An empty header accepts everything.
     """
@@ -19,14 +22,13 @@ def choose(accept: str, offers: Sequence[Offer]) -> Offer | None:
 
 
 def _quality(offer: str, ranges: dict[str, float]) -> float:
-    """That of the most specific range that covers the offer."""
-    for pattern in (offer, f"{offer.partition('/')[0]}/*", "*/*"):
-        if pattern in ranges:
-            return ranges[pattern]
-    return 0.0
+    """The quality of the most specific media range that matches."""
+    matching = (offer, f"{offer.partition('/')[0]}/*", "*/*")
+    return next((ranges[pattern] for pattern in matching if pattern in ranges), 0.0)
 
 
 def _ranges(accept: str) -> Iterator[tuple[str, float]]:
+    """Each valid media range and its quality."""
     for item in accept.lower().split(","):
         media_range, *parameters = (part.strip() for part in item.split(";"))
         weight = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
@@ -34,5 +36,5 @@ def _ranges(accept: str) -> Iterator[tuple[str, float]]:
             quality = float(weight)
         except ValueError:
             continue
-        if 0 <= quality <= 1:  # what cannot be read accepts nothing
+        if 0 <= quality <= 1:
             yield media_range, quality

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies and errors, which no signature shows."""
+"""The parts of the OpenAPI document that FastAPI cannot derive from signatures."""
 
 from typing import Any, Final
 
@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from service.http.client_identity import CLIENT_HEADER
 from service.http.problems import MEDIA_TYPE, Problem
+from service.http.routes import VARIANT_HEADER
 from service.http.uploads import JsonUpload
 
 _BINARY: Final = {"type": "string", "format": "binary"}
@@ -13,7 +14,7 @@ _BINARY: Final = {"type": "string", "format": "binary"}
 IMAGE_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "one JPEG, PNG, WebP or BMP image, in any of these forms",
+        "description": "one JPEG, PNG, WebP or BMP image, in one of these forms",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -34,17 +35,17 @@ CLIENT: Final[dict[str, Any]] = {
         {
             "name": CLIENT_HEADER,
             "in": "header",
-            "description": "who asks, so that it keeps its variant where the server splits them",
+            "description": "identifies the client, which keeps its variant in an A/B split",
             "schema": {"type": "string"},
         }
     ]
 }
 
 PICTURE: Final[dict[str, Any]] = {
-    "description": "the boxes; with Accept: image/jpeg or image/png the picture with its boxes",
+    "description": "the boxes; with Accept: image/jpeg or image/png the image with the boxes drawn",
     "headers": {
-        "X-Qyolo-Variant": {
-            "description": "the variant that answered",
+        VARIANT_HEADER: {
+            "description": "the variant that was used",
             "schema": {"type": "string"},
         }
     },
@@ -52,7 +53,7 @@ PICTURE: Final[dict[str, Any]] = {
 }
 
 BOTH_SIDES: Final[dict[str, Any]] = {
-    "description": "how both agree; with Accept: image/jpeg or image/png both drawn in one picture",
+    "description": "how both agree; with Accept: image/jpeg or image/png both drawn side by side",
     "content": PICTURE["content"],
 }
 
@@ -67,32 +68,32 @@ _KEY_SCHEMES: Final = {
 
 _PROBLEMS: Final = {
     400: "the body cannot be read",
+    401: "no API key, or an unknown one",
     404: "no such variant or report",
-    401: "no API key, or one that is not known",
     405: "the method is not allowed here",
     406: "no acceptable media type",
-    408: "the body took too long",
+    408: "the body arrived too slowly",
     413: "the body or the image is too large",
-    415: "not an image, or not in an accepted form",
+    415: "not an image, or an unsupported form of upload",
     422: "a corrupt image or an invalid parameter",
-    429: "too many requests in the house, or of one client",
-    500: "the server failed",
+    429: "the server is at capacity, or the client exceeds its rate limit",
+    500: "internal error",
     503: "the model is not ready",
-    504: "the answer took too long",
+    504: "the response took too long",
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer these problems."""
+    """The `responses` of a route that may return these statuses."""
     return {status: _problem(status) for status in statuses}
 
 
 def document_keys(app: FastAPI) -> None:
-    """Say in the OpenAPI document that a key is wanted, in either of two headers."""
-    plain = app.openapi
+    """Declare in the OpenAPI document that an API key is needed, in one of two headers."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = plain()
+        document = generate()
         document.setdefault("components", {})["securitySchemes"] = _KEY_SCHEMES
         document["security"] = [{name: []} for name in _KEY_SCHEMES]
         return document

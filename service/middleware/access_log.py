@@ -12,11 +12,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.routes import VARIANT_HEADER
 from service.observability.metrics import Metrics
 from service.observability.tracing import TRACEPARENT, TRACERESPONSE, Trace, current_trace
 
 REQUEST_ID: Final = "X-Request-ID"
-VARIANT: Final = b"x-qyolo-variant"
+VARIANT: Final = VARIANT_HEADER.lower().encode()
 VALID_ID: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)  # safe in logs and headers
 UNMATCHED: Final = "unmatched"
 NO_RESPONSE: Final = 499  # the request was cancelled before its response began
