@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     manifest = read_manifest(options.folder)
     a, b = (Detector.load(options.folder, manifest, name) for name in (options.a, options.b))
-    files = [path.read_bytes() for path in sorted(options.images.iterdir())]
+    files = (path.read_bytes() for path in find_images(options.images))
     pictures = [decode_image(data, MAX_PIXELS).pixels for data in files]
     print_header(f"{len(pictures)} pictures", f"boxes of {options.a}", "matched", "agreement")
     for name, change in CHANGES.items():
