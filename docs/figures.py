@@ -1,8 +1,8 @@
-"""Draw the figures of docs/explanation/unilateral-histogram.md from the detector in the box.
+"""Draw the figures of docs/explanation/unilateral-histogram.md from the bundled detector.
 
 .venv/bin/python docs/figures.py
 
-It observes the pictures that come with it, as a build does, and looks at one tensor.
+It calibrates on the bundled images, as a build does, and shows one tensor.
 """
 
 from pathlib import Path
@@ -29,34 +29,35 @@ TARGET = Path(__file__).parent / "explanation"
 SIZE = 640
 TENSOR = "/backbone/stem/stem.0/stem.0.2/Mul_output_0"  # behind the first convolution
 COLUMNS = 256
+SIMPLE_RULES = ("percentile", "minmax")
 INK, ACCENT, GREEN, MUTED = "#1d4ed8", "#b91c1c", "#15803d", "#94a3b8"
 
 
 def main() -> None:
-    seen, floors = observed()
-    lows = [seen[name].low for name, floor in floors.items() if floor == SILU_MINIMUM]
+    histograms, bounds = calibrated()
+    lows = [histograms[name].low for name, bound in bounds.items() if bound == SILU_MINIMUM]
     print(f"{len(lows)} tensors behind a SiLU; smallest values {min(lows):.4f} to {max(lows):.4f}")
-    save(histogram(seen[TENSOR]), "histogram.svg")
-    save(search(seen[TENSOR]), "search.svg")
+    save(ranges_figure(histograms[TENSOR]), "histogram.svg")
+    save(search_figure(histograms[TENSOR]), "search.svg")
 
 
-def observed() -> tuple[dict[str, Histogram], dict[str, float]]:
-    """The histograms of all tensors that are quantized, and the lower bounds that are known."""
+def calibrated() -> tuple[dict[str, Histogram], dict[str, float]]:
+    """The histograms of all quantized tensors, and their analytic lower bounds."""
     model = read_float_model(bundle.model(), SIZE)
     layout = recognise(model, None, None, None)
     placement = plan_placement(model.graph, {}, QdqFormat())
     images = Images(find_images(bundle.CALIBRATION))
     stream = images.usable(SIZE, PREPROCESS[layout.preprocess], lambda _: None)
-    seen = observe(model.graph, placement.tensors, stream, usable_threads()).histograms
-    floors = lower_bounds(model.graph)
-    return dict(seen), {name: floors[name] for name in seen if name in floors}
+    histograms = observe(model.graph, placement.tensors, stream, usable_threads()).histograms
+    bounds = lower_bounds(model.graph)
+    return dict(histograms), {name: bounds[name] for name in histograms if name in bounds}
 
 
-def histogram(seen: Histogram) -> Figure:
-    """What the tensor's values are, and which range each rule takes at 8 bits."""
+def ranges_figure(histogram: Histogram) -> Figure:
+    """The values of the tensor, and the range that each rule chooses at 8 bits."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
-    bins = seen.bins
+    bins = histogram.bins
     counts = bins.counts.reshape(COLUMNS, -1).sum(axis=1)
     axes.stairs(counts, bins.edges[:: len(bins.counts) // COLUMNS], fill=True, color=MUTED)
     axes.set_yscale("log")
@@ -67,7 +68,7 @@ def histogram(seen: Histogram) -> Figure:
         ("uh", ACCENT, "-"),
         ("minmax", "k", "--"),
     ):
-        high = RANGE_RULES[rule](seen, SILU_MINIMUM, Scheme()).high
+        high = RANGE_RULES[rule](histogram, SILU_MINIMUM, Scheme()).high
         axes.axvline(
             high, color=colour, linestyle=style, label=f"upper bound by {rule}: {high:.1f}"
         )
@@ -79,27 +80,25 @@ def histogram(seen: Histogram) -> Figure:
     return figure
 
 
-def search(seen: Histogram) -> Figure:
-    """The error that UH minimises, over the upper bound, as the ratio of the signal to it."""
+def search_figure(histogram: Histogram) -> Figure:
+    """The signal-to-error ratio that UH maximises, over the upper bound."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    bins = seen.bins
+    bins = histogram.bins
     highs = bins.edges[START_BIN:]
     lows = np.full_like(highs, SILU_MINIMUM)
     signal = float(bins.counts @ np.square(bins.centres))
     for bits, colour in ((8, INK), (6, GREEN), (4, ACCENT)):
         scheme = Scheme(bits=bits)
         decibels = 10 * np.log10(signal / squared_errors(bins, lows, highs, scheme))
-        high = RANGE_RULES["uh"](seen, SILU_MINIMUM, scheme).high
+        high = RANGE_RULES["uh"](histogram, SILU_MINIMUM, scheme).high
         best = float(decibels.max())
         axes.plot(highs, decibels, color=colour, label=f"{bits} bits")
         axes.plot(high, best, "o", color=colour)
         axes.annotate(f"{high:.1f}", (high, best), (0, 5), textcoords="offset points", ha="center")
-        rivals = (RANGE_RULES[rule](seen, None, scheme).high for rule in ("percentile", "minmax"))
-        told = ", ".join(
-            f"{each:.1f}: {np.interp(each, highs, decibels):.1f} dB" for each in rivals
-        )
-        print(f"{bits} bits: UH {high:.1f}: {best:.1f} dB; percentile and MinMax {told}")
+        others = [RANGE_RULES[rule](histogram, None, scheme).high for rule in SIMPLE_RULES]
+        shown = [f"{each:.1f}: {np.interp(each, highs, decibels):.1f} dB" for each in others]
+        print(f"{bits} bits: UH {high:.1f}: {best:.1f} dB; percentile, MinMax {', '.join(shown)}")
     axes.set_ylim(top=axes.get_ylim()[1] + 3)
     axes.set_xlabel("upper bound")
     axes.set_ylabel("signal to error, dB")

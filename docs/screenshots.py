@@ -1,10 +1,10 @@
-"""Photograph the page for the README: on a desk in light, on a telephone in the dark.
+"""Take the screenshots of docs/how-to/requests.md: on a desktop in light, on a phone in dark mode.
 
     make serve
     .venv/bin/python docs/screenshots.py [http://127.0.0.1:8000]
 
-It asks the server for boxes for three minutes, so that the charts have something to show, and needs
-chromium. The letters are those of the fonts that are installed here; fonts-inter looks best.
+It sends requests for three minutes, so that the charts have data, and needs chromium. It uses the
+installed fonts; fonts-inter looks best.
 """
 
 import io
@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "zoo" / "samples"
 TARGET = ROOT / "docs" / "screenshots"
 SECONDS = 185  # the charts show three minutes
-RUNS = 15  # of each picture: one time alone says little
-COLOURS = (256, 160, 128, 96, 64)  # of a palette, a fifth of the bytes: the most that fit into
+RUNS = 15  # of each picture, for medians
+COLOURS = (256, 160, 128, 96, 64)  # of the palette; the first that fits into MOST_BYTES is used
 MOST_BYTES = 200_000
 
 
@@ -34,7 +34,7 @@ def main() -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         desk = opened(browser, url, "light", viewport={"width": 1280, "height": 900})
-        ask_for_a_while(desk, url)
+        send_requests(desk, url)
         show(desk, "street.jpg", 0.25)
         save(desk.screenshot(full_page=True), "page-desktop.png")
         phone = opened(
@@ -59,18 +59,18 @@ def opened(browser: Browser, url: str, scheme: str, **options: object) -> Page:
     return page
 
 
-def ask_for_a_while(page: Page, url: str) -> None:
-    """Photos for every variant, and now and then a body that is none."""
-    dice = random.Random(0)
+def send_requests(page: Page, url: str) -> None:
+    """Photos to every variant, and sometimes a body that is no picture."""
+    rng = random.Random(0)
     pictures = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))]
     names = [row["name"] for row in httpx.get(f"{url}/v1/models").json()["variants"]]
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
-        body = b"no picture" if dice.random() < 0.03 else dice.choice(pictures)
-        path = f"/v1/models/{dice.choice(names)}/detect"
+        body = b"no picture" if rng.random() < 0.03 else rng.choice(pictures)
+        path = f"/v1/models/{rng.choice(names)}/detect"
         headers = {"Content-Type": "image/jpeg"}
         httpx.post(url + path, content=body, headers=headers, timeout=60)
-        page.wait_for_timeout(dice.expovariate(1 / 250))
+        page.wait_for_timeout(rng.expovariate(1 / 250))
 
 
 def show(page: Page, name: str, confidence: float) -> None:

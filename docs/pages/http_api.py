@@ -96,11 +96,11 @@ def _type(schema: Schema) -> str:
 
 
 def _bounds(schema: Schema) -> str:
-    words = {
+    wording = {
         "minimum": "from {}",
         "exclusiveMinimum": "above {}",
         "maximum": "to {}",
         "exclusiveMaximum": "below {}",
     }
-    told = [text.format(schema[key]) for key, text in words.items() if key in schema]
-    return f", {' '.join(told)}" if told else ""
+    bounds = [text.format(schema[key]) for key, text in wording.items() if key in schema]
+    return f", {' '.join(bounds)}" if bounds else ""
