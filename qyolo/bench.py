@@ -20,7 +20,7 @@ PERCENTILES: Final = (50, 90, 99)
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds by percentile: the engine alone, and from pixels to boxes."""
+    """Milliseconds by percentile, of the engine alone and from pixels to boxes."""
 
     infer_ms: Mapping[str, float]
     total_ms: Mapping[str, float]
@@ -28,7 +28,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What was timed; `speedup` is fp32's median over the variant's, of the engine alone."""
+    """Latencies by variant; `speedup` is fp32's median over the variant's, of the engine alone."""
 
     model: str
     image: str
@@ -38,14 +38,14 @@ class Bench:
 
 
 def noise() -> Pixels:
-    """A picture without objects; the engine's time does not depend on what it sees."""
+    """A picture of 640x480 without objects: the time of an engine does not depend on its input."""
     return np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
 
 
 def bench(
     folder: Path, image: Pixels, rounds: int, threads: int, progress: ReportProgress
 ) -> Bench:
-    """Time the variants in turn, so that what slows the machine slows all of them alike."""
+    """Time the variants in turn: what slows the machine down slows all of them alike."""
     manifest = read_manifest(folder)
     detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
     photo = Photo.from_pixels(image)

@@ -1,4 +1,4 @@
-"""Boxes of image files, as the server would answer them."""
+"""The boxes of image files, as the server answers them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ from service.vision.postprocess import Query
 
 
 class ImageAnswer(DetectAnswer):
-    """The server's answer, and the file that it speaks of."""
+    """The server's answer for a file."""
 
     file: str
 
 
 class ImageFailure(BaseModel):
-    """A file that gave no boxes, and why."""
+    """A file that cannot be read, and the reason."""
 
     file: str
     error: str
@@ -37,9 +37,9 @@ def detect_images(
     save: Path | None,
     threads: int,
 ) -> Iterator[ImageAnswer | ImageFailure]:
-    """Each image's answer in turn; with `save`, its picture with boxes is written there as well.
+    """Yield each image's answer; with `save`, write its picture with boxes into that folder.
 
-    Raises BadModelFolder, EngineFailed, VariantNotFound before the first image.
+    Raises BadModelFolder, EngineFailed or VariantNotFound before the first image.
     """
     manifest = read_manifest(folder)
     name = variant or manifest.default

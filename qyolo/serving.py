@@ -8,9 +8,9 @@ from types import FrameType
 import typer
 import uvicorn
 
+from qyolo.errors import CommandError
 from qyolo.process import set_up_process
 from service.app import create_app
-from service.errors import ServiceError
 from service.lifecycle import ModelSource
 from service.observability.logs import set_up_logs
 from service.observability.tracing import Tracing, tracing
@@ -21,14 +21,10 @@ from service.transport.listener import open_listener
 log = logging.getLogger(__name__)
 
 
-class CannotServe(ServiceError):
-    """The model cannot be served."""
-
-
 def run_server(settings: Settings, source: ModelSource) -> None:
-    """Serve until SIGTERM or SIGINT, then let accepted requests finish.
+    """Serve until SIGTERM or SIGINT, then let the requests in flight finish.
 
-    Raises CannotListen, CannotServe, BadKeys or TelemetryMissing.
+    Raises CannotListen, BadKeys, TelemetryMissing, or CommandError if there is no model to serve.
     """
     set_up_process(serves=True)
     set_up_logs(settings.log_level, settings.log_format)
@@ -51,21 +47,21 @@ def _serve(
     def stop(signum: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
-    # uvicorn has its own handlers while it runs, and raises the signal again for these when it has
-    # drained: a clean stop must not end as a death by signal.
+    # uvicorn installs its own handlers while it runs and raises the signal again when it has
+    # drained; with these handlers a clean stop does not end as a death by signal.
     for wanted in (signal.SIGINT, signal.SIGTERM):
         signal.signal(wanted, stop)
-    _tell(settings, listener)
+    _announce(settings, listener)
     server.run(sockets=[listener])
     if failures:
-        raise CannotServe(failures[0])
+        raise CommandError(failures[0])
 
 
-def _tell(settings: Settings, listener: socket.socket) -> None:
+def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
-    told = f"qyolo listens on http://{address}:{port}"
+    text = f"qyolo listens on http://{address}:{port}"
     if settings.log_format == "json":
-        log.info(told)
+        log.info(text)
     else:
-        typer.echo(told, err=True)
+        typer.echo(text, err=True)

@@ -1,4 +1,5 @@
-"""The detector on a Ray cluster: fronts answer HTTP, each variant's replicas answer fronts.
+"""The detector on a Ray cluster: an ingress answers HTTP and asks each variant's workers.
 
-plan -> shipment (the model folder, once a node) -> workers, one deployment a variant -> fronts
+plan -> distribution (the model folder, once to a node) -> workers, a deployment for each variant ->
+ingress
 """

@@ -1,4 +1,4 @@
-"""Deploy on a Ray cluster that runs, or update what is deployed there."""
+"""Deploy on a running Ray cluster, or update what is deployed there."""
 
 import logging
 import os
@@ -12,17 +12,17 @@ from ray import serve
 from quantizer.errors import BadOption
 from qyolo.cluster.application import build
 from qyolo.cluster.plan import Plan
-from qyolo.serving import CannotServe
+from qyolo.errors import CommandError
 from service.transport.listener import require_keys
 
 NAME: Final = "qyolo"
-PATIENCE_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 5.0
 
 
 def deploy(plan: Plan, address: str) -> None:
-    """Return when every replica is ready; what ran before goes on until then.
+    """Return when every replica is ready; the replicas of the last deployment serve until then.
 
-    Raises CannotListen, CannotServe, and what `build` raises.
+    Raises CannotListen, CommandError, and what `build` raises.
     """
     settings = plan.settings
     if settings.port == 0:
@@ -31,24 +31,24 @@ def deploy(plan: Plan, address: str) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        _knock(address)
+        _connect(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except OSError as exc:
-        raise CannotServe(
+        raise CommandError(
             f"no Ray cluster at {address!r}: start one with ray start --head --disable-usage-stats"
         ) from exc
     try:
         serve.start("EveryNode", {"host": settings.host, "port": settings.port})
         serve.run(build(plan), name=NAME)
     except RuntimeError as exc:
-        raise CannotServe("the cluster cannot serve the model: `serve status` says why") from exc
+        raise CommandError("the cluster cannot serve the model: `serve status` says why") from exc
     finally:
         ray.shutdown()
     typer.echo(f"qyolo listens on port {settings.port} of each node that has a replica", err=True)
 
 
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+def _connect(address: str) -> None:
+    """Raise OSError if nothing listens there; Ray itself would retry for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
-        socket.create_connection((host, int(port)), PATIENCE_S).close()
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()

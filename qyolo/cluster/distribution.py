@@ -1,7 +1,7 @@
-"""A model folder on every node that needs it, brought there once.
+"""Model distribution: brings a model folder to each node that needs it, once.
 
-Each node keeps folders in its own cache, named by their content. A node that lacks one asks the
-others, so no process and no node has to outlive the deployment: any node that has it will do.
+Each node keeps folders in its own cache under a digest of their content. A node that lacks a folder
+asks the other nodes, so any node that has it will do: the one that deployed it may be gone.
 """
 
 import hashlib
@@ -26,76 +26,79 @@ HEAD: Final = "node:__internal_head__"  # the resource by which Ray marks its he
 log = logging.getLogger(__name__)
 
 
-def store() -> Path:
-    """Where this node keeps the folders, by QYOLO_CACHE_DIR as this node has it."""
-    return cache_root() / "cluster"
-
-
-def ship(folder: Path) -> str:
-    """Put a model folder on this node's shelf; returns its name there. Raises BadModelFolder."""
+def distribute(folder: Path) -> str:
+    """Copy a model folder to this node's cache; returns its digest. Raises BadModelFolder."""
     verify(folder)
-    name = _name_of(folder)
-    obtain(store(), name, lambda target: shutil.copytree(folder, target, dirs_exist_ok=True))
-    return name
+    digest = _digest_of(folder)
+    obtain(_cache(), digest, lambda target: shutil.copytree(folder, target, dirs_exist_ok=True))
+    return digest
 
 
-def receive(name: str) -> Path:
-    """The folder on this node's shelf, brought from another node where it is not there yet.
+def fetch(digest: str) -> Path:
+    """The folder in this node's cache, copied from another node where it is absent.
 
     Processes of one node wait for the first of them. Raises ModelUnavailable.
     """
-    return obtain(store(), name, lambda target: _bring(name, target))
+    return obtain(_cache(), digest, lambda target: _copy_from_other_nodes(digest, target))
 
 
-class Shipped:
-    """A `ModelSource`: a folder that was shipped."""
+class DistributedFolder:
+    """A `ModelSource`: a folder that was distributed."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
 
     def folder(self, report: ReportProgress) -> Path:
-        return receive(self._name)
+        return fetch(self._digest)
 
     def cancel(self) -> None:
-        """It comes, or another node says that it will not, soon enough."""
+        """Nothing: a fetch ends soon, with the folder or with an error."""
 
 
-def _name_of(folder: Path) -> str:
-    """A digest of the checksums, which are of all else."""
+def _cache() -> Path:
+    """QYOLO_CACHE_DIR may differ between nodes."""
+    return cache_root() / "cluster"
+
+
+def _digest_of(folder: Path) -> str:
+    """Of the checksums, which cover all other files."""
     return hashlib.sha256((folder / CHECKSUMS).read_bytes()).hexdigest()[:KEY_LENGTH]
 
 
-def _bring(name: str, target: Path) -> None:
+def _copy_from_other_nodes(digest: str, target: Path) -> None:
     for node in _other_nodes():
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         try:
-            files = ray.get(_files_of.options(scheduling_strategy=there).remote(name))
-        except RayError as exc:  # it is going, or gone
+            files = ray.get(_files_of.options(scheduling_strategy=there).remote(digest))
+        except RayError as exc:  # the node is shutting down or dead
             log.warning("node %s does not answer: %s", node, exc)
             continue
         if files is not None:
             _write(files, target)
             verify(target)
-            if _name_of(target) != name:
-                raise BadModelFolder(f"what came as model folder {name} is another one")
-            log.info("model folder %s came from node %s", name, node)
+            if _digest_of(target) != digest:
+                raise BadModelFolder(f"node {node} sent another folder as {digest}")
+            log.info("model folder %s came from node %s", digest, node)
             return
-    raise ModelUnavailable(f"no node has the model folder {name}: deploy it again")
+    raise ModelUnavailable(f"no node has the model folder {digest}: deploy it again")
 
 
 def _other_nodes() -> list[str]:
-    """Ids of the living, the head first: what is deployed by Ray's own tools starts there."""
+    """Ids of the living nodes in random order, but the head first.
+
+    Ray's own tools build the application on the head, so the head has the folder then.
+    """
     here = ray.get_runtime_context().get_node_id()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    random.shuffle(nodes)  # so that many newcomers do not all ask the same one
+    random.shuffle(nodes)  # so that many new nodes do not all ask the same one
     nodes.sort(key=lambda each: HEAD not in each["Resources"])
     return [each["NodeID"] for each in nodes if each["Alive"] and each["NodeID"] != here]
 
 
 @ray.remote(num_cpus=0)
-def _files_of(name: str) -> dict[str, bytes] | None:
-    """The files of a folder on the shelf of the node that this runs on, if it has it, whole."""
-    entry = lookup(store(), name)
+def _files_of(digest: str) -> dict[str, bytes] | None:
+    """A folder of the node that runs this task, by path; None if it has none or a damaged one."""
+    entry = lookup(_cache(), digest)
     if entry is None:
         return None
     paths = (path for path in entry.rglob("*") if path.is_file())

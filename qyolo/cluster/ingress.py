@@ -9,7 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from qyolo.cluster.compatibility import contract_of
-from qyolo.cluster.distribution import Shipped
+from qyolo.cluster.distribution import DistributedFolder
 from qyolo.cluster.remote import RemotePipeline
 from qyolo.cluster.replicas import Replicas
 from qyolo.process import set_up_process
@@ -37,7 +37,7 @@ class Front:
         self._settings = settings
         self._handles = handles
         self._capacity = capacity
-        self._application = create_app(settings, Shipped(model), open_backend=self._open)
+        self._application = create_app(settings, DistributedFolder(model), open_backend=self._open)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
         return self._application

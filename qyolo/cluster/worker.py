@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from qyolo.cluster.compatibility import OtherModel, contract_of
-from qyolo.cluster.distribution import receive
+from qyolo.cluster.distribution import fetch
 from qyolo.process import set_up_process
 from service.errors import ServiceError
 from service.inference.pipeline import Pipeline
@@ -31,7 +31,7 @@ class Worker:
     ) -> None:
         set_up_process(serves=True)
         set_up_logs(settings.log_level, settings.log_format)
-        variants = load_variants(receive(model), threads, settings.throughput, only={variant})
+        variants = load_variants(fetch(model), threads, settings.throughput, only={variant})
         self._variant = variant
         self._contract = contract_of(variants.manifest)
         self._pipeline = Pipeline(variants, capacity, settings.max_pixels)

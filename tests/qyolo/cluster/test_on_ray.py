@@ -88,7 +88,12 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def deploy(self, folder: Path) -> None:
-        options = {"--address": self.cluster.address, "--port": self.port, "--min": 2, "--cpus": CPUS_OF_A_REPLICA}
+        options = {
+            "--address": self.cluster.address,
+            "--port": self.port,
+            "--min": 2,
+            "--cpus": CPUS_OF_A_REPLICA,
+        }
         options |= {"--ab": "fp32:1,int8:1"}
         flat = [part for pair in options.items() for part in pair]
         ran = qyolo("cluster", folder, *flat, QYOLO_CACHE_DIR=self.caches[0])

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("ray", reason="the extra cluster is missing")
 
 from qyolo.cluster.compatibility import OtherModel, contract_of
-from qyolo.cluster.distribution import receive, ship
+from qyolo.cluster.distribution import distribute, fetch
 from qyolo.cluster.worker import Worker
 from service.errors import BadModelFolder, NotAnImage
 from service.inference.results import Answer
@@ -31,19 +31,19 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def worker(folder):
-    return Worker(ship(folder), "other", Settings(), threads=1, capacity=4)
+    return Worker(distribute(folder), "other", Settings(), threads=1, capacity=4)
 
 
 def test_what_was_shipped_is_received_whole(folder):
-    name = ship(folder)
-    assert ship(folder) == name
-    verify(receive(name))
+    name = distribute(folder)
+    assert distribute(folder) == name
+    verify(fetch(name))
 
 
 def test_a_damaged_folder_is_not_shipped(folder):
     (folder / "report.json").write_text("{}")
     with pytest.raises(BadModelFolder):
-        ship(folder)
+        distribute(folder)
 
 
 def test_it_answers_a_front_of_its_own_model_only(worker, folder):
@@ -70,6 +70,6 @@ def test_moving_a_folder_needs_no_module_of_the_quantizer():
 def test_it_turns_telemetry_off_before_it_loads_a_runtime(folder, monkeypatch):
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     monkeypatch.delitem(sys.modules, "openvino_telemetry")
-    Worker(ship(folder), "other", Settings(), threads=1, capacity=4)
+    Worker(distribute(folder), "other", Settings(), threads=1, capacity=4)
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
     assert sys.modules["openvino_telemetry"] is None
