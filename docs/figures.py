@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from quantizer.calibration.analytic_bounds import SILU_MINIMUM, lower_bounds
 from quantizer.calibration.histogram import Histogram
-from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.ranges import RANGE_RULES, START_BIN, squared_errors
 from quantizer.calibration.statistics import observe
 from quantizer.int8 import Scheme
@@ -46,9 +46,9 @@ def calibrated() -> tuple[dict[str, Histogram], dict[str, float]]:
     model = read_float_model(bundle.model(), SIZE)
     layout = recognise(model, None, None, None)
     placement = plan_placement(model.graph, {}, QdqFormat())
-    images = Images(find_images(bundle.CALIBRATION))
-    stream = images.usable(SIZE, PREPROCESS[layout.preprocess], lambda _: None)
-    histograms = observe(model.graph, placement.tensors, stream, usable_threads()).histograms
+    files = ImageFiles(find_images(bundle.CALIBRATION), SIZE, PREPROCESS[layout.preprocess])
+    images, threads = files.decodable(), usable_threads()
+    histograms = observe(model.graph, placement.tensors, images, threads).histograms
     bounds = lower_bounds(model.graph)
     return dict(histograms), {name: bounds[name] for name in histograms if name in bounds}
 

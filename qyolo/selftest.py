@@ -10,14 +10,14 @@ from typing import Any, Final
 import numpy as np
 
 from quantizer.build import build
-from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.images import find_images, read_pixels
 from quantizer.compile.builder import INT8_NAMES
 from quantizer.compile.hardware import Hardware, detect
 from quantizer.config import BuildConfig
 from quantizer.evaluation.accuracy_gate import AGREEMENT_DROP
+from quantizer.evaluation.detectors import graph_detector
 from quantizer.model.float_model import read_float_model
 from quantizer.report.data import Report
-from quantizer.study.study import detector_of
 from service.errors import DeviceUnavailable, ServiceError
 from service.inference.detector import Detector
 from service.manifest import Manifest, Runtime, read_manifest
@@ -74,9 +74,9 @@ def selftest(config: BuildConfig, progress: ReportProgress) -> SelfTest:
 def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check]:
     yield _int8_kernels(report)
     manifest = read_manifest(folder)
-    pictures = [p for p in Images(find_images(config.calibration)).pixels() if p is not None]
+    pictures = [p for p in read_pixels(find_images(config.calibration)) if p is not None]
     float_model = read_float_model(config.model, config.size).model
-    expected = _boxes(detector_of(float_model, manifest, 1), pictures)
+    expected = _boxes(graph_detector(float_model, manifest, 1), pictures)
     for name in manifest.variants:
         yield _agrees(folder, manifest, name, pictures, expected)
         yield _repeats(folder, manifest, name, pictures[0])

@@ -32,7 +32,7 @@ from bench.peers.environments import (
     quantize_nncf,
     quantize_onnxruntime,
 )
-from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.evaluation.accuracy import Evaluation, evaluate
 from quantizer.model.float_model import read_float_model
 from quantizer.model.layout import recognise
@@ -138,8 +138,8 @@ def _write_inputs(arguments: argparse.Namespace, folder: Path) -> None:
     """tensors.npy and float.onnx, which the peers read."""
     model = read_float_model(arguments.model, SIZE)
     preprocess = PREPROCESS[recognise(model).preprocess]
-    read = Images(find_images(arguments.calibration)).tensors(SIZE, preprocess)
-    tensors = [tensor for tensor in read if tensor is not None]
+    files = ImageFiles(find_images(arguments.calibration), SIZE, preprocess)
+    tensors = list(files.decodable())
     np.save(folder / "tensors.npy", np.concatenate(tensors))
     onnx.save(model.model, folder / "float.onnx")
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from bench.command_line import parser_of
 from bench.peers.environments import measured
-from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.statistics import observe
 from quantizer.model.float_model import read_float_model
 from quantizer.model.layout import recognise
@@ -50,7 +50,7 @@ def calibrate(model: Path, folder: Path, count: int) -> None:
     graph = float_model.graph
     paths = list(itertools.islice(itertools.cycle(find_images(folder)), count))
     preprocess = PREPROCESS[recognise(float_model).preprocess]
-    tensors = (each for each in Images(paths).tensors(SIZE, preprocess) if each is not None)
+    tensors = ImageFiles(paths, SIZE, preprocess).decodable()
     placement = plan_placement(graph)
     averaged = averaged_tensors(graph, placement)
     observe(graph, placement.tensors, tensors, usable_threads(), averaged)

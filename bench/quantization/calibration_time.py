@@ -20,7 +20,7 @@ import openvino as ov
 
 from bench.command_line import parser_of, print_header, print_row
 from bench.peers.environments import quantize_nncf
-from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Candidate
 from quantizer.compile.runtime import load_builder
@@ -57,8 +57,8 @@ def main() -> None:
     arguments = parser.parse_args()
     model = read_float_model(arguments.model, SIZE)
     preprocess = PREPROCESS[recognise(model).preprocess]
-    read = Images(find_images(arguments.calibration)).tensors(SIZE, preprocess)
-    tensors = np.concatenate([tensor for tensor in read if tensor is not None])
+    files = ImageFiles(find_images(arguments.calibration), SIZE, preprocess)
+    tensors = np.concatenate(list(files.decodable()))
     with TemporaryDirectory() as scratch:
         home = Path(scratch)
         np.save(home / "tensors.npy", tensors)

@@ -15,32 +15,19 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from quantizer.calibration.images import Images, find_images, split
-from quantizer.calibration.statistics import observe
+from quantizer.build import Job, calibrate, decide, read
 from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.compile.conformance import check
-from quantizer.config import MIN_SQNR
+from quantizer.config import MIN_SQNR, AnnotatedDataset, BuildConfig
 from quantizer.evaluation.accuracy import Evaluation, evaluate_detectors
-from quantizer.int8 import Range, Scheme, WeightScheme
-from quantizer.model.float_model import FloatModel, read_float_model
-from quantizer.model.layout import Layout, recognise
-from quantizer.qdq.bias import averaged_tensors
+from quantizer.evaluation.detectors import graph_detector, graph_manifest
+from quantizer.model.layout import FloatDetector
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT, QdqFormat
-from quantizer.qdq.placement import plan_placement
-from quantizer.qdq.quantize import Ranges
-from quantizer.qdq.weights import Weights
-from quantizer.sensitivity.decision import decide
-from quantizer.sensitivity.simulation import MOST_LOOKED_AT, Simulation, find_samples
-from quantizer.study.study import detector_of
 from qyolo.cli.progress import progress_bars
 from service.engines.cpu import usable_threads
-from service.manifest import FloatType, Manifest, Variant
-from service.progress import Progress, ReportProgress
-from service.vision.heads import HEADS
-from service.vision.preprocess import PREPROCESS
-
-SIZE = 640
+from service.manifest import FloatType, Manifest
+from service.progress import ReportProgress
 
 
 def main() -> None:
@@ -51,16 +38,22 @@ def main() -> None:
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--min-sqnr", type=float, default=MIN_SQNR)
     arguments = parser.parse_args()
+    config = BuildConfig(
+        arguments.model,
+        arguments.calibration,
+        min_sqnr=arguments.min_sqnr,
+        annotated=AnnotatedDataset(arguments.images, arguments.annotations),
+    )
     with progress_bars() as progress:
-        model = read_float_model(arguments.model, SIZE)
-        layout = recognise(model)
-        int8 = quantized(model, layout, arguments.calibration, arguments.min_sqnr, progress)
+        detector, int8 = quantized(config, progress)
+        float_model = detector.model.model
         graphs = {
-            "fp32": model.model,
-            "fp16": in_float16(to_float16(model.model)),
+            "fp32": float_model,
+            "fp16": in_float16(to_float16(float_model)),
             "int8": in_float16(to_float16(int8)),
         }
-        found = accuracy(graphs, layout, arguments.images, arguments.annotations, progress)
+        manifest = graph_manifest(config.model, detector)
+        found = accuracy(graphs, manifest, config.annotated, progress)
     findings = check(to_float16(int8))
     print(f"\n{arguments.model.stem}, {found.images} images, {len(findings)} rules broken\n")
     print("| | AP | AP50 | against fp32 |\n|---|---|---|---|")
@@ -85,61 +78,25 @@ class Untimed:
 
 
 def quantized(
-    model: FloatModel,
-    layout: Layout,
-    calibration: Path,
-    min_sqnr: float,
-    progress: ReportProgress,
-) -> onnx.ModelProto:
-    """The Q/DQ graph in TensorRT's qdq_format, its islands still in float32."""
-    graph, threads, how = model.graph, usable_threads(), PREPROCESS[layout.preprocess]
-    paths, _ = split(find_images(calibration))
-    whole = plan_placement(graph, {}, TENSORRT)
-    usable = Images(paths).usable(SIZE, how, progress)
-    observed = observe(graph, whole.tensors, usable, threads, averaged_tensors(graph, whole))
-    scheme = Scheme(symmetric=True, half=True)
-    ranges = Ranges(graph, observed.histograms, "uh", scheme, Range(0.0, 255 / how.divisor))
-    spread = Images(paths[:: max(1, len(paths) // MOST_LOOKED_AT)]).usable(SIZE, how, _silence)
-    head = HEADS[layout.head]
-    simulation = Simulation(
-        graph,
-        ranges,
-        Weights(graph, WeightScheme(half=True)),
-        observed.channel_means,
-        head,
-        SIZE,
-        find_samples(graph, head, SIZE, spread, threads),
-        threads,
-    )
-    decision = decide(simulation, {}, Untimed(), min_sqnr, progress)
-    return simulation.quantized(decision.placement).model
+    config: BuildConfig, progress: ReportProgress
+) -> tuple[FloatDetector, onnx.ModelProto]:
+    """The float detector, and its Q/DQ graph in TensorRT's format with float regions in float32."""
+    job = Job.of(config, Untimed(), Path(), progress)
+    source = read(job)
+    decided = decide(job, source, calibrate(job, source))
+    return source.detector, decided.simulation.quantized(decided.decision.placement).model
 
 
 def accuracy(
     graphs: Mapping[str, onnx.ModelProto],
-    layout: Layout,
-    images: Path,
-    annotations: Path,
+    manifest: Manifest,
+    annotated: AnnotatedDataset,
     progress: ReportProgress,
 ) -> Evaluation:
     """COCO AP of each graph."""
-    variant = Variant(runtime="onnxruntime", precision="fp32", model="model.onnx")
-    manifest = Manifest(
-        name="model",
-        device="cpu",
-        size=SIZE,
-        head=layout.head,
-        preprocess=layout.preprocess,
-        class_names=layout.class_names,
-        default="fp32",
-        variants={"fp32": variant},
-        source_sha256="",
-        versions={},
-        created="",
-    )
     threads = usable_threads()
-    detectors = {name: detector_of(graph, manifest, threads) for name, graph in graphs.items()}
-    return evaluate_detectors(detectors, manifest, images, annotations, progress)
+    detectors = {name: graph_detector(graph, manifest, threads) for name, graph in graphs.items()}
+    return evaluate_detectors(detectors, manifest, annotated, progress)
 
 
 def in_float16(typed: onnx.ModelProto) -> onnx.ModelProto:
@@ -182,10 +139,6 @@ def _rounded(original: onnx.NodeProto, halves: set[str]) -> Iterator[onnx.NodePr
         half = f"{name}/half"
         yield helper.make_node("Cast", [f"{name}/exact"], [half], to=TensorProto.FLOAT16)
         yield helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT)
-
-
-def _silence(progress: Progress) -> None:
-    """Report nothing."""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Image folder -> the tensors that the server would make of these images."""
+"""Image folder -> the tensors that the server makes of the same images."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -12,11 +12,14 @@ from service.vision.detections import Floats
 from service.vision.image import MAX_PIXELS, SUFFIXES, Pixels, decode_image
 from service.vision.preprocess import Preprocess, preprocess
 
-FEW_IMAGES: Final = 16  # below this a range depends on chance; the build warns
 MAX_HELD_OUT: Final = 16
 HELD_OUT_SHARE: Final = 6  # one image in six, so that the ranges lose little
 
 T = TypeVar("T")
+
+
+def silent(_: Progress) -> None:
+    """Ignore the progress."""
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -32,64 +35,49 @@ def find_images(folder: Path) -> list[Path]:
     return found
 
 
-def split(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+def hold_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Images to calibrate on, and images held out to compare int8 with fp32 on.
 
-    Spread evenly over the names, so that a folder sorted by scene gives some of each to both.
+    The held-out ones are spread evenly over the names, so that a folder sorted by scene gives some
+    of each scene to both.
     """
     count = min(MAX_HELD_OUT, len(paths) // HELD_OUT_SHARE)
     if count == 0:
-        return paths, []
+        return list(paths), []
     chosen = {index * len(paths) // count for index in range(count)}
     held_out = [path for index, path in enumerate(paths) if index in chosen]
     return [path for index, path in enumerate(paths) if index not in chosen], held_out
 
 
-@dataclass(slots=True)
-class Images:
-    """Reads images one at a time; those that cannot be decoded are skipped and remembered."""
+def read_pixels(paths: Sequence[Path]) -> Iterator[Pixels | None]:
+    """u8[H,W,3] of each file, read one at a time; None where it cannot be decoded."""
+    return (_read(path, lambda data: decode_image(data, MAX_PIXELS).pixels) for path in paths)
 
-    paths: list[Path]
-    unreadable: list[Path] = field(default_factory=list)
 
-    def pixels(self) -> Iterator[Pixels | None]:
-        """u8[H,W,3] for each path in turn, None for one that is unreadable."""
-        for path in self.paths:
-            yield self._read(path, lambda data: decode_image(data, MAX_PIXELS).pixels)
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """Image files, with the input size and the preprocessing of the detector that reads them."""
 
-    def count_usable(self, folder: Path) -> int:
-        """How many were readable, once all were read; raises NoCalibrationImages if none was.
+    paths: Sequence[Path]
+    size: int
+    preprocess: Preprocess
 
-        `folder` is where the caller had them from.
-        """
-        count = len(self.paths) - len(self.unreadable)
-        if count == 0:
-            raise NoCalibrationImages(
-                f"none of the {len(self.paths)} images in {folder} can be decoded"
-            )
-        return count
-
-    def usable(self, size: int, how: Preprocess, progress: ReportProgress) -> Iterator[Floats]:
-        """The tensors of the readable images, telling how many of the files are done."""
+    def tensors(self, progress: ReportProgress = silent) -> Iterator[Floats | None]:
+        """f32[1,3,size,size] of each file, read one at a time; None where it cannot be decoded."""
         total = len(self.paths)
         progress(Progress("calibrate", 0, total))
-        for done, tensor in enumerate(self.tensors(size, how), start=1):
-            if tensor is not None:
-                yield tensor
+        for done, path in enumerate(self.paths, start=1):
+            photo = _read(path, lambda data: decode_image(data, MAX_PIXELS, self.size))
+            yield None if photo is None else preprocess(photo, self.size, self.preprocess).tensor
             progress(Progress("calibrate", done, total))
 
-    def tensors(self, size: int, how: Preprocess) -> Iterator[Floats | None]:
-        """f32[1,3,size,size] for each path in turn, None for one that is unreadable."""
-        for path in self.paths:
-            photo = self._read(path, lambda data: decode_image(data, MAX_PIXELS, size))
-            if photo is None:
-                yield None
-            else:
-                yield preprocess(photo, size, how).tensor
+    def decodable(self, progress: ReportProgress = silent) -> Iterator[Floats]:
+        """The tensors of the files that can be decoded."""
+        return (tensor for tensor in self.tensors(progress) if tensor is not None)
 
-    def _read(self, path: Path, decode: Callable[[bytes], T]) -> T | None:
-        try:
-            return decode(path.read_bytes())
-        except (ServiceError, OSError):
-            self.unreadable.append(path)
-            return None
+
+def _read(path: Path, decode: Callable[[bytes], T]) -> T | None:
+    try:
+        return decode(path.read_bytes())
+    except (ServiceError, OSError):
+        return None

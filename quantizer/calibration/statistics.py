@@ -1,7 +1,8 @@
-"""Run the float graph over images and keep histograms, not activations."""
+"""Run the float graph over images and keep histograms and means, not activations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -9,24 +10,67 @@ import onnx
 from onnx import TensorProto, helper
 
 from quantizer.calibration.histogram import Histogram, histogram_of, merge
-from quantizer.errors import UnsupportedModel
+from quantizer.calibration.images import ImageFiles
+from quantizer.errors import NoCalibrationImages, UnsupportedModel
 from quantizer.model.execution import over_images
 from quantizer.model.graph import Graph
+from service.progress import ReportProgress
 from service.vision.detections import Floats
 
-# Of a tensor's values near zero about so many are counted in an image, each for its neighbours too:
-# over a hundred images more than a million. The far ones, which decide where a range ends, are all
-# counted.
+# About this many of a tensor's values near zero are counted in each image, each with the weight of
+# its neighbours: over a hundred images that is more than a million. All values far from zero are
+# counted, because they decide where a range ends.
 SAMPLE: Final = 16_384
 FAR: Final = 0.5  # of the largest magnitude: few values of a SiLU output lie beyond
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Observed:
-    """Over all images: each tensor's histogram, and f32[C] the means of its channels."""
+class Statistics:
+    """Over all images: the histogram of each tensor, and f32[C] the means of its channels."""
 
     histograms: dict[str, Histogram]
     channel_means: dict[str, Floats]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """The statistics of the calibration images, and which files they come from."""
+
+    statistics: Statistics
+    images: tuple[Path, ...]  # that were decoded
+    undecodable: tuple[Path, ...]
+
+
+def calibrate(
+    graph: Graph,
+    tensors: Sequence[str],
+    averaged: Sequence[str],
+    files: ImageFiles,
+    threads: int,
+    progress: ReportProgress,
+) -> Calibration:
+    """Histograms of `tensors` and channel means of `averaged` over the files.
+
+    Files that cannot be decoded are skipped. Raises NoCalibrationImages when no file can be
+    decoded, and what `observe` raises.
+    """
+    undecodable: list[Path] = []
+
+    def decodable() -> Iterator[Floats]:
+        for path, tensor in zip(files.paths, files.tensors(progress), strict=True):
+            if tensor is None:
+                undecodable.append(path)
+            else:
+                yield tensor
+
+    statistics = observe(graph, tensors, decodable(), threads, averaged)
+    images = tuple(path for path in files.paths if path not in undecodable)
+    if not images:
+        count, first = len(files.paths), files.paths[0]
+        raise NoCalibrationImages(
+            f"none of the {count} calibration images can be decoded, {first} for one"
+        )
+    return Calibration(statistics, images, tuple(undecodable))
 
 
 def observe(
@@ -35,8 +79,8 @@ def observe(
     images: Iterable[Floats],
     threads: int,
     averaged: Sequence[str] = (),
-) -> Observed:
-    """Histograms of `tensors` and channel means of `averaged`; one execution an image.
+) -> Statistics:
+    """Histograms of `tensors` and channel means of `averaged`; the graph runs once on each image.
 
     Memory does not depend on the number of images. Raises UnsupportedModel when the model computes
     a value that is not finite.
@@ -63,7 +107,7 @@ def observe(
             sums[name] = sums[name] + mean
         count += 1
     averages = {name: (total / max(count, 1)).astype(np.float32) for name, total in sums.items()}
-    return Observed(histograms, averages)
+    return Statistics(histograms, averages)
 
 
 def _mean_of(tensor: str) -> str:
@@ -88,7 +132,7 @@ def _sampled(name: str, values: Floats, phase: int) -> Histogram:
 
 
 def _watching(graph: Graph, watched: Sequence[str], averaged: Sequence[str]) -> onnx.ModelProto:
-    """The graph with what is observed as its only outputs: the decode tail is not run."""
+    """The graph with the observed tensors as its only outputs, so that no decode tail runs."""
     model = graph.watching(watched)
     for name in averaged:
         mean = _mean_of(name)

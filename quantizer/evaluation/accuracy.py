@@ -11,7 +11,9 @@ from typing import Any, Final
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from quantizer.config import AnnotatedDataset
 from quantizer.errors import BadAnnotations
+from quantizer.evaluation.detectors import open_variants
 from service.inference.detector import Detector
 from service.manifest import Manifest, read_manifest
 from service.progress import Progress, ReportProgress
@@ -43,7 +45,7 @@ class Accuracy:
     ap_small: float
     ap_medium: float
     ap_large: float
-    classes: Mapping[str, ClassAccuracy]  # those that are annotated at all
+    classes: Mapping[str, ClassAccuracy]  # those that have annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,92 +61,92 @@ class Evaluation:
 def evaluate(
     folder: Path, images: Path, annotations: Path, threads: int, progress: ReportProgress
 ) -> Evaluation:
-    """Run every variant of a model folder over every annotated image.
+    """Run every variant of a model folder on every annotated image.
 
     Raises BadAnnotations, BadModelFolder, or the ServiceError of an image that cannot be decoded.
     """
-    return evaluate_variants(folder, read_manifest(folder), images, annotations, threads, progress)
+    annotated = AnnotatedDataset(images, annotations)
+    return evaluate_variants(folder, read_manifest(folder), annotated, threads, progress)
 
 
 def evaluate_variants(
     folder: Path,
     manifest: Manifest,
-    images: Path,
-    annotations: Path,
+    annotated: AnnotatedDataset,
     threads: int,
     progress: ReportProgress,
 ) -> Evaluation:
     """The same for engines whose manifest is not written yet."""
-    detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
-    try:
-        return evaluate_detectors(detectors, manifest, images, annotations, progress)
-    finally:
-        for detector in detectors.values():
-            detector.close()
+    with open_variants(folder, manifest, threads) as detectors:
+        return evaluate_detectors(detectors, manifest, annotated, progress)
 
 
 def evaluate_detectors(
     detectors: Mapping[str, Detector],
     manifest: Manifest,
-    images: Path,
-    annotations: Path,
+    annotated: AnnotatedDataset,
     progress: ReportProgress,
     at_once: int = 1,
 ) -> Evaluation:
-    """The same for any detectors of the manifest's classes, `at_once` of them in threads."""
-    truth, categories = _truth(annotations, images, manifest)
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
-    served: dict[str, list[Detections]] = {name: [] for name in detectors}
+    """The same for any detectors of the manifest's classes, `at_once` of them in threads.
 
-    def look(name: str, photo: Photo, image_id: int) -> None:
+    Without a detector named fp32, agreement is not measured.
+    """
+    coco, categories = _read_annotations(annotated, manifest)
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
+    at_serving: dict[str, list[Detections]] = {name: [] for name in detectors}
+
+    def detect(name: str, photo: Photo, image_id: int) -> None:
         detector = detectors[name]
         prepared = detector.preprocess(photo)
         raw = detector.infer(prepared)
         found = detector.postprocess(raw, prepared, AP_QUERY)
         results[name] += _coco_results(found, image_id, categories)
         if "fp32" in detectors:
-            served[name].append(detector.postprocess(raw, prepared, Query()))
+            at_serving[name].append(detector.postprocess(raw, prepared, Query()))
 
-    progress(Progress("evaluate", 0, len(truth.imgs)))
+    progress(Progress("evaluate", 0, len(coco.imgs)))
     with ThreadPoolExecutor(at_once) as pool:
-        for done, (image_id, record) in enumerate(truth.imgs.items(), start=1):
-            data = (images / record["file_name"]).read_bytes()
+        for done, (image_id, record) in enumerate(coco.imgs.items(), start=1):
+            data = (annotated.images / record["file_name"]).read_bytes()
             photo = decode_image(data, MAX_PIXELS, manifest.size)
-            looks = [pool.submit(look, name, photo, image_id) for name in detectors]
-            for each in looks:
-                each.result()
-            progress(Progress("evaluate", done, len(truth.imgs)))
+            for detected in [pool.submit(detect, name, photo, image_id) for name in detectors]:
+                detected.result()
+            progress(Progress("evaluate", done, len(coco.imgs)))
     return Evaluation(
         model=manifest.name,
-        images=len(truth.imgs),
-        variants={name: _accuracy(truth, rows) for name, rows in results.items()},
+        images=len(coco.imgs),
+        variants={name: _accuracy(coco, rows) for name, rows in results.items()},
         agreement_with_fp32={
-            name: agreement(list(zip(served["fp32"], found, strict=True)))
-            for name, found in served.items()
-            if name != "fp32" and "fp32" in served
+            name: agreement(list(zip(at_serving["fp32"], found, strict=True)))
+            for name, found in at_serving.items()
+            if name != "fp32" and "fp32" in at_serving
         },
     )
 
 
-def _truth(annotations: Path, images: Path, manifest: Manifest) -> tuple[COCO, dict[int, int]]:
-    """The annotations, and the category id of each class of the model that they know."""
+def _read_annotations(
+    annotated: AnnotatedDataset, manifest: Manifest
+) -> tuple[COCO, dict[int, int]]:
+    """The annotations, and the category id of each class of the model that they annotate."""
+    images, annotations = annotated.images, annotated.annotations
     try:
         with redirect_stdout(io.StringIO()):  # pycocotools prints
-            truth = COCO(str(annotations))
-        for box in truth.anns.values():  # pycocotools needs both, many tools leave them out
+            coco = COCO(str(annotations))
+        for box in coco.anns.values():  # pycocotools needs both keys, many tools leave them out
             box.setdefault("iscrowd", 0)
             box.setdefault("area", box["bbox"][2] * box["bbox"][3])
-        names = [record["file_name"] for record in truth.imgs.values()]
+        names = [record["file_name"] for record in coco.imgs.values()]
     except (OSError, ValueError, LookupError, TypeError, AssertionError) as exc:
         reason = f"no {exc}" if isinstance(exc, KeyError) else exc
         raise BadAnnotations(f"{annotations} cannot be read as COCO JSON: {reason}") from exc
     missing = [name for name in names if not (images / name).is_file()]
-    if missing or not truth.imgs:
+    if missing or not coco.imgs:
         raise BadAnnotations(
-            f"{len(missing)} of {len(truth.imgs)} annotated images are not in {images}"
+            f"{len(missing)} of {len(coco.imgs)} annotated images are not in {images}"
             + (f", {missing[0]} for one" if missing else "")
         )
-    by_name = {category["name"]: key for key, category in truth.cats.items()}
+    by_name = {category["name"]: key for key, category in coco.cats.items()}
     categories = {
         index: by_name[name] for index, name in enumerate(manifest.class_names) if name in by_name
     }
@@ -153,7 +155,7 @@ def _truth(annotations: Path, images: Path, manifest: Manifest) -> tuple[COCO, d
             f"no class of the model ({', '.join(manifest.class_names[:5])}, ...) is a category "
             f"of {annotations} ({', '.join(list(by_name)[:5])}, ...)"
         )
-    return truth, categories
+    return coco, categories
 
 
 def _coco_results(
@@ -173,26 +175,27 @@ def _coco_results(
     ]
 
 
-def _accuracy(truth: COCO, results: list[dict[str, Any]]) -> Accuracy:
+def _accuracy(coco: COCO, results: list[dict[str, Any]]) -> Accuracy:
     if not results:
         return Accuracy(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, {})
     with redirect_stdout(io.StringIO()):
-        scored = COCOeval(truth, truth.loadRes(results), "bbox")
+        scored = COCOeval(coco, coco.loadRes(results), "bbox")
         scored.evaluate()
         scored.accumulate()
         scored.summarize()
     ap, ap50, ap75, small, medium, large = map(_rounded, scored.stats[:6])
-    return Accuracy(ap, ap50, ap75, small, medium, large, _class_accuracies(truth, scored))
+    return Accuracy(ap, ap50, ap75, small, medium, large, _class_accuracies(coco, scored))
 
 
-def _class_accuracies(truth: COCO, scored: COCOeval) -> dict[str, ClassAccuracy]:
-    """From precision[IoU, recall, class, area, limit]: area 0 is every size, the last limit all."""
+def _class_accuracies(coco: COCO, scored: COCOeval) -> dict[str, ClassAccuracy]:
+    """From precision[IoU, recall, class, area, limit]; area 0 is every size, the last limit the
+    largest."""
     found = {}
     for column, category in enumerate(scored.params.catIds):
-        objects = [box for box in truth.anns.values() if box["category_id"] == category]
+        objects = [box for box in coco.anns.values() if box["category_id"] == category]
         precision = scored.eval["precision"][:, :, column, 0, -1]
         if (precision > -1).any():  # -1 where the class has no object
-            found[truth.cats[category]["name"]] = ClassAccuracy(
+            found[coco.cats[category]["name"]] = ClassAccuracy(
                 _rounded(precision.mean()),
                 _rounded(precision[0].mean()),
                 sum(not box["iscrowd"] for box in objects),

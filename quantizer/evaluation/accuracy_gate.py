@@ -1,10 +1,17 @@
-"""The accuracy guard: which variants may answer in place of fp32."""
+"""The accuracy gate: which variants may be the default of a build, and which of them is.
+
+A variant is accepted when it falls behind fp32 by no more than a limit: in AP where annotated
+images are given, in agreement with fp32's boxes elsewhere. fp32 is always accepted. The default is
+the variant that the configuration names, if it is accepted, or the fastest accepted one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from quantizer.evaluation.accuracy import Accuracy
+from quantizer.evaluation.comparison import Comparison
+from service.manifest import Precision
 from service.vision.agreement import Agreement
 
 # Without annotations: the share of boxes that may lose their partner or their score. YOLOv5n and
@@ -37,12 +44,26 @@ class GateResult:
         return f"{what} {self.drop:.3f}, more than {self.limit:g}"
 
 
-def judge(
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What the variants of a build were measured to lose, and the result of each at the gate."""
+
+    comparison: Comparison
+    accuracies: Mapping[str, Accuracy] | None  # None without annotated images
+    results: Mapping[str, GateResult]  # of every variant but fp32
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """The variants that may not be the default, and why."""
+        return {name: each.reason for name, each in self.results.items() if not each.accepted}
+
+
+def gate(
     agreements: Mapping[str, Agreement],
     accuracies: Mapping[str, Accuracy] | None,
     max_drop: float | None,
 ) -> dict[str, GateResult]:
-    """A verdict for every variant but fp32: by AP where it was measured, else by agreement."""
+    """The result of every variant but fp32; `max_drop` replaces the measure's own limit."""
     if accuracies is None:
         limit = AGREEMENT_DROP if max_drop is None else max_drop
         return {name: GateResult("agreement", a.drop, limit) for name, a in agreements.items()}
@@ -53,3 +74,12 @@ def judge(
         for name, accuracy in accuracies.items()
         if name != "fp32"
     }
+
+
+def choose_default(
+    results: Mapping[str, GateResult], ms: Mapping[Precision, float], wanted: str
+) -> Precision:
+    """The default variant; `ms` are milliseconds of one inference, `wanted` is "auto" or a name."""
+    accepted = [name for name in ms if name not in results or results[name].accepted]
+    fastest = min(accepted, key=ms.__getitem__)
+    return next((name for name in accepted if name == wanted), fastest)

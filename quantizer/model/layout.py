@@ -1,4 +1,4 @@
-"""Which YOLO is this: the head's layout, its preprocessing and its classes, from the evidence."""
+"""Which YOLO a model is: its head's layout, its preprocessing and its classes, from the graph."""
 
 import ast
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from pathlib import Path
 from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.decode_tail import decode_tail
-from quantizer.model.float_model import FloatModel
-from service.vision.heads import HEADS, HeadName, cells_of
-from service.vision.preprocess import PreprocessName
+from quantizer.model.float_model import FloatModel, read_float_model
+from quantizer.model.graph import Graph
+from service.vision.heads import HEADS, Head, HeadName, cells_of
+from service.vision.preprocess import PREPROCESS, Preprocess, PreprocessName
 
 # What a head may do to its raw maps without decoding them into pixels.
 RAW_OPERATORS = frozenset(
@@ -19,11 +20,44 @@ RAW_OPERATORS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a model wants its images and how its output is read."""
+    """How a model's input is made and how its output is read."""
 
     head: HeadName
     preprocess: PreprocessName
     class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FloatDetector:
+    """A float model, the index over its graph, and its layout."""
+
+    model: FloatModel
+    graph: Graph
+    layout: Layout
+
+    @property
+    def size(self) -> int:
+        return self.model.size
+
+    @property
+    def head(self) -> Head:
+        return HEADS[self.layout.head]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return PREPROCESS[self.layout.preprocess]
+
+
+def read_detector(
+    path: Path,
+    size: int,
+    head: HeadName | None = None,
+    preprocess: PreprocessName | None = None,
+    classes: Path | None = None,
+) -> FloatDetector:
+    """Read an ONNX file and recognise its layout; raises what `recognise` raises."""
+    model = read_float_model(path, size)
+    return FloatDetector(model, model.graph, recognise(model, head, preprocess, classes))
 
 
 def recognise(
@@ -32,20 +66,21 @@ def recognise(
     preprocess: PreprocessName | None = None,
     classes: Path | None = None,
 ) -> Layout:
-    """The layout that the graph shows; what is passed overrides it.
+    """The layout that the graph shows; arguments that are given override it.
 
-    Raises UnsupportedModel naming what was seen, BadOption when an override contradicts it.
+    Raises UnsupportedModel for a model of an unknown layout, BadOption for an argument that
+    contradicts the model.
     """
     _refuse_other_tasks(model)
-    kinds = {operator.op_type for operator in decode_tail(model.graph)}
-    head = head or _head(model, kinds)
-    classes_seen = _classes_of(head, model.output_shape)
+    tail = {operator.op_type for operator in decode_tail(model.graph)}
+    head = head or _head(model, tail)
+    class_count = _class_count(head, model.output_shape)
     # Of the anchor-free heads with an objectness, only YOLOX decodes with Exp, or not at all.
-    is_yolox = head == "yolox" or (head == "yolov5" and "Exp" in kinds)
+    is_yolox = head == "yolox" or (head == "yolov5" and "Exp" in tail)
     return Layout(
         head,
         preprocess or ("yolox" if is_yolox else "yolo"),
-        _class_names(model, classes, classes_seen),
+        _class_names(model, classes, class_count),
     )
 
 
@@ -76,8 +111,8 @@ def _head(model: FloatModel, tail: set[str]) -> HeadName:
     )
 
 
-def _classes_of(head: HeadName, shape: tuple[int, ...]) -> int | None:
-    """How many classes the output has room for; None where the shape does not tell."""
+def _class_count(head: HeadName, shape: tuple[int, ...]) -> int | None:
+    """How many classes the output has columns for; None where the shape does not tell."""
     if len(shape) != 3 or shape[0] != 1:
         raise BadOption("head", f"{head} needs an output [1,a,b], the model's is {list(shape)}")
     count = {"yolov5": shape[2] - 5, "yolox": shape[2] - 5, "yolov8": shape[1] - 4}.get(head)
@@ -91,17 +126,16 @@ def _classes_of(head: HeadName, shape: tuple[int, ...]) -> int | None:
 def _class_names(model: FloatModel, file: Path | None, expected: int | None) -> tuple[str, ...]:
     """From the file, the exporter's metadata, or COCO's 80, in that order."""
     if file is not None:
-        names = _names_in(file)
-        origin = str(file)
+        names, source = _names_in(file), str(file)
     elif "names" in model.metadata:
-        names, origin = _names_in_metadata(model.metadata["names"]), "the model's metadata"
+        names, source = _names_in_metadata(model.metadata["names"]), "the model's metadata"
     else:
-        names, origin = COCO_NAMES, "COCO"
+        names, source = COCO_NAMES, "COCO"
     if expected is not None and len(names) != expected:
         raise BadOption(
             "classes",
             f"must be a file with {expected} names, one on each line: the model has {expected} "
-            f"classes, {origin} names {len(names)}",
+            f"classes, {source} names {len(names)}",
         )
     return names
 

@@ -1,4 +1,4 @@
-"""The report's charts, each as a data URI of an SVG: it needs no file, no script and no network."""
+"""The report's charts, each an SVG as a data URI, so that the page needs no other file."""
 
 import base64
 import io
@@ -30,22 +30,28 @@ def latency(ms: Mapping[Precision, float], default: str) -> str:
     return _uri(figure)
 
 
-def sensitivity(labels: Sequence[str], sqnr_db: Sequence[float], freed: Sequence[bool]) -> str:
-    """The noise of blocks that were quantized alone, the worst on top; freed ones in red."""
+def sensitivity(labels: Sequence[str], sqnr_db: Sequence[float], kept_float: Sequence[bool]) -> str:
+    """The noise of each block when it alone is quantized, the most sensitive on top.
+
+    Blocks that stay float are red.
+    """
     figure = Figure(figsize=(8, 0.8 + 0.24 * len(labels)), layout="constrained")
     axes = figure.subplots()
     noise = [10 ** (-db / 10) for db in sqnr_db][::-1]
-    colours = [ACCENT if each else MUTED for each in freed][::-1]
+    colours = [ACCENT if each else MUTED for each in kept_float][::-1]
     positions = range(len(labels))
     axes.barh(positions, noise, color=colours)
     axes.set_yticks(positions, labels[::-1])
     axes.set_xscale("log")
-    axes.set_xlabel("noise of the outputs over their signal, with nothing else in int8")
+    axes.set_xlabel("noise of the outputs over their signal, when nothing else is in int8")
     return _uri(figure)
 
 
 def histogram(bins: Bins, bounds: Range, floor: float | None) -> str:
-    """Counts on a logarithmic scale with the bounds of the range; the paper's figure."""
+    """Counts on a logarithmic scale with the bounds of the range, as in the paper's figure.
+
+    `floor` is the analytic lower bound; None draws the lower bound as an observed one.
+    """
     figure = Figure(figsize=(3.4, 1.7))
     axes = figure.add_axes((0.02, 0.16, 0.96, 0.8))
     counts = bins.counts.reshape(COLUMNS, -1).sum(axis=1)
@@ -57,7 +63,7 @@ def histogram(bins: Bins, bounds: Range, floor: float | None) -> str:
     axes.axvline(bounds.high, color=ACCENT, linewidth=1.2)
     margin = 0.04 * (max(edges[-1], bounds.high) - min(edges[0], bounds.low)) or 1.0
     axes.set_xlim(min(edges[0], bounds.low) - margin, max(edges[-1], bounds.high) + margin)
-    axes.get_yaxis().set_visible(False)  # the shape tells; ticks would be half of the page
+    axes.get_yaxis().set_visible(False)  # ticks would double the page's size
     axes.set_xticks(np.unique([edges[0], 0.0, bounds.high, edges[-1]]).round(2))
     axes.tick_params(labelsize=7)
     return _uri(figure)

@@ -14,20 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import numpy as np
 import onnx
 
-from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.ranges import RANGE_RULES, RangeRule
-from quantizer.calibration.statistics import Observed, observe
+from quantizer.calibration.statistics import Statistics, calibrate
 from quantizer.config import AnnotatedDataset
 from quantizer.evaluation.accuracy import Accuracy, evaluate_detectors
+from quantizer.evaluation.detectors import graph_detector, graph_manifest
 from quantizer.int8 import Range, Scheme, WeightRule, WeightScheme
 from quantizer.model.decode_tail import last_convolutions
-from quantizer.model.execution import AT_ONCE, open_session
-from quantizer.model.float_model import read_float_model
+from quantizer.model.execution import AT_ONCE
 from quantizer.model.graph import Graph, layer_name
-from quantizer.model.layout import Layout, recognise
+from quantizer.model.layout import FloatDetector, read_detector
 from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.placement import Placement, plan_placement
 from quantizer.qdq.quantize import Ranges, quantize
@@ -36,13 +35,7 @@ from quantizer.sensitivity.simulation import SensitivitySample, find_samples, no
 from quantizer.sensitivity.sqnr import decibels
 from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
 from quantizer.study.rounding import adaptive_rounding
-from quantizer.versions import sha256_of, versions
-from service.inference.detector import Detector
-from service.manifest import Manifest, Variant
 from service.progress import Progress, ReportProgress
-from service.vision.detections import Floats
-from service.vision.heads import HEADS
-from service.vision.preprocess import PREPROCESS, Planes, normalize
 
 ALL_BITS: Final = (8, 6, 4)
 SAMPLES: Final = 16  # images for the signal-to-noise ratio
@@ -149,25 +142,20 @@ def study(
 
     Raises UnsupportedModel, NoCalibrationImages or BadAnnotations.
     """
-    read = read_float_model(model, size)
-    layout = recognise(read)
-    manifest = _manifest(model, layout, size)
+    detector = read_detector(model, size)
+    manifest = graph_manifest(model, detector)
     adaptive = any(setting.method.rounding == "adaptive" for setting in wanted)
-    calibrated = _calibrate(
-        read.graph, layout, calibration, truth, size, threads, adaptive, progress
-    )
+    calibrated = _calibrate(detector, calibration, truth, threads, adaptive, progress)
     results: list[Result] = []
     count = 0
     progress(Progress("study", 0, len(wanted)))
     for start in range(0, len(wanted), AT_ONCE):
         some = {setting: calibrated.model(setting) for setting in wanted[start : start + AT_ONCE]}
         detectors = {
-            str(number): detector_of(model, manifest, max(1, threads // AT_ONCE))
+            str(number): graph_detector(model, manifest, max(1, threads // AT_ONCE))
             for number, model in enumerate(some.values())
         }
-        found = evaluate_detectors(
-            detectors, manifest, truth.images, truth.annotations, lambda _: None, AT_ONCE
-        )
+        found = evaluate_detectors(detectors, manifest, truth, lambda _: None, AT_ONCE)
         count = found.images
         results += [
             Result(setting, accuracy, calibrated.sqnr(model))
@@ -195,7 +183,7 @@ class Calibrated:
     graph: Graph
     image_range: Range
     whole: Placement
-    observed: Observed
+    observed: Statistics
     statistics: Mapping[
         str, ActivationStatistics
     ]  # none unless weights are to be rounded adaptively
@@ -225,36 +213,31 @@ class Calibrated:
 
 
 def _calibrate(
-    graph: Graph,
-    layout: Layout,
+    detector: FloatDetector,
     calibration: Path,
     truth: AnnotatedDataset,
-    size: int,
     threads: int,
     adaptive: bool,
     progress: ReportProgress,
 ) -> Calibrated:
+    graph, size, preprocess = detector.graph, detector.size, detector.preprocess
     whole = plan_placement(graph, first_and_last(graph))
-    how, head = PREPROCESS[layout.preprocess], HEADS[layout.head]
-    images = Images(find_images(calibration))
-    usable = images.usable(size, how, progress)
     averaged = averaged_tensors(graph, whole)
-    observed = observe(graph, whole.tensors, usable, threads, averaged)
-    count = images.count_usable(calibration)
+    files = ImageFiles(find_images(calibration), size, preprocess)
+    found = calibrate(graph, whole.tensors, averaged, files, threads, progress)
     statistics: Mapping[str, ActivationStatistics] = {}
     if adaptive:
-        readable = Images([path for path in images.paths if path not in images.unreadable])
-        again = readable.usable(size, how, progress)
+        again = ImageFiles(found.images, size, preprocess).decodable(progress)
         statistics = input_statistics(graph, whole.layers, again, threads)
-    looked_at = Images(find_images(truth.images)).usable(size, how, lambda _: None)
+    evaluated = ImageFiles(find_images(truth.images), size, preprocess).decodable()
     return Calibrated(
-        images=count,
+        images=len(found.images),
         graph=graph,
-        image_range=Range(0.0, 255 / how.divisor),
+        image_range=Range(0.0, 255 / preprocess.divisor),
         whole=whole,
-        observed=observed,
+        observed=found.statistics,
         statistics=statistics,
-        samples=find_samples(graph, head, size, looked_at, threads, SAMPLES),
+        samples=find_samples(graph, detector.head, size, evaluated, threads, SAMPLES),
         threads=threads,
     )
 
@@ -275,43 +258,4 @@ def _reads_image(graph: Graph, tensor: str) -> bool:
         return True
     return maker.op_type != "Conv" and all(
         _reads_image(graph, name) for name in graph.activations_of(maker)
-    )
-
-
-def detector_of(model: onnx.ModelProto, manifest: Manifest, threads: int) -> Detector:
-    """The detector of a bare graph, executed by ONNX Runtime."""
-    divisor = PREPROCESS[manifest.preprocess].divisor
-    return Detector(GraphEngine(model, threads, divisor), manifest)
-
-
-class GraphEngine:
-    """A graph executed by ONNX Runtime, for a detector."""
-
-    def __init__(self, model: onnx.ModelProto, threads: int, divisor: float) -> None:
-        self._session = open_session(model, threads)
-        self._divisor = divisor
-        (self._input, *_) = [value.name for value in self._session.get_inputs()]
-
-    def infer(self, image: Planes | Floats) -> Floats:
-        (raw, *_) = self._session.run(None, {self._input: normalize(image, self._divisor)})
-        return np.asarray(raw, np.float32)
-
-    def close(self) -> None:
-        """Nothing is held but memory."""
-
-
-def _manifest(model: Path, layout: Layout, size: int) -> Manifest:
-    """What a detector needs to know of the model; its one variant is the float graph."""
-    return Manifest(
-        name=model.stem,
-        device="cpu",
-        size=size,
-        head=layout.head,
-        preprocess=layout.preprocess,
-        class_names=layout.class_names,
-        default="fp32",
-        variants={"fp32": Variant(runtime="onnxruntime", precision="fp32", model=model.name)},
-        source_sha256=sha256_of(model),
-        versions=versions(),
-        created="",
     )

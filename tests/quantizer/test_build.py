@@ -281,7 +281,7 @@ def test_images_of_which_none_is_readable_are_an_error(tmp_path):
     bad.mkdir()
     for index in range(3):
         (bad / f"{index}.jpg").write_bytes(b"no image")
-    with pytest.raises(NoCalibrationImages, match="none of the 3 images"):
+    with pytest.raises(NoCalibrationImages, match="none of the 3 calibration images"):
         built(tmp_path, recipe_of(tmp_path, bad))
 
 

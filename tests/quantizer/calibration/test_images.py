@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quantizer.calibration.images import MAX_HELD_OUT, Images, find_images, split
+from quantizer.calibration.images import (
+    MAX_HELD_OUT,
+    ImageFiles,
+    find_images,
+    hold_out,
+    read_pixels,
+)
 from quantizer.errors import NoCalibrationImages
 from service.vision.image import MAX_PIXELS, decode_image
 from service.vision.preprocess import PREPROCESS, preprocess
@@ -41,16 +47,16 @@ def test_a_file_is_not_a_folder(tmp_path):
 @pytest.mark.parametrize("count", [1, 5, 6, 7, 17, 96, 500])
 def test_the_split_is_a_partition_and_always_the_same(count, tmp_path):
     paths = [tmp_path / f"{index:03}.jpg" for index in range(count)]
-    calibrating, held_out = split(paths)
+    calibrating, held_out = hold_out(paths)
     assert sorted(calibrating + held_out) == paths
     assert not set(calibrating) & set(held_out)
-    assert split(paths) == (calibrating, held_out)
+    assert hold_out(paths) == (calibrating, held_out)
     assert len(held_out) == min(MAX_HELD_OUT, count // 6)
 
 
 def test_held_out_images_are_spread_over_the_names(tmp_path):
     paths = [tmp_path / f"{index:03}.jpg" for index in range(96)]
-    _, held_out = split(paths)
+    _, held_out = hold_out(paths)
     gaps = np.diff([paths.index(path) for path in held_out])
     assert set(gaps.tolist()) == {6}
 
@@ -58,32 +64,36 @@ def test_held_out_images_are_spread_over_the_names(tmp_path):
 @pytest.mark.parametrize("how", PREPROCESS.values(), ids=PREPROCESS)
 def test_calibration_sees_exactly_what_the_server_feeds(photos, how):
     paths = find_images(photos)[:3]
-    seen = list(Images(paths).tensors(64, how))
+    seen = list(ImageFiles(paths, 64, how).tensors())
     for path, tensor in zip(paths, seen, strict=True):
         served = preprocess(decode_image(path.read_bytes(), MAX_PIXELS), 64, how).tensor
         np.testing.assert_array_equal(tensor, served)
 
 
-def test_unreadable_files_are_skipped_and_remembered(tmp_path):
+def test_undecodable_files_are_none_and_skipped(tmp_path):
     picture(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_bytes(b"no image")
     picture(tmp_path / "whole.png")
     (tmp_path / "c.png").write_bytes((tmp_path / "whole.png").read_bytes()[:40])
     (tmp_path / "d.jpg").mkdir()
-    images = Images(find_images(tmp_path))
-    seen = [tensor is not None for tensor in images.tensors(32, PREPROCESS["yolo"])]
-    assert seen == [True, False, False, False, True]
-    assert [path.name for path in images.unreadable] == ["b.jpg", "c.png", "d.jpg"]
+    paths = find_images(tmp_path)
+    files = ImageFiles(paths, 32, PREPROCESS["yolo"])
+    for images in (list(files.tensors()), list(read_pixels(paths))):
+        assert [image is not None for image in images] == [True, False, False, False, True]
+    assert len(list(files.decodable())) == 2
 
 
 def test_grey_images_are_usable(tmp_path):
     picture(tmp_path / "a.png", "L")
-    (tensor,) = Images([tmp_path / "a.png"]).tensors(32, PREPROCESS["yolo"])
+    (tensor,) = ImageFiles([tmp_path / "a.png"], 32, PREPROCESS["yolo"]).tensors()
     assert tensor.shape == (1, 3, 32, 32)
 
 
 def test_images_are_read_one_at_a_time(tmp_path):
     picture(tmp_path / "a.jpg")
-    images = Images([tmp_path / "a.jpg", tmp_path / "never.jpg"])
-    assert next(images.pixels()) is not None
-    assert images.unreadable == []
+    files = ImageFiles([tmp_path / "a.jpg", tmp_path / "b.jpg"], 32, PREPROCESS["yolo"])
+    for images in (files.tensors(), read_pixels(files.paths)):
+        (tmp_path / "b.jpg").unlink(missing_ok=True)
+        assert next(images) is not None
+        picture(tmp_path / "b.jpg")
+        assert next(images) is not None

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from quantizer.calibration.analytic_bounds import lower_bounds
 from quantizer.calibration.histogram import Histogram, histogram_of, merge
-from quantizer.calibration.images import Images, find_images
+from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.ranges import RANGE_RULES, squared_errors
 from quantizer.calibration.statistics import FAR, SAMPLE, observe
 from quantizer.errors import UnsupportedModel
@@ -139,7 +139,7 @@ def test_sampling_does_not_move_the_thresholds_of_a_real_model():
     graph = read_float_model(YOLOV5N, 640).graph
     tensors = plan_placement(graph).tensors
     paths = find_images(COCO_CALIB)[::3]
-    images = list(Images(paths).tensors(640, PREPROCESS["yolo"]))
+    images = list(ImageFiles(paths, 640, PREPROCESS["yolo"]).decodable())
     sampled = observe(graph, tensors, images, 2).histograms
     full: dict[str, Histogram] = {}
     for image in images:

@@ -1,7 +1,7 @@
 import pytest
 
 from quantizer.evaluation.accuracy import Accuracy
-from quantizer.evaluation.accuracy_gate import AGREEMENT_DROP, AP_DROP, judge
+from quantizer.evaluation.accuracy_gate import AGREEMENT_DROP, AP_DROP, gate
 from service.vision.agreement import Agreement
 
 
@@ -25,7 +25,7 @@ def accuracy(ap: float) -> Accuracy:
     ],
 )
 def test_without_annotations_the_boxes_must_agree(agreement, accepted):
-    verdict = judge({"int8": agreement}, None, None)["int8"]
+    verdict = gate({"int8": agreement}, None, None)["int8"]
     assert (verdict.measure, verdict.limit) == ("agreement", AGREEMENT_DROP)
     assert verdict.accepted is accepted
 
@@ -35,21 +35,21 @@ def test_without_annotations_the_boxes_must_agree(agreement, accepted):
 )
 def test_annotations_overrule_agreement(ap, accepted):
     accuracies = {"fp32": accuracy(0.30), "int8": accuracy(ap)}
-    verdicts = judge({"int8": agreed(0.0)}, accuracies, None)
+    verdicts = gate({"int8": agreed(0.0)}, accuracies, None)
     assert verdicts.keys() == {"int8"}
     assert (verdicts["int8"].measure, verdicts["int8"].limit) == ("ap", AP_DROP)
     assert verdicts["int8"].accepted is accepted
 
 
 def test_the_limit_is_the_users():
-    assert judge({"int8": agreed(0.5)}, None, 0.6)["int8"].accepted
-    assert not judge({"int8": agreed(0.99)}, None, 0.005)["int8"].accepted
+    assert gate({"int8": agreed(0.5)}, None, 0.6)["int8"].accepted
+    assert not gate({"int8": agreed(0.99)}, None, 0.005)["int8"].accepted
     accuracies = {"fp32": accuracy(0.30), "int8": accuracy(0.2)}
-    assert judge({}, accuracies, 0.11)["int8"].accepted
+    assert gate({}, accuracies, 0.11)["int8"].accepted
 
 
 def test_the_reason_has_both_numbers():
-    verdict = judge({"int8": agreed(0.5)}, None, 0.2)["int8"]
+    verdict = gate({"int8": agreed(0.5)}, None, 0.2)["int8"]
     assert verdict.reason == "its boxes disagree with fp32's by 0.500, more than 0.2"
     accuracies = {"fp32": accuracy(0.30), "int8": accuracy(0.2)}
-    assert "AP is below fp32's by 0.100" in judge({}, accuracies, None)["int8"].reason
+    assert "AP is below fp32's by 0.100" in gate({}, accuracies, None)["int8"].reason

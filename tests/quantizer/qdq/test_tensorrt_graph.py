@@ -9,11 +9,11 @@ from onnx import TensorProto, helper
 
 from bench.quantization import tensorrt_graph as bench
 from quantizer.compile.conformance import check
-from quantizer.config import MIN_SQNR
+from quantizer.config import AnnotatedDataset, BuildConfig
+from quantizer.evaluation.detectors import graph_manifest
 from quantizer.int8 import Range, Scheme, WeightScheme, activation_params
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
-from quantizer.model.layout import recognise
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT
 from quantizer.qdq.insertion import insert_qdq
@@ -70,11 +70,10 @@ def test_real_models_break_no_rule(path):
 def test_symmetric_int8_with_float16_islands_keeps_the_accuracy(path, fp32, most, tmp_path):
     for photo in sorted(COCO_CALIB.iterdir())[:CALIBRATING]:
         (tmp_path / photo.name).symlink_to(photo)
-    model = read_float_model(path, bench.SIZE)
-    layout = recognise(model)
-    int8 = bench.quantized(model, layout, tmp_path, MIN_SQNR, lambda _: None)
+    detector, int8 = bench.quantized(BuildConfig(path, tmp_path), lambda _: None)
     graphs = {"int8": bench.in_float16(to_float16(int8))}
-    found = bench.accuracy(graphs, layout, COCO_VAL, COCO_VAL_JSON, lambda _: None)
+    annotated = AnnotatedDataset(COCO_VAL, COCO_VAL_JSON)
+    found = bench.accuracy(graphs, graph_manifest(path, detector), annotated, lambda _: None)
     assert found.variants["int8"].ap >= fp32 - most
 
 

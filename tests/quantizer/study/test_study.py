@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from quantizer.build import build
-from quantizer.calibration.images import Images, find_images, split
+from quantizer.calibration.images import ImageFiles, find_images, hold_out
 from quantizer.calibration.ranges import RANGE_RULES
 from quantizer.calibration.statistics import observe
 from quantizer.config import AnnotatedDataset, BuildConfig
@@ -64,8 +64,8 @@ def calibrated(photos, tmp_path_factory) -> Calibrated:
     path = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
     graph = read_float_model(path, SIZE).graph
     whole = plan_placement(graph, first_and_last(graph))
-    calibrating, _ = split(find_images(photos))
-    tensors = list(Images(calibrating).tensors(SIZE, PREPROCESS["yolo"]))
+    calibrating, _ = hold_out(find_images(photos))
+    tensors = list(ImageFiles(calibrating, SIZE, PREPROCESS["yolo"]).decodable())
     return Calibrated(
         images=len(tensors),
         graph=graph,
@@ -228,5 +228,8 @@ def test_images_that_cannot_be_decoded_are_told_by_their_folder(photos, tmp_path
     (broken / "deep").mkdir(parents=True)
     (broken / "deep" / "a.jpg").write_bytes(b"not a picture")
     truth = AnnotatedDataset(photos, tmp_path / "absent.json")
-    with pytest.raises(NoCalibrationImages, match=r"none of the 1 images in .*broken can be"):
+    with pytest.raises(
+        NoCalibrationImages,
+        match=r"none of the 1 calibration images can be decoded, .*broken/deep/a\.jpg",
+    ):
         study(save_tiny(tmp_path, "yolov5"), broken, truth, SIZE, 1, SOME[:1], lambda _: None)

@@ -9,13 +9,8 @@ from quantizer.compile.builder import Built
 from quantizer.int8 import Range, Scheme, activation_params, dequantize_array, quantize_array
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite
 from quantizer.qdq.quantize import GroupRange
-from quantizer.report.data import (
-    Int8Convolutions,
-    TensorReport,
-    int8_convolutions,
-    layer_reports,
-    tensor_reports,
-)
+from quantizer.report.assembly import int8_convolutions, layer_reports, tensor_reports
+from quantizer.report.data import Int8Convolutions, TensorReport
 from service.manifest import Variant
 
 SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}

@@ -1,0 +1,69 @@
+"""Each variant's boxes against those of fp32, image by image, at the serving thresholds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from quantizer.calibration.images import read_pixels
+from quantizer.evaluation.detectors import open_variants
+from service.manifest import Manifest
+from service.progress import Progress, ReportProgress
+from service.vision.agreement import Agreement, agreement
+from service.vision.detections import Detections
+from service.vision.image import Photo, Pixels
+from service.vision.postprocess import Query
+
+MAX_EXAMPLES: Final = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One image and the boxes that fp32 and int8 find in it."""
+
+    name: str
+    pixels: Pixels
+    fp32: Detections
+    int8: Detections
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """Agreement with fp32 by variant, and the images with the most boxes."""
+
+    agreements: Mapping[str, Agreement]
+    examples: tuple[Example, ...]
+
+
+def compare_variants(
+    folder: Path,
+    manifest: Manifest,
+    paths: Sequence[Path],
+    threads: int,
+    progress: ReportProgress,
+) -> Comparison:
+    """Run every variant on every image that can be decoded, by the engines in the folder."""
+    pairs: dict[str, list[tuple[Detections, Detections]]]
+    pairs = {name: [] for name in manifest.variants if name != "fp32"}
+    examples: list[Example] = []
+    query = Query()
+    progress(Progress("compare", 0, len(paths)))
+    with open_variants(folder, manifest, threads) as detectors:
+        images = zip(paths, read_pixels(paths), strict=True)
+        for done, (path, pixels) in enumerate(images, start=1):
+            if pixels is not None:
+                photo = Photo.from_pixels(pixels)
+                fp32 = detectors["fp32"].detect(photo, query)
+                for name, found in pairs.items():
+                    found.append((fp32, detectors[name].detect(photo, query)))
+                examples.append(Example(path.name, pixels, *pairs["int8"][-1]))
+                examples = with_most_boxes(examples)
+            progress(Progress("compare", done, len(paths)))
+    agreements = {name: agreement(found) for name, found in pairs.items()}
+    return Comparison(agreements, tuple(examples))
+
+
+def with_most_boxes(examples: Sequence[Example]) -> list[Example]:
+    """At most MAX_EXAMPLES, those with the most fp32 boxes; an example needs at least one box."""
+    shown = [each for each in examples if len(each.fp32) or len(each.int8)]
+    return sorted(shown, key=lambda each: -len(each.fp32))[:MAX_EXAMPLES]

@@ -1,0 +1,71 @@
+"""The detectors to evaluate: every variant of a model folder, or a bare ONNX graph.
+
+A bare graph needs no model folder: ONNX Runtime executes it on the CPU.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from quantizer.model.execution import open_session
+from quantizer.model.layout import FloatDetector
+from quantizer.versions import sha256_of, versions
+from service.inference.detector import Detector
+from service.manifest import Manifest, Variant
+from service.vision.detections import Floats
+from service.vision.preprocess import PREPROCESS, Planes, normalize
+
+
+@contextmanager
+def open_variants(folder: Path, manifest: Manifest, threads: int) -> Iterator[dict[str, Detector]]:
+    """The detector of each variant, by its name; closed at the end of the block.
+
+    Raises what `load_engine` raises.
+    """
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(closing(Detector.load(folder, manifest, name, threads)))
+            for name in manifest.variants
+        }
+
+
+class GraphEngine:
+    """An `Engine` that executes a graph in ONNX Runtime on the CPU."""
+
+    def __init__(self, model: onnx.ModelProto, threads: int, divisor: float) -> None:
+        self._session = open_session(model, threads)
+        self._divisor = divisor
+        self._input = self._session.get_inputs()[0].name
+
+    def infer(self, image: Planes | Floats) -> Floats:
+        (raw, *_) = self._session.run(None, {self._input: normalize(image, self._divisor)})
+        return np.asarray(raw, np.float32)
+
+    def close(self) -> None:
+        """The session holds only memory."""
+
+
+def graph_detector(model: onnx.ModelProto, manifest: Manifest, threads: int) -> Detector:
+    """The detector of a graph whose input and output are those that the manifest describes."""
+    divisor = PREPROCESS[manifest.preprocess].divisor
+    return Detector(GraphEngine(model, threads, divisor), manifest)
+
+
+def graph_manifest(path: Path, detector: FloatDetector) -> Manifest:
+    """The manifest of a float model that was read from `path`; fp32 is its only variant."""
+    return Manifest(
+        name=path.stem,
+        device="cpu",
+        size=detector.size,
+        head=detector.layout.head,
+        preprocess=detector.layout.preprocess,
+        class_names=detector.layout.class_names,
+        default="fp32",
+        variants={"fp32": Variant(runtime="onnxruntime", precision="fp32", model=path.name)},
+        source_sha256=sha256_of(path),
+        versions=versions(),
+        created="",
+    )
