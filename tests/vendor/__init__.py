@@ -1,4 +1,4 @@
-"""NVIDIA's Python interfaces without NVIDIA's libraries.
+"""Fakes of TensorRT and CUDA that accept only what NVIDIA's real bindings accept.
 
-real bindings -> inventory -> does our source fit it (usage), and fakes that refuse what they would
+real bindings -> Interface (names, signatures, enums) -> fakes that check each call against it
 """

@@ -1,36 +1,38 @@
-"""A GPU that there is none of: memory, streams and graphs, and what went wrong with them.
+"""A simulated GPU: memory, streams and graphs behind the functions of CUDA's runtime.
 
-Nothing queued runs before it is waited for, so that a result read too early is not there yet.
+Queued work runs only when its stream is waited for, so a result that is read too early is wrong.
 """
 
 import ctypes
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from cuda.bindings import runtime as real
 
 Place = Literal["device", "host"]
+Operation = Callable[[], None]  # may raise Refused
+Values = tuple[Any, ...]
 
-DEFAULT_STREAM: Final = 0
-TOTAL_BYTES: Final = 8 << 30
-FRESH, FREED = 0xCD, 0xDD  # what memory holds that was never written, and that is freed
+FRESH, FREED = 0xCD, 0xDD  # the bytes of memory that was never written, and of freed memory
+DIRECTIONS: Final[dict[real.cudaMemcpyKind, tuple[Place, Place]]] = {
+    real.cudaMemcpyKind.cudaMemcpyHostToDevice: ("host", "device"),
+    real.cudaMemcpyKind.cudaMemcpyDeviceToHost: ("device", "host"),
+}
 
 
 class Refused(Exception):
-    """A call that the device refuses, with the name of CUDA's error for it."""
+    """The device refuses a call, with the name of CUDA's error; only a mistake explains it."""
 
     def __init__(self, error: str, reason: str) -> None:
         super().__init__(reason)
         self.error = error
 
 
-class Mistake(Refused):
-    """One that no caller who knows what it does would make."""
-
-
 @dataclass(slots=True)
 class Allocation:
-    """Real memory on this machine, kept when it is freed: to read it later then does no harm."""
+    """Real memory of this machine. It stays when it is freed, so that reading it does no harm."""
 
     place: Place
     bytes: int
@@ -39,181 +41,132 @@ class Allocation:
 
     @property
     def address(self) -> int:
-        """Of its first byte."""
         return ctypes.addressof(self.memory)
 
-    def holds(self, address: int, count: int) -> bool:
-        """Whether so many bytes lie within."""
+    def contains(self, address: int, count: int) -> bool:
         return self.address <= address and address + count <= self.address + self.bytes
-
-
-class Memory:
-    """What is allocated where."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self._allocations: list[Allocation] = []
-
-    @property
-    def live(self) -> list[Allocation]:
-        """What is not freed."""
-        return [each for each in self._allocations if not each.freed]
-
-    @property
-    def free_bytes(self) -> int:
-        """Of the device."""
-        return self.total - sum(each.bytes for each in self.live if each.place == "device")
-
-    def allocate(self, place: Place, count: int) -> int:
-        """The address of so many bytes, which hold nothing sensible."""
-        if place == "device" and count > self.free_bytes:
-            raise Refused("cudaErrorMemoryAllocation", f"{count} bytes are not free")
-        memory = (ctypes.c_ubyte * count)()
-        ctypes.memset(memory, FRESH, count)
-        self._allocations.append(Allocation(place, count, memory))
-        return self._allocations[-1].address
-
-    def release(self, place: Place, address: int) -> None:
-        """What was allocated there."""
-        if address == 0:
-            return
-        found = [each for each in self._allocations if each.address == address]
-        if not found or found[-1].place != place:
-            raise Mistake("cudaErrorInvalidValue", f"no {place} memory begins at {address:#x}")
-        if found[-1].freed:
-            raise Mistake("cudaErrorInvalidValue", f"{place} memory is freed twice")
-        found[-1].freed = True
-        ctypes.memset(found[-1].memory, FREED, found[-1].bytes)
-
-    def place_of(self, address: int, count: int) -> Place:
-        """Where these bytes are; they must lie within one allocation."""
-        for each in self._allocations:
-            if each.holds(address, count):
-                if each.freed:
-                    raise Mistake("cudaErrorInvalidValue", f"{each.place} memory was freed")
-                return each.place
-        reason = f"{count} bytes at {address:#x} are not all allocated"
-        raise Mistake("cudaErrorInvalidValue", reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """Work in a stream; `run` may raise Refused."""
-
-    name: str
-    run: Callable[[], None]
 
 
 @dataclass(slots=True)
 class Queue:
-    """A stream: what it has yet to do, and what is recorded of it while it is captured."""
+    """A stream: its waiting work, and what is recorded while it is captured."""
 
     waiting: list[Operation] = field(default_factory=list)
     recorded: list[Operation] | None = None
-    strict: bool = False  # whether the capture forbids calls that allocate
-    broken: bool = False  # the capture, by a call that it forbids
 
 
 class Device:
-    """The state behind a fake CUDA, for tests to look at."""
+    """Methods named cuda... return the values that follow the error, and raise Refused."""
 
-    def __init__(self, total: int = TOTAL_BYTES) -> None:
-        self.memory = Memory(total)
-        self.queues: dict[int, Queue] = {DEFAULT_STREAM: Queue()}
-        self.graphs: dict[int, list[Operation]] = {}
-        self.executables: dict[int, list[Operation]] = {}
-        self.done: list[str] = []  # the names of the operations that ran
-        self.faults: list[str] = []  # calls that only a mistake explains
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+        self._allocations: list[Allocation] = []
+        self._queues: dict[int, Queue] = {}
+        self._graphs: dict[int, list[Operation]] = {}
+        self._executables: dict[int, list[Operation]] = {}
         self._handles = itertools.count(0x1000, 0x10)
 
-    @property
-    def leaks(self) -> list[str]:
-        """What was made and is still there."""
-        memory = [f"{each.bytes} bytes of {each.place} memory" for each in self.memory.live]
-        streams = [f"stream {each:#x}" for each in self.queues if each != DEFAULT_STREAM]
-        graphs = [f"graph {each:#x}" for each in self.graphs]
-        return [*memory, *streams, *graphs, *(f"graph exec {each:#x}" for each in self.executables)]
-
     def require_clean(self) -> None:
-        """Fail where a call was wrong or something is left behind."""
-        assert not self.faults, self.faults
-        assert not self.leaks, self.leaks
+        """Fail where a call was a mistake or something was not freed."""
+        assert not self.mistakes, self.mistakes
+        memory = [f"{each.bytes} bytes of {each.place}" for each in self._live()]
+        handles = {"stream": self._queues, "graph": self._graphs, "executable": self._executables}
+        left = memory + [f"{kind} {each:#x}" for kind, all_ in handles.items() for each in all_]
+        assert not left, left
 
-    def handle(self) -> int:
-        """A number for a new thing."""
-        return next(self._handles)
+    def cudaMalloc(self, size: int) -> Values:
+        return self._allocate("device", size)
 
-    def queue(self, stream: int) -> Queue:
-        """The stream of that handle."""
-        if stream not in self.queues:
-            raise Mistake("cudaErrorInvalidResourceHandle", f"there is no stream {stream:#x}")
-        return self.queues[stream]
+    def cudaMallocHost(self, size: int) -> Values:
+        return self._allocate("host", size)
 
-    def open_stream(self) -> int:
-        """A new one."""
-        handle = self.handle()
-        self.queues[handle] = Queue()
-        return handle
+    def cudaFree(self, devPtr: int) -> Values:
+        return self._free("device", devPtr)
 
-    def close_stream(self, stream: int) -> None:
-        """Once its work is done."""
-        self.wait(stream)
-        if stream == DEFAULT_STREAM:
-            raise Mistake("cudaErrorInvalidResourceHandle", "the default stream is destroyed")
-        del self.queues[stream]
+    def cudaFreeHost(self, ptr: int) -> Values:
+        return self._free("host", ptr)
 
-    def enqueue(self, stream: int, *operations: Operation) -> None:
-        """Into the recording while the stream is captured."""
-        queue = self.queue(stream)
-        into = queue.waiting if queue.recorded is None else queue.recorded
-        into.extend(operations)
+    def cudaMemcpyAsync(
+        self, dst: int, src: int, count: int, kind: real.cudaMemcpyKind, stream: Any
+    ) -> Values:
+        """Both ends are checked when the copy is queued, and again when it runs."""
 
-    def begin_capture(self, stream: int, strict: bool) -> None:
-        """Record what is queued from now on; a strict one lets nobody allocate meanwhile."""
-        queue = self.queue(stream)
-        if stream == DEFAULT_STREAM:
-            raise Mistake("cudaErrorStreamCaptureUnsupported", "the default stream is captured")
+        def copy() -> None:
+            self._check_copy(dst, src, count, kind)
+            ctypes.memmove(dst, src, count)
+
+        self._check_copy(dst, src, count, kind)
+        self.enqueue(stream, copy)
+        return ()
+
+    def cudaStreamCreate(self) -> Values:
+        handle = next(self._handles)
+        self._queues[handle] = Queue()
+        return (real.cudaStream_t(handle),)
+
+    def cudaStreamSynchronize(self, stream: Any) -> Values:
+        queue = self._queue(stream)
         if queue.recorded is not None:
-            raise Mistake("cudaErrorIllegalState", "the stream is captured already")
-        queue.recorded, queue.strict, queue.broken = [], strict, False
-
-    def captured(self, stream: int) -> bool:
-        """Whether its work is recorded instead of done."""
-        return self.queue(stream).recorded is not None
-
-    def end_capture(self, stream: int) -> list[Operation]:
-        """What was recorded."""
-        queue = self.queue(stream)
-        if queue.recorded is None:
-            raise Mistake("cudaErrorIllegalState", "the stream is not captured")
-        recorded, queue.recorded = queue.recorded, None
-        if queue.broken:
-            raise Refused("cudaErrorStreamCaptureInvalidated", "a call broke the capture")
-        return recorded
-
-    def wait(self, stream: int) -> None:
-        """Do what is queued; that one cannot while the stream is captured."""
-        queue = self.queue(stream)
-        if queue.recorded is not None:
-            queue.broken = True
-            raise Mistake("cudaErrorStreamCaptureUnsupported", "a captured stream is waited for")
+            raise Refused("cudaErrorStreamCaptureUnsupported", "a captured stream is waited for")
         while queue.waiting:
-            operation = queue.waiting.pop(0)
-            operation.run()
-            self.done.append(operation.name)
+            queue.waiting.pop(0)()
+        return ()
 
-    def settle(self, what: str) -> None:
-        """Before something is allocated or freed, which no strict capture allows."""
-        for queue in self.queues.values():
-            if queue.recorded is not None and queue.strict:
-                queue.broken = True
-                raise Mistake("cudaErrorStreamCaptureUnsupported", f"{what} during a capture")
+    def cudaStreamDestroy(self, stream: Any) -> Values:
+        self.cudaStreamSynchronize(stream)
+        del self._queues[int(stream)]
+        return ()
 
-    def wait_all(self) -> None:
-        """Do what is queued in every stream that is not captured."""
-        for stream, queue in self.queues.items():
-            if queue.recorded is None:
-                self.wait(stream)
+    def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> Values:
+        if self.captured(stream):
+            raise Refused("cudaErrorIllegalState", "the stream is captured already")
+        self._queue(stream).recorded = []
+        return ()
+
+    def cudaStreamEndCapture(self, stream: Any) -> Values:
+        recorded = self.end_capture(stream)
+        if recorded is None:
+            raise Refused("cudaErrorIllegalState", "the stream is not captured")
+        handle = next(self._handles)
+        self._graphs[handle] = recorded
+        return (real.cudaGraph_t(handle),)
+
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> Values:
+        handle = next(self._handles)
+        self._executables[handle] = list(_of(self._graphs, graph))
+        return (real.cudaGraphExec_t(handle),)
+
+    def cudaGraphDestroy(self, graph: Any) -> Values:
+        _of(self._graphs, graph)
+        del self._graphs[int(graph)]
+        return ()
+
+    def cudaGraphLaunch(self, graphExec: Any, stream: Any) -> Values:
+        self.enqueue(stream, *_of(self._executables, graphExec))
+        return ()
+
+    def cudaGraphExecDestroy(self, graphExec: Any) -> Values:
+        _of(self._executables, graphExec)
+        del self._executables[int(graphExec)]
+        return ()
+
+    def cudaGetErrorString(self, error: real.cudaError_t) -> Values:
+        return real.cudaGetErrorString(error)[1:]
+
+    def enqueue(self, stream: Any, *operations: Operation) -> None:
+        """Queue work, or record it while the stream is captured."""
+        queue = self._queue(stream)
+        (queue.waiting if queue.recorded is None else queue.recorded).extend(operations)
+
+    def captured(self, stream: Any) -> bool:
+        """Whether the stream's work is recorded instead of run."""
+        return self._queue(stream).recorded is not None
+
+    def end_capture(self, stream: Any) -> list[Operation] | None:
+        """What was recorded; None where the stream was not captured."""
+        queue = self._queue(stream)
+        recorded, queue.recorded = queue.recorded, None
+        return recorded
 
     def read(self, address: int, count: int) -> bytes:
         """Device memory, for kernels."""
@@ -226,5 +179,52 @@ class Device:
         ctypes.memmove(address, content, len(content))
 
     def _require_on_device(self, address: int, count: int) -> None:
-        if self.memory.place_of(address, count) != "device":
-            raise Mistake("cudaErrorIllegalAddress", f"a kernel uses host memory at {address:#x}")
+        if self._place_of(address, count) != "device":
+            raise Refused("cudaErrorIllegalAddress", f"a kernel uses host memory at {address:#x}")
+
+    def _check_copy(self, dst: int, src: int, count: int, kind: real.cudaMemcpyKind) -> None:
+        found = self._place_of(src, count), self._place_of(dst, count)
+        if found != DIRECTIONS[kind]:
+            raise Refused("cudaErrorInvalidValue", f"{kind.name} from {found[0]} to {found[1]}")
+
+    def _live(self) -> list[Allocation]:
+        return [each for each in self._allocations if not each.freed]
+
+    def _allocate(self, place: Place, size: int) -> Values:
+        self._require_no_capture("allocated")
+        memory = (ctypes.c_ubyte * size)()
+        ctypes.memset(memory, FRESH, size)
+        self._allocations.append(Allocation(place, size, memory))
+        return (self._allocations[-1].address,)
+
+    def _free(self, place: Place, address: int) -> Values:
+        self._require_no_capture("freed")
+        for stream in self._queues:  # as CUDA does, which frees nothing that is in use
+            self.cudaStreamSynchronize(stream)
+        found = [each for each in self._live() if each.address == address and each.place == place]
+        if not found:
+            raise Refused("cudaErrorInvalidValue", f"no live {place} memory is at {address:#x}")
+        found[0].freed = True
+        ctypes.memset(found[0].memory, FREED, found[0].bytes)
+        return ()
+
+    def _require_no_capture(self, what: str) -> None:
+        if any(queue.recorded is not None for queue in self._queues.values()):
+            raise Refused("cudaErrorStreamCaptureUnsupported", f"memory is {what} in a capture")
+
+    def _place_of(self, address: int, count: int) -> Place:
+        for each in self._live():
+            if each.contains(address, count):
+                return each.place
+        raise Refused("cudaErrorInvalidValue", f"{count} bytes at {address:#x} are not allocated")
+
+    def _queue(self, stream: Any) -> Queue:
+        if int(stream) not in self._queues:
+            raise Refused("cudaErrorInvalidResourceHandle", f"no stream {int(stream):#x}")
+        return self._queues[int(stream)]
+
+
+def _of(things: dict[int, list[Operation]], handle: Any) -> list[Operation]:
+    if int(handle) not in things:
+        raise Refused("cudaErrorInvalidValue", f"no graph {int(handle):#x}")
+    return things[int(handle)]

@@ -1,4 +1,4 @@
-"""What stands for a compiled engine: the ONNX graph itself, and what would have been made of it."""
+"""What stands for a compiled engine: the ONNX graph, and the layers that it would consist of."""
 
 import json
 from collections.abc import Iterator
@@ -10,24 +10,15 @@ import onnx
 from onnx import TensorProto, helper
 
 MAGIC: Final = b"fake TensorRT plan\n"
-MOVED_ONLY: Final = ("Constant", "DequantizeLinear", "Identity", "QuantizeLinear")  # no layers
-MULTIPLIES: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # what has kernels in int8
-
-WORDS: Final = {
+NO_LAYERS: Final = ("Constant", "DequantizeLinear", "Identity", "QuantizeLinear")
+# The names of types and layers in the engine inspector's JSON.
+TYPES: Final = {
     TensorProto.FLOAT: "Float",
     TensorProto.FLOAT16: "Half",
-    TensorProto.BFLOAT16: "BFloat16",
-    TensorProto.INT8: "Int8",
-    TensorProto.INT32: "Int32",
     TensorProto.INT64: "Int64",
-    TensorProto.UINT8: "UInt8",
     TensorProto.BOOL: "Bool",
 }
 KINDS: Final = {"Conv": "CaskConvolution", "Concat": "NoOp", "MaxPool": "CaskPooling"}
-
-
-class NotAPlan(ValueError):
-    """Bytes that no build wrote, or that were cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +27,17 @@ class Tensor:
 
     name: str
     is_input: bool
-    element: int  # ONNX's number of the type
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """As numpy has it."""
-        return helper.tensor_dtype_to_np_dtype(self.element)
-
-    @property
     def bytes(self) -> int:
-        """In memory."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The version is that of the TensorRT that built it."""
+    """`version` is that of the TensorRT that built it."""
 
     version: str
     verbosity: str
@@ -63,80 +48,55 @@ class Plan:
         head = json.dumps({"version": self.version, "verbosity": self.verbosity}).encode()
         return MAGIC + head + b"\n" + self.model.SerializeToString()
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Inputs, then outputs."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Inputs, then outputs, by name."""
         graph = self.model.graph
         constants = {each.name for each in graph.initializer}
         inputs = [each for each in graph.input if each.name not in constants]
-        return [_tensor(each, True) for each in inputs] + [
-            _tensor(each, False) for each in graph.output
-        ]
+        both = [(each, True) for each in inputs] + [(each, False) for each in graph.output]
+        return {value.name: _tensor(value, is_input) for value, is_input in both}
 
-    def layers(self) -> list[dict[str, Any]]:
-        """As the engine inspector tells of them in detail."""
-        return list(_layers(onnx.shape_inference.infer_shapes(self.model).graph))
+    def layer_names(self) -> list[str]:
+        return [each["Name"] for each in _layers(self.model)]
 
     def information(self) -> str:
-        """What the inspector says of the engine, as much as it was built to tell."""
-        layers: list[Any] = self.layers() if self.verbosity != "NONE" else []
-        if self.verbosity == "LAYER_NAMES_ONLY":
-            layers = [each["Name"] for each in layers]
-        return json.dumps({"Layers": layers, "Bindings": [each.name for each in self.tensors]})
+        """The inspector's JSON, as detailed as the engine was built."""
+        detailed = self.verbosity == "DETAILED"
+        return json.dumps({"Layers": list(_layers(self.model)) if detailed else self.layer_names()})
 
 
-def read_plan(content: bytes) -> Plan:
-    """Raises NotAPlan."""
+def read_plan(content: bytes) -> Plan | None:
+    """None for bytes that no build wrote."""
     head, line, body = content.removeprefix(MAGIC).partition(b"\n")
-    try:
-        if not content.startswith(MAGIC) or not line:
-            raise ValueError
-        told = json.loads(head)
-        return Plan(told["version"], told["verbosity"], onnx.load_from_string(body))
-    except Exception as exc:  # protobuf has several of its own
-        raise NotAPlan("magicTag does not match") from exc
+    if not content.startswith(MAGIC) or not line:
+        return None
+    return Plan(**json.loads(head), model=onnx.load_from_string(body))
 
 
 def _tensor(value: onnx.ValueInfoProto, is_input: bool) -> Tensor:
     kind = value.type.tensor_type
     shape = tuple(dim.dim_value for dim in kind.shape.dim)
-    return Tensor(value.name, is_input, kind.elem_type, shape)
+    return Tensor(value.name, is_input, helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
 
 
-def _layers(graph: onnx.GraphProto) -> Iterator[dict[str, Any]]:
-    tensors = {
-        each.name: _tensor(each, False) for each in (*graph.input, *graph.value_info, *graph.output)
-    }
+def _layers(model: onnx.ModelProto) -> Iterator[dict[str, Any]]:
+    """As the engine inspector describes them in detail."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    types = {each.name: each.type.tensor_type.elem_type for each in values}
     constants = {each.name for each in graph.initializer}
-    made_by = {name: node for node in graph.node for name in node.output}
-
-    def dequantized(name: str) -> bool:
-        return name in made_by and made_by[name].op_type == "DequantizeLinear"
-
-    def told(name: str, word: str | None) -> dict[str, Any]:
-        found = tensors.get(name)
-        return {
-            "Name": name,
-            "Dimensions": list(found.shape) if found else [],
-            "Format/Datatype": word or (WORDS[found.element] if found else "Float"),
-        }
-
+    dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     for node in graph.node:
-        if node.op_type in MOVED_ONLY:
+        if node.op_type in NO_LAYERS:
             continue
-        reads = [name for name in node.input if name and name not in constants]
-        int8 = node.op_type in MULTIPLIES and all(map(dequantized, node.input[:2]))
-        name = node.name or node.output[0]
+        reads = [name for name in node.input if name and name not in constants][:1]
+        int8 = node.op_type == "Conv" and dequantized.issuperset(node.input[:2])
         yield {
-            "Name": name,
+            "Name": node.name or node.output[0],
             "LayerType": KINDS.get(node.op_type, node.op_type),
             "Inputs": [
-                told(
-                    made_by[each].input[0] if dequantized(each) else each, "Int8" if int8 else None
-                )
-                for each in reads[:1]
+                {"Name": name, "Format/Datatype": "Int8" if int8 else TYPES[types[name]]}
+                for name in reads
             ],
-            "Outputs": [told(each, None) for each in node.output],
-            "TacticName": f"fake_{node.op_type.lower()}",
-            "Metadata": f"[ONNX Layer: {name}]",
+            "Metadata": f"[ONNX Layer: {node.name or node.output[0]}]",
         }

@@ -1,220 +1,173 @@
-"""A module `tensorrt` made of an inventory: it has what the real one has and refuses the rest.
+"""A module `tensorrt` of fake classes, checked against the real bindings.
 
-What a call does is for a test to say, by behaviours: "Builder.create_network" is called with self
-and every argument, defaults included; "ICudaEngine.num_layers" reads a property, and
-"IExecutionContext.profiler=" hears of its being set. Constructors and properties that were set
-remember what they were given.
+Each fake class stands for the real one of its name, as far as the product uses it. Its own names
+and parameters are checked when the module is made, the product's arguments in every call.
 """
 
-import ast
-from collections.abc import Callable, Mapping, Sequence
+import enum
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, repeat
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Literal
 
-from tests.vendor.conversion import accepts
-from tests.vendor.fake_enum import fake_enum
-from tests.vendor.inventory import Inventory, Property, Signature, VendorClass
+import onnx
 
-Behaviours = Mapping[str, Callable[..., Any]]
+from tests.vendor.device import Device
+from tests.vendor.interface import Interface
+from tests.vendor.kinds import accepts
+from tests.vendor.signatures import Signature
 
-ENUM_OWN: Final = "name", "value", "__members__"
-
-
-class NotScripted(AssertionError):
-    """The real module has it, but no test said what it does."""
+Failure = Literal["parse", "build", "deserialize", "context", "execute"]
 
 
-class BadScript(AssertionError):
-    """A behaviour for what the real module lacks, or one that returns what it would not."""
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The arguments of one call of build_serialized_network, with TensorRT's names."""
 
-
-class FakeType(type):
-    """As pybind11's metaclass: a subclass that does not call its base's constructor is refused."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = super().__call__(*args, **kwargs)
-        if not hasattr(made, "_state"):
-            raise TypeError(f"{cls.__name__}.__init__() must be called when overriding __init__")
-        return made
-
-
-class FakeObject(metaclass=FakeType):
-    """`_state` is what a behaviour may keep in it, by name; no other attribute can be set."""
-
-    __slots__ = ("__weakref__", "_state")
-    _state: dict[str, Any]
+    model: onnx.ModelProto
+    network_flags: frozenset[str]
+    flags: frozenset[str]
+    verbosity: str
+    workspace: int
+    cached: tuple[str, ...]  # layers that the timing cache had before
 
 
 class FakeTensorRt:
-    """The module, and the way to objects that only TensorRT itself makes."""
+    """The module, what is to fail in it, and what it built."""
 
-    def __init__(self, inventory: Inventory, behaviours: Behaviours | None = None) -> None:
-        self.inventory = inventory
-        self.behaviours = dict(behaviours or {})
-        self.classes: dict[str, type] = {}
-        self.module = ModuleType("tensorrt", f"A fake of version {inventory.version}")
-        for name in inventory.classes:
-            self._class(name)
+    def __init__(self, interface: Interface, device: Device, kinds: Iterable[type]) -> None:
+        self.interface = interface
+        self.device = device
+        self.parser_error = ("/0/Conv", "Conv", "unsupported")  # node, operator, description
+        self.builds: list[Build] = []
+        self._failures: dict[Failure, Iterator[bool]] = {}
+        self.module = ModuleType("tensorrt")
+        self.module.__version__ = interface.version  # type: ignore[attr-defined]
+        self.enums = {name: _enum(name, each["members"]) for name, each in interface.classes.items()
+                      if each["members"]}  # fmt: skip
+        self.fakes = {kind.__name__: self._fake(kind) for kind in kinds}
+        self.classes: dict[str, type] = {**self.enums, **self.fakes}
         for name, kind in self.classes.items():
             owner, _, attribute = name.rpartition(".")
-            setattr(self.classes[owner] if owner else self.module, attribute, kind)
-        for name, each in inventory.classes.items():
-            for attribute, value in each.constants.items():
-                setattr(self.classes[name], attribute, self._value(value))
-        for name, value in inventory.constants.items():
-            setattr(self.module, name, self._value(value))
-        for name, signatures in inventory.functions.items():
-            if name not in inventory.sources:
-                setattr(self.module, name, self._routine(name, signatures))
-        for source in inventory.sources.values():
-            exec(source, vars(self.module))
-        self.module.__version__ = inventory.version
-        self._require_real(self.behaviours)
+            if not owner or owner in self.classes:
+                setattr(self.classes[owner] if owner else self.module, attribute, kind)
+        for name, value in interface.constants.items():
+            owner, _, member = value.rpartition(".")
+            setattr(self.module, name, self.enums[owner][member])
+        exec(interface.sources["nptype"], vars(self.module))
 
-    def script(self, behaviours: Behaviours) -> None:
-        """Add behaviours, or put others in their place."""
-        self._require_real(behaviours)
-        self.behaviours |= behaviours
+    def fail(self, what: Failure, calls: int | None = None, after: int = 0) -> None:
+        """Let calls fail from now on, or only so many of them, once `after` have succeeded."""
+        failing = repeat(True) if calls is None else repeat(True, calls)
+        self._failures[what] = chain(repeat(False, after), failing)
 
-    def new(self, name: str, /, **state: Any) -> Any:
-        """An object of a class, whatever its constructor; properties read what is in the state."""
-        kind = self.classes[name]
-        made = kind.__new__(kind)
-        made._state = state
+    def fails(self, what: Failure) -> bool:
+        """Whether this call fails."""
+        return next(self._failures.get(what, repeat(False, 0)), False)
+
+    def new(self, name: str, **attributes: Any) -> Any:
+        """An object that only TensorRT makes; attributes without _ are properties of the class."""
+        for each in attributes:
+            assert each.startswith("_") or self.interface.readable(name, each), f"{name}.{each}"
+        made = object.__new__(self.fakes[name])
+        vars(made).update(attributes)
         return made
 
-    def _require_real(self, behaviours: Behaviours) -> None:
-        for name in behaviours:
-            owner, _, attribute = name.removesuffix("=").rpartition(".")
-            told = self.inventory.property(owner, attribute)
-            settable = told is not None and told.takes is not None
-            if not (settable if name.endswith("=") else self.inventory.has(name)):
-                raise BadScript(f"TensorRT {self.inventory.version} has no {name}")
+    def error(self, logger: Any, text: str) -> None:
+        """A message to the logger, as TensorRT reports errors."""
+        logger.log(self.enums["ILogger.Severity"]["ERROR"], text)
 
-    def _class(self, name: str) -> type:
-        if name not in self.classes:
-            told = self.inventory.classes[name]
-            bases = tuple(self._class(base) for base in told.bases) or (FakeObject,)
-            attributes = self._attributes(told)
-            self.classes[name] = (
-                fake_enum(told, attributes) if told.members else FakeType(name, bases, attributes)
-            )
-        return self.classes[name]
+    def host_memory(self, content: bytes) -> Any:
+        return self.new("IHostMemory", _content=content)
 
-    def _attributes(self, told: VendorClass) -> dict[str, Any]:
-        attributes: dict[str, Any] = {"__module__": "tensorrt"}
-        for name, each in told.properties.items():
-            if not (told.members and name in ENUM_OWN):
-                attributes[name] = self._property(f"{told.name}.{name}", each)
-        if told.members:
-            return attributes
-        attributes["__slots__"] = ()
-        attributes["__init__"] = self._constructor(told)
-        for name, signatures in told.methods.items():
-            path = f"{told.name}.{name}"
-            if name in told.static:
-                attributes[name] = staticmethod(self._routine(path, signatures))
-            elif name not in ("__init__", "__del__"):
-                attributes[name] = self._method(path, signatures)
-        if told.buffer:
-            attributes["__bytes__"] = lambda made: made._state["bytes"]
-        return attributes
+    def names(self, enum_name: str, flags: int) -> frozenset[str]:
+        """The members of an enum whose bits are set."""
+        return frozenset(each.name for each in self.enums[enum_name] if flags >> int(each) & 1)
 
-    def _constructor(self, told: VendorClass) -> Callable[..., None]:
-        path = f"{told.name}.__init__"
-        signatures = told.methods.get("__init__")
+    def _fake(self, kind: type) -> type:
+        """The class with every method checked; fails where the real class lacks one."""
+        name = kind.__name__
+        if "__bytes__" in vars(kind):
+            assert self.interface.classes[name]["buffer"], f"{name} is no buffer"
+        checked: dict[str, Any] = {"_vendor": self, "_is_vendor": True}
+        for each, value in vars(kind).items():
+            if isinstance(value, property):
+                assert self.interface.readable(name, each), f"there is no {name}.{each}"
+            elif inspect.isfunction(value) and (not each.startswith("_") or each == "__init__"):
+                checked[each] = self._checked(name, each, value)
+        return type(kind)(name, (kind,), checked)
 
-        def construct(made: Any, *args: Any, **kwargs: Any) -> None:
-            if signatures is None:
-                raise TypeError(f"tensorrt.{told.name}: No constructor defined!")
-            _, bound = self._bind(path, signatures, args, kwargs)
-            made._state = bound
-            if path in self.behaviours:
-                self.behaviours[path](made, *bound.values())
+    def _checked(self, owner: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        overloads = self.interface.method(owner, name)
+        assert overloads is not None, f"there is no {owner}.{name}"
+        ours = list(inspect.signature(method).parameters)[1:]
+        assert any(_agree(ours, each) for each in overloads), f"{owner}.{name} takes other names"
 
-        return construct
-
-    def _method(self, path: str, signatures: Sequence[Signature]) -> Callable[..., Any]:
+        @functools.wraps(method)
         def call(made: Any, *args: Any, **kwargs: Any) -> Any:
-            signature, bound = self._bind(path, signatures, args, kwargs)
-            return self._checked(path, signature.returns, self._act(path, made, *bound.values()))
+            for each in overloads:
+                if self._fits(each, each.bind(args, kwargs)):
+                    result = method(made, *args, **kwargs)
+                    assert result is None or accepts(each.returns, result, self.classes), result
+                    return result
+            raise TypeError(f"{owner}.{name} does not take {args}, {kwargs}")
 
         return call
 
-    def _routine(self, path: str, signatures: Sequence[Signature]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            signature, bound = self._bind(path, signatures, args, kwargs)
-            return self._checked(path, signature.returns, self._act(path, *bound.values()))
-
-        return call
-
-    def _property(self, path: str, told: Property) -> property:
-        name = path.rpartition(".")[2]
-
-        def read(made: Any) -> Any:
-            if name in getattr(made, "_state", {}):
-                return made._state[name]
-            return self._checked(path, told.gives or "object", self._act(path, made))
-
-        def write(made: Any, value: Any) -> None:
-            assert told.takes is not None
-            if value is not None and not accepts(told.takes, value, self.classes):
-                raise TypeError(f"{path} takes {told.takes}, not {value!r}")
-            if f"{path}=" in self.behaviours:
-                self.behaviours[f"{path}="](made, value)
-            made._state[name] = value
-
-        return property(read if told.gives else None, write if told.takes else None)
-
-    def _act(self, path: str, *args: Any) -> Any:
-        if path not in self.behaviours:
-            raise NotScripted(f"no behaviour is given for {path}")
-        return self.behaviours[path](*args)
-
-    def _checked(self, path: str, kind: str, value: Any) -> Any:
-        # A pointer to nothing comes as None.
-        if not (accepts(kind, value, self.classes) or (value is None and kind in self.classes)):
-            raise BadScript(f"{path} returns {kind}, not {value!r}")
-        return value
-
-    def _bind(
-        self, path: str, signatures: Sequence[Signature], args: Sequence[Any], kwargs: Any
-    ) -> tuple[Signature, dict[str, Any]]:
-        """The first overload that takes the arguments, and all of them in its order."""
-        for signature in signatures:
-            bound = signature.bind(args, kwargs)
-            if bound is not None and self._fits(signature, bound):
-                complete = {
-                    each.name: bound[each.name] if each.name in bound else self._default(each)
-                    for each in signature.parameters
-                }
-                return signature, complete
-        supported = "\n".join(f"    {each}" for each in signatures)
-        raise TypeError(
-            f"{path}(): incompatible function arguments. The following argument types are "
-            f"supported:\n{supported}\nInvoked with: {args}, {kwargs}"
-        )
-
-    def _fits(self, signature: Signature, bound: Mapping[str, Any]) -> bool:
-        return all(
+    def _fits(self, signature: Signature, bound: Mapping[str, Any] | None) -> bool:
+        return bound is not None and all(
             accepts(each.type, bound[each.name], self.classes)
-            or (bound[each.name] is None and each.default == "None")
             for each in signature.parameters
             if each.name in bound
         )
 
-    def _default(self, parameter: Any) -> Any:
-        try:
-            return ast.literal_eval(parameter.default)
-        except ValueError:  # the member of an enum
-            return self._value(parameter.default)
+    def check_set(self, owner: str, name: str, value: Any) -> None:
+        """Raise where the real class has no such property, or it takes another type."""
+        kind = self.interface.setter(owner, name)
+        if kind is None:
+            raise AttributeError(f"{owner}.{name} cannot be set")
+        if value is not None and not accepts(kind, value, self.classes):
+            raise TypeError(f"{owner}.{name} takes {kind}, not {value!r}")
 
-    def _value(self, value: str | int) -> Any:
-        """A constant; a name in it may lack the classes around it, as in Severity.WARNING."""
-        if isinstance(value, int):
-            return value
-        if value in self.classes:
-            return self.classes[value]
-        owner, _, member = value.rpartition(".")
-        found = (name for name in self.classes if f".{name}".endswith(f".{owner}"))
-        return getattr(self.classes[next(found)], member)
+
+def _enum(name: str, members: Mapping[str, int]) -> Any:
+    """As pybind11 makes one: not an int, but convertible to one."""
+    to_int = {"__int__": lambda each: each.value, "__index__": lambda each: each.value}
+    base = enum.Enum("FakeEnum", {}, type=type("Convertible", (), to_int))
+    return enum.Enum(name.rpartition(".")[2], members, type=base)  # type: ignore[arg-type]
+
+
+def _agree(ours: list[str], real: Signature) -> bool:
+    """Whether a fake's parameters are the first of the real ones, and the others are optional."""
+    others = real.parameters[len(ours) :]
+    return len(ours) <= len(real.parameters) and all(
+        [*(a == b.name or b.positional_only for a, b in zip(ours, real.parameters, strict=False))]
+        + [each.optional for each in others]
+    )
+
+
+class _FakeType(type):
+    """As pybind11's metaclass: a subclass must call its base's constructor."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().__call__(*args, **kwargs)
+        if "_constructed" not in vars(made):
+            raise TypeError(f"{cls.__name__}.__init__() must be called when overriding __init__")
+        return made
+
+
+class Fake(metaclass=_FakeType):
+    """Attributes can be set that the real class lets set; those with _ are the fake's own."""
+
+    _vendor: FakeTensorRt
+
+    def __init__(self) -> None:
+        raise TypeError(f"tensorrt.{type(self).__name__}: No constructor defined!")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_is_vendor" in vars(type(self)) and not name.startswith("_"):
+            self._vendor.check_set(type(self).__name__, name, value)
+        object.__setattr__(self, name, value)

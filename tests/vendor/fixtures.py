@@ -1,53 +1,102 @@
-"""NVIDIA's interfaces for tests: what the real modules offer, and a box with fakes of them.
+"""Fixtures: a machine with an NVIDIA GPU, as far as our code can tell.
 
-A plugin of every test run, so that it imports what is heavy or may be missing only where asked.
+A plugin of every test run, so heavy or missing modules are imported only in the fixtures.
 """
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.vendor.inventory import Inventory
-from tests.vendor.wheel import Unreadable, find_wheel, read_wheel
+from tests.vendor.interface import Interface, Unreadable, find_wheel, read_wheel
 
-VERSIONS = ("10", "11")
+if TYPE_CHECKING:
+    from tests.vendor.device import Device
+    from tests.vendor.fake_cuda import FakeCuda
+    from tests.vendor.fake_tensorrt import FakeTensorRt
 
-
-def _read(version: str) -> Inventory:
-    try:
-        return read_wheel(find_wheel(version))
-    except Unreadable as exc:
-        pytest.skip(f"TensorRT {version}: {exc}")
+PRODUCT: Final = ("quantizer", "qyolo", "service")
+VENDOR_MODULES: Final = ("cuda_", "tensorrt_")  # how our modules begin that import a vendor's
 
 
-@pytest.fixture(scope="session")
-def tensorrt_10():
-    return _read("10")
+@dataclass(frozen=True, slots=True)
+class Nvidia:
+    """`tensorrt.fail` and `cuda.fail` inject failures; `device` shows what was left behind."""
+
+    tensorrt: "FakeTensorRt"
+    cuda: "FakeCuda"
+
+    @property
+    def device(self) -> "Device":
+        return self.cuda.device
 
 
-@pytest.fixture(scope="session")
-def tensorrt_11():
-    return _read("11")
-
-
-@pytest.fixture(scope="session", params=VERSIONS, ids="tensorrt-{}".format)
-def tensorrt_inventory(request):
+@pytest.fixture(scope="session", params=["10", "11"], ids="tensorrt-{}".format)
+def tensorrt_interface(request) -> Interface:
     """Of each version in turn."""
-    return request.getfixturevalue(f"tensorrt_{request.param}")
-
-
-@pytest.fixture(scope="session")
-def cuda_inventory():
-    """Of the installed version."""
-    reason = "cuda-bindings is not installed: make test"
-    pytest.importorskip("cuda.bindings.runtime", reason=reason, exc_type=ImportError)
-    from tests.vendor.cuda_runtime import read_cuda_runtime
-
-    return read_cuda_runtime()
+    try:
+        return read_wheel(find_wheel(request.param))
+    except Unreadable as exc:
+        pytest.skip(f"TensorRT {request.param}: {exc}")
 
 
 @pytest.fixture
-def nvidia(tensorrt_inventory, cuda_inventory):
-    """A box with a GPU and each version of TensorRT in turn; our modules import the fakes."""
-    from tests.vendor.nvidia import nvidia_box
+def nvidia(tensorrt_interface) -> Iterator[Nvidia]:
+    """With each version of TensorRT in turn; our modules import the fakes."""
+    reason = "cuda-bindings is not installed: make test"
+    pytest.importorskip("cuda.bindings.runtime", reason=reason, exc_type=ImportError)
+    from tests.vendor import fake_build, fake_run
+    from tests.vendor.fake_cuda import FakeCuda
+    from tests.vendor.fake_tensorrt import FakeTensorRt
 
-    with nvidia_box(tensorrt_inventory, cuda_inventory) as box:
-        yield box
+    cuda = FakeCuda()
+    kinds = (*fake_build.CLASSES, *fake_run.CLASSES)
+    tensorrt = FakeTensorRt(tensorrt_interface, cuda.device, kinds)
+    with installed(tensorrt.module, cuda.module):
+        yield Nvidia(tensorrt, cuda)
+
+
+@contextmanager
+def installed(tensorrt: ModuleType, cudart: ModuleType) -> Iterator[None]:
+    """Our modules that import these vendors are imported anew within, and again afterwards."""
+    bindings, cuda = ModuleType("cuda.bindings"), ModuleType("cuda")
+    bindings.runtime, cuda.bindings = cudart, bindings  # type: ignore[attr-defined]
+    cuda.__path__, bindings.__path__ = [], []
+    fakes = {
+        "tensorrt": tensorrt,
+        "cuda": cuda,
+        "cuda.bindings": bindings,
+        "cuda.bindings.runtime": cudart,
+    }
+    before = {name: sys.modules[name] for name in (*fakes, *_ours()) if name in sys.modules}
+    _replace(before, fakes)
+    try:
+        yield
+    finally:
+        _replace(dict.fromkeys([*fakes, *_ours()]), before)
+
+
+def _ours() -> list[str]:
+    return [
+        name
+        for name in sys.modules
+        if name.startswith(PRODUCT) and name.rpartition(".")[2].startswith(VENDOR_MODULES)
+    ]
+
+
+def _replace(old: Mapping[str, ModuleType | None], new: Mapping[str, ModuleType]) -> None:
+    """In sys.modules, and in our packages, which hold their modules as attributes."""
+    for name in old:
+        sys.modules.pop(name, None)
+        package, _, attribute = name.rpartition(".")
+        if name.startswith(PRODUCT) and attribute in vars(sys.modules[package]):
+            delattr(sys.modules[package], attribute)
+    for name, module in new.items():
+        sys.modules[name] = module
+        package, _, attribute = name.rpartition(".")
+        if name.startswith(PRODUCT):
+            setattr(sys.modules[package], attribute, module)

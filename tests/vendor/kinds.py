@@ -1,195 +1,49 @@
-"""What an expression of our source is, as far as a vendor's module is concerned."""
+"""Whether a value passes as a type of a signature, as pybind11 and Cython convert arguments."""
 
-import ast
-from dataclasses import dataclass, field
-
-from tests.vendor.inventory import Inventory
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """Nothing of the vendor's."""
+def _is_integer(value: Any) -> bool:
+    return hasattr(value, "__index__")  # nothing is rounded; numpy's integers will do
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """It may be anything; `vendor` where the vendor's module made it."""
-
-    vendor: bool = False
+def _is_float(value: Any) -> bool:
+    return hasattr(value, "__float__") or _is_integer(value)
 
 
-@dataclass(frozen=True, slots=True)
-class VendorModule:
-    """The module itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClassOf:
-    """A class of the vendor's."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """An object of such a class, or of one of ours that inherits from it."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Routine:
-    """A function or a method of the vendor's; an unbound one is called with self."""
-
-    path: str
-    unbound: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class OwnClass:
-    """A class that the source defines."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """An object of such a class."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Returns:
-    """A callable of ours."""
-
-    kind: "Kind"
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """A collection of equals."""
-
-    kind: "Kind"
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A tuple."""
-
-    kinds: tuple["Kind", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Mapped:
-    """A mapping to equals."""
-
-    kind: "Kind"
-
-
-Kind = (
-    Plain | Unknown | VendorModule | ClassOf | Instance | Routine | OwnClass | Own | Returns
-    | Items | Parts | Mapped
-)  # fmt: skip
-
-PLAIN = Plain()
-UNKNOWN = Unknown()
-
-
-@dataclass(slots=True)
-class Definition:
-    """A class of ours: the vendor's that it inherits from, and what its attributes are.
-
-    `before` is what an earlier reading of the source found, for what is used before it is set.
-    """
-
-    base: str | None
-    attributes: dict[str, Kind] = field(default_factory=dict)
-    annotated: set[str] = field(default_factory=set)
-    before: dict[str, Kind] = field(default_factory=dict)
-
-    def find(self, name: str) -> Kind | None:
-        """What an attribute is, where it has it."""
-        return self.attributes.get(name, self.before.get(name))
-
-
-def join(*kinds: Kind) -> Kind:
-    """Of several that it may be, the one that tells something; of two that do, it is unknown."""
-    telling = dict.fromkeys(kind for kind in kinds if _tells(kind))
-    if len(telling) > 1:
-        return Unknown(vendor=True)
-    return next(iter(telling), next((kind for kind in kinds if kind != PLAIN), PLAIN))
-
-
-def _tells(kind: Kind) -> bool:
-    match kind:
-        case Items(each) | Mapped(each):
-            return _tells(each)
-        case Parts(kinds):
-            return any(map(_tells, kinds))
-        case _:
-            return kind != PLAIN
-
-
-def element(kind: Kind, inventory: Inventory) -> Kind:
-    """What iterating gives."""
-    match kind:
-        case Items(each):
-            return each
-        case Parts(kinds):
-            return join(*kinds)
-        case Instance(name):
-            return indexed(name, inventory)
-        case Unknown():
-            return kind
-        case _:
-            return PLAIN
-
-
-def indexed(name: str, inventory: Inventory) -> Kind:
-    """What a vendor's container holds."""
-    signatures = inventory.method(name, "__getitem__")
-    return vendor_kind(signatures[0].returns, inventory) if signatures else PLAIN
-
-
-def vendor_kind(annotation: str | None, inventory: Inventory) -> Kind:
-    """Of a type that an inventory names."""
-    if annotation in inventory.classes:
-        return Instance(annotation)
-    if annotation in (None, "object", "Any"):
-        return Unknown(vendor=True)
+def _is_buffer(value: Any) -> bool:
+    """Whether bytes() copies its memory; the fake of a buffer has __bytes__."""
+    if hasattr(value, "__bytes__"):
+        return True
     try:
-        tree = ast.parse(annotation, mode="eval").body
-    except SyntaxError:
-        return PLAIN
-    if not isinstance(tree, ast.Subscript):
-        return PLAIN
-    inners = tree.slice.elts if isinstance(tree.slice, ast.Tuple) else [tree.slice]
-    kinds = [vendor_kind(ast.unparse(each), inventory) for each in inners]
-    match ast.unparse(tree.value).rpartition(".")[2]:
-        case "tuple":
-            return Parts(tuple(kinds))
-        case "list" | "Sequence" | "Iterator":
-            return Items(kinds[0])
-        case _:
-            return PLAIN
+        memoryview(value).release()
+    except TypeError:
+        return False
+    return True
 
 
-def path_kind(path: str, inventory: Inventory) -> Kind:
-    """Of a name in the vendor's module, relative to it; of one that it lacks, nothing."""
-    owner, _, attribute = path.rpartition(".")
-    if path in inventory.classes:
-        return ClassOf(path)
-    if not owner:
-        if path in inventory.functions:
-            return Routine(path)
-        value = inventory.constants.get(path)
-    elif inventory.method(owner, attribute):
-        return Routine(path)
-    elif (told := inventory.property(owner, attribute)) is not None:
-        return vendor_kind(told.gives, inventory)
-    else:
-        value = inventory.constant(owner, attribute)
-    if not isinstance(value, str):
-        return PLAIN
-    return ClassOf(value) if value in inventory.classes else Instance(value.rpartition(".")[0])
+def _is_integers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_integer, value))
+
+
+BUILT_IN: Mapping[str, Callable[[Any], bool]] = {
+    "None": lambda value: value is None,
+    "bool": lambda value: isinstance(value, bool),
+    "collections.abc.Sequence[typing.SupportsInt]": _is_integers,
+    "int": _is_integer,
+    "object": lambda value: True,
+    "size_t": _is_integer,
+    "slice": lambda value: isinstance(value, slice),
+    "str": lambda value: isinstance(value, (str, bytes)),
+    "typing.SupportsFloat": _is_float,
+    "typing.SupportsInt": _is_integer,
+    "typing_extensions.Buffer": _is_buffer,
+    "unsigned int": _is_integer,
+    "unsigned long long": _is_integer,
+}
+
+
+def accepts(name: str, value: Any, classes: Mapping[str, type]) -> bool:
+    """Whether a parameter of this type takes the value; KeyError for a type that is not known."""
+    return isinstance(value, classes[name]) if name in classes else BUILT_IN[name](value)

@@ -1,98 +1,100 @@
 """Signatures out of the docstrings that pybind11 and Cython write into compiled modules."""
 
+import ast
 import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.vendor.inventory import Parameter, Signature
-
-CPP_NAME: Final = re.compile(r"\b(?:\w+::)+(\w+)")
+NUMBERED: Final = re.compile(r"^\d+\. (.+)")
 ENUM_DEFAULT: Final = re.compile(r"<([\w.]+): -?\d+>")
 TEMPLATE: Final = re.compile(r"[\w:]+<[^<>]*>")
-NUMBERED: Final = re.compile(r"^\d+\. ")
-OVERLOAD: Final = re.compile(r"\w*\((.*)\) -> (.+)")
-UNNAMED: Final = re.compile(r"arg\d+")  # how pybind11 calls what has no name
-ROLE: Final = re.compile(r":py:obj:`~\.(\w+)`")
+CPP_NAME: Final = re.compile(r"\b(?:\w+::)+(\w+)")
 RETURNED: Final = re.compile(r"\nReturns\n-+\n(.*?)(?:\n\n|\Z)", re.S)
-FIELD: Final = re.compile(r"^\S.*$", re.M)
 
 
-def pybind_signatures(
-    doc: str, module: str, classes: Collection[str], static: bool = False
-) -> tuple[Signature, ...]:
-    """Every overload; a type of the module is called as in `classes`, an unknown one object."""
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """`positional_only`: pybind11 gave it no name."""
+
+    name: str
+    type: str
+    optional: bool = False
+    positional_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One overload, without self; `values`: how many a CUDA function returns after its error."""
+
+    parameters: tuple[Parameter, ...]
+    returns: str = "object"
+    values: int = 0
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The argument of each parameter; None where their count or their names do not fit."""
+        if len(args) > len(self.parameters):
+            return None
+        bound = dict(zip((each.name for each in self.parameters), args, strict=False))
+        named = {each.name for each in self.parameters if not each.positional_only}
+        if not kwargs.keys() <= named - bound.keys():
+            return None
+        bound |= kwargs
+        needed = {each.name for each in self.parameters if not each.optional}
+        return bound if needed <= bound.keys() else None
+
+
+def pybind_signatures(doc: str, classes: Collection[str]) -> tuple[Signature, ...]:
+    """Every overload of a method; types that are not in `classes` or Python's are object."""
     lines = doc.strip().splitlines()
-    if len(lines) > 1 and lines[1] == "Overloaded function.":
-        lines = [NUMBERED.sub("", line) for line in lines if NUMBERED.match(line)]
+    if lines[1:2] == ["Overloaded function."]:
+        overloads = [found[1] for line in lines if (found := NUMBERED.match(line))]
     else:
-        lines = lines[:1]
-    return tuple(_pybind_signature(_plain(line, module, classes), static) for line in lines)
+        overloads = lines[:1]
+    return tuple(_pybind_signature(line, classes) for line in overloads)
 
 
-def _plain(line: str, module: str, classes: Collection[str]) -> str:
-    """With neither module names nor C++ in it, which pybind11 writes of what it binds later."""
+def _pybind_signature(line: str, classes: Collection[str]) -> Signature:
+    def python_name(found: re.Match[str]) -> str:  # pybind11 writes C++ for what it binds later
+        names = (found[1], found[1].removeprefix("I"))
+        return next((name for name in names if name in classes), "object")
 
-    def python_name(found: re.Match[str]) -> str:
-        candidates = (found[1], found[1].removeprefix("I"))
-        return next((name for name in candidates if name in classes), "object")
-
-    text = ENUM_DEFAULT.sub(r"\1", line.replace(f"{module}.", ""))
-    return CPP_NAME.sub(python_name, TEMPLATE.sub("object", text))
-
-
-def _pybind_signature(text: str, static: bool) -> Signature:
-    found = OVERLOAD.fullmatch(text)
-    assert found is not None, text
-    written = split_top(found[1])
-    unnamed = written.index("/") if "/" in written else 0
-    parameters = tuple(
-        _pybind_parameter(each, index < unnamed)
-        for index, each in enumerate(written)
-        if each != "/"
-    )
-    return Signature(parameters if static else parameters[1:], found[2])
-
-
-def _pybind_parameter(text: str, unnamed: bool) -> Parameter:
-    declared, _, default = text.partition(" = ")
-    name, _, kind = declared.partition(": ")
-    positional_only = unnamed or UNNAMED.fullmatch(name) is not None
-    return Parameter(name, kind, default or None, positional_only)
+    text = ENUM_DEFAULT.sub(r"\1", re.sub(r"\btensorrt_bindings\.tensorrt\.", "", line))
+    text = CPP_NAME.sub(python_name, TEMPLATE.sub("object", text))
+    (function,) = ast.parse(re.sub(r"^\w*\(", "def f(", text) + ": ...").body
+    assert isinstance(function, ast.FunctionDef)
+    arguments = [*function.args.posonlyargs, *function.args.args]
+    first_optional = len(arguments) - len(function.args.defaults)
+    parameters = [
+        Parameter(
+            each.arg,
+            ast.unparse(each.annotation) if each.annotation else "object",
+            index >= first_optional,
+            each in function.args.posonlyargs or re.fullmatch(r"arg\d+", each.arg) is not None,
+        )
+        for index, each in enumerate(arguments)
+    ]
+    assert function.returns is not None
+    return Signature(tuple(parameters[1:]), ast.unparse(function.returns))
 
 
 def cython_signature(function: Callable[..., Any]) -> Signature:
-    """Of a function of cuda-python, which returns its error and then its values."""
+    """Of a function of cuda-python: its docstring has the types and the returned values."""
     line, _, rest = (function.__doc__ or "").partition("\n")
-    written = split_top(line[line.index("(") + 1 : line.rindex(")")])
-    parameters = tuple(
-        _cython_parameter(parameter, text)
-        for parameter, text in zip(
-            inspect.signature(function).parameters.values(), written, strict=True
-        )
+    written = line[line.index("(") + 1 : line.rindex(")")].split(",")
+    parameters = inspect.signature(function).parameters.values()
+    typed = tuple(
+        Parameter(each.name, _cython_type(each.name, text), each.default is not each.empty)
+        for each, text in zip(parameters, written if parameters else (), strict=True)
     )
-    section = RETURNED.search(ROLE.sub(r"\1", rest))
-    fields = FIELD.findall(section[1]) if section else []
-    values = [each.rpartition(" : ")[2] for each in fields[1:]]
-    # cudaMemcpy documents no value; all return the error but for sizeof, which we do not call.
-    return Signature(parameters, f"tuple[{', '.join(['cudaError_t', *values])}]")
+    section = RETURNED.search(rest)
+    fields = re.findall(r"^\S.*$", section[1], re.M) if section else []
+    return Signature(typed, values=len(fields[1:]))  # the first is the error
 
 
-def _cython_parameter(parameter: inspect.Parameter, text: str) -> Parameter:
-    """The type stands before the name, as in C, or after a colon, or is not told."""
-    before, after = re.split(rf"\b{parameter.name}\b", text, maxsplit=1)
+def _cython_type(name: str, text: str) -> str:
+    """The type stands before the name, as in C, or after a colon, or is missing."""
+    before, after = re.split(rf"\b{name}\b", text, maxsplit=1)
     kind = after.removeprefix(":").strip() if after.startswith(":") else before.strip(" *")
-    default = None if parameter.default is parameter.empty else repr(parameter.default)
-    return Parameter(parameter.name, kind or "object", default)
-
-
-def split_top(text: str) -> list[str]:
-    """At the commas that no bracket encloses."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "[(") - (letter in "])")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
+    return kind or "object"

@@ -75,7 +75,7 @@ def test_an_inference_is_one_launch_of_the_cuda_graph(nvidia, built):
 
 def test_without_a_cuda_graph_each_step_is_launched(nvidia, built, caplog):
     folder, variant, graph = built
-    nvidia.cuda.fail("cudaStreamBeginCapture", "cudaErrorStreamCaptureUnsupported", calls=1)
+    nvidia.cuda.fail("cudaStreamBeginCapture", "cudaErrorStreamCaptureUnsupported")
     with caplog.at_level(logging.WARNING):
         engine = load_engine(folder, variant)
     assert "not recorded" in caplog.text
@@ -86,7 +86,7 @@ def test_without_a_cuda_graph_each_step_is_launched(nvidia, built, caplog):
 
 @pytest.mark.parametrize("what", ["deserialize", "context"])
 def test_a_plan_that_cannot_be_loaded_fails_with_tensorrts_reason(nvidia, built, what):
-    nvidia.plot.fail(what)
+    nvidia.tensorrt.fail(what)
     with pytest.raises(EngineFailed, match=r"TensorRT could not (load|prepare) the plan: "):
         load_engine(*built[:2])
     nvidia.device.require_clean()
@@ -103,7 +103,7 @@ def test_a_plan_that_cannot_be_loaded_fails_with_tensorrts_reason(nvidia, built,
     ],
 )
 def test_a_failed_allocation_is_an_error_and_frees_everything(nvidia, built, call, after):
-    nvidia.cuda.fail(call, "cudaErrorMemoryAllocation", calls=1, after=after)
+    nvidia.cuda.fail(call, "cudaErrorMemoryAllocation", after=after)
     with pytest.raises(EngineFailed, match="CUDA: "):
         load_engine(*built[:2])
     nvidia.device.require_clean()
@@ -111,7 +111,7 @@ def test_a_failed_allocation_is_an_error_and_frees_everything(nvidia, built, cal
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_an_inference_that_fails_during_loading_frees_everything(nvidia, built, after):
-    nvidia.plot.fail("execute", calls=1, after=after)
+    nvidia.tensorrt.fail("execute", calls=1, after=after)
     if after:  # while recording: the engine works without a CUDA graph
         load_engine(*built[:2]).close()
     else:
@@ -123,7 +123,7 @@ def test_an_inference_that_fails_during_loading_frees_everything(nvidia, built, 
 def test_a_failed_inference_is_an_error_and_the_next_one_works(nvidia, built):
     folder, variant, graph = built
     engine = load_engine(folder, variant)
-    nvidia.cuda.fail("cudaGraphLaunch", "cudaErrorLaunchFailure", calls=1)
+    nvidia.cuda.fail("cudaGraphLaunch", "cudaErrorLaunchFailure")
     with pytest.raises(EngineFailed, match="CUDA: "):
         engine.infer(IMAGE)
     np.testing.assert_allclose(engine.infer(IMAGE), expected(graph, IMAGE), rtol=1e-4)
@@ -140,7 +140,7 @@ def test_a_closed_engine_fails(built):
 
 def test_a_plan_for_another_gpu_or_version_is_not_loaded(nvidia, built):
     folder, variant, _ = built
-    nvidia.plot.fail("deserialize")  # fails the test if it is called
+    nvidia.tensorrt.fail("deserialize")  # fails the test if it is called
     stale = variant.model_copy(update={"blob_key": "tensorrt-9.0-NVIDIA-T4-sm75"})
     with pytest.raises(DeviceUnavailable, match=r"was built for tensorrt-9\.0-NVIDIA-T4"):
         load_engine(folder, stale)
