@@ -25,7 +25,7 @@ from bench.load import Responses, closed_loop, open_loop, post_jpeg
 from bench.overhead import jpeg
 from bench.queueing import simulate
 from bench.serving import Server, model_folder, serve
-from service.inference.pipeline import room
+from service.inference.admission import default_capacity
 from service.manifest import read_manifest
 
 SHARES: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
@@ -68,7 +68,7 @@ def main() -> None:
 def cost_of(server: Server, requests: list[bytes], cores: int, seconds: float) -> Cost:
     alone = closed_loop(server.port, requests, 1, seconds)
     cpu, energy = server.cpu_seconds(), joules()
-    busy = closed_loop(server.port, requests, room(1, cores), seconds, 0.0)
+    busy = closed_loop(server.port, requests, default_capacity(1, cores), seconds, 0.0)
     images = busy.counts[200]
     spent, used = server.cpu_seconds() - cpu, joules()
     per_image = None if energy is None or used is None else (used - energy) / images
@@ -85,7 +85,7 @@ def print_cost(cost: Cost) -> None:
 
 def print_curve(port: int, requests: list[bytes], cost: Cost, seconds: float) -> None:
     """Latency against load: measured, and expected of a queue."""
-    full, places = cost.busy.per_second, room(1, cost.cores)
+    full, places = cost.busy.per_second, default_capacity(1, cost.cores)
     alone = np.array(cost.alone.ms[200]) / 1000
     # The queue's service time is the interval between two images at full load. Whatever more one
     # image alone takes delays that image, but not the next.

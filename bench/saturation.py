@@ -26,7 +26,7 @@ from bench.overhead import jpeg
 from bench.quantization.networks import ARCHITECTURES
 from bench.serving import built, model_folder, serve
 from service.engines.cpu import usable_threads
-from service.inference.pipeline import room
+from service.inference.admission import default_capacity
 from service.manifest import read_manifest
 
 BUSY: Final = 429
@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure_throughput(folder: Path, requests: list[bytes], seconds: int, alone: float) -> None:
     cores = usable_threads()
-    clients = room(cores, cores)
+    clients = default_capacity(cores, cores)
     with serve(folder, "--throughput") as server:
         seen = closed_loop(server.port, requests, clients, seconds)
     share = f"{seen.per_second / alone:.1%} of the engine alone"
@@ -59,7 +59,7 @@ def measure_throughput(folder: Path, requests: list[bytes], seconds: int, alone:
 
 
 def measure_overload(folder: Path, requests: list[bytes], seconds: int) -> None:
-    clients = room(1, usable_threads())
+    clients = default_capacity(1, usable_threads())
     with serve(folder) as server:
         one = closed_loop(server.port, requests, 1, seconds)
         full = closed_loop(server.port, requests, clients, seconds)

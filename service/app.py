@@ -17,6 +17,7 @@ from service.experiments.collection import Collection
 from service.experiments.split import BadExperiment, Experiment, read_experiment
 from service.http.api_paths import ApiPaths, PathSet
 from service.http.client_identity import CLIENT_HEADER
+from service.http.exchange import VARIANT_HEADER
 from service.http.openapi import (
     BOTH_SIDES,
     CLIENT,
@@ -25,21 +26,21 @@ from service.http.openapi import (
     document_keys,
     problems,
 )
+from service.http.params import ParamsRoute
 from service.http.problems import ErrorResponses, UnhandledErrors
-from service.http.query_route import QueryRoute
-from service.http.routes import VARIANT_HEADER, Endpoints
+from service.http.routes import Endpoints
 from service.http.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
+from service.inference.admission import Admission, default_capacity
 from service.inference.backend import InferenceBackend
 from service.inference.detector import Detector
 from service.inference.events import Event
-from service.inference.pipeline import Pipeline, room
+from service.inference.pipeline import Pipeline
 from service.inference.variants import VariantSet, load_variants
 from service.lifecycle import Lifecycle, ModelSource
 from service.manifest import Manifest
 from service.middleware.access_log import REQUEST_ID, AccessLog
 from service.middleware.api_keys import read_keys
 from service.middleware.auth import AccessPolicy, Auth
-from service.middleware.background import Afterwards
 from service.middleware.deadlines import Deadlines
 from service.middleware.rate_limit import RateLimit
 from service.middleware.security_headers import SecurityHeaders
@@ -141,9 +142,14 @@ def local_backend(
         except BadExperiment:
             variants.close()
             raise
-        capacity = settings.capacity or room(variants.streams, settings.threads or usable_threads())
+        threads = settings.threads or usable_threads()
+        admission = Admission(
+            settings.capacity or default_capacity(variants.streams, threads),
+            settings.max_bytes,
+            settings.max_inflight_bytes,
+        )
         observer = observe(variants.manifest)
-        return Pipeline(variants, capacity, settings.max_pixels, observer, collection, experiment)
+        return Pipeline(variants, admission, settings.max_pixels, observer, collection, experiment)
 
     return open_pipeline
 
@@ -167,8 +173,6 @@ def _middleware(
         Middleware(AccessLog, metrics=metrics, routine=ROUTINE),
         Middleware(SecurityHeaders),
     ]
-    if settings.shadow is not None:
-        stack.insert(0, Middleware(Afterwards))
     origins = [origin.strip() for origin in (settings.cors_origins or "").split(",")]
     if any(origins):
         cors = Middleware(
@@ -199,7 +203,7 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
         app.router.add_api_route,
         methods=["POST"],
         tags=["detect"],
-        route_class_override=QueryRoute,
+        route_class_override=ParamsRoute,
     )
     detect = partial(post, response_model=DetectAnswer, responses={200: PICTURE, **refusals})
     detect("/v1/detect", endpoints.detect, openapi_extra=IMAGE_BODY | CLIENT)

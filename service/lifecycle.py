@@ -1,4 +1,4 @@
-"""The model's states, from its source to a running pipeline and its end."""
+"""The model's states, from its source to a running backend and its end."""
 
 import asyncio
 import logging
@@ -57,15 +57,15 @@ class Lifecycle:
     def __init__(
         self,
         source: ModelSource,
-        open_pipeline: Callable[[Path], InferenceBackend],
+        open_backend: Callable[[Path], InferenceBackend],
         on_failure: Callable[[str], None],
     ) -> None:
         self._source = source
-        self._open_pipeline = open_pipeline
+        self._open_backend = open_backend
         self._on_failure = on_failure
         self._readiness = Readiness("building")
         self._state_lock = Lock()
-        self._pipeline: InferenceBackend | None = None
+        self._backend: InferenceBackend | None = None
         # A daemon: a source that ignores cancel() must not keep the process alive.
         self._thread = Thread(target=self._load, name="model", daemon=True)
 
@@ -74,11 +74,11 @@ class Lifecycle:
         return self._readiness
 
     @property
-    def pipeline(self) -> InferenceBackend:
+    def backend(self) -> InferenceBackend:
         """Raises NotReady, with the state and the progress."""
-        if self._readiness.state != "ready" or self._pipeline is None:
+        if self._readiness.state != "ready" or self._backend is None:
             raise NotReady(_describe(self._readiness))
-        return self._pipeline
+        return self._backend
 
     def start(self) -> None:
         self._thread.start()
@@ -89,12 +89,12 @@ class Lifecycle:
         return self._readiness
 
     async def stop(self) -> None:
-        """Cancel a build, or close the pipeline after its running work."""
+        """Cancel a build, or close the backend after its running work."""
         self._set(Readiness("stopping"))
         self._source.cancel()
         await asyncio.to_thread(self._thread.join)
-        if self._pipeline is not None:
-            await asyncio.to_thread(self._pipeline.close)
+        if self._backend is not None:
+            await asyncio.to_thread(self._backend.close)
 
     def _load(self) -> None:
         try:
@@ -102,11 +102,11 @@ class Lifecycle:
                 lambda progress: self._set(Readiness("building", progress))
             )
             self._set(Readiness("loading"))
-            self._pipeline = self._open_pipeline(folder)
+            self._backend = self._open_backend(folder)
         except Exception as exc:
             self._fail(exc)
         else:
-            self._set(Readiness("ready", detail=_rejections(self._pipeline.variants.manifest)))
+            self._set(Readiness("ready", detail=_rejections(self._backend.variants.manifest)))
 
     def _fail(self, exc: Exception) -> None:
         if self._readiness.state == "stopping":  # cancelled, which is no failure

@@ -38,6 +38,12 @@ class Settings(BaseSettings):
         ge=1,
         description="largest request body in bytes; a larger one gets status 413",
     )
+    max_inflight_bytes: int = Field(
+        default=64 * 2**20,
+        ge=1,
+        description="bytes of all request bodies in memory at a time, at least max_bytes; a "
+        "request that does not fit is answered 429",
+    )
     max_pixels: int = Field(
         default=50_000_000,
         ge=1,

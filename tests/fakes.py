@@ -8,6 +8,7 @@ import numpy as np
 
 from service.engines import Engine
 from service.errors import NotReady
+from service.inference.admission import Admission
 from service.inference.detector import Detector
 from service.inference.variants import VariantSet
 from service.manifest import Manifest, Variant
@@ -84,6 +85,12 @@ def variants_of(
     manifest = manifest_of(*engines, **changes)
     detectors = {name: Detector(engine, manifest) for name, engine in engines.items()}
     return VariantSet(manifest, detectors, report)
+
+
+def admission(
+    capacity: int = 16, max_bytes: int = 10**6, max_inflight_bytes: int = 10**7
+) -> Admission:
+    return Admission(capacity, max_bytes, max_inflight_bytes)
 
 
 class HeldSource:

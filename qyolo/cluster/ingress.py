@@ -16,6 +16,7 @@ from qyolo.process import set_up_process
 from service.app import ObserveModel, create_app
 from service.errors import ModelUnavailable
 from service.experiments.split import Experiment
+from service.inference.admission import Admission
 from service.inference.variants import VariantSet, read_reports
 from service.manifest import read_manifest
 from service.observability.logs import set_up_logs
@@ -61,8 +62,9 @@ class Front:
             name: Replicas(name, self._handles[name], contract, observe) for name in offered
         }
         served = VariantSet(manifest, replicas, *read_reports(folder))
-        pixels = self._settings.max_pixels
-        return RemotePipeline(served, self._capacity, pixels, observe, experiment)
+        settings = self._settings
+        admission = Admission(self._capacity, settings.max_bytes, settings.max_inflight_bytes)
+        return RemotePipeline(served, admission, settings.max_pixels, observe, experiment)
 
 
 Ingress = serve.ingress()(Front)

@@ -83,11 +83,11 @@ class Plan(BaseModel):
     def capacity(self, manifest: Manifest) -> int:
         """Requests in flight that a replica admits, by default as many as a plain server."""
         # Here and below: the command line reads the fields alone and starts without the pipeline.
-        from service.inference.pipeline import room
+        from service.inference.admission import default_capacity
         from service.inference.variants import streams_of
 
         streams = streams_of(manifest, self.threads, self.settings.throughput)
-        return self.settings.capacity or room(streams, self.threads)
+        return self.settings.capacity or default_capacity(streams, self.threads)
 
     def served(self, manifest: Manifest) -> tuple[str, ...]:
         """The variants that get a deployment, in the manifest's order.

@@ -1,84 +1,69 @@
-"""What answers a front's requests: replicas elsewhere in place of a pipeline of its own."""
+"""The backend of a cluster's ingress: replicas answer in place of engines of its own."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from qyolo.cluster.replicas import Replicas
 from service.experiments.events import Compared
 from service.experiments.split import Experiment
-from service.inference.admission import BaseBackend
+from service.inference.admission import Admission
+from service.inference.backend import ImageRequest, Render
 from service.inference.events import Event
-from service.inference.pipeline import panels
 from service.inference.results import Answer, Comparison, RawAnswer
-from service.inference.variants import VariantSet
+from service.inference.variants import VariantChoice, VariantSet
 from service.vision.detections import Floats
-from service.vision.drawing import PictureType, draw_side_by_side, encode
 from service.vision.image import decode_image
-from service.vision.postprocess import Query
 
 
-class RemotePipeline(BaseBackend[Replicas]):
-    """`service.inference.backend.Answering` by replicas."""
+class RemotePipeline:
+    """Implements `service.inference.backend.InferenceBackend` with replicas."""
 
     def __init__(
         self,
         variants: VariantSet[Replicas],
-        capacity: int,
+        admission: Admission,
         max_pixels: int,
-        observe: Callable[[Event], None],
+        emit: Callable[[Event], None],
         experiment: Experiment,
     ) -> None:
-        super().__init__(variants, capacity, observe, experiment)
+        self.variants = variants
+        self.admission = admission
+        self.choice = VariantChoice(variants, experiment, emit)
         self._max_pixels = max_pixels
+        self._emit = emit
 
-    async def detect(
-        self,
-        data: bytes,
-        variant: str | None,
-        query: Query,
-        picture: PictureType | None = None,
-        collect: bool = True,
-    ) -> Answer:
-        _, replicas = self.variants.get(variant)
-        with self._slot():
-            answer = await replicas.detect(data, query, picture)
-            self._observe(answer)
+    async def detect(self, image: ImageRequest, variant: str) -> Answer:
+        with self.admission.slot():
+            answer = await self.variants.get(variant).detect(image)
+            self._emit(answer)
             return answer
 
-    async def compare(
-        self,
-        data: bytes,
-        a: str | None,
-        b: str | None,
-        query: Query,
-        picture: PictureType | None = None,
-    ) -> Comparison:
-        """Both at once, each by a replica of its own."""
-        (name_a, replicas_a), (name_b, replicas_b) = self.variants.get(a), self.variants.get(b)
-        with self._slot():
-            asked = [each.detect(data, query) for each in (replicas_a, replicas_b)]
-            answer_a, answer_b = await asyncio.gather(*asked)
-            both = Comparison(answer_a, answer_b)
-            seen = Compared("compare", name_a, name_b, answer_a.detections, answer_b.detections)
-            for observation in (answer_a, answer_b, seen):
-                self._observe(observation)
-            if picture is None:
-                return both
-            return replace(both, picture=await asyncio.to_thread(self._paint, data, both, picture))
+    async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
+        """Both at once, each by a replica of its own; the ingress renders."""
+        plain = replace(image, render=None)
+        with self.admission.slot():
+            answer_a, answer_b = await asyncio.gather(
+                self.variants.get(a).detect(plain), self.variants.get(b).detect(plain)
+            )
+            compared = Compared("compare", a, b, answer_a.detections, answer_b.detections)
+            for event in (answer_a, answer_b, compared):
+                self._emit(event)
+            picture = None
+            if image.render is not None:
+                picture = await asyncio.to_thread(
+                    self._render, image.render, image.data, (answer_a, answer_b)
+                )
+            return Comparison(answer_a, answer_b, picture)
 
-    async def infer(self, tensor: Floats, variant: str | None) -> RawAnswer:
-        _, replicas = self.variants.get(variant)
-        with self._slot():
-            answer = await replicas.infer(tensor)
-            self._observe(answer)
+    async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
+        with self.admission.slot():
+            answer = await self.variants.get(variant).infer(tensor)
+            self._emit(answer)
             return answer
 
     def close(self) -> None:
         self.variants.close()
 
-    def _paint(self, data: bytes, both: Comparison, media_type: PictureType) -> bytes:
-        pixels = decode_image(data, self._max_pixels).pixels
-        return encode(
-            draw_side_by_side(pixels, panels(both), self.variants.manifest.class_name), media_type
-        )
+    def _render(self, render: Render, data: bytes, answers: Sequence[Answer]) -> bytes:
+        return render(decode_image(data, self._max_pixels).pixels, answers)

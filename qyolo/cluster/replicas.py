@@ -22,12 +22,11 @@ from ray.serve.handle import DeploymentHandle
 
 from qyolo.cluster.compatibility import OtherModel
 from service.errors import NotReady, Overloaded, ServiceError
+from service.inference.backend import ImageRequest
 from service.inference.events import Event, Retried
 from service.inference.results import Answer, RawAnswer
 from service.inference.timings import Timings
 from service.vision.detections import Floats
-from service.vision.drawing import PictureType
-from service.vision.postprocess import Query
 
 # A replica or its node has gone, with the request or with the answer.
 LOST: Final = (
@@ -62,10 +61,10 @@ class Replicas:
         self._contract = contract
         self._observe = observe
 
-    async def detect(self, data: bytes, query: Query, picture: PictureType | None = None) -> Answer:
+    async def detect(self, image: ImageRequest) -> Answer:
         """Raises what the worker's pipeline does, Overloaded, and NotReady after the last try."""
         began = perf_counter()
-        answer: Answer = await self._ask("detect", data, query, picture)
+        answer: Answer = await self._ask("detect", image)
         return replace(answer, timings=_since(began, answer.timings))
 
     async def infer(self, tensor: Floats) -> RawAnswer:

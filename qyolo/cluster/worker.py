@@ -7,14 +7,14 @@ from qyolo.cluster.compatibility import OtherModel, contract_of
 from qyolo.cluster.distribution import fetch
 from qyolo.process import set_up_process
 from service.errors import ServiceError
+from service.inference.admission import Admission
+from service.inference.backend import ImageRequest
 from service.inference.pipeline import Pipeline
 from service.inference.results import Answer, RawAnswer
 from service.inference.variants import load_variants
 from service.observability.logs import set_up_logs
 from service.settings import Settings
 from service.vision.detections import Floats
-from service.vision.drawing import PictureType
-from service.vision.postprocess import Query
 
 A = TypeVar("A", Answer, RawAnswer)
 
@@ -34,14 +34,15 @@ class Worker:
         variants = load_variants(fetch(model), threads, settings.throughput, only={variant})
         self._variant = variant
         self._contract = contract_of(variants.manifest)
-        self._pipeline = Pipeline(variants, capacity, settings.max_pixels)
+        admission = Admission(capacity, settings.max_bytes, settings.max_inflight_bytes)
+        self._pipeline = Pipeline(variants, admission, settings.max_pixels)
 
     async def detect(
-        self, contract: str, data: bytes, query: Query, picture: PictureType | None
+        self, contract: str, image: ImageRequest
     ) -> Answer | ServiceError | OtherModel:
         if contract != self._contract:
             return OtherModel()
-        return await _told(self._pipeline.detect(data, self._variant, query, picture))
+        return await _told(self._pipeline.detect(image, self._variant))
 
     async def infer(self, contract: str, tensor: Floats) -> RawAnswer | ServiceError | OtherModel:
         if contract != self._contract:

@@ -1,32 +1,32 @@
-"""A second answer to a sample of the images, when nobody waits: how far two variants agree."""
+"""The shadow: another variant sees a sample of the images, while the server is idle.
+
+It measures how far two variants agree on served images. No response waits for it.
+"""
 
 import logging
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import BoundedSemaphore
+from functools import partial
+from threading import BoundedSemaphore, Lock
 from typing import Final
 
 from service.errors import EngineFailed
 from service.experiments.events import Compared, Outcome, Shadowed
 from service.experiments.split import Sample
-from service.inference.detector import Detector
-from service.inference.events import Event
-from service.inference.results import Answer
-from service.inference.semaphore import FairSemaphore, Waiter
 from service.vision.detections import Detections
 from service.vision.postprocess import Query
 from service.vision.preprocess import Prepared
 
-MOST: Final = 4  # prepared images that are kept for it: 1.2 MiB each at 640x640
+MAX_QUEUED: Final = 4  # prepared images kept for it, 1.2 MiB each at 640x640; more are dropped
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled:
-    """An answer, and what another variant needs to give its own."""
+    """The boxes that a variant has answered, and the input on which the shadow is to detect."""
 
     variant: str
     boxes: Detections
@@ -35,67 +35,80 @@ class Sampled:
 
 
 class Shadow:
-    """Knows no thread: `work_off` runs in whichever calls it, all else returns at once."""
+    """A queue of sampled images, which are worked on while `is_idle()`.
+
+    `detect` gives the shadow's boxes of an input; `submit` calls a function in another thread.
+    """
 
     def __init__(
         self,
         sample: Sample,
-        detector: Detector,
-        turns: FairSemaphore,
-        observe: Callable[[Event], None],
-        chance: random.Random | None = None,
+        detect: Callable[[Prepared, Query], Detections],
+        emit: Callable[[Compared | Shadowed], None],
+        is_idle: Callable[[], bool],
+        submit: Callable[[Callable[[], None]], None],
     ) -> None:
         self._sample = sample
-        self._detector = detector
-        self._turns = turns
-        self._observe = observe
-        self._chance = chance or random.Random()
-        self._room = BoundedSemaphore(MOST)
-        self._waiting: deque[Sampled] = deque()
-        self._closed = False
+        self._detect = detect
+        self._emit = emit
+        self._is_idle = is_idle
+        self._submit = submit
+        self._random = random.Random()
+        self._places = BoundedSemaphore(MAX_QUEUED)
+        self._queue: deque[Sampled] = deque()
+        self._running = Lock()
+        self._is_closed = False
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to work off."""
-        return bool(self._waiting) and not self._closed
-
-    def sample(self, answer: Answer, prepared: Prepared, query: Query) -> Sampled | None:
-        """Keep room for this answer, if chance wants it and there is room; `enqueue` it then."""
-        wanted = answer.variant != self._sample.variant
-        if not wanted or self._chance.random() >= self._sample.share:
+    def sample(self, sampled: Sampled) -> Callable[[], None] | None:
+        """Choose an image by chance; what is returned queues it, once its response is sent."""
+        is_own = sampled.variant == self._sample.variant
+        if is_own or self._random.random() >= self._sample.share:
             return None
-        if not self._room.acquire(blocking=False):
-            self._end("dropped")
-            return None
-        return Sampled(answer.variant, answer.detections, prepared, query)
+        return partial(self.enqueue, sampled)
 
     def enqueue(self, sampled: Sampled) -> None:
-        self._waiting.append(sampled)
+        """Queue an image, or drop it when the queue is full."""
+        if self._places.acquire(blocking=False):
+            self._queue.append(sampled)
+            self.resume()
+        else:
+            self._end("dropped")
 
-    def work_off(self, is_idle: Callable[[], bool]) -> None:
-        """Answer what waits, one at a time, for as long as nobody else wants the engine."""
-        while is_idle() and self.waits:
-            self._answer(self._waiting.popleft())
+    def resume(self) -> None:
+        """Work on what is queued, in one thread, if the server is idle."""
+        if self._has_work() and not self._running.locked():
+            self._submit(self._run)
 
     def close(self) -> None:
-        """Work off no more."""
-        self._closed = True
+        """Leave what is queued undone."""
+        self._is_closed = True
 
-    def _answer(self, sampled: Sampled) -> None:
+    def _has_work(self) -> bool:
+        return bool(self._queue) and self._is_idle() and not self._is_closed
+
+    def _run(self) -> None:
+        if not self._running.acquire(blocking=False):
+            return
         try:
-            with self._turns.turn(Waiter()):
-                raw = self._detector.infer(sampled.prepared)
-            found = self._detector.postprocess(raw, sampled.prepared, sampled.query)
+            while self._has_work():
+                self._compare(self._queue.popleft())
+        finally:
+            self._running.release()
+        self.resume()  # an image may have been queued just before the release
+
+    def _compare(self, sampled: Sampled) -> None:
+        shadow = self._sample.variant
+        try:
+            boxes = self._detect(sampled.prepared, sampled.query)
         except Exception as exc:
-            unforeseen = None if isinstance(exc, EngineFailed) else exc
-            log.error("the shadow %s failed: %s", self._sample.variant, exc, exc_info=unforeseen)
+            unexpected = None if isinstance(exc, EngineFailed) else exc
+            log.error("the shadow %s failed: %s", shadow, exc, exc_info=unexpected)
             self._end("failed")
         else:
-            shadow, answered = self._sample.variant, sampled.variant
-            self._observe(Compared("shadow", shadow, answered, found, sampled.boxes))
+            self._emit(Compared("shadow", shadow, sampled.variant, boxes, sampled.boxes))
             self._end("done")
         finally:
-            self._room.release()
+            self._places.release()
 
     def _end(self, outcome: Outcome) -> None:
-        self._observe(Shadowed(self._sample.variant, outcome))
+        self._emit(Shadowed(self._sample.variant, outcome))

@@ -5,8 +5,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from service.http.client_identity import CLIENT_HEADER
+from service.http.exchange import VARIANT_HEADER
 from service.http.problems import MEDIA_TYPE, Problem
-from service.http.routes import VARIANT_HEADER
 from service.http.uploads import JsonUpload
 
 _BINARY: Final = {"type": "string", "format": "binary"}

@@ -1,29 +1,34 @@
-"""What each route does."""
+"""The handlers of qyolo's own routes."""
 
+from functools import partial
 from typing import Annotated, Final, Literal
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
 from service.errors import NotAcceptable, NotReady, ReportNotFound
-from service.http.client_identity import client_of
-from service.http.disconnects import cancel_on_disconnect
+from service.http.exchange import Job, exchange, respond
 from service.http.negotiation import choose
 from service.http.params import CompareParams, DetectParams, ImageParams
+from service.http.pictures import renderer
 from service.http.schemas import Alive, Ready, compare_answer, detect_answer, model_info
 from service.http.uploads import read_image
+from service.inference.admission import Body
+from service.inference.backend import ImageRequest, Render
+from service.inference.results import Answer, Comparison
 from service.lifecycle import Lifecycle
+from service.manifest import Manifest
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.vision.drawing import PictureType
 
-# The page brings its style and pictures along; nothing else may load or run.
-SEALED: Final = {
+# The page holds its styles and pictures; nothing else may load or run.
+REPORT_POLICY: Final = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 }
-VARIANT_HEADER: Final = "X-Qyolo-Variant"
+JSON: Final = "application/json"
 OFFERS: Final[tuple[Literal["application/json"] | PictureType, ...]] = (
-    "application/json",
+    JSON,
     "image/jpeg",
     "image/png",
 )
@@ -48,60 +53,62 @@ class Endpoints:
         return await self._detect(request, variant, params)
 
     async def _detect(self, request: Request, variant: str | None, params: ImageParams) -> Response:
-        pipeline = self._lifecycle.pipeline
-        manifest = pipeline.variants.manifest
-        media_type, picture = _wanted(request)
-        # All that can be refused without the image is refused before it is read.
-        pipeline.variants.get(variant)
+        backend = self._lifecycle.backend
+        manifest = backend.variants.manifest
+        # What can be refused without the image is refused before it is read.
+        media_type, render = _negotiated(request, manifest)
+        backend.variants.resolve(variant)
         query = params.query(self._settings, manifest.class_names)
-        pipeline.ensure_room()
-        data = await read_image(request, self._settings.max_bytes)
-        chosen = pipeline.choose(variant, client_of(request))
-        finding = pipeline.detect(data, chosen, query, picture, params.collect)
-        answer = await cancel_on_disconnect(request, finding)
-        headers = {"Vary": "Accept", VARIANT_HEADER: answer.variant}
-        if answer.picture is not None:
-            return Response(answer.picture, headers=headers, media_type=media_type)
-        return _json(detect_answer(manifest, answer), headers=headers)
+        asked = partial(ImageRequest, query=query, collect=params.collect, render=render)
+
+        async def read(body: Body) -> Job[Answer]:
+            image = asked(await read_image(request, body))
+            return Job(variant, partial(backend.detect, image))
+
+        answer = await exchange(request, backend, read)
+        content = answer.picture or detect_answer(manifest, answer).model_dump_json()
+        return respond(content, [answer], {"Content-Type": media_type, "Vary": "Accept"})
 
     async def compare(
         self, request: Request, params: Annotated[CompareParams, Query()]
     ) -> Response:
         """Find the objects in one image with two variants, and say how they agree."""
-        pipeline = self._lifecycle.pipeline
-        variants = pipeline.variants
-        media_type, picture = _wanted(request)
-        a = params.a or ("fp32" if "fp32" in variants.names else None)
-        b = params.b or ("int8" if "int8" in variants.names else None)
-        for name in (a, b):
-            variants.get(name)
+        backend = self._lifecycle.backend
+        variants = backend.variants
+        media_type, render = _negotiated(request, variants.manifest)
+        a, b = (
+            variants.resolve(named or (usual if usual in variants.names else None))
+            for named, usual in ((params.a, "fp32"), (params.b, "int8"))
+        )
         query = params.query(self._settings, variants.manifest.class_names)
-        pipeline.ensure_room()
-        data = await read_image(request, self._settings.max_bytes)
-        both = await cancel_on_disconnect(request, pipeline.compare(data, a, b, query, picture))
-        headers = {"Vary": "Accept"}
-        if both.picture is not None:
-            return Response(both.picture, headers=headers, media_type=media_type)
-        return _json(compare_answer(variants.manifest, both.a, both.b), headers=headers)
+
+        async def read(body: Body) -> Job[Comparison]:
+            image = ImageRequest(await read_image(request, body), query, render=render)
+            return Job(a, partial(backend.compare, image, b=b))
+
+        both = await exchange(request, backend, read)
+        answer = compare_answer(variants.manifest, both.a, both.b)
+        content = both.picture or answer.model_dump_json()
+        return Response(content, headers={"Content-Type": media_type, "Vary": "Accept"})
 
     async def models(self) -> Response:
         """The model that is served, and its variants."""
-        pipeline = self._lifecycle.pipeline
-        return _json(model_info(pipeline.variants.manifest, pipeline.experiment))
+        backend = self._lifecycle.backend
+        return _json(model_info(backend.variants.manifest, backend.choice.experiment))
 
     async def report(self) -> Response:
         """What the build measured: ranges, precisions, agreement of int8 with fp32, times."""
-        report = self._lifecycle.pipeline.variants.report
+        report = self._lifecycle.backend.variants.report
         if report is None:
             raise ReportNotFound("the model folder holds no report")
-        return Response(report, media_type="application/json")
+        return Response(report, media_type=JSON)
 
     async def report_page(self) -> Response:
-        """The report to look at: one HTML page that holds everything it shows."""
-        page = self._lifecycle.pipeline.variants.page
+        """The report as one HTML page that holds everything it shows."""
+        page = self._lifecycle.backend.variants.page
         if page is None:
             raise ReportNotFound("the model folder holds no report.html")
-        return Response(page, media_type="text/html", headers=SEALED)
+        return Response(page, media_type="text/html", headers=REPORT_POLICY)
 
     async def healthz(self) -> Response:
         """The process is alive."""
@@ -124,12 +131,17 @@ class Endpoints:
         return Response(text, headers={"Content-Type": media_type})
 
 
-def _wanted(request: Request) -> tuple[str, PictureType | None]:
-    """The media type of the answer, and that of its picture where it is one."""
+def _negotiated(request: Request, manifest: Manifest) -> tuple[str, Render | None]:
+    """The media type of the response, and how to draw its picture, if it is one.
+
+    Raises NotAcceptable.
+    """
     media_type = choose(_accept(request), OFFERS)
     if media_type is None:
         raise NotAcceptable(f"the answer can be {', '.join(OFFERS)}")
-    return media_type, None if media_type == "application/json" else media_type
+    if media_type == "application/json":
+        return media_type, None
+    return media_type, renderer(media_type, manifest.class_name)
 
 
 def _accept(request: Request) -> str:
@@ -137,4 +149,4 @@ def _accept(request: Request) -> str:
 
 
 def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(body.model_dump_json(), status, headers, "application/json")
+    return Response(body.model_dump_json(), status, headers, JSON)

@@ -1,8 +1,9 @@
-"""A request's body -> the bytes of one image, never more of them than allowed."""
+"""The body of a request -> the bytes of one image."""
 
 import base64
 import binascii
 import re
+import sys
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +14,9 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.errors import BadRequest, PayloadTooLarge, UnsupportedUpload
+from service.errors import BadRequest, UnsupportedUpload
 from service.http.validation import BoundedObject, first_error
+from service.inference.admission import Body
 
 PARTS: Final = ("file", "image")
 MAX_FIELDS: Final = 16  # a browser's form may carry a few; a flood of them is no upload
@@ -43,29 +45,29 @@ class Form:
     fields: Mapping[str, str]
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
-    """The image file in a request, not looked into.
+async def read_image(request: Request, body: Body) -> bytes:
+    """The image file in a request, unchecked.
 
-    Raises UnsupportedUpload, PayloadTooLarge or BadRequest; ClientDisconnect as Starlette does.
+    Raises UnsupportedUpload, BadRequest and what `read_body` raises.
     """
     media_type = _media_type(request)
     if media_type == "multipart/form-data":
-        return image_of(await read_form(request, max_bytes))
+        return image_of(await read_form(request, body))
     is_json = media_type == "application/json"
     is_raw = media_type.startswith("image/") or media_type == "application/octet-stream"
     if not (is_json or is_raw):
         raise UnsupportedUpload(f"send {ACCEPTED}")
     _refuse_encodings(request)
-    body = await read_body(request, max_bytes)
-    return _not_empty(_from_json(body) if is_json else body)
+    data = await read_body(request, body)
+    return _not_empty(_from_json(data) if is_json else data)
 
 
-async def read_form(request: Request, max_bytes: int) -> Form:
+async def read_form(request: Request, body: Body) -> Form:
     """The parts of a multipart request; raises what `read_image` raises."""
     if _media_type(request) != "multipart/form-data":
         raise UnsupportedUpload("send multipart/form-data")
     _refuse_encodings(request)
-    return await _from_multipart(request.headers, await read_body(request, max_bytes))
+    return await _from_multipart(request.headers, await read_body(request, body))
 
 
 def image_of(form: Form) -> bytes:
@@ -88,20 +90,18 @@ def from_base64(text: str) -> bytes:
         raise BadRequest("image is not valid base64") from exc
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body, refused before its first byte where its announced length is too large.
+async def read_body(request: Request, body: Body) -> bytes:
+    """The whole body, which `body` counts as it arrives.
 
-    Raises PayloadTooLarge.
+    A declared length that cannot be held is refused before the first byte. Raises PayloadTooLarge,
+    Overloaded, and ClientDisconnect.
     """
-    too_large = PayloadTooLarge(f"the request body is larger than {max_bytes} bytes")
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > max_bytes:
-        raise too_large
+    declared = request.headers.get("content-length", "0")
+    body.expect(int(declared) if declared.isdecimal() else sys.maxsize)
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > max_bytes:
-            raise too_large
+        body.hold(size)
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -1,59 +1,144 @@
-"""Where requests are answered: a bounded number at once, each by the variant that is due to it."""
+"""How much may be in flight: requests in progress, and bytes of request bodies."""
 
+import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Generic, TypeVar
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
-from service.errors import Overloaded
-from service.experiments.events import Assigned
-from service.experiments.split import Experiment
-from service.inference.events import Event
-from service.inference.variants import AUTO, Closable, VariantSet
+from service.errors import Overloaded, PayloadTooLarge
 
-T = TypeVar("T", bound=Closable)
+# Each holds a whole decoded image, and eight decode faster than any engine here infers.
+MAX_DECODE_WORKERS: Final = 8
 
 
-class BaseBackend(Generic[T]):
-    """What a pipeline and replicas elsewhere have in common; owns the variants."""
+def decode_workers(threads: int) -> int:
+    """Images to decode at a time; more would take cores that inference needs."""
+    return min(MAX_DECODE_WORKERS, max(1, threads // 2))
 
-    def __init__(
-        self,
-        variants: VariantSet[T],
-        capacity: int,
-        observe: Callable[[Event], None],
-        experiment: Experiment,
-    ) -> None:
-        self.variants = variants
-        self.experiment = experiment
-        self._capacity = capacity
-        self._observe = observe
-        self._inside = 0
 
-    def choose(self, variant: str | None, client: str) -> str:
-        """The variant that is named; where none is, the client's own by the split, or the default.
+def default_capacity(streams: int, threads: int) -> int:
+    """Requests in progress at a time: two for each image in the engine, one for each decoder.
 
-        Raises VariantNotFound.
-        """
-        split = self.experiment.split
-        if split is None or variant not in (None, AUTO):
-            return self.variants.get(variant)[0]
-        chosen = split.choose(client)
-        self._observe(Assigned(chosen))
-        return chosen
+    One of the two is inferred while the other is ready to follow. More requests would only wait
+    longer: see bench/saturation.py.
+    """
+    return 2 * streams + decode_workers(threads)
 
-    def ensure_room(self) -> None:
-        """Raise Overloaded when the house is full, so that no upload is read in vain."""
-        if self._inside >= self._capacity:
-            raise Overloaded(f"{self._capacity} requests are in the house; try again shortly")
+
+class Admission:
+    """Refuses at once what does not fit. Used in the event loop, except for `is_idle`.
+
+    A request holds bytes of `max_inflight_bytes` from the first byte of its body to its answer,
+    and one of `capacity` slots only while it is worked on. A slow upload therefore holds no slot:
+    as many slow clients as there are slots would lock out everyone else.
+    """
+
+    def __init__(self, capacity: int, max_bytes: int, max_inflight_bytes: int) -> None:
+        self.capacity = capacity
+        self.on_idle: Callable[[], None] = lambda: None  # called when the last slot is released
+        self._max_bytes = max_bytes  # of one body
+        self._max_inflight_bytes = max(max_bytes, max_inflight_bytes)
+        self._slots_taken = 0
+        self._inflight_bytes = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is worked on."""
+        return self._slots_taken == 0
 
     @contextmanager
-    def _slot(self) -> Iterator[None]:
-        self.ensure_room()
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._leave()
+    def request(self) -> Iterator["Body"]:
+        """Admit a request for its whole duration, before its body is read.
 
-    def _leave(self) -> None:
-        self._inside -= 1
+        Raises Overloaded when every slot is taken or the bytes in flight are used up.
+        """
+        self._refuse_when_full()
+        with self.body() as body:
+            body.expect(1)
+            yield body
+
+    @contextmanager
+    def body(self) -> Iterator["Body"]:
+        """Count a body's bytes until the block ends, of a request that needs no slot."""
+        body = Body(self)
+        try:
+            yield body
+        finally:
+            body.hold(0)
+
+    @contextmanager
+    def slot(self) -> Iterator["Slot"]:
+        """Take a slot while an image or a tensor is worked on; raises Overloaded."""
+        self._refuse_when_full()
+        self._slots_taken += 1
+        slot = Slot(self._release_slot)
+        try:
+            yield slot
+        finally:
+            slot.close()
+
+    def check(self, held: int, size: int) -> None:
+        """Raise unless a body that holds `held` bytes may hold `size`."""
+        if size > self._max_bytes:
+            raise PayloadTooLarge(f"the request body is larger than {self._max_bytes} bytes")
+        if size > held and self._inflight_bytes + size - held > self._max_inflight_bytes:
+            raise Overloaded(
+                f"request bodies of {self._inflight_bytes} bytes are in flight, of at most "
+                f"{self._max_inflight_bytes}; try again shortly"
+            )
+
+    def recount(self, held: int, size: int) -> None:
+        """A body that held `held` bytes holds `size`; raises as `check`."""
+        self.check(held, size)
+        self._inflight_bytes += size - held
+
+    def _refuse_when_full(self) -> None:
+        if self._slots_taken >= self.capacity:
+            raise Overloaded(f"{self.capacity} requests are in progress; try again shortly")
+
+    def _release_slot(self) -> None:
+        self._slots_taken -= 1
+        if self.is_idle:
+            self.on_idle()
+
+
+class Body:
+    """The bytes of one request body that are in flight."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._held = 0
+
+    def expect(self, size: int) -> None:
+        """Raise PayloadTooLarge or Overloaded when a body of `size` bytes cannot be held now."""
+        self._admission.check(self._held, size)
+
+    def hold(self, size: int) -> None:
+        """The body is `size` bytes large now; raises as `expect`."""
+        self._admission.recount(self._held, size)
+        self._held = size
+
+
+class Slot:
+    """One request in progress."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._is_kept = False
+
+    def keep_until(self, job: Future[Any]) -> None:
+        """Release the slot when the job ends, since a thread cannot be interrupted."""
+        self._is_kept = True
+        loop = asyncio.get_running_loop()
+
+        def release(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop is closed, and the server with it
+                loop.call_soon_threadsafe(self._release)
+
+        job.add_done_callback(release)
+
+    def close(self) -> None:
+        """Release the slot, unless a job keeps it."""
+        if not self._is_kept:
+            self._release()

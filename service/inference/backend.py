@@ -1,46 +1,55 @@
-"""What answers images: the pipeline of this process, or replicas on other machines."""
+"""The interface of what answers images and tensors."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.experiments.split import Experiment
+from service.inference.admission import Admission
 from service.inference.results import Answer, Comparison, RawAnswer
-from service.inference.variants import VariantSet
+from service.inference.variants import VariantChoice, VariantSet
 from service.vision.detections import Floats
-from service.vision.drawing import PictureType
+from service.vision.image import Pixels
 from service.vision.postprocess import Query
+
+Render = Callable[[Pixels, Sequence[Answer]], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageRequest:
+    """What a client asks about one encoded image; it can be pickled if `render` can."""
+
+    data: bytes
+    query: Query
+    collect: bool = True  # whether the server may keep the image, where it collects some
+    # (u8[H,W,3] RGB in source pixels, one answer or the two that are compared) -> an image file
+    render: Render | None = None
 
 
 class InferenceBackend(Protocol):
-    """As `service.inference.pipeline.Pipeline`, whose docstrings say what each method raises."""
+    """Implemented by `service.inference.pipeline.Pipeline` with the engines of this process, and
+    by `qyolo.cluster.remote.RemotePipeline` with the replicas of a Ray cluster.
+
+    Every method that answers takes a slot and raises Overloaded, VariantNotFound, EngineFailed and,
+    of an image, what `decode_image` raises.
+    """
 
     @property
     def variants(self) -> VariantSet[Any]: ...
 
     @property
-    def experiment(self) -> Experiment: ...
+    def choice(self) -> VariantChoice: ...
 
-    def choose(self, variant: str | None, client: str) -> str: ...
+    @property
+    def admission(self) -> Admission: ...
 
-    async def detect(
-        self,
-        data: bytes,
-        variant: str | None,
-        query: Query,
-        picture: PictureType | None = None,
-        collect: bool = True,
-    ) -> Answer: ...
+    async def detect(self, image: ImageRequest, variant: str) -> Answer:
+        """The boxes of one variant; its timings contain neither rendering nor collecting."""
 
-    async def compare(
-        self,
-        data: bytes,
-        a: str | None,
-        b: str | None,
-        query: Query,
-        picture: PictureType | None = None,
-    ) -> Comparison: ...
+    async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
+        """The boxes of two variants; the timings of each are those of an image of its own."""
 
-    async def infer(self, tensor: Floats, variant: str | None) -> RawAnswer: ...
+    async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
+        """The raw output for f32[1,3,size,size]."""
 
-    def ensure_room(self) -> None: ...
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Wait for what is in progress, then free everything."""

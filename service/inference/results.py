@@ -1,5 +1,6 @@
-"""What one image yields: the boxes of one variant, and what they cost."""
+"""What a backend answers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.inference.timings import Timings
@@ -8,14 +9,15 @@ from service.vision.detections import Detections, Floats
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """Boxes in pixels of the source image, whose size is given."""
+    """The boxes of one variant, in pixels of a source image of width x height."""
 
     variant: str
     width: int
     height: int
     detections: Detections
     timings: Timings
-    picture: bytes | None = None  # the image with its boxes, where it was asked for
+    picture: bytes | None = None  # what the request's `render` made of the image
+    after_response: Callable[[], None] | None = None  # to be called once the response is sent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,12 +26,12 @@ class Comparison:
 
     a: Answer
     b: Answer
-    picture: bytes | None = None  # both sides in one, where it was asked for
+    picture: bytes | None = None  # what the request's `render` made of the image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawAnswer:
-    """The raw output of one variant to a tensor that its caller has prepared."""
+    """The raw output of one variant for a tensor."""
 
     variant: str
     output: Floats

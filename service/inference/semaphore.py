@@ -1,4 +1,4 @@
-"""Who may use the engine now."""
+"""Which thread may run the engine next: a fair semaphore whose waiters can be cancelled."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,66 +7,66 @@ from threading import Lock
 
 
 class Cancelled(Exception):
-    """Nobody waits for this work any more; nobody is told either."""
+    """The request was cancelled, so its worker thread stops."""
 
 
 class Waiter:
-    """One request in the house; it may leave before it is answered."""
+    """One request's place in the queue, used again for each of its engine runs."""
 
     def __init__(self) -> None:
-        self.has_left = False
-        self.has_turn = False
-        self.call = Lock()  # released once: when the guest's turn comes, or when it leaves the line
-        self.call.acquire()
+        self.is_cancelled = False
+        self.has_permit = False
+        self.wake = Lock()  # released by whoever ends the wait: a free permit, or `cancel`
+        self.wake.acquire()
 
 
 class FairSemaphore:
-    """At most `places` at a time, first come, first served.
+    """At most `permits` threads at a time, first in, first out.
 
-    Who is done wakes the next in the line and nobody else: the engine should not idle for it.
+    A release wakes one thread and no other, since the engine would idle while they compete.
     """
 
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._line: deque[Waiter] = deque()
-        self._changing = Lock()
+    def __init__(self, permits: int) -> None:
+        self._free = permits
+        self._queue: deque[Waiter] = deque()
+        self._lock = Lock()
 
     @contextmanager
-    def turn(self, guest: Waiter) -> Iterator[None]:
-        """Wait for a place and keep it inside; raises HasLeft for a guest that has left."""
-        with self._changing:
-            if guest.has_left:
+    def permit(self, waiter: Waiter) -> Iterator[None]:
+        """Wait for a permit and hold it inside; raises Cancelled."""
+        with self._lock:
+            if waiter.is_cancelled:
                 raise Cancelled
             if self._free:
                 self._free -= 1
-                guest.has_turn = True
+                waiter.has_permit = True
             else:
-                self._line.append(guest)
-        if not guest.has_turn:
-            guest.call.acquire()
-            if not guest.has_turn:
+                self._queue.append(waiter)
+        if not waiter.has_permit:
+            waiter.wake.acquire()
+            if not waiter.has_permit:
                 raise Cancelled
         try:
-            if guest.has_left:
+            if waiter.is_cancelled:
                 raise Cancelled
             yield
         finally:
-            guest.has_turn = False
-            self._pass_on()
+            waiter.has_permit = False
+            self._release()
 
-    def leave(self, guest: Waiter) -> None:
-        """Give up waiting for a turn; one that is being used goes on to its end."""
-        with self._changing:
-            guest.has_left = True
-            if guest in self._line:
-                self._line.remove(guest)
-                guest.call.release()
+    def cancel(self, waiter: Waiter) -> None:
+        """End its wait, and refuse it from now on; a permit in use stays until its block ends."""
+        with self._lock:
+            waiter.is_cancelled = True
+            if waiter in self._queue:
+                self._queue.remove(waiter)
+                waiter.wake.release()
 
-    def _pass_on(self) -> None:
-        with self._changing:
-            if self._line:
-                following = self._line.popleft()
-                following.has_turn = True
-                following.call.release()
+    def _release(self) -> None:
+        with self._lock:
+            if self._queue:
+                first = self._queue.popleft()
+                first.has_permit = True
+                first.wake.release()
             else:
                 self._free += 1

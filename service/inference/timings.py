@@ -1,4 +1,4 @@
-"""How long one image spent in each stage, in seconds."""
+"""How long one image spends in each stage, in seconds."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,26 +10,31 @@ Stage = Literal["decode", "preprocess", "queue", "infer", "postprocess", "total"
 
 Timings = Mapping[Stage, float]
 
-# Whoever traces a request hears of each of its stages at its end, in the thread that worked.
+# Called at the end of each stage of the current request's image, in the thread that did the work.
 WATCHER: Final[ContextVar[Callable[[Stage, float], None] | None]] = ContextVar(
     "WATCHER", default=None
 )
 
 
 class Stopwatch:
-    """Adds up the stages of one image; `queue` is every wait for a free thread.
+    """Adds up the stages of one image; `queue` is every wait for a thread or for the engine."""
 
-    A watch given earlier timings goes on from them, their total included.
-    """
-
-    def __init__(self, so_far: Timings | None = None) -> None:
-        self._seconds: dict[Stage, float] = dict(so_far or {"queue": 0.0})
-        self._began = perf_counter() - self._seconds.pop("total", 0.0)
+    def __init__(self) -> None:
+        self._seconds: dict[Stage, float] = {"queue": 0.0}
+        self._began = perf_counter()
         self._watcher = WATCHER.get()
+
+    def resume(self, timings: Timings) -> "Stopwatch":
+        """Another stopwatch of this request, which continues from earlier timings of it."""
+        resumed = Stopwatch()
+        resumed._seconds = dict(timings)
+        resumed._began -= resumed._seconds.pop("total", 0.0)
+        resumed._watcher = self._watcher
+        return resumed
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
-        """Time what happens inside."""
+        """Time the block."""
         began = perf_counter()
         try:
             yield
@@ -37,11 +42,11 @@ class Stopwatch:
             self.add(stage, perf_counter() - began)
 
     def add(self, stage: Stage, seconds: float) -> None:
-        """Count what has just ended."""
+        """Add to a stage that has just ended."""
         self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
         if self._watcher is not None:
             self._watcher(stage, seconds)
 
     def read(self) -> Timings:
-        """The stages so far and the time since the start as `total`."""
+        """The stages so far, and the time since the start as `total`."""
         return {**self._seconds, "total": perf_counter() - self._began}

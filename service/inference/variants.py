@@ -1,12 +1,14 @@
-"""The loaded detectors of one model folder."""
+"""The variants of one model folder, and which of them answers a request."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from service.engines.cpu import usable_threads
 from service.errors import VariantNotFound
+from service.experiments.events import Assigned
+from service.experiments.split import Experiment
 from service.inference.detector import Detector
 from service.manifest import PAGE, REPORT, Manifest, read_manifest
 
@@ -24,7 +26,7 @@ T = TypeVar("T", bound=Closable)
 
 
 class VariantSet(Generic[T]):
-    """The same model at several precisions, by name; a T answers for each."""
+    """One model at several precisions: for each variant's name what answers for it, a T."""
 
     def __init__(
         self,
@@ -35,39 +37,71 @@ class VariantSet(Generic[T]):
         streams: int = 1,
     ) -> None:
         self.manifest = manifest
-        self.report = report  # the build's report.json, as it lies in the folder
-        self.page = page  # its report.html
-        self.streams = streams  # images that a detector takes at a time
+        self.report = report  # report.json of the model folder
+        self.page = page  # report.html of the model folder
+        self.streams = streams  # images that a detector infers at a time
         self._detectors = detectors
 
     @property
     def names(self) -> tuple[str, ...]:
+        """In the manifest's order."""
         return tuple(self._detectors)
 
-    def get(self, name: str | None = None) -> tuple[str, T]:
-        """The variant's own name and its detector; no name or "auto" means the default one.
+    def resolve(self, requested: str | None) -> str:
+        """The name that a request means: None and "auto" are the manifest's default.
 
         Raises VariantNotFound.
         """
-        chosen = self.manifest.default if name in (None, AUTO) else name
-        if chosen not in self._detectors:
-            raise VariantNotFound(f"no variant {chosen!r}; there are: {', '.join(self.names)}")
-        return chosen, self._detectors[chosen]
+        name = self.manifest.default if requested is None or requested == AUTO else requested
+        self.get(name)
+        return name
+
+    def get(self, name: str) -> T:
+        """What answers for the variant of this name; raises VariantNotFound."""
+        if name not in self._detectors:
+            raise VariantNotFound(f"no variant {name!r}; there are: {', '.join(self.names)}")
+        return self._detectors[name]
 
     def close(self) -> None:
+        """Free every detector."""
         for detector in self._detectors.values():
             detector.close()
+
+
+class VariantChoice:
+    """Chooses the variant of each request."""
+
+    def __init__(
+        self,
+        variants: VariantSet[Any],
+        experiment: Experiment,
+        emit: Callable[[Assigned], None],
+    ) -> None:
+        self.experiment = experiment
+        self._variants = variants
+        self._emit = emit
+
+    def choose(self, requested: str | None, client: str) -> str:
+        """The variant that is requested by name.
+
+        Without a name, the client's own by the A/B split; without a split, the manifest's default.
+        Raises VariantNotFound.
+        """
+        split = self.experiment.split
+        if split is None or requested not in (None, AUTO):
+            return self._variants.resolve(requested)
+        chosen = split.choose(client)
+        self._emit(Assigned(chosen))
+        return chosen
 
 
 def load_variants(
     folder: Path, threads: int, throughput: bool = False, only: Collection[str] | None = None
 ) -> VariantSet[Detector]:
-    """Every variant of a verified folder, loaded and warm; `threads` 0 takes what is allowed.
+    """The variants of a model folder, verified, loaded and warm; `only` names those to load.
 
-    For throughput each thread has an image of its own; otherwise all work on one. `only` names the
-    variants to load where the others are served elsewhere.
-
-    Raises BadModelFolder, EngineFailed or DeviceUnavailable.
+    `threads` 0 takes the CPU quota. With `throughput` each thread infers an image of its own;
+    otherwise all threads share one. Raises BadModelFolder, EngineFailed or DeviceUnavailable.
     """
     manifest = read_manifest(folder)
     streams = streams_of(manifest, threads, throughput)
@@ -87,13 +121,13 @@ def load_variants(
 
 
 def streams_of(manifest: Manifest, threads: int, throughput: bool) -> int:
-    """Images that an engine of this model takes at a time; `threads` 0 takes what is allowed."""
-    wide = throughput and manifest.device == "cpu"
-    return (threads or usable_threads()) if wide else 1
+    """Images that an engine of this model infers at a time; `threads` 0 takes the CPU quota."""
+    is_parallel = throughput and manifest.device == "cpu"
+    return (threads or usable_threads()) if is_parallel else 1
 
 
 def read_reports(folder: Path) -> tuple[bytes | None, bytes | None]:
-    """What the build measured, as JSON and as a page, where the folder holds them."""
+    """report.json and report.html of a model folder; None for one that it lacks."""
     report, page = (
         path.read_bytes() if path.is_file() else None for path in (folder / REPORT, folder / PAGE)
     )

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.routes import VARIANT_HEADER
+from service.http.exchange import VARIANT_HEADER
 from service.observability.metrics import Metrics
 from service.observability.tracing import TRACEPARENT, TRACERESPONSE, Trace, current_trace
 

@@ -1,10 +1,11 @@
 """DeepStack's detection, which CodeProject.AI took over: for Frigate, Blue Iris, Home Assistant.
 
-Each of the two reads its own keys of the answer, so that one answer has both.
+The two read different keys of the answer, so the answer has both.
 """
 
 from email.utils import formatdate
-from typing import Final
+from functools import partial
+from typing import Final, Self
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field, ValidationError
@@ -13,20 +14,21 @@ from starlette.responses import JSONResponse, Response
 
 from service.errors import BadRequest
 from service.http.api_paths import ApiPaths, ErrorFormat
-from service.http.client_identity import client_of
-from service.http.disconnects import cancel_on_disconnect
+from service.http.exchange import Job, exchange, respond
 from service.http.params import BoxParams
-from service.http.routes import VARIANT_HEADER
-from service.http.schemas import boxes
+from service.http.schemas import Box, boxes
 from service.http.uploads import Form, image_of, read_form
 from service.http.validation import first_error
+from service.inference.admission import Body
+from service.inference.backend import ImageRequest
 from service.inference.results import Answer
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
 from service.middleware.auth import AccessPolicy
-from service.protocols.key_in_body import admit
+from service.protocols.key_in_body import check_key
 from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
+from service.vision.postprocess import Query
 
 PATHS: Final = ApiPaths(
     ("/v1/vision/*",),
@@ -36,12 +38,12 @@ PATHS: Final = ApiPaths(
     ),
     key_in_request=("/v1/vision/*",),
 )
-JOINT: Final = "-"  # custom models: NAME, NAME-int8, ...
-MOST: Final = 20  # Frigate has room for 20 boxes and fails at one more
+SEPARATOR: Final = "-"  # custom models: NAME, NAME-int8, ...
+MAX_BOXES: Final = 20  # Frigate's array holds 20 boxes; it fails at one more
 
 
-class Wishes(BaseModel):
-    """The fields of the form that are heeded; 0.4 is where Frigate and CodeProject.AI begin."""
+class Options(BaseModel):
+    """The form fields that are used; 0.4 is the default of Frigate and CodeProject.AI."""
 
     min_confidence: float = Field(default=0.4, ge=0, lt=1, allow_inf_nan=False)
 
@@ -56,9 +58,21 @@ class Prediction(BaseModel):
     x_max: int
     y_max: int
 
+    @classmethod
+    def of(cls, box: Box) -> Self:
+        x_min, y_min, x_max, y_max = map(round, box.box)
+        return cls(
+            confidence=box.score,
+            label=box.class_name,
+            x_min=x_min,
+            y_min=y_min,
+            x_max=x_max,
+            y_max=y_max,
+        )
+
 
 class Detected(BaseModel):
-    """DeepStack's answer, then what CodeProject.AI adds."""
+    """The answer: DeepStack's keys, then those that CodeProject.AI adds."""
 
     success: bool = True
     predictions: list[Prediction]
@@ -83,10 +97,10 @@ class Detected(BaseModel):
 class DeepStack:
     """The handlers."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, gate: AccessPolicy) -> None:
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, policy: AccessPolicy) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
-        self._gate = gate
+        self._policy = policy
 
     def add_routes(self, app: FastAPI) -> None:
         for path, handler in (
@@ -97,53 +111,47 @@ class DeepStack:
             app.add_api_route(path, handler, methods=["POST"], include_in_schema=False)
 
     async def custom_list(self, request: Request) -> Response:
+        backend = self._lifecycle.backend
         has_form = request.headers.get("content-type", "").startswith("multipart/")
-        form = await read_form(request, self._settings.max_bytes) if has_form else Form({}, {})
-        admit(self._gate, request, form.fields.get("api_key"))
-        names = variants_by_name(self._lifecycle.pipeline.variants, JOINT)
+        with backend.admission.body() as body:
+            form = await read_form(request, body) if has_form else Form({}, {})
+        check_key(self._policy, request, form.fields.get("api_key"))
+        names = variants_by_name(backend.variants, SEPARATOR)
         return JSONResponse({"success": True, "models": list(names), "duration": 0})
 
     async def detect(self, request: Request) -> Response:
-        pipeline = self._lifecycle.pipeline
-        variants = pipeline.variants
-        pipeline.ensure_room()
-        form = await read_form(request, self._settings.max_bytes)
-        admit(self._gate, request, form.fields.get("api_key"))
-        name = request.path_params.get("name", variants.manifest.name)
-        variant = find_variant(name, variants, JOINT)
+        backend = self._lifecycle.backend
+        manifest = backend.variants.manifest
+
+        async def read(body: Body) -> Job[Answer]:
+            form = await read_form(request, body)
+            check_key(self._policy, request, form.fields.get("api_key"))
+            name = request.path_params.get("name", manifest.name)
+            variant = find_variant(name, backend.variants, SEPARATOR)
+            query = self._query(request, form, manifest)
+            return Job(variant, partial(backend.detect, ImageRequest(image_of(form), query)))
+
+        answer = await exchange(request, backend, read)
+        detected = _detected(manifest, answer, request.state.request_id)
+        return respond(detected.model_dump_json(), [answer])
+
+    def _query(self, request: Request, form: Form, manifest: Manifest) -> Query:
         try:
-            wishes = Wishes.model_validate(form.fields)
+            options = Options.model_validate(form.fields)
         except ValidationError as exc:
             raise BadRequest(first_error(exc)) from exc
-        # Frigate stops at the first label that it does not know: the URL may name those it does.
+        # Frigate stops at the first label it does not know, so the URL may list those it does.
         classes = request.query_params.getlist("classes")
-        params = BoxParams(conf=wishes.min_confidence, iou=None, max_det=MOST, classes=classes)
-        query = params.query(self._settings, variants.manifest.class_names)
-        image = image_of(form)
-        chosen = pipeline.choose(variant, client_of(request))
-        answer = await cancel_on_disconnect(request, pipeline.detect(image, chosen, query))
-        detected = _detected(variants.manifest, answer, request.state.request_id)
-        headers = {VARIANT_HEADER: answer.variant}
-        return Response(detected.model_dump_json(), 200, headers, "application/json")
+        params = BoxParams(
+            conf=options.min_confidence, iou=None, max_det=MAX_BOXES, classes=classes
+        )
+        return params.query(self._settings, manifest.class_names)
 
 
 def _detected(manifest: Manifest, answer: Answer, request_id: str) -> Detected:
-    predictions = []
-    for found in boxes(manifest, answer.detections):
-        x_min, y_min, x_max, y_max = map(round, found.box)
-        predictions.append(
-            Prediction(
-                confidence=found.score,
-                label=found.class_name,
-                x_min=x_min,
-                y_min=y_min,
-                x_max=x_max,
-                y_max=y_max,
-            )
-        )
+    predictions = [Prediction.of(box) for box in boxes(manifest, answer.detections)]
     labels = ", ".join(dict.fromkeys(prediction.label for prediction in predictions))
     timings = answer.timings
-    total_ms = round(timings["total"] * 1000)
     device = manifest.device.upper()
     return Detected(
         predictions=predictions,
@@ -153,7 +161,7 @@ def _detected(manifest: Manifest, answer: Answer, request_id: str) -> Detected:
         moduleName=f"{manifest.name} {answer.variant}",
         inferenceMs=round(timings["infer"] * 1000),
         processMs=round((timings["total"] - timings["queue"]) * 1000),
-        analysisRoundTripMs=total_ms,
+        analysisRoundTripMs=round(timings["total"] * 1000),
         executionProvider=device,
         inferenceDevice=device,
         canUseGPU=manifest.device == "gpu",

@@ -1,39 +1,36 @@
 """The routes of Roboflow's inference server that its SDK needs for object detection.
 
-Boxes are given by their centre. An image comes in base64 only: nothing is fetched for a client,
-and "numpy" is a pickle, which is code.
+Boxes are given by their centre. Images are accepted in base64 only: the server fetches no URL for
+a client, and "numpy" would be a pickle, which can run code.
 """
 
 import base64
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from uuid import uuid4
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import BadRequest
 from service.http.api_paths import ApiPaths, ErrorFormat
-from service.http.client_identity import client_of
-from service.http.disconnects import cancel_on_disconnect
+from service.http.exchange import Job, exchange, respond
 from service.http.params import BoxParams
-from service.http.routes import VARIANT_HEADER
-from service.http.schemas import ImageSize, boxes
+from service.http.pictures import renderer
+from service.http.schemas import Box, ImageSize, boxes
 from service.http.uploads import from_base64, read_body
 from service.http.validation import first_error
-from service.inference.backend import InferenceBackend
-from service.inference.detector import Detector
+from service.inference.admission import Body
+from service.inference.backend import ImageRequest
 from service.inference.results import Answer
 from service.inference.variants import VariantSet
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
 from service.middleware.auth import AccessPolicy
-from service.protocols.key_in_body import admit
+from service.protocols.key_in_body import check_key
 from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
-from service.vision.drawing import PictureType
 from service.vision.postprocess import Query
 
 PATHS: Final = ApiPaths(
@@ -41,13 +38,13 @@ PATHS: Final = ApiPaths(
     ErrorFormat(lambda status, text: {"message": text}, {415: 400, 422: 400}),
     key_in_request=("/model/*", "/infer/*"),
 )
-JOINT: Final = "/"  # model ids: NAME, NAME/int8, ...
-MOST_IMAGES: Final = 16  # of one request, which answers when all are done
+SEPARATOR: Final = "/"  # model ids: NAME, NAME/int8, ...
+MAX_IMAGES: Final = 16  # of one request, which is answered when all of them are
 CONFIDENCE: Final = 0.4  # the protocol's own defaults
 IOU: Final = 0.3
 
 Score = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Name = Annotated[str, Field(max_length=256)]  # it comes back in errors
+Name = Annotated[str, Field(max_length=256)]  # errors repeat it
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -62,9 +59,9 @@ class ModelRequest(BaseModel):
 
 
 class DetectRequest(ModelRequest):
-    """What is heeded of ObjectDetectionInferenceRequest; the rest is about Roboflow's own works."""
+    """The fields of ObjectDetectionInferenceRequest that are used."""
 
-    image: object  # an EncodedImage or a list of them, looked into once they are counted
+    image: object  # an EncodedImage or a list of them, which is validated once it is counted
     confidence: Score | Literal["best", "default"] = CONFIDENCE
     iou_threshold: float = Field(default=IOU, gt=0, le=1, allow_inf_nan=False)
     max_detections: int = Field(default=300, ge=1, le=1000)
@@ -85,6 +82,20 @@ class Prediction(BaseModel):
     class_id: int
     detection_id: str
 
+    @classmethod
+    def of(cls, box: Box) -> Self:
+        left, top, right, bottom = box.box
+        return cls(
+            x=round((left + right) / 2, 3),
+            y=round((top + bottom) / 2, 3),
+            width=round(right - left, 2),
+            height=round(bottom - top, 2),
+            confidence=box.score,
+            class_=box.class_name,
+            class_id=box.class_id,
+            detection_id=str(uuid4()),
+        )
+
 
 class Detected(BaseModel):
     inference_id: str
@@ -94,15 +105,18 @@ class Detected(BaseModel):
     visualization: str | None = None
 
 
+CONTENT: Final = TypeAdapter[Detected | list[Detected]](Detected | list[Detected])
+
+
 class Roboflow:
     """The handlers. The one model is always loaded: adding and removing change nothing."""
 
     def __init__(
-        self, settings: Settings, lifecycle: Lifecycle, gate: AccessPolicy, version: str
+        self, settings: Settings, lifecycle: Lifecycle, policy: AccessPolicy, version: str
     ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
-        self._gate = gate
+        self._policy = policy
         self._info = {"name": "qyolo", "version": version, "uuid": str(uuid4())}
 
     def add_routes(self, app: FastAPI) -> None:
@@ -120,32 +134,42 @@ class Roboflow:
         return JSONResponse(self._info)
 
     async def registry(self, request: Request) -> Response:
-        admit(self._gate, request, request.query_params.get("api_key"))
-        return _registry(self._lifecycle.pipeline.variants)
+        check_key(self._policy, request, request.query_params.get("api_key"))
+        return _registry(self._lifecycle.backend.variants)
 
     async def add(self, request: Request) -> Response:
-        asked = _parsed(ModelRequest, await read_body(request, self._settings.max_bytes))
-        admit(self._gate, request, asked.api_key)
-        variants = self._lifecycle.pipeline.variants
-        find_variant(asked.model_id, variants, JOINT)
-        return _registry(variants)
+        backend = self._lifecycle.backend
+        with backend.admission.body() as body:
+            asked = _parsed(ModelRequest, await read_body(request, body))
+        check_key(self._policy, request, asked.api_key)
+        find_variant(asked.model_id, backend.variants, SEPARATOR)
+        return _registry(backend.variants)
 
     async def detect(self, request: Request) -> Response:
-        pipeline = self._lifecycle.pipeline
-        pipeline.ensure_room()
-        asked = _parsed(DetectRequest, await read_body(request, self._settings.max_bytes))
-        admit(self._gate, request, asked.api_key)
-        variant = find_variant(asked.model_id, pipeline.variants, JOINT)
-        query = self._query(asked, pipeline.variants.manifest)
-        files = _files(asked.image)
-        drawn = asked.visualize_predictions
-        chosen = pipeline.choose(variant, client_of(request))
-        answers = await cancel_on_disconnect(
-            request, _detect_all(pipeline, files, chosen, query, drawn)
-        )
-        found = [_detected(pipeline.variants.manifest, answer) for answer in answers]
-        content = found if isinstance(asked.image, list) else found[0]
-        return JSONResponse(content, headers={VARIANT_HEADER: answers[0].variant})
+        backend = self._lifecycle.backend
+        manifest = backend.variants.manifest
+
+        async def read(body: Body) -> Job[Response]:
+            asked = _parsed(DetectRequest, await read_body(request, body))
+            check_key(self._policy, request, asked.api_key)
+            variant = find_variant(asked.model_id, backend.variants, SEPARATOR)
+            query = self._query(asked, manifest)
+            drawn = renderer("image/jpeg", manifest.class_name)
+            render = drawn if asked.visualize_predictions else None
+            images = [ImageRequest(data, query, render=render) for data in _files(asked.image)]
+
+            async def detect(variant: str) -> Response:
+                # One after the other, so that a request never takes more than one slot.
+                answers = [await backend.detect(image, variant) for image in images]
+                found = [_detected(manifest, answer) for answer in answers]
+                content = found if isinstance(asked.image, list) else found[0]
+                return respond(
+                    CONTENT.dump_json(content, by_alias=True, exclude_none=True), answers
+                )
+
+            return Job(variant, detect)
+
+        return await exchange(request, backend, read)
 
     def _query(self, asked: DetectRequest, manifest: Manifest) -> Query:
         if asked.class_agnostic_nms:
@@ -159,19 +183,7 @@ class Roboflow:
         return params.query(self._settings, manifest.class_names)
 
 
-async def _detect_all(
-    pipeline: InferenceBackend,
-    files: Sequence[bytes],
-    variant: str | None,
-    query: Query,
-    drawn: bool,
-) -> list[Answer]:
-    """One after the other, so that a request is never more than one guest in the house."""
-    picture: PictureType | None = "image/jpeg" if drawn else None
-    return [await pipeline.detect(file, variant, query, picture) for file in files]
-
-
-def _registry(variants: VariantSet[Detector]) -> Response:
+def _registry(variants: VariantSet[Any]) -> Response:
     size = variants.manifest.size
     models = [
         {
@@ -181,42 +193,26 @@ def _registry(variants: VariantSet[Detector]) -> Response:
             "input_height": size,
             "input_width": size,
         }
-        for model_id in variants_by_name(variants, JOINT)
+        for model_id in variants_by_name(variants, SEPARATOR)
     ]
     return JSONResponse({"models": models})
 
 
-def _detected(manifest: Manifest, answer: Answer) -> dict[str, object]:
-    predictions = []
-    for found in boxes(manifest, answer.detections):
-        left, top, right, bottom = found.box
-        predictions.append(
-            Prediction(
-                x=round((left + right) / 2, 3),
-                y=round((top + bottom) / 2, 3),
-                width=round(right - left, 2),
-                height=round(bottom - top, 2),
-                confidence=found.score,
-                class_=found.class_name,
-                class_id=found.class_id,
-                detection_id=str(uuid4()),
-            )
-        )
+def _detected(manifest: Manifest, answer: Answer) -> Detected:
     picture = answer.picture
-    detected = Detected(
+    return Detected(
         inference_id=str(uuid4()),
         time=round(answer.timings["total"], 6),
         image=ImageSize(width=answer.width, height=answer.height),
-        predictions=predictions,
+        predictions=[Prediction.of(box) for box in boxes(manifest, answer.detections)],
         visualization=None if picture is None else base64.b64encode(picture).decode(),
     )
-    return detected.model_dump(by_alias=True, exclude_none=True)
 
 
 def _files(sent: object) -> list[bytes]:
     images = sent if isinstance(sent, list) else [sent]
-    if not 1 <= len(images) <= MOST_IMAGES:
-        raise BadRequest(f"image: send 1 to {MOST_IMAGES} images, not {len(images)}")
+    if not 1 <= len(images) <= MAX_IMAGES:
+        raise BadRequest(f"image: send 1 to {MAX_IMAGES} images, not {len(images)}")
     return [_file(image) for image in images]
 
 

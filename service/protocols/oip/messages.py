@@ -1,4 +1,4 @@
-"""Requests and answers of an inference: JSON, or JSON with binary tensors behind it.
+"""Requests and responses of an inference: JSON, or JSON followed by binary tensors.
 
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
@@ -27,18 +27,20 @@ from service.protocols.oip.tensors import (
 )
 from service.vision.detections import Floats
 
+Outputs = Mapping[str, Values]
+
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-EITHER: Final = 32 + zlib.MAX_WBITS  # zlib reads gzip's header or its own
+GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS  # zlib detects which of the two headers it is
 ENCODINGS: Final = ("gzip", "deflate")
-# Triton's hints to its scheduler: each request is answered in its turn here.
+# Hints for Triton's scheduler; this server answers in the order of arrival.
 HINTS: Final = frozenset({"priority", "sequence_end", "sequence_id", "sequence_start", "timeout"})
 
-Name = Annotated[str, Field(max_length=256)]  # it comes back in answers and errors
+Name = Annotated[str, Field(max_length=256)]  # responses and errors repeat it
 Scalar = bool | int | float | Annotated[str, Field(max_length=4096)]
 
 
 class _InputParameters(BoundedObject):
-    model_config = ConfigDict(extra="forbid")  # shared memory is a parameter as well
+    model_config = ConfigDict(extra="forbid")  # shared memory would be a parameter, too
 
     binary_data_size: int | None = Field(default=None, ge=0)
 
@@ -51,15 +53,15 @@ class _Input(BaseModel):
     data: list[Any] | None = None
 
 
-class _WantedParameters(BoundedObject):
+class _RequestedOutputParameters(BoundedObject):
     model_config = ConfigDict(extra="forbid")
 
     binary_data: bool | None = None
 
 
-class _Wanted(BaseModel):
+class _RequestedOutput(BaseModel):
     name: Name
-    parameters: _WantedParameters = _WantedParameters()
+    parameters: _RequestedOutputParameters = _RequestedOutputParameters()
 
 
 class _Parameters(BoundedObject):
@@ -73,7 +75,7 @@ class _Request(BaseModel):
     id: Name | None = None
     parameters: _Parameters = _Parameters()
     inputs: list[_Input] = Field(min_length=1, max_length=1)
-    outputs: list[_Wanted] | None = Field(default=None, max_length=64)
+    outputs: list[_RequestedOutput] | None = Field(default=None, max_length=64)
 
 
 class _Output(BaseModel):
@@ -84,7 +86,7 @@ class _Output(BaseModel):
     data: list[Any] | None = None
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     model_name: str
     model_version: str
     id: str | None
@@ -92,25 +94,17 @@ class _Answer(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """What a client wants: the input's value, parameters, and outputs, each as bytes or not."""
+class InferRequest:
+    """The value of the one input, and the outputs to send: name -> whether as bytes."""
 
     value: Floats | bytes
     parameters: Mapping[str, object]
-    binary: Mapping[str, bool]
+    outputs: Mapping[str, bool]
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Given:
-    """What a model answers: the version that did, and the values of all its outputs."""
-
-    version: str
-    values: Mapping[str, Values]
-
-
 def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The body without its content encoding, never more of it than allowed.
+    """The body without its content encoding, of at most `max_bytes`.
 
     Raises PayloadTooLarge, UnsupportedUpload or BadRequest.
     """
@@ -118,7 +112,7 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
         return body
     if encoding not in ENCODINGS:
         raise UnsupportedUpload(f"a body may be encoded as {' or '.join(ENCODINGS)}")
-    decoder = zlib.decompressobj(EITHER)
+    decoder = zlib.decompressobj(GZIP_OR_ZLIB)
     try:
         data = decoder.decompress(body, max_bytes + 1)
     except zlib.error as exc:
@@ -132,44 +126,43 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 def read_request(
     body: bytes, header_length: str | None, port: Port, outputs: Sequence[Port]
-) -> Asked:
-    """A request for a model with one input; raises BadRequest."""
+) -> InferRequest:
+    """Parse a request for a model with one input; raises BadRequest."""
     split = _header_length(header_length, len(body))
     names = [output.name for output in outputs]
-    if split == 0:  # "raw binary": nothing but the one input
+    if split == 0:  # "raw binary": the body is the value of the one input
         value = body if port.datatype == "BYTES" else floats_of_bytes(port, memoryview(body))
-        return Asked(value, {}, dict.fromkeys(names, True))
+        return InferRequest(value, {}, dict.fromkeys(names, True))
     try:
         request = _Request.model_validate_json(body[:split])
     except ValidationError as exc:
         raise BadRequest(first_error(exc)) from exc
     tail = None if split is None else memoryview(body)[split:]
     parameters = request.parameters
-    return Asked(
+    return InferRequest(
         _value(request.inputs[0], port, tail),
         {key: value for key, value in (parameters.model_extra or {}).items() if key not in HINTS},
-        _binary(request.outputs, names, parameters.binary_data_output),
+        _outputs(request.outputs, names, parameters.binary_data_output),
         request.id,
     )
 
 
-def write_answer(
-    model: str, asked: Asked, given: Given, outputs: Sequence[Port]
+def write_response(
+    model: str, variant: str, asked: InferRequest, values: Outputs, ports: Sequence[Port]
 ) -> tuple[bytes, Mapping[str, str]]:
-    """The body of an answer and its headers."""
-    datatypes = {output.name: output.datatype for output in outputs}
-    shown, tails = [], []
-    for name, binary in asked.binary.items():
-        values = given.values[name]
-        output = _Output(name=name, datatype=datatypes[name], shape=shape_of(values))
-        if binary:
-            tails.append(bytes_of(values))
+    """The body of a response and its headers; `ports` are the model's outputs."""
+    datatypes = {port.name: port.datatype for port in ports}
+    outputs, tails = [], []
+    for name, is_binary in asked.outputs.items():
+        output = _Output(name=name, datatype=datatypes[name], shape=shape_of(values[name]))
+        if is_binary:
+            tails.append(bytes_of(values[name]))
             output.parameters = {"binary_data_size": len(tails[-1])}
         else:
-            output.data = json_of(values)
-        shown.append(output)
-    answer = _Answer(model_name=model, model_version=given.version, id=asked.id, outputs=shown)
-    head = answer.model_dump_json(exclude_none=True).encode()
+            output.data = json_of(values[name])
+        outputs.append(output)
+    response = _Response(model_name=model, model_version=variant, id=asked.id, outputs=outputs)
+    head = response.model_dump_json(exclude_none=True).encode()
     if not tails:
         return head, {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
@@ -177,7 +170,7 @@ def write_answer(
 
 
 def _header_length(header: str | None, length: int) -> int | None:
-    """Where the JSON ends; None when it is everything."""
+    """Where the JSON ends; None when the whole body is JSON."""
     if header is None:
         return None
     if not re.fullmatch("[0-9]{1,12}", header) or int(header) > length:
@@ -209,12 +202,14 @@ def _value(sent: _Input, port: Port, tail: memoryview | None) -> Floats | bytes:
     return element_of_bytes(port, tail) if is_bytes else floats_of_bytes(port, tail)
 
 
-def _binary(wanted: list[_Wanted] | None, names: Sequence[str], default: bool) -> dict[str, bool]:
-    """The outputs to send, in the order asked for, and which of them as bytes."""
-    if not wanted:
+def _outputs(
+    requested: list[_RequestedOutput] | None, names: Sequence[str], default: bool
+) -> dict[str, bool]:
+    """The outputs to send, in the requested order, and whether as bytes."""
+    if not requested:
         return dict.fromkeys(names, default)
     chosen = {}
-    for output in wanted:
+    for output in requested:
         if output.name not in names:
             raise BadRequest(f"no output {output.name!r}; there are: {', '.join(names)}")
         binary = output.parameters.binary_data

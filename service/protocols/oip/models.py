@@ -1,7 +1,7 @@
-"""The two models that the Open Inference Protocol shows of one detector.
+"""The two models of one detector in the Open Inference Protocol.
 
-NAME        a tensor in, the raw head out: the graph as its exporter wrote it
-NAME-boxes  an encoded picture in, boxes out: the same with all that is around it
+NAME        a tensor -> the raw head: the graph as its exporter wrote it
+NAME-boxes  an encoded image -> boxes: the same with pre- and postprocessing
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,17 @@ from pydantic import ValidationError
 from service.errors import BadRequest, ModelNotFound
 from service.http.params import BoxParams
 from service.http.validation import first_error
-from service.inference.backend import InferenceBackend
+from service.inference.backend import ImageRequest, InferenceBackend
+from service.inference.results import Answer, RawAnswer
 from service.manifest import Manifest
-from service.protocols.oip.messages import Asked, Given
+from service.protocols.oip.messages import InferRequest, Outputs
 from service.protocols.oip.tensors import Port
 from service.settings import Settings
 from service.vision.heads import STRIDES
 
 BOXES_SUFFIX: Final = "-boxes"
 BOX_OUTPUTS: Final = (
-    Port("boxes", "FP32", (-1, 4)),  # left, top, right, bottom in pixels of the picture
+    Port("boxes", "FP32", (-1, 4)),  # left, top, right, bottom in pixels of the image
     Port("scores", "FP32", (-1,)),
     Port("class_ids", "INT64", (-1,)),
     Port("labels", "BYTES", (-1,)),
@@ -29,67 +30,67 @@ BOX_OUTPUTS: Final = (
 
 
 class Model(Protocol):
-    """What has a name, ports and answers under /v2."""
+    """A model under /v2: its name, its ports, and its inference."""
 
     name: str
     input: Port
     outputs: tuple[Port, ...]
     parameters: Mapping[str, str]  # of its configuration
 
-    async def infer(self, asked: Asked, version: str) -> Given:
-        """Raises BadRequest and what the pipeline raises."""
+    async def infer(self, asked: InferRequest, variant: str) -> tuple[Answer | RawAnswer, Outputs]:
+        """The backend's answer, and the values of all outputs; raises BadRequest."""
 
 
 class TensorModel:
-    """The engine alone."""
+    """The engine without pre- and postprocessing."""
 
-    def __init__(self, pipeline: InferenceBackend) -> None:
-        manifest = pipeline.variants.manifest
-        self._pipeline = pipeline
+    def __init__(self, backend: InferenceBackend) -> None:
+        manifest = backend.variants.manifest
+        self._backend = backend
         self.name = manifest.name
         self.input = Port(manifest.input_name, "FP32", (1, 3, manifest.size, manifest.size))
         shape = manifest.output_shape or (-1, -1, -1)
         self.outputs: tuple[Port, ...] = (Port(manifest.output_name, "FP32", shape),)
-        self.parameters: Mapping[str, str] = {"metadata": repr(_exported(manifest))}
+        self.parameters: Mapping[str, str] = {"metadata": repr(_ultralytics_metadata(manifest))}
 
-    async def infer(self, asked: Asked, version: str) -> Given:
+    async def infer(self, asked: InferRequest, variant: str) -> tuple[RawAnswer, Outputs]:
         for name in asked.parameters:
             raise BadRequest(f"no parameter {name!r}: {self.name} answers raw tensors")
         assert not isinstance(asked.value, bytes)
-        answer = await self._pipeline.infer(asked.value, version)
-        return Given(answer.variant, {self.outputs[0].name: answer.output})
+        answer = await self._backend.infer(asked.value, variant)
+        return answer, {self.outputs[0].name: answer.output}
 
 
 class BoxModel:
-    """The whole detector; parameters are `conf`, `iou`, `max_det` and `classes`."""
+    """The whole detector; its parameters are `conf`, `iou`, `max_det` and `classes`."""
 
-    def __init__(self, pipeline: InferenceBackend, settings: Settings) -> None:
-        self._pipeline = pipeline
+    def __init__(self, backend: InferenceBackend, settings: Settings) -> None:
+        self._backend = backend
         self._settings = settings
-        self._manifest = pipeline.variants.manifest
+        self._manifest = backend.variants.manifest
         self.name = self._manifest.name + BOXES_SUFFIX
         self.input = Port("image", "BYTES", (1,))
         self.outputs: tuple[Port, ...] = BOX_OUTPUTS
         self.parameters: Mapping[str, str] = {}
 
-    async def infer(self, asked: Asked, version: str) -> Given:
+    async def infer(self, asked: InferRequest, variant: str) -> tuple[Answer, Outputs]:
         query = _box_params(asked.parameters).query(self._settings, self._manifest.class_names)
         assert isinstance(asked.value, bytes)
-        answer = await self._pipeline.detect(asked.value, version, query)
+        answer = await self._backend.detect(ImageRequest(asked.value, query), variant)
         found = answer.detections
         labels = [self._manifest.class_name(class_id) for class_id in found.class_ids.tolist()]
         columns = (found.xyxy, found.scores, found.class_ids, labels)
         names = (output.name for output in self.outputs)
-        return Given(answer.variant, dict(zip(names, columns, strict=True)))
+        return answer, dict(zip(names, columns, strict=True))
 
 
-def find_model(name: str, pipeline: InferenceBackend, settings: Settings) -> Model:
+def find_model(name: str, backend: InferenceBackend, settings: Settings) -> Model:
     """Raises ModelNotFound."""
-    both: tuple[Model, ...] = (TensorModel(pipeline), BoxModel(pipeline, settings))
+    both: tuple[Model, ...] = (TensorModel(backend), BoxModel(backend, settings))
     for model in both:
         if model.name == name:
             return model
-    names = ", ".join(names_of(pipeline.variants.manifest))
+    names = ", ".join(names_of(backend.variants.manifest))
     raise ModelNotFound(f"no model {name!r}; there are: {names}")
 
 
@@ -97,8 +98,8 @@ def names_of(manifest: Manifest) -> tuple[str, str]:
     return manifest.name, manifest.name + BOXES_SUFFIX
 
 
-def _exported(manifest: Manifest) -> dict[str, object]:
-    """What Ultralytics' exporter says of a model, for its Triton client, which looks for it."""
+def _ultralytics_metadata(manifest: Manifest) -> dict[str, object]:
+    """What Ultralytics' exporter writes into a model, which its Triton client reads."""
     return {
         "task": "detect",
         "batch": 1,
@@ -109,10 +110,10 @@ def _exported(manifest: Manifest) -> dict[str, object]:
 
 
 def _box_params(parameters: Mapping[str, object]) -> BoxParams:
-    wishes = dict(parameters)
-    if isinstance(classes := wishes.get("classes"), str):
-        wishes["classes"] = [classes]  # a parameter is one value: commas separate the classes
+    params = dict(parameters)
+    if isinstance(classes := params.get("classes"), str):
+        params["classes"] = [classes]  # a parameter is one value: commas separate the classes
     try:
-        return BoxParams.model_validate(wishes)
+        return BoxParams.model_validate(params)
     except ValidationError as exc:
         raise BadRequest(first_error(exc, "parameters")) from exc

@@ -13,12 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.http.api_paths import ApiPaths, ErrorFormat
-from service.http.client_identity import client_of
-from service.http.disconnects import cancel_on_disconnect
-from service.http.routes import VARIANT_HEADER
+from service.http.exchange import Job, exchange, respond
 from service.http.uploads import read_body
+from service.inference.admission import Body
 from service.lifecycle import Lifecycle
-from service.protocols.oip.messages import HEADER_LENGTH, inflate, read_request, write_answer
+from service.protocols.oip.messages import HEADER_LENGTH, inflate, read_request, write_response
 from service.protocols.oip.models import Model, find_model, names_of
 from service.protocols.oip.tensors import Port
 from service.settings import Settings
@@ -72,14 +71,14 @@ class OpenInference:
         return JSONResponse({"live": True})
 
     async def ready(self) -> Response:
-        _ = self._lifecycle.pipeline  # raises NotReady
+        _ = self._lifecycle.backend  # raises NotReady
         return JSONResponse({"ready": True})
 
     async def models(self) -> Response:
-        return JSONResponse({"models": names_of(self._lifecycle.pipeline.variants.manifest)})
+        return JSONResponse({"models": names_of(self._lifecycle.backend.variants.manifest)})
 
     async def index(self) -> Response:
-        variants = self._lifecycle.pipeline.variants
+        variants = self._lifecycle.backend.variants
         return JSONResponse(
             [
                 {"name": name, "version": version, "state": "READY", "reason": ""}
@@ -93,7 +92,7 @@ class OpenInference:
         return JSONResponse(
             {
                 "name": model.name,
-                "versions": self._lifecycle.pipeline.variants.names,
+                "versions": self._lifecycle.backend.variants.names,
                 "platform": "qyolo",
                 "inputs": [_described(model.input)],
                 "outputs": [_described(output) for output in model.outputs],
@@ -121,27 +120,33 @@ class OpenInference:
 
     async def infer(self, request: Request) -> Response:
         model, version = self._find(request)
-        self._lifecycle.pipeline.ensure_room()
-        limit = self._settings.max_bytes
-        body = await read_body(request, limit)
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        # Megabytes are unpacked, read and written in threads, between which other requests go on.
-        body = await asyncio.to_thread(inflate, body, encoding, limit)
-        length = request.headers.get(HEADER_LENGTH)
-        asked = await asyncio.to_thread(read_request, body, length, model.input, model.outputs)
-        chosen = self._lifecycle.pipeline.choose(version, client_of(request))
-        given = await cancel_on_disconnect(request, model.infer(asked, chosen))
-        content, headers = await asyncio.to_thread(
-            write_answer, model.name, asked, given, model.outputs
-        )
-        return Response(content, headers={**headers, VARIANT_HEADER: given.version})
+
+        async def read(body: Body) -> Job[Response]:
+            data = await read_body(request, body)
+            # In threads, since these are megabytes and the event loop serves everyone.
+            encoding = request.headers.get("content-encoding", "identity").strip().lower()
+            data = await asyncio.to_thread(inflate, data, encoding, self._settings.max_bytes)
+            body.hold(len(data))
+            length = request.headers.get(HEADER_LENGTH)
+            asked = await asyncio.to_thread(read_request, data, length, model.input, model.outputs)
+
+            async def infer(variant: str) -> Response:
+                answer, values = await model.infer(asked, variant)
+                content, headers = await asyncio.to_thread(
+                    write_response, model.name, variant, asked, values, model.outputs
+                )
+                return respond(content, [answer], headers)
+
+            return Job(version, infer)
+
+        return await exchange(request, self._lifecycle.backend, read)
 
     def _find(self, request: Request) -> tuple[Model, str | None]:
         """The model and the version of the path; raises ModelNotFound or VariantNotFound."""
-        pipeline = self._lifecycle.pipeline
+        backend = self._lifecycle.backend
         version = request.path_params.get("version")
-        pipeline.variants.get(version)
-        return find_model(request.path_params["model"], pipeline, self._settings), version
+        backend.variants.resolve(version)
+        return find_model(request.path_params["model"], backend, self._settings), version
 
 
 def _described(port: Port) -> dict[str, object]:

@@ -189,9 +189,7 @@ def test_the_whole_build_ends_in_a_folder_that_serves(
     assert "engine-int8" in (folder / "report.html").read_text()
     variants = load_variants(folder, 1)
     picture = Photo.from_pixels(np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8))
-    counts = [
-        len(variants.get(name)[1].detect(picture, Query(conf=0.01))) for name in variants.names
-    ]
+    counts = [len(variants.get(name).detect(picture, Query(conf=0.01))) for name in variants.names]
     assert min(counts) > 0
     variants.close()
     nvidia.device.require_clean()

@@ -13,12 +13,15 @@ from qyolo.cluster.compatibility import OtherModel, contract_of
 from qyolo.cluster.distribution import distribute, fetch
 from qyolo.cluster.worker import Worker
 from service.errors import BadModelFolder, NotAnImage
+from service.inference.backend import ImageRequest
 from service.inference.results import Answer
 from service.manifest import read_manifest, verify
 from service.settings import Settings
 from service.vision.postprocess import Query
 from tests.service.pictures import jpeg
 from tests.service.tiny import write_model_folder
+
+IMAGE = ImageRequest(jpeg(), Query())
 
 
 @pytest.fixture
@@ -48,17 +51,17 @@ def test_a_damaged_folder_is_not_shipped(folder):
 
 def test_it_answers_a_front_of_its_own_model_only(worker, folder):
     ours = contract_of(read_manifest(folder))
-    answer = asyncio.run(worker.detect(ours, jpeg(), Query(), None))
+    answer = asyncio.run(worker.detect(ours, IMAGE))
     assert isinstance(answer, Answer)
     assert answer.variant == "other"
     other = read_manifest(folder).model_copy(update={"class_names": ("a", "b", "c")})
-    refused = asyncio.run(worker.detect(contract_of(other), jpeg(), Query(), None))
+    refused = asyncio.run(worker.detect(contract_of(other), IMAGE))
     assert isinstance(refused, OtherModel)
 
 
 def test_what_the_client_is_to_read_is_returned(worker, folder):
     ours = contract_of(read_manifest(folder))
-    assert isinstance(asyncio.run(worker.detect(ours, b"no", Query(), None)), NotAnImage)
+    assert isinstance(asyncio.run(worker.detect(ours, ImageRequest(b"no", Query()))), NotAnImage)
 
 
 def test_moving_a_folder_needs_no_module_of_the_quantizer():

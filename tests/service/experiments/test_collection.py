@@ -19,7 +19,7 @@ def picture(shade: int = 90) -> np.ndarray:
 
 
 def offer(collection: Collection, pixels: np.ndarray) -> int | None:
-    slot = collection.place()
+    slot = collection.reserve()
     if slot is not None:
         collection.keep(slot, pixels)
     return slot
@@ -57,7 +57,7 @@ def test_every_image_is_as_likely_to_be_kept_as_any_other(tmp_path):
     for _ in range(1000):
         collection, places = Collection(tmp_path, 2, chance), {}
         for image in range(6):
-            if (slot := collection.place()) is not None:
+            if (slot := collection.reserve()) is not None:
                 places[slot] = image
         kept.update(places.values())
     assert all(count == pytest.approx(1000 / 3, rel=0.15) for count in kept.values())

@@ -9,36 +9,33 @@ from service.inference.semaphore import Cancelled, FairSemaphore, Waiter
 from tests.fakes import PATIENCE_S
 
 
-class Noted(Waiter):
-    """Tells when it comes to the line, which is when it is asked whether it has left."""
+class SignallingWaiter(Waiter):
+    """Signals when its thread asks for a permit, which is when `is_cancelled` is read."""
 
     def __init__(self) -> None:
-        self.in_line = threading.Event()
-        self._has_left = False
+        self.has_asked = threading.Event()
+        self._is_cancelled = False
         super().__init__()
 
     @property
-    def has_left(self) -> bool:
-        self.in_line.set()
-        return self._has_left
+    def is_cancelled(self) -> bool:
+        self.has_asked.set()
+        return self._is_cancelled
 
-    @has_left.setter
-    def has_left(self, left: bool) -> None:
-        self._has_left = left
+    @is_cancelled.setter
+    def is_cancelled(self, value: bool) -> None:
+        self._is_cancelled = value
 
 
 class Waiting:
-    """A thread that waits for its turn and tells when it had it."""
+    """A thread that waits for a permit and appends its name to `order` once it has it."""
 
-    def __init__(self, turns: FairSemaphore, order: list, name: str) -> None:
-        self.guest = Noted()
-        self._turns, self._order, self._name = turns, order, name
+    def __init__(self, semaphore: FairSemaphore, order: list[str], name: str) -> None:
+        self.waiter = SignallingWaiter()
+        self._semaphore, self._order, self._name = semaphore, order, name
         self._thread = threading.Thread(target=self._run)
-
-    def start(self) -> "Waiting":
         self._thread.start()
-        assert self.guest.in_line.wait(PATIENCE_S)
-        return self
+        assert self.waiter.has_asked.wait(PATIENCE_S)
 
     def join(self) -> None:
         self._thread.join(PATIENCE_S)
@@ -46,94 +43,94 @@ class Waiting:
 
     def _run(self) -> None:
         try:
-            with self._turns.turn(self.guest):
+            with self._semaphore.permit(self.waiter):
                 self._order.append(self._name)
         except Cancelled:
-            self._order.append(f"{self._name} left")
+            self._order.append(f"{self._name} cancelled")
 
 
-def test_first_come_first_served():
-    turns, order = FairSemaphore(1), []
-    with turns.turn(Waiter()):
-        waiting = [Waiting(turns, order, name).start() for name in "abcdefgh"]
+def assert_free(semaphore: FairSemaphore, permits: int) -> None:
+    with ExitStack() as stack:
+        for _ in range(permits):
+            stack.enter_context(semaphore.permit(Waiter()))
+
+
+def test_permits_are_given_in_the_order_of_arrival():
+    semaphore, order = FairSemaphore(1), []
+    with semaphore.permit(Waiter()):
+        waiting = [Waiting(semaphore, order, name) for name in "abcdefgh"]
         assert order == []
     for each in waiting:
         each.join()
     assert order == list("abcdefgh")
 
 
-def test_there_are_as_many_places_as_asked_for():
-    turns, order = FairSemaphore(3), []
-    with ExitStack() as stack:
-        for _ in range(2):
-            stack.enter_context(turns.turn(Waiter()))
-        Waiting(turns, order, "third").start().join()
-        with turns.turn(Waiter()):
-            fourth = Waiting(turns, order, "fourth").start()
+def test_there_are_as_many_permits_as_configured():
+    semaphore, order = FairSemaphore(3), []
+    with semaphore.permit(Waiter()), semaphore.permit(Waiter()):
+        Waiting(semaphore, order, "third").join()
+        with semaphore.permit(Waiter()):
+            fourth = Waiting(semaphore, order, "fourth")
             assert order == ["third"]
         fourth.join()
     assert order == ["third", "fourth"]
 
 
-def test_who_leaves_the_line_is_let_go_at_once_and_holds_nobody_up():
-    turns, order = FairSemaphore(1), []
-    with turns.turn(Waiter()):
-        first = Waiting(turns, order, "first").start()
-        second = Waiting(turns, order, "second").start()
-        turns.leave(first.guest)
+def test_a_cancelled_waiter_stops_waiting_at_once_and_delays_no_other():
+    semaphore, order = FairSemaphore(1), []
+    with semaphore.permit(Waiter()):
+        first = Waiting(semaphore, order, "first")
+        second = Waiting(semaphore, order, "second")
+        semaphore.cancel(first.waiter)
         first.join()
-        assert order == ["first left"]
+        assert order == ["first cancelled"]
     second.join()
-    assert order == ["first left", "second"]
+    assert order == ["first cancelled", "second"]
 
 
-def test_who_has_left_before_the_line_gets_no_turn():
-    turns, guest = FairSemaphore(1), Waiter()
-    turns.leave(guest)
-    with pytest.raises(Cancelled), turns.turn(guest):
+def test_a_waiter_cancelled_before_it_asks_gets_no_permit():
+    semaphore, waiter = FairSemaphore(1), Waiter()
+    semaphore.cancel(waiter)
+    with pytest.raises(Cancelled), semaphore.permit(waiter):
         pass
-    with turns.turn(Waiter()):
-        pass
+    assert_free(semaphore, 1)
 
 
-def test_a_failure_inside_gives_the_place_back():
-    turns = FairSemaphore(1)
-    with pytest.raises(ZeroDivisionError), turns.turn(Waiter()):
+def test_an_error_releases_the_permit():
+    semaphore = FairSemaphore(1)
+    with pytest.raises(ZeroDivisionError), semaphore.permit(Waiter()):
         raise ZeroDivisionError
-    with turns.turn(Waiter()):
-        pass
+    assert_free(semaphore, 1)
 
 
-def test_a_guest_may_take_one_turn_after_another():
-    turns, order = FairSemaphore(1), []
-    twice = Waiter()
+def test_a_waiter_may_take_one_permit_after_another():
+    semaphore, order, waiter = FairSemaphore(1), [], Waiter()
 
     def compare() -> None:
         for name in ("a", "b"):
-            with turns.turn(twice):
+            with semaphore.permit(waiter):
                 order.append(name)
 
     thread = threading.Thread(target=compare)
-    with turns.turn(Waiter()):
+    with semaphore.permit(Waiter()):
         thread.start()
-        other = Waiting(turns, order, "other").start()
+        other = Waiting(semaphore, order, "other")
     thread.join(PATIENCE_S)
     other.join()
     assert sorted(order) == ["a", "b", "other"]
 
 
-def test_no_place_is_lost_or_given_twice_in_a_crowd_that_comes_and_goes():
-    turns, inside, most, lock = FairSemaphore(3), 0, 0, threading.Lock()
-    left = 0
+def test_no_permit_is_lost_or_given_twice_while_many_are_cancelled():
+    semaphore, lock = FairSemaphore(3), threading.Lock()
+    inside = most = cancelled = 0
 
-    def visit(number: int) -> None:
-        nonlocal inside, most, left
-        guest = Waiter()
-        leaver = threading.Timer(0.001 * (number % 5), turns.leave, [guest])
+    def run(number: int) -> None:
+        nonlocal inside, most, cancelled
+        waiter = Waiter()
         if number % 3 == 0:
-            leaver.start()
+            threading.Timer(0.001 * (number % 5), semaphore.cancel, [waiter]).start()
         try:
-            with turns.turn(guest):
+            with semaphore.permit(waiter):
                 with lock:
                     inside += 1
                     most = max(most, inside)
@@ -142,12 +139,10 @@ def test_no_place_is_lost_or_given_twice_in_a_crowd_that_comes_and_goes():
                     inside -= 1
         except Cancelled:
             with lock:
-                left += 1
+                cancelled += 1
 
     with ThreadPoolExecutor(24) as pool:
-        list(pool.map(visit, range(600)))
+        list(pool.map(run, range(600)))
     assert most == 3
-    assert 0 < left < 600
-    with ExitStack() as stack:  # every place is free again
-        for _ in range(3):
-            stack.enter_context(turns.turn(Waiter()))
+    assert 0 < cancelled < 600
+    assert_free(semaphore, 3)

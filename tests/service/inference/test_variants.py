@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from service.errors import BadModelFolder, EngineFailed, VariantNotFound
-from service.inference.variants import load_variants
+from service.experiments.events import Assigned
+from service.experiments.split import Experiment, Split
+from service.inference.variants import VariantChoice, load_variants
 from service.lifecycle import FolderSource
 from service.manifest import CHECKSUMS, write_manifest
 from service.vision.image import Photo
@@ -31,7 +33,7 @@ def loaded(folder):
 def test_every_variant_of_a_folder_is_loaded_and_they_agree(loaded):
     assert loaded.names == ("fp32", "other")
     photo = Photo.from_pixels(np.asarray(gradient(200, 100)))
-    found = [loaded.get(name)[1].detect(photo, Query()) for name in loaded.names]
+    found = [loaded.get(name).detect(photo, Query()) for name in loaded.names]
     for detections in found:
         assert detections.class_ids.tolist() == [0]
         np.testing.assert_allclose(detections.xyxy, [[75, 37.5, 125, 62.5]], atol=1.5)
@@ -60,19 +62,34 @@ def test_the_report_is_read_with_the_folder(loaded):
     assert loaded.report == b'{"made": "here"}'
 
 
-@pytest.mark.parametrize("name", [None, "auto", "other"])
-def test_no_name_and_auto_mean_the_default(loaded, name):
-    assert loaded.get(name)[0] == "other"
-
-
-def test_a_name_means_itself(loaded):
-    assert loaded.get("fp32")[0] == "fp32"
+@pytest.mark.parametrize(
+    ("requested", "name"),
+    [(None, "other"), ("auto", "other"), ("other", "other"), ("fp32", "fp32")],
+)
+def test_no_name_and_auto_are_the_default_and_a_name_is_itself(loaded, requested, name):
+    assert loaded.resolve(requested) == name
 
 
 @pytest.mark.parametrize("name", ["", "FP32", "int4"])
 def test_an_unknown_name_is_refused(loaded, name):
-    with pytest.raises(VariantNotFound, match="fp32, other"):
-        loaded.get(name)
+    for refused in (loaded.resolve, loaded.get):
+        with pytest.raises(VariantNotFound, match="fp32, other"):
+            refused(name)
+
+
+def test_without_a_name_the_split_chooses_and_without_a_split_the_default():
+    variants, *_ = two_variants()
+    events: list[object] = []
+    clients = [f"camera-{number}" for number in range(20)]
+    split = VariantChoice(variants, Experiment(Split({"int8": 1, "fp32": 1})), events.append)
+    chosen = [split.choose(None, client) for client in clients]
+    assert set(chosen) == {"fp32", "int8"}
+    assert chosen == [split.choose("auto", client) for client in clients]
+    assert events == [Assigned(name) for name in chosen * 2]
+    default = VariantChoice(variants, Experiment(), events.append)
+    assert {split.choose("fp32", client) for client in clients} == {"fp32"}
+    assert {default.choose(None, client) for client in clients} == {"int8"}
+    assert len(events) == 40
 
 
 def test_close_closes_every_engine_and_may_be_repeated(folder):
@@ -80,7 +97,7 @@ def test_close_closes_every_engine_and_may_be_repeated(folder):
     variants.close()
     variants.close()
     with pytest.raises(EngineFailed):
-        variants.get()[1].detect(Photo.from_pixels(np.zeros((8, 8, 3), np.uint8)), Query())
+        variants.get("fp32").detect(Photo.from_pixels(np.zeros((8, 8, 3), np.uint8)), Query())
 
 
 def test_a_changed_folder_is_not_loaded(tmp_path):

@@ -13,8 +13,13 @@ from hypothesis import given
 from hypothesis.extra import numpy as npst
 
 from service.errors import BadRequest, PayloadTooLarge
-from service.protocols.oip.messages import HEADER_LENGTH, Asked, Given, inflate, read_request
-from service.protocols.oip.messages import write_answer as write
+from service.protocols.oip.messages import (
+    HEADER_LENGTH,
+    InferRequest,
+    inflate,
+    read_request,
+    write_response,
+)
 from service.protocols.oip.models import BOX_OUTPUTS
 from service.protocols.oip.tensors import Port
 
@@ -67,9 +72,9 @@ def test_any_json_is_a_request_or_a_bad_one(sent, outputs, parameters):
 )
 def test_an_answer_reads_back(columns, binary):
     names = [port.name for port in BOX_OUTPUTS]
-    asked = Asked(b"", {}, dict(zip(names, binary, strict=True)))
+    asked = InferRequest(b"", {}, dict(zip(names, binary, strict=True)))
     values = dict(zip(names, columns, strict=True))
-    body, headers = write("m", asked, Given("int8", values), BOX_OUTPUTS)
+    body, headers = write_response("m", "int8", asked, values, BOX_OUTPUTS)
     length = int(headers.get(HEADER_LENGTH, len(body)))
     tail = body[length:]
     for output, column in zip(json.loads(body[:length])["outputs"], columns, strict=True):

@@ -402,7 +402,7 @@ def test_a_full_house_is_503_for_tensors_and_pictures():
         assert engine.entered.wait(PATIENCE_S)
         for path, sent in ((RAW, TENSORS["raw"]), (BOXES, PICTURES["raw"])):
             answer = live.client.post(path, **sent)
-            assert_error(answer, 503, "1 requests are in the house")
+            assert_error(answer, 503, "1 requests are in progress")
             assert answer.headers["retry-after"] == "1"
         engine.gate.set()
         outputs_of(waiting.result())

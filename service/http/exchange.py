@@ -1,0 +1,91 @@
+"""One request that carries an image or a tensor: admitted, read, worked on, answered."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service.http.client_identity import client_of
+from service.inference.admission import Body
+from service.inference.backend import InferenceBackend
+from service.inference.results import Answer, RawAnswer
+
+VARIANT_HEADER: Final = "X-Qyolo-Variant"
+JSON: Final = {"Content-Type": "application/json"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[T]):
+    """What a body asks for: the variant that it names, if any, and the work for a variant."""
+
+    variant: str | None
+    work: Callable[[str], Coroutine[Any, Any, T]]
+
+
+async def exchange(
+    request: Request, backend: InferenceBackend, read: Callable[[Body], Awaitable[Job[T]]]
+) -> T:
+    """The result of the job that `read` makes of the body, for the variant that is chosen.
+
+    Raises Overloaded before anything is read, ClientDisconnect, and what `read` and the job raise.
+    """
+    with backend.admission.request() as body:
+        job = await read(body)
+        variant = backend.choice.choose(job.variant, client_of(request))
+        return await _cancelled_on_disconnect(request, job.work(variant))
+
+
+def respond(
+    content: str | bytes,
+    answers: Sequence[Answer | RawAnswer],
+    headers: Mapping[str, str] = JSON,
+) -> Response:
+    """A response that names the variant of its answers, and then runs their background work."""
+    tasks = [a.after_response for a in answers if isinstance(a, Answer) and a.after_response]
+    background = BackgroundTask(_run, tasks) if tasks else None
+    headers = {VARIANT_HEADER: answers[0].variant, **headers}
+    return Response(content, headers=headers, background=background)
+
+
+async def _run(tasks: Sequence[Callable[[], None]]) -> None:
+    """A coroutine, because Starlette would call a plain function in a thread."""
+    for task in tasks:
+        task()
+
+
+async def _cancelled_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of the work, which is cancelled when the client disconnects.
+
+    The body must have been read. Raises ClientDisconnect.
+    """
+    task, is_gone = asyncio.current_task(), False
+    assert task is not None
+
+    def cancel(_: asyncio.Task[None]) -> None:
+        nonlocal is_gone
+        is_gone = True
+        task.cancel()
+
+    disconnected = asyncio.ensure_future(_disconnected(request))
+    disconnected.add_done_callback(cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        # The deadline, or a server that stops, may have cancelled it too.
+        if is_gone and task.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        disconnected.remove_done_callback(cancel)
+        disconnected.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

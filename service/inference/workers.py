@@ -1,0 +1,61 @@
+"""Threads that work on images; when a request is cancelled, so is its work, where that can be."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from time import perf_counter
+from typing import TypeVar
+
+from service.inference.admission import Slot
+from service.inference.semaphore import FairSemaphore, Waiter
+from service.inference.timings import Stopwatch
+
+T = TypeVar("T")
+
+
+class Workers:
+    """`threads` threads, of which `streams` may run an engine at a time, first in, first out."""
+
+    def __init__(self, threads: int, streams: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, "image")
+        self._engines = FairSemaphore(streams)
+
+    async def run(self, work: Callable[[Waiter], T], clock: Stopwatch, slot: Slot) -> T:
+        """The result of `work` in a thread; the wait for the thread counts as `queue`.
+
+        When cancelled, work that has not begun never does. Work that has begun keeps the slot and
+        ends in its thread: at once if it waits for the engine, else after its run.
+        """
+        waiter, submitted = Waiter(), perf_counter()
+
+        def timed() -> T:
+            clock.add("queue", perf_counter() - submitted)
+            return work(waiter)
+
+        job = self._pool.submit(timed)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            if not job.cancel():
+                self._engines.cancel(waiter)
+                slot.keep_until(job)
+            raise
+
+    @contextmanager
+    def engine(self, waiter: Waiter, clock: Stopwatch) -> Iterator[None]:
+        """Wait to run an engine (`queue`), then run it inside (`infer`); raises Cancelled."""
+        with ExitStack() as stack:
+            with clock.stage("queue"):
+                stack.enter_context(self._engines.permit(waiter))
+            stack.enter_context(clock.stage("infer"))
+            yield
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Do work that no request waits for, unless the threads have been shut down."""
+        with suppress(RuntimeError):
+            self._pool.submit(work)
+
+    def shutdown(self) -> None:
+        """Wait for what has been submitted."""
+        self._pool.shutdown()
