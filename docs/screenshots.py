@@ -79,9 +79,9 @@ def show(page: Page, name: str, confidence: float) -> None:
     page.locator("#conf").fill(str(confidence))
     page.locator("#conf").blur()
     for run in range(2, RUNS + 1):
-        page.locator("#again").click()
+        page.locator("#run-again").click()
         page.get_by_text(f"Medians of {run} runs").wait_for()
-    page.locator("#again").blur()
+    page.locator("#run-again").blur()
     page.mouse.move(0, 0)
     page.wait_for_timeout(2500)  # until the next scrape
 

@@ -1,4 +1,4 @@
-"""A real Chromium, and what it complains of."""
+"""A real Chromium, with a record of its log and its requests."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from tests.fakes import PATIENCE_S
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here: apt-get install chromium"
+    CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"
 )
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser with a camera that films a test card."""
+    """A browser with a fake camera."""
     expect.set_options(timeout=PATIENCE_S * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -31,17 +31,17 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass(frozen=True)
 class Watched:
-    """A page, everything that its console said, and every address that it asked for."""
+    """A page, the messages in its console, and the addresses that it requested."""
 
     page: Page
-    complaints: list[str] = field(default_factory=list)
-    fetched: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
 
 def watch(page: Page) -> Watched:
     watched = Watched(page)
     page.set_default_timeout(PATIENCE_S * 1000)
-    page.on("console", lambda message: watched.complaints.append(message.text))
-    page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-    page.on("request", lambda request: watched.fetched.append(request.url))
+    page.on("console", lambda message: watched.messages.append(message.text))
+    page.on("pageerror", lambda error: watched.messages.append(str(error)))
+    page.on("request", lambda request: watched.requests.append(request.url))
     return watched

@@ -1,7 +1,7 @@
-"""The page at / and the API's documentation at /docs: files as they lie here, none from elsewhere.
+"""The page at / and the API's documentation at /docs: static files of this package.
 
-Their HTML names style sheets and scripts by relative paths, so a proxy may put the server under any
-prefix. Swagger UI comes from the package fastapi-swagger, of which only the files are used.
+The HTML names style sheets and scripts by relative paths, so that a proxy can serve it under any
+prefix. The files of Swagger UI come from the package fastapi-swagger.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ MEDIA_TYPES: Final = {
 SWAGGER: Final = ("swagger-ui-bundle.js", "swagger-ui.css")
 
 HEADERS: Final = {
-    # Nothing may load, run or be sent to but this server; a picture that was dropped is a blob.
+    # The page may load from and send to this server only; a dropped picture is a blob.
     "Content-Security-Policy": "; ".join(
         (
             "default-src 'none'",
@@ -42,13 +42,13 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # kept, but asked for every time: an update is seen at once
+    "Cache-Control": "no-cache",  # cached, but revalidated each time: updates show at once
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file, and the tag that changes with its content."""
+    """One file, and the ETag of its content."""
 
     content: bytes
     media_type: str
@@ -56,16 +56,16 @@ class Asset:
 
 
 def add_page(app: FastAPI) -> None:
-    """Add the routes; the OpenAPI document does not list them."""
+    """Add the routes, which the OpenAPI document does not list."""
 
     async def index(request: Request) -> Response:
-        return _answer(request, "index.html")
+        return _respond(request, "index.html")
 
     async def docs(request: Request) -> Response:
-        return _answer(request, "docs.html")
+        return _respond(request, "docs.html")
 
     async def asset(request: Request, name: str) -> Response:
-        return _answer(request, name)
+        return _respond(request, name)
 
     for path, handler in (("/", index), ("/docs", docs), ("/page/{name}", asset)):
         app.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False)
@@ -73,7 +73,7 @@ def add_page(app: FastAPI) -> None:
 
 @cache
 def assets() -> Mapping[str, Asset]:
-    """Every file by its name."""
+    """All files by name."""
     return {file.name: _read(file) for file in _files()}
 
 
@@ -93,17 +93,17 @@ def _suffix(file: Traversable) -> str:
     return "." + file.name.rpartition(".")[2]
 
 
-def _answer(request: Request, name: str) -> Response:
+def _respond(request: Request, name: str) -> Response:
     asset = assets().get(name)
     if asset is None:
         raise HTTPException(404)
     headers = HEADERS | {"ETag": asset.etag}
-    if _is_known(request.headers.get("if-none-match", ""), asset.etag):
+    if _matches(request.headers.get("if-none-match", ""), asset.etag):
         return Response(status_code=304, headers=headers)
     return Response(asset.content, headers=headers, media_type=asset.media_type)
 
 
-def _is_known(if_none_match: str, etag: str) -> bool:
-    """Whether the client holds this content already (RFC 9110, 13.1.2: tags compare weakly)."""
+def _matches(if_none_match: str, etag: str) -> bool:
+    """Whether the client has this content (RFC 9110, 13.1.2: weak comparison)."""
     tags = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
     return any(tag in (etag, "*") for tag in tags)

@@ -1,11 +1,11 @@
-// Talking to the server: the API key where it wants one, its problem documents in words.
+// Requests to the server: with the API key, with retries, and its problem documents as errors.
 
 import { askForKey, keyHeaders } from "./key.js";
 
-const LONGEST_WAIT_S = 10;
-const TRIES = 5;
+const MAX_WAIT_S = 10;
+const ATTEMPTS = 5;
 
-/** Why there is no answer, in words; `status` is 0 when the server was not reached. */
+/** An error to show; `status` is 0 when the server was not reached, `waitS` its Retry-After. */
 export class Problem extends Error {
   constructor(title, detail, status, waitS = null) {
     super(detail === "" ? title : `${title}: ${detail}`);
@@ -13,49 +13,50 @@ export class Problem extends Error {
   }
 }
 
-/** The answer, whatever its status: for /readyz, whose 503 is an answer too. */
-export async function fetchAny(path, options = {}) {
+/** The response, whatever its status; throws a Problem if there is none. */
+export async function fetchWithKey(path, options = {}) {
   try {
     return await fetch(path, { ...options, headers: { ...options.headers, ...keyHeaders() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    const sent = options.body === undefined ? "" : ", or it refused a picture larger than it takes";
-    throw new Problem("No answer", `the server could not be reached${sent}`, 0);
+    const sent = options.body === undefined ? "" : ", or the picture is larger than it accepts";
+    throw new Problem("No answer", `the server cannot be reached${sent}`, 0);
   }
 }
 
-/** The answer if it is a good one; a Problem is thrown otherwise. Asks for a key when told to. */
-export async function ask(path, options = {}) {
-  const answer = await fetchAny(path, options);
-  if (answer.ok) return answer;
-  const problem = await problemOf(answer);
-  if (problem.status === 401 && !options.quiet && (await askForKey())) return ask(path, options);
+/** A successful response; throws a Problem otherwise. On 401 it asks for a key, unless `quiet`. */
+export async function request(path, options = {}) {
+  const response = await fetchWithKey(path, options);
+  if (response.ok) return response;
+  const problem = await problemOf(response);
+  const canAsk = problem.status === 401 && !options.quiet;
+  if (canAsk && (await askForKey())) return request(path, options);
   throw problem;
 }
 
-/** `ask`, again and again while the server says that it is busy; `waiting` is told of each wait. */
-export async function askPatiently(path, options, waiting) {
+/** `request`, repeated while the server is busy; calls `onWait` before each wait. */
+export async function requestWithRetries(path, options, onWait) {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await ask(path, options);
+      return await request(path, options);
     } catch (error) {
-      if (!(error.status === 429 || error.status === 503) || attempt === TRIES) throw error;
-      const seconds = Math.min(error.waitS ?? 1, LONGEST_WAIT_S);
-      waiting(error, seconds);
-      await pause(seconds * 1000, options.signal);
+      if (!(error.status === 429 || error.status === 503) || attempt === ATTEMPTS) throw error;
+      const seconds = Math.min(error.waitS ?? 1, MAX_WAIT_S);
+      onWait(error, seconds);
+      await sleep(seconds * 1000, options.signal);
     }
   }
 }
 
-async function problemOf(answer) {
-  const wait = Number.parseFloat(answer.headers.get("Retry-After"));
+async function problemOf(response) {
+  const wait = Number.parseFloat(response.headers.get("Retry-After"));
   const waitS = Number.isNaN(wait) ? null : wait;
-  const told = await answer.json().catch(() => null);
-  const title = told?.title ?? (answer.statusText || "The server answered with an error");
-  return new Problem(title, told?.detail ?? `status ${answer.status}`, answer.status, waitS);
+  const body = await response.json().catch(() => null);
+  const title = body?.title ?? (response.statusText || "The server answered with an error");
+  return new Problem(title, body?.detail ?? `status ${response.status}`, response.status, waitS);
 }
 
-function pause(milliseconds, signal) {
+function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
     signal?.addEventListener("abort", () => {

@@ -1,58 +1,57 @@
-// The page: a picture comes in, two variants see it, both answers are shown.
+// The page: sends a picture to two variants and shows both answers.
 
-import { ask, askPatiently } from "./api.js";
-import { above, agree, sidesOf } from "./boxes.js";
+import { request, requestWithRetries } from "./api.js";
+import { above, match, sidesOf } from "./boxes.js";
 import { offerCamera } from "./camera.js";
 import { byId, element, seriesOf } from "./dom.js";
-import { receive } from "./intake.js";
+import { plural } from "./format.js";
 import { hasKey } from "./key.js";
 import { startLive } from "./live.js";
 import { drawSide, showPicture } from "./panels.js";
 import { watch } from "./readiness.js";
 import { listObjects, nameSides, showLatency } from "./tables.js";
-import { plural } from "./words.js";
+import { listenForPictures } from "./uploads.js";
 
-const LOWEST_CONF = byId("conf").min; // asked for once; the slider filters what came
-
-const RETRY_HELPS = [0, 401, 408, 429, 500, 503, 504];
+const MIN_CONF = byId("conf").min; // of every request: the slider filters the boxes of the answer
+const RETRYABLE = [0, 401, 408, 429, 500, 503, 504];
 
 const state = {
   variants: [],
-  early: null, // a picture that came before the server was ready
+  early: null, // a picture from before the server was ready
   picture: null,
   answer: null,
   sides: null,
-  runs: [], // the answers to this picture by these two variants, for the medians of their times
-  asking: null,
+  runs: [], // all answers to this picture by these two variants, for the median times
+  controller: null, // aborts the request in flight
 };
 
 watch((caveat) => {
   byId("caveat").textContent = caveat;
   byId("caveat").hidden = caveat === "";
-  attempt(meet);
+  attempt(loadModel);
 });
-receive(take);
-offerCamera(take);
-for (const side of ["a", "b"]) byId(side).addEventListener("change", again);
+listenForPictures(acceptPicture);
+offerCamera(acceptPicture);
+for (const side of ["a", "b"]) byId(side).addEventListener("change", runAgain);
 byId("conf").addEventListener("input", render);
-byId("again").addEventListener("click", again);
-byId("save").addEventListener("click", () => attempt(save));
+byId("run-again").addEventListener("click", runAgain);
+byId("save").addEventListener("click", () => attempt(savePicture));
 for (const link of document.querySelectorAll("a[data-saved-as]")) {
-  link.addEventListener("click", follow);
+  link.addEventListener("click", downloadWithKey);
 }
 
-/** Learn which model and which variants there are, and ask them if a picture is here already. */
-async function meet() {
-  const model = await (await ask("v1/models")).json();
+/** Read which model and variants there are, then compare on a picture that came early. */
+async function loadModel() {
+  const model = await (await request("v1/models")).json();
   byId("model").textContent = `${model.model}, ${model.device}, ${model.size}×${model.size}`;
   document.title = `qyolo: ${model.model}`;
   state.variants = model.variants.map(({ name }) => name);
-  const marks = new Map(model.variants.map((variant) => [variant.name, markOf(variant)]));
+  const labels = new Map(model.variants.map((variant) => [variant.name, labelOf(variant)]));
   for (const [id, preferred] of [["a", "fp32"], ["b", "int8"]]) {
     const known = (name) => state.variants.includes(name);
-    const wanted = [byId(id).value, preferred, model.default].find(known);
+    const selected = [byId(id).value, preferred, model.default].find(known);
     const options = state.variants.map((name) =>
-      element("option", { value: name, selected: name === wanted }, name + marks.get(name)),
+      element("option", { value: name, selected: name === selected }, labels.get(name)),
     );
     byId(id).replaceChildren(...options);
   }
@@ -63,36 +62,36 @@ async function meet() {
   if (early !== null) await compare(early);
 }
 
-function markOf(variant) {
-  if (variant.rejected !== null) return " (rejected)";
-  return variant.default ? " (default)" : "";
+function labelOf(variant) {
+  if (variant.rejected !== null) return `${variant.name} (rejected)`;
+  return variant.default ? `${variant.name} (default)` : variant.name;
 }
 
-function take(file) {
+function acceptPicture(file) {
   if (byId("trial").hidden) {
     state.early = file;
-    tell("The picture is kept here until the server is ready.");
+    showProblem("The picture is kept here until the server is ready.");
   } else {
     attempt(() => compare(file));
   }
 }
 
-function again() {
+function runAgain() {
   if (state.picture !== null) attempt(() => compare(state.picture));
 }
 
-/** Send a picture to both variants and show what they saw. */
+/** Send a picture to both variants and show their boxes. */
 async function compare(picture) {
-  state.asking?.abort();
-  state.asking = new AbortController();
-  const { signal } = state.asking;
-  busy(true);
+  state.controller?.abort();
+  state.controller = new AbortController();
+  const { signal } = state.controller;
+  setBusy(true);
   try {
-    const told = await post(picture, { conf: LOWEST_CONF }, "application/json", signal);
-    const answer = await told.json();
+    const response = await post(picture, { conf: MIN_CONF }, "application/json", signal);
+    const answer = await response.json();
     if (picture !== state.picture) await showPicture(picture, answer.image);
     signal.throwIfAborted();
-    const runs = isSame(picture, answer) ? [...state.runs, answer] : [answer];
+    const runs = isRepeated(picture, answer) ? [...state.runs, answer] : [answer];
     Object.assign(state, { picture, answer, sides: sidesOf(answer), runs });
     byId("result").hidden = false;
     byId("drop").classList.add("small");
@@ -100,7 +99,7 @@ async function compare(picture) {
     showLatency(side("a"), side("b"), runs);
     render();
   } finally {
-    if (!signal.aborted) busy(false);
+    if (!signal.aborted) setBusy(false);
   }
 }
 
@@ -109,13 +108,13 @@ function post(picture, query, accept, signal) {
   const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream";
   const headers = { "Content-Type": type, Accept: accept };
   const options = { method: "POST", body: picture, headers, signal };
-  return askPatiently(`v1/compare?${search}`, options, (problem, seconds) => {
-    tell(`${problem.message}. Trying again in ${plural(seconds, "second")}.`);
+  return requestWithRetries(`v1/compare?${search}`, options, (problem, seconds) => {
+    showProblem(`${problem.message}. Trying again in ${plural(seconds, "second")}.`);
   });
 }
 
-/** Whether an answer is to the question that was asked last. */
-function isSame(picture, { a, b }) {
+/** Whether picture and variants are those of the last answer. */
+function isRepeated(picture, { a, b }) {
   if (picture !== state.picture) return false;
   return a.variant === state.answer.a.variant && b.variant === state.answer.b.variant;
 }
@@ -125,24 +124,24 @@ function side(which) {
   return { which, variant, series: seriesOf(state.variants, variant) };
 }
 
-/** Show the boxes above the slider's confidence: no request, so it follows the hand. */
+/** Show the boxes above the slider's confidence, without a request. */
 function render() {
   const conf = Number(byId("conf").value);
   byId("conf-value").textContent = conf.toFixed(2);
   if (state.answer === null) return;
   const shown = above(state.sides, conf);
-  const agreement = agree(shown);
+  const matches = match(shown);
   const names = { a: state.answer.a.variant, b: state.answer.b.variant };
   const { image } = state.answer;
-  drawSide(side("a"), { boxes: shown.a, alone: agreement.onlyA, image, other: names.b });
-  drawSide(side("b"), { boxes: shown.b, alone: agreement.onlyB, image, other: names.a });
-  listObjects(agreement, names);
-  byId("summary").textContent = inWords(agreement, names);
+  drawSide(side("a"), { boxes: shown.a, unmatched: matches.onlyA, image, other: names.b });
+  drawSide(side("b"), { boxes: shown.b, unmatched: matches.onlyB, image, other: names.a });
+  listObjects(matches, names);
+  byId("summary").textContent = summaryOf(matches, names);
 }
 
-function inWords({ matched, onlyA, onlyB }, names) {
+function summaryOf({ matched, onlyA, onlyB }, names) {
   const count = matched.length + onlyA.length + onlyB.length;
-  if (count === 0) return "Nothing is seen at this confidence.";
+  if (count === 0) return "No object has this confidence.";
   const parts = [`${plural(matched.length, "object")} in common`];
   if (onlyA.length) parts.push(`${onlyA.length} only in ${names.a}`);
   if (onlyB.length) parts.push(`${onlyB.length} only in ${names.b}`);
@@ -151,46 +150,46 @@ function inWords({ matched, onlyA, onlyB }, names) {
   return parts.join(", ") + (matched.length ? `; mean overlap ${mean.toFixed(3)}.` : ".");
 }
 
-/** The picture as the server draws it, both sides in one file. */
-async function save() {
-  const answer = await post(state.picture, { conf: byId("conf").value }, "image/jpeg");
-  await keep(answer, "qyolo.jpg");
+/** Both sides in one file, drawn by the server. */
+async function savePicture() {
+  const response = await post(state.picture, { conf: byId("conf").value }, "image/jpeg");
+  await download(response, "qyolo.jpg");
 }
 
-/** A link carries no key: what it leads to is then fetched with the key, and saved. */
-function follow(event) {
+/** A link cannot send the key: fetch its target with the key, and save it. */
+function downloadWithKey(event) {
   if (!hasKey()) return;
   event.preventDefault();
   const { href, dataset } = event.currentTarget;
-  attempt(async () => keep(await ask(href), dataset.savedAs));
+  attempt(async () => download(await request(href), dataset.savedAs));
 }
 
-async function keep(answer, name) {
-  const url = URL.createObjectURL(await answer.blob());
+async function download(response, name) {
+  const url = URL.createObjectURL(await response.blob());
   element("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000); // the download has begun by then
 }
 
-/** Do something that may fail; say why if it does. */
+/** Run `work`; if it fails, show why. */
 async function attempt(work) {
-  tell("");
+  showProblem("");
   try {
     await work();
-    tell("");
+    showProblem("");
   } catch (error) {
-    if (error.name === "AbortError") return; // a newer question took its place
-    tell(error.message, RETRY_HELPS.includes(error.status) ? work : null);
+    if (error.name === "AbortError") return; // a newer request replaced it
+    showProblem(error.message, RETRYABLE.includes(error.status) ? work : null);
   }
 }
 
-/** Say what is wrong, with a button where another try may help; nothing is wrong without words. */
-function tell(words, work = null) {
+/** Show a text, with a button that runs `work` again if it is given; an empty text hides both. */
+function showProblem(text, work = null) {
   const button = element("button", { type: "button" }, "Try again");
   button.addEventListener("click", () => attempt(work));
-  byId("problem").replaceChildren(element("span", {}, words), ...(work === null ? [] : [button]));
-  byId("problem").hidden = words === "";
+  byId("problem").replaceChildren(element("span", {}, text), ...(work === null ? [] : [button]));
+  byId("problem").hidden = text === "";
 }
 
-function busy(on) {
+function setBusy(on) {
   byId("trial").setAttribute("aria-busy", on);
 }

@@ -1,5 +1,5 @@
-// Which boxes of two sides show the same object: the rule of service/agreement.py, so that moving
-// the slider needs no request. Boxes are {box: [x1, y1, x2, y2], score, class_id, class_name}.
+// Matches the boxes of two sides, by the rule of service/vision/agreement.py: the slider then needs
+// no request. A box is {box: [x1, y1, x2, y2], score, class_id, class_name}.
 
 const MATCH_IOU = 0.5;
 
@@ -17,14 +17,14 @@ export function sidesOf(answer) {
   return { a: side("a"), b: side("b") };
 }
 
-/** The boxes above a score; NMS keeps the same ones whether it sees the fainter ones or not. */
+/** The boxes above a score. NMS gives the same ones: weaker boxes never suppress stronger ones. */
 export function above(sides, conf) {
-  const enough = (box) => box.score > conf;
-  return { a: sides.a.filter(enough), b: sides.b.filter(enough) };
+  const isAbove = (box) => box.score > conf;
+  return { a: sides.a.filter(isAbove), b: sides.b.filter(isAbove) };
 }
 
-/** Pairs of boxes of one class by falling IoU, each box at most once; and those left alone. */
-export function agree({ a, b }) {
+/** Pairs of boxes of one class, highest IoU first, each box at most once; and the other boxes. */
+export function match({ a, b }) {
   const candidates = a.flatMap((one) =>
     b
       .filter((other) => other.class_id === one.class_id)
@@ -38,11 +38,11 @@ export function agree({ a, b }) {
     if (free) taken.add(pair.a).add(pair.b);
     return free;
   });
-  const alone = (box) => !taken.has(box);
-  return { matched, onlyA: a.filter(alone), onlyB: b.filter(alone) };
+  const unmatched = (box) => !taken.has(box);
+  return { matched, onlyA: a.filter(unmatched), onlyB: b.filter(unmatched) };
 }
 
-export function iou(one, other) {
+function iou(one, other) {
   const width = Math.min(one[2], other[2]) - Math.max(one[0], other[0]);
   const height = Math.min(one[3], other[3]) - Math.max(one[1], other[1]);
   const shared = Math.max(width, 0) * Math.max(height, 0);

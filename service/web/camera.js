@@ -1,9 +1,9 @@
-// A picture from the webcam. Nothing leaves the browser before it is taken.
+// A picture from the webcam; nothing is sent before the user takes it.
 
 import { byId } from "./dom.js";
 
-/** Offer the camera where the browser has one to offer: on https and on localhost. */
-export function offerCamera(take) {
+/** Show the camera button where browsers allow a camera: on https and on localhost. */
+export function offerCamera(onPicture) {
   if (navigator.mediaDevices?.getUserMedia === undefined) return;
   const dialog = byId("camera");
   const video = byId("viewfinder");
@@ -12,30 +12,30 @@ export function offerCamera(take) {
   byId("camera-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => stop(video));
   byId("shoot").addEventListener("click", async () => {
-    const picture = await still(video);
+    const picture = await snapshot(video);
     dialog.close();
-    take(picture);
+    onPicture(picture);
   });
 }
 
 async function open(dialog, video) {
   byId("shoot").disabled = true;
-  byId("camera-words").textContent = "Waiting for the camera.";
+  byId("camera-text").textContent = "Opening the camera.";
   dialog.showModal();
   try {
     const stream = await navigator.mediaDevices.getUserMedia({
       video: { width: { ideal: 1280 }, facingMode: "environment" },
     });
     video.srcObject = stream;
-    if (!dialog.open) return stop(video); // closed while the user was being asked
+    if (!dialog.open) return stop(video); // closed before the user answered the browser's question
     await video.play();
-    byId("camera-words").textContent = "";
+    byId("camera-text").textContent = "";
     byId("shoot").disabled = false;
     byId("shoot").focus();
   } catch (error) {
     const refused = error.name === "NotAllowedError";
-    byId("camera-words").textContent = refused
-      ? "The browser was not allowed to use the camera."
+    byId("camera-text").textContent = refused
+      ? "The browser may not use the camera."
       : "No camera could be opened.";
   }
   return undefined;
@@ -46,7 +46,7 @@ function stop(video) {
   video.srcObject = null;
 }
 
-function still(video) {
+function snapshot(video) {
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;

@@ -1,17 +1,17 @@
-// The OpenAPI document, drawn by Swagger UI.
+// Swagger UI with the OpenAPI document.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-function follow() {
+function applyScheme() {
   document.documentElement.classList.toggle("dark-mode", dark.matches);
 }
 
-dark.addEventListener("change", follow);
-follow();
+dark.addEventListener("change", applyScheme);
+applyScheme();
 
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#operations",
   deepLinking: true,
-  validatorUrl: null, // its default sends the document's address to swagger.io
+  validatorUrl: null, // the default sends the document's address to swagger.io
 });

@@ -1,15 +1,15 @@
-// The text of /metrics -> what the charts need. Histograms are {edges, counts}: the upper edges in
-// seconds and how many values lie at or below each.
+// Parses /metrics for the charts. A histogram is {edges, counts}: the upper edges of its buckets in
+// seconds, and the cumulative counts.
 
 const SAMPLE = /^(\w+)(?:\{(.*)\})? (\S+)/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
-// What this page, a probe or a scraper asks for all the time would hide what others ask for.
-const OURS = new Set([
+// Not counted: this page, probes and scrapers request these all the time.
+const IGNORED_ROUTES = new Set([
   ...["/", "/docs", "/page/{name}", "/openapi.json", "/metrics"],
   ...["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"],
 ]);
 
-/** One scrape: histograms by "variant|stage", requests by status, requests being answered. */
+/** One scrape: histograms by "variant|stage", requests by status, requests in flight. */
 export function snapshot(text, at) {
   const stages = new Map();
   const requests = new Map();
@@ -17,8 +17,8 @@ export function snapshot(text, at) {
   for (const { name, labels, value } of samples(text)) {
     if (name === "qyolo_stage_duration_seconds_bucket") {
       const edge = Number(labels.le.replace("+Inf", "Infinity"));
-      count(stages, `${labels.variant}|${labels.stage}`, edge, value);
-    } else if (name === "qyolo_http_requests_total" && !OURS.has(labels.route)) {
+      addBucket(stages, `${labels.variant}|${labels.stage}`, edge, value);
+    } else if (name === "qyolo_http_requests_total" && !IGNORED_ROUTES.has(labels.route)) {
       requests.set(labels.status, (requests.get(labels.status) ?? 0) + value);
     } else if (name === "qyolo_requests_in_flight") {
       inFlight = value;
@@ -39,27 +39,27 @@ function* samples(text) {
   }
 }
 
-function count(stages, key, edge, value) {
+function addBucket(stages, key, edge, value) {
   if (!stages.has(key)) stages.set(key, { edges: [], counts: [] });
   const { edges, counts } = stages.get(key);
-  const place = edges.indexOf(edge); // the same bucket of another device is added
-  if (place < 0) {
+  const index = edges.indexOf(edge);
+  if (index < 0) {
     edges.push(edge);
     counts.push(value);
   } else {
-    counts[place] += value;
+    counts[index] += value; // of another device
   }
 }
 
-/** What a histogram gained since an earlier scrape; a server that began anew counts from 0. */
-export function gained(now, before) {
+/** The increase of a histogram since an earlier scrape; a restarted server counts from 0. */
+export function increaseOf(now, before) {
   if (before === undefined || total(now) < total(before)) return now;
   const counts = now.counts.map((value, index) => value - before.counts[index]);
   return { edges: now.edges, counts };
 }
 
-/** What a counter gained, likewise. */
-export function rise(now = 0, before = 0) {
+/** The same for a counter. */
+export function counterIncrease(now = 0, before = 0) {
   return now < before ? now : now - before;
 }
 
@@ -67,7 +67,7 @@ export function total(histogram) {
   return histogram.counts.at(-1) ?? 0;
 }
 
-/** A quantile in ms, within its bucket in proportion, as Prometheus does; null without values. */
+/** A quantile in ms, interpolated within its bucket as Prometheus does; null without values. */
 export function quantile(histogram, share) {
   const { edges, counts } = histogram;
   const rank = share * total(histogram);

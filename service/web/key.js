@@ -1,10 +1,10 @@
-// The API key: asked for once, kept in this tab only.
+// The API key: asked for once, stored for this tab only.
 
 import { byId } from "./dom.js";
 
 const NAME = "qyolo-api-key";
 
-let key = stored();
+let key = load();
 let asking = null;
 
 export function keyHeaders() {
@@ -15,20 +15,20 @@ export function hasKey() {
   return key !== null;
 }
 
-/** Whether the user gave a key; whoever asks meanwhile waits for the same answer. */
+/** Ask for a key; resolves to whether the user gave one. Concurrent calls share one dialog. */
 export function askForKey() {
-  asking ??= show().finally(() => {
+  asking ??= openDialog().finally(() => {
     asking = null;
   });
   return asking;
 }
 
-function show() {
+function openDialog() {
   const dialog = byId("key");
-  const text = byId("key-text");
+  const text = byId("key-input");
   if (key !== null) {
-    byId("key-words").textContent = "The server did not accept that key.";
-    keep(null);
+    byId("key-text").textContent = "The server did not accept that key.";
+    store(null);
   }
   text.value = "";
   dialog.returnValue = "";
@@ -37,24 +37,24 @@ function show() {
   return new Promise((resolve) => {
     const closed = () => {
       const given = dialog.returnValue === "use" && text.value.trim() !== "";
-      if (given) keep(text.value.trim());
+      if (given) store(text.value.trim());
       resolve(given);
     };
     dialog.addEventListener("close", closed, { once: true });
   });
 }
 
-function keep(value) {
+function store(value) {
   key = value;
   try {
     if (value === null) sessionStorage.removeItem(NAME);
     else sessionStorage.setItem(NAME, value);
   } catch {
-    // A browser that keeps nothing for this site: the key lives as long as the page.
+    // The browser stores nothing for this site: the key is lost with the page.
   }
 }
 
-function stored() {
+function load() {
   try {
     return sessionStorage.getItem(NAME);
   } catch {

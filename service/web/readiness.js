@@ -1,12 +1,12 @@
-// The server's state from /readyz: the mark in the header, and the build's progress until it ends.
+// The server's state from /readyz: the status in the header, and the progress of a build.
 
-import { fetchAny } from "./api.js";
+import { fetchWithKey } from "./api.js";
 import { byId } from "./dom.js";
 
-const SOON_MS = 1000;
-const LATER_MS = 10_000;
+const INTERVAL_MS = 1000;
+const READY_INTERVAL_MS = 10_000;
 
-const WORDS = {
+const STATUS_TEXTS = {
   building: "Building",
   loading: "Loading the model",
   ready: "Ready",
@@ -15,47 +15,47 @@ const WORDS = {
   unreachable: "No answer",
 };
 
-/** Ask for ever; `onReady` is called whenever the server becomes ready, with what it adds. */
+/** Poll forever; calls `onReady` with the server's warning each time that it becomes ready. */
 export async function watch(onReady) {
   let before = null;
   for (;;) {
-    const now = await state();
+    const now = await readState();
     show(now);
     if (now.status === "ready" && before !== "ready") onReady(now.detail ?? "");
     before = now.status;
-    await new Promise((resolve) => setTimeout(resolve, before === "ready" ? LATER_MS : SOON_MS));
+    const interval = now.status === "ready" ? READY_INTERVAL_MS : INTERVAL_MS;
+    await new Promise((resolve) => setTimeout(resolve, interval));
   }
 }
 
-async function state() {
+async function readState() {
   try {
-    const answer = await fetchAny("readyz", { cache: "no-store" });
-    const told = await answer.json();
-    if (told.status in WORDS) return told;
-    return { status: "unreachable", detail: told.detail ?? told.title };
+    const answer = await fetchWithKey("readyz", { cache: "no-store" });
+    const body = await answer.json();
+    if (body.status in STATUS_TEXTS) return body;
+    return { status: "unreachable", detail: body.detail ?? body.title };
   } catch (error) {
     return { status: "unreachable", detail: error.message };
   }
 }
 
 function show({ status, phase, done, total, detail }) {
-  say(byId("status"), WORDS[status]);
+  setText(byId("status"), STATUS_TEXTS[status]);
   byId("status").dataset.state = status;
   byId("building").hidden = status === "ready";
   if (status === "ready") return;
   const titles = { building: "The model is being built", loading: "The model is being loaded" };
-  say(byId("building-title"), titles[status] ?? "The server cannot detect now");
+  setText(byId("building-title"), titles[status] ?? "The server cannot detect objects now");
   const counted = total ? ` ${done} of ${total}` : "";
-  say(byId("building-words"), phase ? `${phase}${counted}` : (detail ?? ""));
+  setText(byId("building-text"), phase ? `${phase}${counted}` : (detail ?? ""));
   const bar = byId("building-progress");
-  const works = status in titles;
-  bar.hidden = !works;
+  bar.hidden = !(status in titles);
   byId("building-hint").hidden = status === "failed";
   if (total) Object.assign(bar, { max: total, value: done });
-  else bar.removeAttribute("value"); // how long it will take is not known
+  else bar.removeAttribute("value"); // no total is known
 }
 
-/** Set a text where it differs, so that a screen reader hears only news. */
-function say(node, text) {
+/** Set a text only if it differs: a screen reader reads each change aloud. */
+function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }

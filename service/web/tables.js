@@ -1,8 +1,8 @@
-// What was compared, in numbers: the objects of both sides, and the time of each stage.
+// Tables of the comparison: the objects of both sides, and the time of each stage.
 
 import { byId, element } from "./dom.js";
-import { pointAt } from "./panels.js";
-import { ms } from "./words.js";
+import { ms } from "./format.js";
+import { highlight } from "./panels.js";
 
 const STAGES = ["decode", "preprocess", "queue", "infer", "postprocess", "total"];
 
@@ -13,14 +13,14 @@ export function nameSides(names) {
   }
 }
 
-/** One row for each object: those of one side first, then by score. */
+/** One row for each object: unmatched ones first, then by score. */
 export function listObjects({ matched, onlyA, onlyB }, names) {
-  const alone = [
+  const unmatched = [
     ...onlyA.map((a) => ({ a, b: null, iou: null })),
     ...onlyB.map((b) => ({ a: null, b, iou: null })),
   ];
   const byScore = (one, other) => best(other) - best(one);
-  const objects = [...alone.sort(byScore), ...[...matched].sort(byScore)];
+  const objects = [...unmatched.sort(byScore), ...[...matched].sort(byScore)];
   byId("objects").tBodies[0].replaceChildren(...objects.map((object) => objectRow(object, names)));
   byId("objects").hidden = objects.length === 0;
   byId("objects-none").hidden = objects.length > 0;
@@ -32,23 +32,24 @@ function best({ a, b }) {
 
 function objectRow(object, names) {
   const { a, b, iou } = object;
+  const overlap = iou === null ? `only ${a ? names.a : names.b}` : iou.toFixed(3);
   const button = element("button", { type: "button", class: "link" }, (a ?? b).class_name);
   const row = element(
     "tr",
-    { class: iou === null ? "alone" : null },
+    { class: iou === null ? "unmatched" : null },
     element("th", { scope: "row" }, button),
-    element("td", { class: "n" }, a ? a.score.toFixed(3) : "–"),
-    element("td", { class: "n" }, b ? b.score.toFixed(3) : "–"),
-    element("td", { class: "n" }, iou === null ? `only ${a ? names.a : names.b}` : iou.toFixed(3)),
+    element("td", { class: "number" }, a ? a.score.toFixed(3) : "–"),
+    element("td", { class: "number" }, b ? b.score.toFixed(3) : "–"),
+    element("td", { class: "number" }, overlap),
   );
-  row.addEventListener("pointerenter", () => pointAt(object));
-  row.addEventListener("pointerleave", () => pointAt(null));
-  row.addEventListener("focusin", () => pointAt(object));
-  row.addEventListener("focusout", () => pointAt(null));
+  row.addEventListener("pointerenter", () => highlight(object));
+  row.addEventListener("pointerleave", () => highlight(null));
+  row.addEventListener("focusin", () => highlight(object));
+  row.addEventListener("focusout", () => highlight(null));
   return row;
 }
 
-/** The time of each stage on both sides, as numbers and as bars; each the median of its runs. */
+/** The time of each stage on both sides, as numbers and bars: medians over all runs. */
 export function showLatency(a, b, runs) {
   const sides = [a, b].map((side) => ({ ...side, timings: medians(side.which, runs) }));
   const longest = Math.max(...sides.map(({ timings }) => timings.total));
@@ -61,9 +62,8 @@ export function showLatency(a, b, runs) {
     ),
   );
   byId("latency").tBodies[0].replaceChildren(...rows);
-  const many = runs.length > 1;
-  const source = many ? `Medians of ${runs.length} runs.` : "One run; more are steadier.";
-  byId("speed").textContent = `${speed(...sides)} ${source}`;
+  const source = runs.length > 1 ? `Medians of ${runs.length} runs.` : "One run.";
+  byId("speed").textContent = `${compareSpeed(...sides)} ${source}`;
 }
 
 function medians(which, runs) {
@@ -78,11 +78,11 @@ function timeCell({ timings, series }, stage, longest) {
   const value = timings[stage];
   const bar = element("span", { class: `bar series-${series}` });
   bar.style.width = `${(100 * value) / longest}%`;
-  return element("td", { class: "n" }, ms(value), element("span", { class: "track" }, bar));
+  return element("td", { class: "number" }, ms(value), element("span", { class: "track" }, bar));
 }
 
 /** Which engine is faster on this picture, and by how much. */
-function speed(a, b) {
+function compareSpeed(a, b) {
   if (a.variant === b.variant) return "Both sides are the same variant.";
   const [fast, slow] = a.timings.infer <= b.timings.infer ? [a, b] : [b, a];
   const times = slow.timings.infer / fast.timings.infer;

@@ -51,8 +51,8 @@ def cells(page: Page, selector: str) -> list[list[str]]:
 
 @needs_browser
 def test_the_page_loads_alone_and_without_a_complaint(watched, page, served):
-    assert watched.complaints == []
-    outside = [url for url in watched.fetched if not url.startswith("data:")]
+    assert watched.messages == []
+    outside = [url for url in watched.requests if not url.startswith("data:")]
     assert outside == [f"http://127.0.0.1:{served.port}/v1/report.html"]
     assert page.title() == "yolov5: build report"
     assert page.query_selector("script") is None

@@ -1,4 +1,4 @@
-"""The files of the page over a socket: types, seals, caching."""
+"""The files of the page over a socket: media types, security headers, caching."""
 
 import re
 from html.parser import HTMLParser
@@ -33,7 +33,7 @@ def client():
         ("/page/swagger-ui.css", "text/css; charset=utf-8"),
     ],
 )
-def test_each_file_has_its_type_and_may_load_from_this_server_only(client, path, media_type):
+def test_each_file_has_its_media_type_and_loads_from_this_server_only(client, path, media_type):
     answer = client.get(path)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == media_type
@@ -49,7 +49,7 @@ def test_each_file_has_its_type_and_may_load_from_this_server_only(client, path,
     assert answer.headers["permissions-policy"].startswith("camera=(self)")
 
 
-def test_a_browser_asks_every_time_and_gets_a_file_once(client):
+def test_a_cached_file_is_revalidated_and_not_sent_again(client):
     first = client.get("/page/app.js")
     assert first.headers["cache-control"] == "no-cache"
     etag = first.headers["etag"]
@@ -72,20 +72,20 @@ def test_head_is_get_without_the_body(client):
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "__init__.py", "%2e%2e%2fapp.py", "", "APP.JS"])
-def test_nothing_else_can_be_had(client, name):
+def test_other_files_are_not_found(client, name):
     answer = client.get(f"/page/{name}")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_the_page_is_there_before_the_model():
+def test_the_page_is_served_before_the_model_is_ready():
     with serving(source=HeldSource(Progress("calibrating", 1, 9))) as live:
         assert live.client.get("/readyz").status_code == 503
         assert live.client.get("/").status_code == 200
         live.exit()
 
 
-def test_the_interface_lists_no_page_and_all_files_are_one_route_in_metrics(client):
+def test_openapi_lists_no_page_and_metrics_count_all_files_as_one_route(client):
     client.get("/page/app.js")
     paths = client.get("/openapi.json").json()["paths"]
     assert not {path for path in paths if path == "/" or path.startswith(("/page", "/docs"))}
@@ -94,19 +94,20 @@ def test_the_interface_lists_no_page_and_all_files_are_one_route_in_metrics(clie
     assert "app.js" not in text
 
 
-def test_no_page_of_fastapi_is_left(client):
+def test_fastapis_own_pages_are_off(client):
     assert "cdn" not in client.get("/docs").text
     assert client.get("/redoc").status_code == 404
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_no_file_of_ours_names_another_server(name):
+def test_no_file_of_ours_names_another_server_or_a_missing_script(name):
     text = assets()[name].content.decode().replace(SVG_NAMESPACE, "")
     assert re.findall(r"(?:https?:)?//[\w.-]+\.[a-z]{2,}", text) == []
+    assert set(re.findall(r'from "\./([\w.]+)"', text)) <= set(OURS)
 
 
 class Parts(HTMLParser):
-    """What a page refers to, and what the Content-Security-Policy would stop."""
+    """References of a page, and what its Content-Security-Policy would block."""
 
     def __init__(self):
         super().__init__()
@@ -130,9 +131,3 @@ def test_html_is_relative_and_has_nothing_inline(client, path):
         assert not reference.startswith("/")  # a proxy may serve all this under a prefix
         if reference.startswith("page/"):
             assert client.get(f"/{reference}").status_code == 200
-
-
-@pytest.mark.parametrize("name", [name for name in OURS if name.endswith(".js")])
-def test_every_import_of_a_script_is_there(name):
-    imports = re.findall(r'from "\./([\w.]+)"', assets()[name].content.decode())
-    assert set(imports) <= set(OURS)

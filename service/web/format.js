@@ -1,4 +1,4 @@
-// Numbers as a reader wants them.
+// Numbers as text.
 
 /** "1 object", "2 objects". */
 export function plural(number, noun, many = `${noun}s`) {
