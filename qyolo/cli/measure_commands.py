@@ -127,7 +127,7 @@ def study(
     Measures COCO AP with ranges by MinMax, percentile, MSE, entropy and UH, symmetric and
     asymmetric, of weights, activations and both, at 8, 6 and 4 bits.
     """
-    from quantizer.study.study import ALL_BITS, settings
+    from quantizer.study.settings import ALL_BITS, settings
     from quantizer.study.study import study as run
     from qyolo.cli.study_report import as_markdown, write_study
     from service.engines.cpu import usable_threads

@@ -7,15 +7,14 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from quantizer.calibration.ranges import RangeRule
-from quantizer.study.study import (
+from quantizer.study.settings import (
     AS_THE_PAPER,
     BEST_WEIGHTS,
     BETTER_WEIGHTS,
-    Result,
     Setting,
-    Study,
     WeightMethod,
 )
+from quantizer.study.study import Result, Study
 
 RULES: Final[dict[RangeRule, str]] = {
     "minmax": "MinMax",

@@ -1,4 +1,4 @@
-"""The study on a tiny model, and the simulation against the graphs and engines of a real build."""
+"""The study on a tiny model, and its graphs against those of a real build."""
 
 import json
 
@@ -7,30 +7,16 @@ import onnx
 import pytest
 
 from quantizer.build import build
-from quantizer.calibration.images import ImageFiles, find_images, hold_out
+from quantizer.calibration.images import find_images, hold_out
 from quantizer.calibration.ranges import RANGE_RULES
-from quantizer.calibration.statistics import observe
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadAnnotations, NoCalibrationImages
-from quantizer.int8 import Range
 from quantizer.model.execution import open_session
-from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
-from quantizer.qdq.bias import averaged_tensors
-from quantizer.qdq.placement import plan_placement
-from quantizer.sensitivity.simulation import find_samples
-from quantizer.study.activation_statistics import input_statistics
-from quantizer.study.study import (
-    BETTER_WEIGHTS,
-    Calibrated,
-    Setting,
-    WeightMethod,
-    first_and_last,
-    settings,
-    study,
-)
-from service.vision.heads import HEADS
-from service.vision.preprocess import PREPROCESS
+from quantizer.model.layout import read_detector
+from quantizer.study.calibrated import Calibrated, calibrate, first_and_last
+from quantizer.study.settings import BETTER_WEIGHTS, Setting, WeightMethod, settings
+from quantizer.study.study import study
 from tests.tiny_models import SIZE, TINY, save_tiny
 
 SOME = [
@@ -46,41 +32,25 @@ SOME = [
 
 
 @pytest.fixture(scope="module")
-def annotations(truth, tmp_path_factory):
-    path = tmp_path_factory.mktemp("truth") / "truth.json"
-    path.write_text(json.dumps(truth))
-    return path
-
-
-@pytest.fixture(scope="module")
-def measured(photos, annotations, tmp_path_factory):
-    model = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
-    truth = AnnotatedDataset(photos, annotations)
-    return study(model, photos, truth, SIZE, 1, SOME, lambda _: None)
+def measured(photos, truth, tmp_path_factory):
+    home = tmp_path_factory.mktemp("study")
+    (home / "truth.json").write_text(json.dumps(truth))
+    annotated = AnnotatedDataset(photos, home / "truth.json")
+    return study(save_tiny(home, "yolov5"), photos, annotated, SIZE, 1, SOME, lambda _: None)
 
 
 @pytest.fixture(scope="module")
 def calibrated(photos, tmp_path_factory) -> Calibrated:
-    path = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
-    graph = read_float_model(path, SIZE).graph
-    whole = plan_placement(graph, first_and_last(graph))
-    calibrating, _ = hold_out(find_images(photos))
-    tensors = list(ImageFiles(calibrating, SIZE, PREPROCESS["yolo"]).decodable())
-    return Calibrated(
-        images=len(tensors),
-        graph=graph,
-        image_range=Range(0.0, 1.0),
-        whole=whole,
-        observed=observe(graph, whole.tensors, tensors, 1, averaged_tensors(graph, whole)),
-        statistics=input_statistics(graph, whole.layers, tensors, 1),
-        samples=find_samples(graph, HEADS["yolov5"], SIZE, tensors, 1),
-        threads=1,
-    )
+    """On the images that a build calibrates on."""
+    home = tmp_path_factory.mktemp("calibrated")
+    for path in hold_out(find_images(photos))[0]:
+        (home / path.name).symlink_to(path)
+    detector = read_detector(save_tiny(home, "yolov5"), SIZE)
+    return calibrate(detector, home, photos, 1, adaptive=True, progress=lambda _: None)
 
 
-def steps(model: onnx.ModelProto, tensor: str) -> np.ndarray:
-    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-    return values[f"{tensor}/quantized"]
+def values_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
 def test_every_setting_is_measured_in_the_order_that_was_asked_for(measured):
@@ -129,12 +99,12 @@ def test_at_eight_bits_the_simulation_is_the_graph_that_is_built(calibrated, pho
 
 @pytest.mark.parametrize("bits", [2, 4, 6])
 def test_no_weight_leaves_the_steps_of_its_width(calibrated, bits):
-    model = calibrated.model(Setting(bits, bits))
+    steps = values_of(calibrated.model(Setting(bits, bits)))
     whole = calibrated.whole
     for site in whole.weights:
-        found = steps(model, site.tensor)
-        assert np.abs(found).max() <= 2 ** (bits - 1) - 1
-    assert np.abs(steps(model, whole.weights[0].tensor)).max() == 2 ** (bits - 1) - 1
+        assert np.abs(steps[f"{site.tensor}/quantized"]).max() <= 2 ** (bits - 1) - 1
+    first = steps[f"{whole.weights[0].tensor}/quantized"]
+    assert np.abs(first).max() == 2 ** (bits - 1) - 1
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -170,8 +140,7 @@ def test_clipping_at_the_least_error_is_closer_to_the_weights(calibrated):
     graph, whole = calibrated.graph, calibrated.whole
     errors = {}
     for rule in ("minmax", "mse"):
-        model = calibrated.model(Setting(4, None, method=WeightMethod(rule)))
-        values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        values = values_of(calibrated.model(Setting(4, None, method=WeightMethod(rule))))
         errors[rule] = sum(
             np.square(
                 values[f"{site.tensor}/quantized"].astype(np.float32)
