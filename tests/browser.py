@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.fakes import PATIENCE_S
+from tests.fakes import WAIT_LIMIT_S
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_browser = pytest.mark.skipif(
@@ -20,7 +20,7 @@ CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser with a fake camera."""
-    expect.set_options(timeout=PATIENCE_S * 1000)
+    expect.set_options(timeout=WAIT_LIMIT_S * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA]
@@ -40,7 +40,7 @@ class Watched:
 
 def watch(page: Page) -> Watched:
     watched = Watched(page)
-    page.set_default_timeout(PATIENCE_S * 1000)
+    page.set_default_timeout(WAIT_LIMIT_S * 1000)
     page.on("console", lambda message: watched.messages.append(message.text))
     page.on("pageerror", lambda error: watched.messages.append(str(error)))
     page.on("request", lambda request: watched.requests.append(request.url))

@@ -16,7 +16,7 @@ from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
 
 CLASS_NAMES = ("person", "traffic light", "dog")
-PATIENCE_S = 10.0  # a test that waits longer has failed
+WAIT_LIMIT_S = 10.0  # a test that waits longer has failed
 
 
 def manifest_of(*names: str, **changes: object) -> Manifest:
@@ -70,7 +70,7 @@ class FakeEngine:
         self.calls += 1
         self.tensor = tensor
         self.entered.set()
-        assert self.gate.wait(PATIENCE_S)
+        assert self.gate.wait(WAIT_LIMIT_S)
         if self.failure is not None:
             raise self.failure
         return self.raw.copy()
@@ -103,7 +103,7 @@ class HeldSource:
 
     def folder(self, report: ReportProgress) -> Path:
         report(self._progress)
-        assert self._go_on.wait(PATIENCE_S)
+        assert self._go_on.wait(WAIT_LIMIT_S)
         if self._cancelled:
             raise NotReady("the build was cancelled")
         return Path()

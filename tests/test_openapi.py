@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.service.live import serving, two_variants
+from tests.service.live import serving
 from tests.service.pictures import jpeg
 
 EXAMPLES = 30  # of each operation, of each kind
@@ -15,8 +15,7 @@ NOT_CHECKED = [positive_data_acceptance]  # bytes that fit the schema are seldom
 
 @pytest.fixture(scope="module")
 def document():
-    variants, *_ = two_variants()
-    with serving(variants, max_bytes=100_000) as live:
+    with serving(max_bytes=100_000) as live:
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{live.port}/openapi.json")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-PATIENCE_S = 180.0  # only what hangs takes so long
+WAIT_LIMIT_S = 180.0  # only what hangs takes so long
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -44,7 +44,7 @@ def qyolo(*arguments: object, cwd: Path | None = None, **settings: object) -> Ra
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=WAIT_LIMIT_S,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
@@ -65,12 +65,12 @@ def on_terminal(*arguments: object, **settings: object) -> str:
         while data := os.read(ours, 65536):
             shown += data
     os.close(ours)
-    assert process.wait(PATIENCE_S) == 0
+    assert process.wait(WAIT_LIMIT_S) == 0
     return shown.decode()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_LIMIT_S
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
@@ -89,12 +89,12 @@ class Running:
         return "".join(self.lines)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=PATIENCE_S)
+        return httpx.get(self.url + path, timeout=WAIT_LIMIT_S)
 
     def detect(self, image: bytes, query: str = "") -> dict:
         headers = {"Content-Type": "image/jpeg"}
         url = f"{self.url}/v1/detect{query}"
-        answer = httpx.post(url, content=image, headers=headers, timeout=PATIENCE_S)
+        answer = httpx.post(url, content=image, headers=headers, timeout=WAIT_LIMIT_S)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -114,7 +114,7 @@ class Running:
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """The exit code, after asking it to stop."""
         self.process.send_signal(signum)
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(WAIT_LIMIT_S)
 
 
 @contextmanager
@@ -138,6 +138,6 @@ def running(*arguments: object, **settings: object) -> Iterator[Running]:
         yield Running(process, told[1], lines)
     finally:
         process.kill()
-        process.wait(PATIENCE_S)
-        reader.join(PATIENCE_S)
+        process.wait(WAIT_LIMIT_S)
+        reader.join(WAIT_LIMIT_S)
         process.stderr.close()

@@ -22,7 +22,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.manifest import read_manifest
-from tests.qyolo.commands import PATIENCE_S, Running, qyolo, running, wait_for
+from tests.qyolo.commands import WAIT_LIMIT_S, Running, qyolo, running, wait_for
 from tests.tiny_models import save_tiny
 
 
@@ -116,7 +116,7 @@ def keep_asking(server: Running, image: bytes) -> list[Sent]:
     """One connection, one request after the other, until there are no more answers."""
     host, port = server.url.removeprefix("http://").split(":")
     sent = []
-    with closing(http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)) as connection:
+    with closing(http.client.HTTPConnection(host, int(port), timeout=WAIT_LIMIT_S)) as connection:
         while not sent or not (sent[-1].is_last or sent[-1].status is None):
             at = math.inf  # not sent yet
             try:

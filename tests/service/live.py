@@ -1,14 +1,16 @@
-"""A real uvicorn on a real socket."""
+"""Start a server on a real socket, and make its requests."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app, local_backend
 from service.inference.detector import Detector
@@ -18,7 +20,8 @@ from service.observability.tracing import Tracing
 from service.settings import Settings
 from service.transport.config import server_config
 from service.transport.listener import open_listener
-from tests.fakes import PATIENCE_S, FakeEngine, variants_of, yolov5_raw
+from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of, yolov5_raw
+from tests.service.pictures import jpeg
 
 # In a 200x100 image: scale 0.32, 16 rows of padding above; fp32 sees a person, a dog below the
 # person's score, a duplicate of the person, and something too faint.
@@ -33,10 +36,14 @@ FP32_RAW = yolov5_raw(
 # int8 sees the person a little smaller, no dog, and a traffic light.
 INT8_RAW = yolov5_raw([(32.0, 32.0, 15.2, 8.0, 0.85, 0), (50.0, 40.0, 8.0, 8.0, 0.5, 1)])
 
+PERSON = {"box": [75.0, 37.5, 125.0, 62.5], "score": 0.9, "class_id": 0, "class_name": "person"}
+DOG = {"box": [25.0, 12.5, 50.0, 37.5], "score": 0.6, "class_id": 2, "class_name": "dog"}
+STAGES = {"decode", "preprocess", "queue", "infer", "postprocess", "total"}
+
 
 @dataclass(frozen=True)
 class Live:
-    """A running server; `exit` asks it to stop as SIGTERM does, and returns once it has."""
+    """A running server; `exit` stops it as SIGTERM does, and waits for its end."""
 
     client: httpx.Client
     port: int
@@ -46,7 +53,7 @@ class Live:
 
     def exit(self) -> None:
         self.server.should_exit = True
-        self.thread.join(PATIENCE_S)
+        self.thread.join(WAIT_LIMIT_S)
         assert not self.thread.is_alive()
 
 
@@ -57,9 +64,11 @@ def serving(
     traces: Tracing | None = None,
     **settings: object,
 ) -> Iterator[Live]:
-    """Serve the given variants (or whatever the source's folder holds) until the block ends."""
+    """Serve until the block ends: the given variants, else the source's folder, else two fakes."""
+    if variants is None and source is None:
+        variants, *_ = two_variants()
     failures: list[str] = []
-    # Room for every request that tests send at once, unless they are about the room.
+    # More than any test sends at once, unless it is about the capacity.
     chosen = Settings.model_validate({"capacity": 32, "port": 0} | settings)
     backend = None if variants is None else local_backend(chosen, lambda *_: variants)
     app = create_app(
@@ -72,14 +81,14 @@ def serving(
     thread.start()
     try:
         wait_until(lambda: server.started)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_LIMIT_S) as client:
             live = Live(client, port, server, thread, failures)
             if source is None:
                 wait_until(lambda: client.get("/readyz").status_code == 200)
             yield live
     finally:
         server.should_exit = True
-        thread.join(PATIENCE_S)
+        thread.join(WAIT_LIMIT_S)
         listener.close()
     assert not thread.is_alive()
 
@@ -89,8 +98,56 @@ def two_variants() -> tuple[VariantSet[Detector], FakeEngine, FakeEngine]:
     return variants_of({"fp32": fp32, "int8": int8}), fp32, int8
 
 
+@contextmanager
+def stalled(engine: FakeEngine, live: Live) -> Iterator[Future[httpx.Response]]:
+    """One request is in the engine, which holds it until the block ends or the gate is set."""
+    with ThreadPoolExecutor(1) as pool:
+        engine.gate.clear()
+        try:
+            request = pool.submit(post, live.client, jpeg())
+            assert engine.entered.wait(WAIT_LIMIT_S)
+            yield request
+        finally:
+            engine.gate.set()
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_LIMIT_S
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def post(client: httpx.Client, data: bytes, path: str = "/v1/detect", **options) -> httpx.Response:
+    headers = {"Content-Type": "image/jpeg"} | options.pop("headers", {})
+    return client.post(path, content=data, headers=headers, **options)
+
+
+def assert_problem(response: httpx.Response, status: int, kind: str | None = None) -> dict:
+    """The problem document of the response; `kind` is the end of its type."""
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["instance"] == f"urn:qyolo:request:{response.headers['x-request-id']}"
+    if kind is not None:
+        assert problem["type"] == f"urn:qyolo:problem:{kind}"
+    return problem
+
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(client: httpx.Client) -> Samples:
+    """Everything that /metrics shows, by name and labels."""
+    text = client.get("/metrics").text
+    return {
+        (each.name, frozenset(each.labels.items())): each.value
+        for family in text_string_to_metric_families(text)
+        for each in family.samples
+    }
+
+
+def sample(found: Samples, name: str, **labels: str) -> float:
+    return found.get((name, frozenset(labels.items())), 0.0)

@@ -1,18 +1,20 @@
-"""A client that sends what it likes: bytes on a socket, and answers as they come."""
+"""A client that sends any bytes on a socket, and reads responses one at a time."""
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.fakes import PATIENCE_S
+from tests.fakes import WAIT_LIMIT_S
 
 HOST = "Host: x\r\n"
+TRICKLE_S = 0.05  # between two bytes
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -21,7 +23,7 @@ class Answer:
         return json.loads(self.body)
 
 
-class Raw:
+class RawClient:
     """One connection."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -32,41 +34,58 @@ class Raw:
         data = b"".join(p.encode() if isinstance(p, str) else p for p in pieces)
         self.socket.sendall(data)
 
-    def answer(self) -> Answer:
-        """The next answer; an informational one counts too."""
-        head, _, rest = self._read_until(b"\r\n\r\n").partition(b"\r\n\r\n")
+    def response(self) -> Response:
+        """The next response, be it an informational one."""
+        while b"\r\n\r\n" not in self._received:
+            self.receive()
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (ln.partition(": ") for ln in lines)}
         size = int(headers.get("content-length", 0))
-        self._received = rest
         while len(self._received) < size:
             self.receive()
         body, self._received = self._received[:size], self._received[size:]
-        return Answer(int(first.split()[1]), headers, body)
+        return Response(int(first.split()[1]), headers, body)
 
     def is_closed(self) -> bool:
-        """Whether the server ends the connection, and says no more before."""
+        """Whether the server closes the connection and sends nothing before."""
         try:
             return self._received + self.socket.recv(1) == b""
         except ConnectionResetError:
             return True
 
-    def receive(self, most: int = 65536) -> None:
-        """Take up to so many bytes of an answer."""
-        data = self.socket.recv(most)
+    def receive(self, max_bytes: int = 65536) -> None:
+        data = self.socket.recv(max_bytes)
         assert data, f"closed after {self._received!r}"
         self._received += data
 
-    def _read_until(self, end: bytes) -> bytes:
-        while end not in self._received:
-            self.receive()
-        return self._received
+    @contextmanager
+    def trickling(self, text: str) -> Iterator[None]:
+        """Send a byte each TRICKLE_S until the block ends or the server closes the connection."""
+        done = threading.Event()
+
+        def trickle() -> None:
+            for byte in text:
+                if done.wait(TRICKLE_S):
+                    return
+                try:
+                    self.send(byte)
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
 @contextmanager
-def connected(port: int) -> Iterator[Raw]:
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
-        yield Raw(connection)
+def connected(port: int) -> Iterator[RawClient]:
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_LIMIT_S) as connection:
+        yield RawClient(connection)
 
 
 def head(method: str, path: str, **headers: object) -> str:
@@ -76,6 +95,6 @@ def head(method: str, path: str, **headers: object) -> str:
 
 
 def upload(data: bytes, path: str = "/v1/detect", **headers: object) -> bytes:
-    """A whole request that carries an image."""
-    given = {"Content_Type": "image/jpeg", "Content_Length": len(data)} | headers
-    return head("POST", path, **given).encode() + data
+    """A complete request with an image."""
+    defaults = {"Content_Type": "image/jpeg", "Content_Length": len(data)}
+    return head("POST", path, **defaults | headers).encode() + data

@@ -12,7 +12,7 @@ from service.manifest import read_manifest, write_manifest
 from tests.fakes import manifest_of
 
 KEY = "0123456789abcdef01234567"
-PATIENCE_S = 30.0
+WAIT_LIMIT_S = 30.0
 
 
 class Builds:
@@ -37,7 +37,7 @@ def names(folder: Path) -> set[str]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_LIMIT_S
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
@@ -179,7 +179,7 @@ def test_two_processes_that_want_the_same_build_it_once(tmp_path):
     for child in children:
         child.start()
     for child in children:
-        child.join(PATIENCE_S)
+        child.join(WAIT_LIMIT_S)
     assert [child.exitcode for child in children] == [0, 0]
     lines = log.read_text().split()
     assert lines.count("built") == 1
@@ -192,7 +192,7 @@ def test_a_build_that_is_killed_leaves_no_entry_and_the_next_one_works(tmp_path)
     child.start()
     wait_for((tmp_path / f"{KEY}.new" / "half").exists)
     os.kill(child.pid, signal.SIGKILL)
-    child.join(PATIENCE_S)
+    child.join(WAIT_LIMIT_S)
     assert lookup(tmp_path, KEY) is None
     builds = Builds()
     entry = obtain(tmp_path, KEY, builds)

@@ -22,7 +22,7 @@ from service.inference.results import Answer
 from service.inference.variants import VariantSet
 from service.vision.detections import Detections
 from service.vision.postprocess import Query
-from tests.fakes import PATIENCE_S, FakeEngine, admission, variants_of
+from tests.fakes import WAIT_LIMIT_S, FakeEngine, admission, variants_of
 from tests.service.live import FP32_RAW, INT8_RAW, two_variants, wait_until
 from tests.service.pictures import jpeg
 
@@ -54,7 +54,7 @@ class Shadowing:
         async def together() -> None:
             engine.gate.clear()
             tasks = [asyncio.create_task(self.pipeline.detect(IMAGE, "int8")) for _ in range(count)]
-            assert await asyncio.to_thread(engine.entered.wait, PATIENCE_S)
+            assert await asyncio.to_thread(engine.entered.wait, WAIT_LIMIT_S)
             engine.gate.set()
             for answer in await asyncio.gather(*tasks):
                 sent(answer)
@@ -83,7 +83,7 @@ def test_the_answer_does_not_wait_for_the_shadow():
         fp32.gate.clear()
         answer = running.detect()
         assert answer.variant == "int8"
-        assert fp32.entered.wait(PATIENCE_S)
+        assert fp32.entered.wait(WAIT_LIMIT_S)
         assert running.outcomes() == []
         fp32.gate.set()
         wait_until(lambda: running.outcomes() == ["done"])
@@ -138,7 +138,7 @@ def test_it_continues_only_when_the_server_is_idle_again():
     with shadowing(variants) as running:
         fp32.gate.clear()
         running.detect_at_once(2, int8)
-        assert fp32.entered.wait(PATIENCE_S)
+        assert fp32.entered.wait(WAIT_LIMIT_S)
 
         async def meanwhile() -> None:
             int8.entered.clear()
@@ -146,7 +146,7 @@ def test_it_continues_only_when_the_server_is_idle_again():
             request = asyncio.create_task(running.pipeline.detect(IMAGE, "int8"))
             await asyncio.sleep(0.1)  # it is in progress while the shadow has the engine
             fp32.gate.set()
-            assert await asyncio.to_thread(int8.entered.wait, PATIENCE_S)
+            assert await asyncio.to_thread(int8.entered.wait, WAIT_LIMIT_S)
             assert (fp32.calls, running.outcomes()) == (1, ["done"])
             int8.gate.set()
             sent(await request)
@@ -183,14 +183,14 @@ def test_closing_waits_for_the_image_in_the_engine_and_drops_the_others():
     with shadowing(variants) as running:
         fp32.gate.clear()
         running.detect_at_once(3, int8)
-        assert fp32.entered.wait(PATIENCE_S)
+        assert fp32.entered.wait(WAIT_LIMIT_S)
         closing = threading.Thread(target=running.pipeline.close)
         closing.start()
         closing.join(0.1)
         assert closing.is_alive()
         assert not fp32.closed
         fp32.gate.set()
-        closing.join(PATIENCE_S)
+        closing.join(WAIT_LIMIT_S)
     assert (fp32.calls, fp32.closed, int8.closed) == (1, True, True)
     assert running.outcomes() == ["done"]
 

@@ -11,12 +11,19 @@ from service.app import create_app
 from service.experiments.split import BadExperiment, Split
 from service.lifecycle import FolderSource
 from service.settings import Settings
-from tests.fakes import PATIENCE_S, FakeEngine, variants_of
+from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of
 from tests.qyolo.commands import qyolo, running, wait_for
-from tests.service.http.test_detect import post
-from tests.service.live import FP32_RAW, INT8_RAW, serving, two_variants, wait_until
+from tests.service.live import (
+    FP32_RAW,
+    INT8_RAW,
+    post,
+    sample,
+    samples,
+    serving,
+    two_variants,
+    wait_until,
+)
 from tests.service.pictures import jpeg
-from tests.service.test_app import sample, samples
 
 AB = "int8:0.5,fp32:0.5"
 SPLIT = Split({"int8": 0.5, "fp32": 0.5})
@@ -124,7 +131,7 @@ def test_the_answer_is_there_while_the_shadow_is_at_work():
     with serving(variants, shadow="fp32:1") as live:
         fp32.gate.clear()
         assert variant_for(live.client, None) == "int8"
-        assert fp32.entered.wait(PATIENCE_S)
+        assert fp32.entered.wait(WAIT_LIMIT_S)
         assert live.client.get("/healthz").status_code == 200
         fp32.gate.set()
 

@@ -1,7 +1,7 @@
 import pytest
 from starlette.requests import Request
 
-from service.http.client_identity import client_of
+from service.http.client_identity import client_of, network_of
 
 
 def request(host: str | None = None, key: str | None = None, name: str | None = None) -> Request:
@@ -22,3 +22,16 @@ def request(host: str | None = None, key: str | None = None, name: str | None = 
 )
 def test_a_client_is_known_by_the_first_of_its_names(asks, name):
     assert client_of(asks) == name
+
+
+@pytest.mark.parametrize(
+    ("address", "site"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("no:address", "no:address"),
+    ],
+)
+def test_an_ipv6_client_is_its_network(address, site):
+    assert network_of(address) == site

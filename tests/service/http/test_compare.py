@@ -1,4 +1,4 @@
-"""POST /v1/compare when a picture of both sides is asked for."""
+"""POST /v1/compare: how the boxes of two variants agree, as JSON and as a picture."""
 
 import io
 
@@ -7,18 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.fakes import FakeEngine, variants_of
-from tests.service.live import FP32_RAW, INT8_RAW, serving
+from tests.service.live import DOG, PERSON, STAGES, assert_problem, post
 from tests.service.pictures import encoded, jpeg
 
 BLANK = encoded(Image.new("RGB", (200, 100)), "PNG")
-
-
-@pytest.fixture(scope="module")
-def client():
-    engines = {"fp32": FakeEngine(FP32_RAW), "int8": FakeEngine(INT8_RAW)}
-    with serving(variants_of(engines)) as live:
-        yield live.client
 
 
 def compare(client: httpx.Client, data: bytes, accept: str, query: str = "") -> httpx.Response:
@@ -28,6 +20,49 @@ def compare(client: httpx.Client, data: bytes, accept: str, query: str = "") -> 
 
 def pixels_of(answer: httpx.Response) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
+
+
+def test_the_boxes_of_both_variants_are_paired(client):
+    content = post(client, jpeg(), "/v1/compare").json()
+    assert content["model"] == "tiny"
+    assert content["image"] == {"width": 200, "height": 100}
+    assert (content["a"]["variant"], content["a"]["boxes"]) == ("fp32", 2)
+    assert (content["b"]["variant"], content["b"]["boxes"]) == ("int8", 2)
+    (pair,) = content["matched"]
+    assert (pair["class_id"], pair["class_name"]) == (0, "person")
+    assert pair["iou"] == pytest.approx(0.95, abs=1e-3)
+    assert (pair["score_a"], pair["score_b"]) == (0.9, 0.85)
+    assert pair["box_a"] == PERSON["box"]
+    assert pair["box_b"] == [76.25, 37.5, 123.75, 62.5]
+    assert content["only_a"] == [DOG]
+    assert [row["class_name"] for row in content["only_b"]] == ["traffic light"]
+    assert content["mean_iou"] == pair["iou"]
+    assert content["mean_score_difference"] == pytest.approx(0.05, abs=1e-3)
+    assert content["max_score_difference"] == pytest.approx(0.05, abs=1e-3)
+
+
+def test_both_latencies_share_one_decode(client):
+    content = post(client, jpeg(), "/v1/compare").json()
+    a, b = content["a"]["timings_ms"], content["b"]["timings_ms"]
+    assert set(a) == set(b) == STAGES
+    assert (a["decode"], a["preprocess"]) == (b["decode"], b["preprocess"])
+
+
+def test_the_query_names_variants_and_filters_boxes(client):
+    content = post(client, jpeg(), "/v1/compare?a=int8&b=int8&classes=person").json()
+    assert (content["a"]["variant"], content["b"]["variant"]) == ("int8", "int8")
+    assert content["mean_iou"] == 1.0
+    assert content["only_a"] == content["only_b"] == []
+
+
+def test_without_boxes_there_are_no_means(client):
+    content = post(client, jpeg(), "/v1/compare?conf=0.99").json()
+    assert content["matched"] == []
+    assert content["mean_iou"] is content["max_score_difference"] is None
+
+
+def test_an_unknown_variant_is_404(client):
+    assert_problem(post(client, jpeg(), "/v1/compare?b=fp16"), 404)
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/png"])
@@ -73,13 +108,3 @@ def test_a_variant_compared_with_itself_has_no_dashes(client):
     one = same[top:, left : left + 200]
     other = same[top:, right - 200 : right]
     assert np.array_equal(one[:100], other[:100])
-
-
-def test_openapi_tells_of_the_picture(client):
-    operation = client.get("/openapi.json").json()["paths"]["/v1/compare"]["post"]
-    assert set(operation["responses"]["200"]["content"]) == {
-        "application/json",
-        "image/jpeg",
-        "image/png",
-    }
-    assert "406" in operation["responses"]

@@ -3,45 +3,12 @@
 import base64
 import io
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.live import serving, two_variants
+from tests.service.live import DOG, PERSON, STAGES, assert_problem, post
 from tests.service.pictures import encoded, gradient, jpeg, png
-
-PERSON = {"box": [75.0, 37.5, 125.0, 62.5], "score": 0.9, "class_id": 0, "class_name": "person"}
-DOG = {"box": [25.0, 12.5, 50.0, 37.5], "score": 0.6, "class_id": 2, "class_name": "dog"}
-STAGES = {"decode", "preprocess", "queue", "infer", "postprocess", "total"}
-
-
-@pytest.fixture(scope="module")
-def live():
-    variants, *_ = two_variants()
-    with serving(variants, max_bytes=2_000_000, max_pixels=1_000_000) as running:
-        yield running
-
-
-@pytest.fixture
-def client(live):
-    return live.client
-
-
-def post(client: httpx.Client, data: bytes, path: str = "/v1/detect", **options) -> httpx.Response:
-    headers = {"Content-Type": "image/jpeg"} | options.pop("headers", {})
-    return client.post(path, content=data, headers=headers, **options)
-
-
-def assert_problem(answer: httpx.Response, status: int) -> dict:
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    assert problem["status"] == status
-    assert problem["title"]
-    assert problem["instance"] == f"urn:qyolo:request:{answer.headers['x-request-id']}"
-    return problem
-
 
 BODIES = {
     "raw jpeg": {"content": jpeg(), "headers": {"Content-Type": "image/jpeg"}},

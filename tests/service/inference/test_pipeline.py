@@ -12,7 +12,7 @@ from service.inference.pipeline import Pipeline
 from service.inference.results import Comparison
 from service.inference.variants import VariantSet
 from service.vision.postprocess import Query
-from tests.fakes import PATIENCE_S, FakeEngine, admission, variants_of
+from tests.fakes import WAIT_LIMIT_S, FakeEngine, admission, variants_of
 from tests.service.live import FP32_RAW, INT8_RAW, two_variants
 from tests.service.pictures import jpeg
 
@@ -36,11 +36,11 @@ def engine():
 
 
 async def entered(engine: FakeEngine) -> None:
-    assert await asyncio.to_thread(engine.entered.wait, PATIENCE_S)
+    assert await asyncio.to_thread(engine.entered.wait, WAIT_LIMIT_S)
 
 
 async def settled(condition) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(WAIT_LIMIT_S):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from service.inference.semaphore import Cancelled, FairSemaphore, Waiter
-from tests.fakes import PATIENCE_S
+from tests.fakes import WAIT_LIMIT_S
 
 
 class SignallingWaiter(Waiter):
@@ -35,10 +35,10 @@ class Waiting:
         self._semaphore, self._order, self._name = semaphore, order, name
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        assert self.waiter.has_asked.wait(PATIENCE_S)
+        assert self.waiter.has_asked.wait(WAIT_LIMIT_S)
 
     def join(self) -> None:
-        self._thread.join(PATIENCE_S)
+        self._thread.join(WAIT_LIMIT_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -115,7 +115,7 @@ def test_a_waiter_may_take_one_permit_after_another():
     with semaphore.permit(Waiter()):
         thread.start()
         other = Waiting(semaphore, order, "other")
-    thread.join(PATIENCE_S)
+    thread.join(WAIT_LIMIT_S)
     other.join()
     assert sorted(order) == ["a", "b", "other"]
 

@@ -1,4 +1,4 @@
-"""The log in both formats, and the line of each request."""
+"""The access log, and the log's two formats."""
 
 import io
 import json
@@ -7,34 +7,29 @@ import re
 
 import pytest
 
-from service.errors import EngineFailed
 from service.observability.logs import HUMAN, HumanFormatter, JsonFormatter
-from tests.fakes import FakeEngine, variants_of
-from tests.service.http.test_detect import post
-from tests.service.live import FP32_RAW, serving, two_variants, wait_until
+from tests.service.live import post, serving, wait_until
 from tests.service.pictures import jpeg
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 KEY = "a-key-of-the-camera"
+ACCESS_LOG = "service.middleware.access_log"
 
 
 @pytest.fixture(scope="module")
 def live():
-    variants, *_ = two_variants()
-    with serving(variants, api_keys=f"camera:{KEY}") as running:
+    with serving(api_keys=f"camera:{KEY}") as running:
         running.client.headers["X-API-Key"] = KEY
         yield running
 
 
 @pytest.fixture
 def lines(caplog):
-    """The fields of the access log's lines, when there are so many: each follows its answer."""
-    caplog.set_level(logging.INFO, logger="service.middleware.access_log")
+    """Waits for so many lines of the access log, which follow their responses."""
+    caplog.set_level(logging.INFO, logger=ACCESS_LOG)
 
     def fields() -> list[dict]:
-        return [
-            each.fields for each in caplog.records if each.name == "service.middleware.access_log"
-        ]
+        return [each.fields for each in caplog.records if each.name == ACCESS_LOG]
 
     def found(count: int) -> list[dict]:
         wait_until(lambda: len(fields()) >= count)
@@ -43,16 +38,16 @@ def lines(caplog):
     return found
 
 
-def test_every_request_is_a_line_that_tells_how_it_was_answered(live, lines):
+def test_each_request_is_one_line(live, lines):
     headers = {"X-Request-ID": "a-1", "traceparent": TRACEPARENT}
-    answer = post(live.client, jpeg(), "/v1/models/fp32/detect?conf=0.3", headers=headers)
+    response = post(live.client, jpeg(), "/v1/models/fp32/detect?conf=0.3", headers=headers)
     (line,) = lines(1)
     assert 0 < line.pop("ms") < 10_000
     assert line == {
         "method": "POST",
         "route": "/v1/models/{variant}/detect",
         "status": 200,
-        "bytes": len(answer.content),
+        "bytes": len(response.content),
         "client": "127.0.0.1",
         "request_id": "a-1",
         "variant": "fp32",
@@ -61,41 +56,31 @@ def test_every_request_is_a_line_that_tells_how_it_was_answered(live, lines):
     }
 
 
-def test_a_trace_is_handed_on_and_none_is_made_up(live):
-    told = live.client.get("/healthz", headers={"traceparent": TRACEPARENT})
-    version, trace_id, span_id, flags = told.headers["traceresponse"].split("-")
+def test_a_trace_continues_and_none_is_invented(live):
+    response = live.client.get("/healthz", headers={"traceparent": TRACEPARENT})
+    version, trace_id, span_id, flags = response.headers["traceresponse"].split("-")
     assert (version, trace_id, flags) == ("00", TRACEPARENT.split("-")[1], "01")
     assert span_id != TRACEPARENT.split("-")[2]
     assert "traceresponse" not in live.client.get("/healthz").headers
 
 
-def test_a_refusal_is_a_line_too_and_holds_no_key_and_no_path(live, lines):
+def test_no_line_contains_a_key_or_a_path(live, lines):
     live.client.get("/v1/models?api_key=secret", headers={"X-API-Key": "secret"})
     live.client.get("/secret")
-    refused, unmatched = lines(2)
-    assert (refused["status"], refused["route"]) == (401, "/v1/models")
-    assert "key" not in refused
+    rejected, unmatched = lines(2)
+    assert (rejected["status"], rejected["route"]) == (401, "/v1/models")
+    assert "key" not in rejected
     assert (unmatched["status"], unmatched["route"]) == (404, "unmatched")
-    assert "secret" not in f"{refused} {unmatched}"
+    assert "secret" not in f"{rejected} {unmatched}"
 
 
-def test_probes_are_lines_at_debug_only(live, lines, caplog):
+def test_routine_requests_are_logged_at_debug_level(live, lines, caplog):
     for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
         live.client.get(path)
     assert [line["route"] for line in lines(1)] == ["/v1/models"]
-    with caplog.at_level(logging.DEBUG, logger="service.middleware.access_log"):
+    with caplog.at_level(logging.DEBUG, logger=ACCESS_LOG):
         live.client.get("/healthz")
         assert [line["route"] for line in lines(2)] == ["/v1/models", "/healthz"]
-
-
-def test_a_failure_is_logged_with_the_id_of_its_request(caplog):
-    engine = FakeEngine(FP32_RAW)
-    engine.failure = EngineFailed("no luck")
-    with serving(variants_of({"fp32": engine})) as live:
-        answer = post(live.client, jpeg())
-    (error,) = (r for r in caplog.records if r.levelno == logging.ERROR)
-    assert error.fields["request_id"] == answer.headers["x-request-id"]
-    assert "no luck" in JsonFormatter().format(error)
 
 
 def written(formatter: logging.Formatter, log: logging.Logger) -> io.StringIO:
@@ -106,7 +91,7 @@ def written(formatter: logging.Formatter, log: logging.Logger) -> io.StringIO:
     return stream
 
 
-def test_json_is_one_object_a_line_whatever_was_said():
+def test_json_is_one_object_a_line_for_any_message():
     log = logging.getLogger("tests.json")
     stream = written(JsonFormatter(), log)
     log.warning('a "quoted"\nline %s', "é\u2028", extra={"fields": {"status": 200, "path": "x"}})
@@ -122,7 +107,7 @@ def test_json_is_one_object_a_line_whatever_was_said():
     assert "Traceback" in second["exception"]
 
 
-def test_a_line_to_read_has_its_fields_behind_the_message():
+def test_a_human_line_ends_with_the_fields():
     log = logging.getLogger("tests.human")
     stream = written(HumanFormatter(HUMAN), log)
     log.warning("answered", extra={"fields": {"status": 200, "route": "/v1/detect"}})

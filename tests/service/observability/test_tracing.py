@@ -11,16 +11,16 @@ from opentelemetry.trace import SpanKind
 from service.errors import EngineFailed
 from service.observability.tracing import current_trace
 from tests.fakes import FakeEngine, variants_of
-from tests.service.http.test_detect import post
-from tests.service.live import FP32_RAW, serving, two_variants, wait_until
+from tests.service.live import FP32_RAW, post, serving, wait_until
 from tests.service.pictures import jpeg
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+ACCESS_LOG = "service.middleware.access_log"
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
 
 
 class Traced:
-    """A server, and the spans that it ended."""
+    """A tracer provider, and the spans that it ended."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -28,7 +28,7 @@ class Traced:
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
 
     def spans(self, name: str) -> list[ReadableSpan]:
-        """Those of the request whose span has this name, its own first, when it has ended."""
+        """Wait for the request's span of this name; it comes first, then its children."""
 
         def ended() -> list[ReadableSpan]:
             return [each for each in self._exporter.get_finished_spans() if each.name == name]
@@ -51,44 +51,43 @@ def traced():
 
 @pytest.fixture(scope="module")
 def client(traced):
-    variants, *_ = two_variants()
-    with serving(variants, traces=traced.provider) as live:
+    with serving(traces=traced.provider) as live:
         yield live.client
 
 
 def test_the_stages_of_an_image_are_children_of_its_request(client, traced):
-    answer = post(client, jpeg(), headers={"traceparent": TRACEPARENT})
+    response = post(client, jpeg(), headers={"traceparent": TRACEPARENT})
     server, *stages = traced.spans("POST /v1/detect")
     assert server.kind is SpanKind.SERVER
     assert f"{server.context.trace_id:032x}" == TRACE
     assert f"{server.parent.span_id:016x}" == CALLER
     assert server.attributes["http.response.status_code"] == 200
-    assert server.attributes["qyolo.request_id"] == answer.headers["x-request-id"]
+    assert server.attributes["qyolo.request_id"] == response.headers["x-request-id"]
     names = [stage.name for stage in stages if stage.name != "queue"]
     assert names == ["decode", "preprocess", "infer", "postprocess"]
-    assert len(stages) == 4 + 2  # it waits for a worker and for its turn at the engine
+    assert len(stages) == 4 + 2  # one for a decode worker, one for the engine
     for stage in stages:
         assert server.start_time <= stage.start_time <= stage.end_time <= server.end_time
-    timings = answer.json()["timings_ms"]
+    timings = response.json()["timings_ms"]
     for stage in stages:
         if stage.name != "queue":
             seconds = (stage.end_time - stage.start_time) / 1e6
             assert seconds == pytest.approx(timings[stage.name], abs=0.01)
 
 
-def test_the_answer_and_the_log_name_the_span(client, traced, caplog):
-    caplog.set_level("INFO", logger="service.middleware.access_log")
-    answer = post(client, jpeg())
+def test_the_response_and_the_log_name_the_span(client, traced, caplog):
+    caplog.set_level("INFO", logger=ACCESS_LOG)
+    response = post(client, jpeg())
     server = traced.spans("POST /v1/detect")[0]
     trace_id, span_id = f"{server.context.trace_id:032x}", f"{server.context.span_id:016x}"
     flags = f"{server.context.trace_flags:02x}"
-    assert answer.headers["traceresponse"] == f"00-{trace_id}-{span_id}-{flags}"
-    wait_until(lambda: any(r.name == "service.middleware.access_log" for r in caplog.records))
-    (line,) = (r.fields for r in caplog.records if r.name == "service.middleware.access_log")
+    assert response.headers["traceresponse"] == f"00-{trace_id}-{span_id}-{flags}"
+    wait_until(lambda: any(each.name == ACCESS_LOG for each in caplog.records))
+    (line,) = (each.fields for each in caplog.records if each.name == ACCESS_LOG)
     assert line["trace_id"] == trace_id
 
 
-def test_probes_leave_no_spans(client, traced):
+def test_routine_requests_have_no_spans(client, traced):
     for path in ("/healthz", "/readyz", "/metrics"):
         client.get(path)
     client.get("/v1/models")
@@ -101,7 +100,7 @@ def test_a_key_in_a_query_is_in_no_span(client, traced):
     assert "secret" not in str(dict(server.attributes))
 
 
-def test_a_failure_marks_the_span_and_tells_nothing_more():
+def test_a_failure_marks_the_span_without_its_message():
     traced = Traced()
     engine = FakeEngine(FP32_RAW)
     engine.failure = EngineFailed("/root/secret")

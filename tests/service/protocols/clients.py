@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import PATIENCE_S
+from tests.fakes import WAIT_LIMIT_S
 
 HOMES = Path(sys.prefix) / "clients"
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -27,7 +27,7 @@ def say(client: str, script: str, *arguments: object) -> dict:
     """What a script that uses the client prints, which is JSON."""
     command = [interpreter(client), str(SCRIPTS / script), *map(str, arguments)]
     ran = subprocess.run(
-        command, capture_output=True, text=True, timeout=6 * PATIENCE_S, check=False
+        command, capture_output=True, text=True, timeout=6 * WAIT_LIMIT_S, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)

@@ -9,8 +9,8 @@ from textwrap import indent
 
 import pytest
 
-from tests.fakes import PATIENCE_S
-from tests.service.http.test_detect import DOG, PERSON
+from tests.fakes import WAIT_LIMIT_S
+from tests.service.live import DOG, PERSON
 from tests.service.pictures import jpeg
 from tests.service.protocols.clients import interpreter
 
@@ -27,7 +27,7 @@ def run(python: str, code: str, folder: Path) -> str:
     (folder / "photo.jpg").write_bytes(jpeg())
     command = [python, "-c", code]
     ran = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=6 * PATIENCE_S, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=6 * WAIT_LIMIT_S, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

@@ -16,7 +16,7 @@ from service.progress import Progress
 from tests.browser import Watched, chromium, needs_browser, watch
 from tests.fakes import (
     CLASS_NAMES,
-    PATIENCE_S,
+    WAIT_LIMIT_S,
     FailingSource,
     FakeEngine,
     HeldSource,
@@ -391,7 +391,7 @@ def test_a_busy_server_is_tried_again_until_it_answers(tab, single):
         engine.gate.clear()
         headers = {"Content-Type": "image/png"}
         waiting = pool.submit(live.client.post, "/v1/detect", content=png(), headers=headers)
-        assert engine.entered.wait(PATIENCE_S)
+        assert engine.entered.wait(WAIT_LIMIT_S)
         page.locator("#file").set_input_files(PICTURE)
         expect(page.get_by_role("alert")).to_contain_text("Trying again in 1 second")
         engine.gate.set()

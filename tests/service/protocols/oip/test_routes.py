@@ -13,10 +13,17 @@ from PIL import Image
 
 from service.errors import EngineFailed
 from service.progress import Progress
-from tests.fakes import PATIENCE_S, FakeEngine, HeldSource, variants_of
-from tests.service.live import FP32_RAW, INT8_RAW, serving, two_variants, wait_until
+from tests.fakes import WAIT_LIMIT_S, FakeEngine, HeldSource, variants_of
+from tests.service.live import (
+    FP32_RAW,
+    INT8_RAW,
+    sample,
+    samples,
+    serving,
+    two_variants,
+    wait_until,
+)
 from tests.service.pictures import encoded, jpeg
-from tests.service.test_app import sample, samples
 
 HEADER = "Inference-Header-Content-Length"
 SHAPE = [1, 3, 64, 64]
@@ -399,7 +406,7 @@ def test_a_full_house_is_503_for_tensors_and_pictures():
     with serving(variants_of({"fp32": engine}), capacity=1) as live, ThreadPoolExecutor(1) as pool:
         engine.gate.clear()
         waiting = pool.submit(live.client.post, RAW, **TENSORS["raw"])
-        assert engine.entered.wait(PATIENCE_S)
+        assert engine.entered.wait(WAIT_LIMIT_S)
         for path, sent in ((RAW, TENSORS["raw"]), (BOXES, PICTURES["raw"])):
             answer = live.client.post(path, **sent)
             assert_error(answer, 503, "1 requests are in progress")
