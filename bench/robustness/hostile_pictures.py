@@ -12,10 +12,18 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from bench.robustness.containers import (
+    PNG_SIGNATURE,
+    jpeg_segment,
+    multi_picture_index,
+    png,
+    png_chunk,
+    run_length_bmp,
+    webp,
+)
 from zoo import bundle
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
-PNG: Final = b"\x89PNG\r\n\x1a\n"
 HUGE: Final = (20_000, 30_000, 65_500)
 TYPES: Final = tuple(range(14))  # of EXIF values: 1 to 12, and one more on each side
 
@@ -81,7 +89,7 @@ def bomb_header(random: Random) -> bytes:
             return bytes(data)
         case "WEBP":
             canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-            return _webp((b"VP8X", bytes(4) + canvas), (b"VP8 ", bytes(20)))
+            return webp((b"VP8X", bytes(4) + canvas), (b"VP8 ", bytes(20)))
         case _:
             sizes = random.choice(((width, height), (2**31 - 1, -(2**31)), (-5, 7), (0, 0)))
             return (
@@ -104,7 +112,7 @@ def bomb_chunk(random: Random) -> bytes:
         )
     )
     many = 70 if random.random() < 0.1 else 1
-    return png(8, 8, extra=chunk(kind, start + zeros) * many)
+    return png(8, 8, extra=png_chunk(kind, start + zeros) * many)
 
 
 def scans(random: Random) -> bytes:
@@ -113,23 +121,23 @@ def scans(random: Random) -> bytes:
     data = _progressive(side)
     last = data.rindex(b"\xff\xda")
     data = data[:last] + data[last:-2] * random.choice((80, 150, 3000)) + data[-2:]
-    return data if random.random() < 0.5 else data[:2] + _two_pictures() + data[2:]
+    return data if random.random() < 0.5 else data[:2] + multi_picture_index() + data[2:]
 
 
-def tiny_parts(random: Random) -> bytes:
+def tiny_pieces(random: Random) -> bytes:
     """Hundreds of thousands of chunks, markers or runs that are (nearly) empty."""
     many = 200_000 if random.random() < 0.1 else 1000
     match random.randrange(5):
         case 0:
-            return png(8, 8, extra=chunk(b"teSt", b"") * many)
+            return png(8, 8, extra=png_chunk(b"teSt") * many)
         case 1:
-            return png(8, 8)[:33] + chunk(b"IDAT", b"") * many
+            return png(8, 8)[:33] + png_chunk(b"IDAT") * many
         case 2:
             return _after_start(b"\xff\xfe\0\2" * many)
         case 3:
             return _after_start(b"\xff" * many)
         case _:
-            return run_lengths(1000, 1000, b"\1\0" * many)
+            return run_length_bmp(1000, 1000, b"\1\0" * many)
 
 
 def exif(random: Random) -> bytes:
@@ -152,17 +160,17 @@ def exif(random: Random) -> bytes:
     match random.randrange(4):
         case 0:
             parts = (block[at : at + 65_000] for at in range(0, len(block), 65_000))
-            return _after_start(b"".join(segment(0xE1, b"Exif\0\0" + part) for part in parts))
+            return _after_start(b"".join(jpeg_segment(0xE1, b"Exif\0\0" + part) for part in parts))
         case 1:
-            return png(8, 8, extra=chunk(b"eXIf", block))
+            return png(8, 8, extra=png_chunk(b"eXIf", block))
         case 2:
             text = b"Raw profile type exif\0\0" + zlib.compress(
                 b"\nexif\n 9\n" + block.hex().encode()
             )
-            return png(8, 8, extra=chunk(b"zTXt", text))
+            return png(8, 8, extra=png_chunk(b"zTXt", text))
         case _:
             flags = bytes([0x08, 0, 0, 0]) + (159).to_bytes(3, "little") * 2
-            return _webp((b"VP8X", flags), (b"VP8 ", valid("WEBP")[20:]), (b"EXIF", block))
+            return webp((b"VP8X", flags), (b"VP8 ", valid("WEBP")[20:]), (b"EXIF", block))
 
 
 def polyglot(random: Random) -> bytes:
@@ -171,13 +179,13 @@ def polyglot(random: Random) -> bytes:
     html = b"<html><script>alert(1)</script></html>"
     match random.randrange(6):
         case 0:
-            return _after_start(segment(0xFE, html))
+            return _after_start(jpeg_segment(0xFE, html))
         case 1:
             return data + html
         case 2:
             return data + b"PK\3\4" + random.randbytes(200) + b"PK\5\6" + bytes(18)
         case 3:
-            return _after_start(segment(0xFE, b"GIF89a" + random.randbytes(50)))
+            return _after_start(jpeg_segment(0xFE, b"GIF89a" + random.randbytes(50)))
         case 4:
             return b"GIF89a" + data
         case _:
@@ -199,7 +207,8 @@ def nonsense(random: Random) -> bytes:
     start = random.choice(
         (
             *(b"", b"\0", b"%PDF-1.7\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"GIF89a"),
-            *(b"II*\0\x08\0\0\0", PNG, b"\xff\xd8\xff", b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"BM"),
+            *(PNG_SIGNATURE, b"\xff\xd8\xff", b"RIFF\xff\xff\xff\xffWEBPVP8 ", b"BM"),
+            b"II*\0\x08\0\0\0",
             *(b"\0\0\0\x20ftypavif", b"\x1f\x8b\x08", b"PK\3\4", b"8BPS\0\1", b"\0\0\1\0\1\0"),
         )
     )
@@ -213,38 +222,12 @@ FAMILIES: Final[dict[str, Callable[[Random], bytes]]] = {
     "bomb in the header": bomb_header,
     "bomb in a chunk": bomb_chunk,
     "endless scans": scans,
-    "tiny parts": tiny_parts,
+    "tiny pieces": tiny_pieces,
     "absurd EXIF": exif,
     "polyglot": polyglot,
     "extreme sizes": extreme,
     "nonsense": nonsense,
 }
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG."""
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-
-def png(width: int, height: int, pixels: bytes | None = None, extra: bytes = b"") -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    if pixels is None:
-        pixels = zlib.compress(bytes((3 * width + 1) * height))
-    return PNG + header + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
-def segment(marker: int, content: bytes) -> bytes:
-    """A segment of a JPEG."""
-    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
-
-
-def run_lengths(width: int, height: int, runs: bytes) -> bytes:
-    """A BMP with run-length encoded pixels."""
-    offset = 54 + 1024
-    head = b"BM" + struct.pack("<IHHI", offset + len(runs), 0, 0, offset)
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 1, 1, 256, 256)
-    return head + info + bytes(1024) + runs
 
 
 def _any_valid(random: Random) -> bytes:
@@ -271,19 +254,3 @@ def _zeros(count: int) -> bytes:
 def _progressive(side: int) -> bytes:
     ramp = np.add.outer(np.arange(side), np.arange(side)).astype(np.uint8)
     return _encoded(Image.fromarray(ramp).convert("RGB"), "JPEG", progressive=True)
-
-
-def _two_pictures() -> bytes:
-    """A Multi-Picture Format index, by which Pillow reads a JPEG as the first of two pictures."""
-    entries = struct.pack(">IIIHH", 0x030000, 100, 0, 0, 0) * 2
-    index = b"MM\0*" + struct.pack(">IH", 8, 3)
-    index += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2)
-    index += struct.pack(">HHII", 0xB002, 7, len(entries), 50) + bytes(4)
-    return segment(0xE2, b"MPF\0" + index + entries)
-
-
-def _webp(*chunks: tuple[bytes, bytes]) -> bytes:
-    body = b"".join(
-        kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2) for kind, data in chunks
-    )
-    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body

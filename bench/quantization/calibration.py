@@ -1,14 +1,21 @@
-"""Time of calibration, quantization and compilation, beside NNCF and bare execution.
+"""Time and memory of calibration, beside NNCF and bare execution.
 
-    .venv/bin/python bench/quantization/calibration_time.py MODEL --calibration DIR
+    .venv/bin/python bench/quantization/calibration.py MODEL --calibration DIR
 
-All start from a model and image tensors in memory, so that reading and decoding are not timed:
-statistics, ranges, bias correction, the quantized graph, its OpenVINO engine. Left out is what NNCF
-does not do: the search for sensitive layers, the other variants, the accuracy gate. Each takes
-three turns; prints the median of milliseconds an image and of seconds in all.
+Time: all start from a model and image tensors in memory, so that reading and decoding are not
+timed: statistics, ranges, bias correction, the quantized graph, its OpenVINO engine. Left out is
+what NNCF does not do: the search for sensitive layers, the other variants, the accuracy gate. Each
+takes three turns; prints the median of milliseconds an image and of seconds in all.
+
+Memory: MiB of peak resident memory for the statistics of 50 and of 500 images (those of DIR are
+repeated), each in a process of its own. The ratio is about 1 if activations are not kept.
 """
 
+import argparse
+import itertools
+import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,18 +26,18 @@ import numpy as np
 import openvino as ov
 
 from bench.command_line import parser_of, print_header, print_row
-from bench.peers.environments import quantize_nncf
+from bench.peers.environments import measured, quantize_nncf
 from quantizer.calibration.images import ImageFiles, find_images
-from quantizer.calibration.statistics import observe
+from quantizer.calibration.statistics import Observed, observe
 from quantizer.compile.builder import Candidate
 from quantizer.compile.runtime import load_builder
 from quantizer.int8 import Range, Scheme
 from quantizer.model.execution import open_session
-from quantizer.model.float_model import read_float_model
+from quantizer.model.float_model import FloatModel, read_float_model
 from quantizer.model.graph import Graph
 from quantizer.model.layout import recognise
 from quantizer.qdq.bias import averaged_tensors
-from quantizer.qdq.placement import plan_placement
+from quantizer.qdq.placement import Placement, plan_placement
 from quantizer.qdq.quantize import Ranges, quantize
 from quantizer.qdq.weights import Weights
 from service.engines.cpu import usable_threads
@@ -39,6 +46,7 @@ from service.vision.preprocess import PREPROCESS, Preprocess
 FORWARD: Final = "the bare forward pass"
 PRESETS: Final = ("default", "mixed")
 TURNS: Final = 3
+COUNTS: Final = (50, 500)
 SIZE: Final = 640
 
 
@@ -54,18 +62,49 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("model", type=Path, help="float YOLO, ONNX")
     parser.add_argument("--calibration", type=Path, required=True, help="folder of images")
+    parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     model = read_float_model(arguments.model, SIZE)
+    paths = find_images(arguments.calibration)
+    if arguments.count:  # in the process whose memory is measured
+        repeated = itertools.islice(itertools.cycle(paths), arguments.count)
+        _statistics(model.graph, _tensors(model, list(repeated)))
+        return
+    _print_times(arguments.model.stem, model, np.concatenate(list(_tensors(model, paths))))
+    print()
+    _print_memory()
+
+
+def _tensors(model: FloatModel, paths: list[Path]) -> Iterable[np.ndarray]:
+    """f32[1,3,S,S] of each decodable image."""
     preprocess = PREPROCESS[recognise(model).preprocess]
-    files = ImageFiles(find_images(arguments.calibration), SIZE, preprocess)
-    tensors = np.concatenate(list(files.decodable()))
+    return ImageFiles(paths, SIZE, preprocess).decodable()
+
+
+def _statistics(graph: Graph, tensors: Iterable[np.ndarray]) -> tuple[Placement, Observed]:
+    placement = plan_placement(graph)
+    averaged = averaged_tensors(graph, placement)
+    return placement, observe(graph, placement.tensors, tensors, usable_threads(), averaged)
+
+
+def _print_memory() -> None:
+    peaks = []
+    for count in COUNTS:
+        done = measured([sys.executable, __file__, *sys.argv[1:], "--count", str(count)])
+        peaks.append(done.peak_mib)
+        print(f"{count} images: peak {done.peak_mib:.0f} MiB")
+    print(f"ratio {peaks[1] / peaks[0]:.3f}")
+
+
+def _print_times(model_name: str, model: FloatModel, tensors: np.ndarray) -> None:
+    preprocess = PREPROCESS[recognise(model).preprocess]
     with TemporaryDirectory() as scratch:
         home = Path(scratch)
         np.save(home / "tensors.npy", tensors)
         network = ov.Core().read_model(model.model.SerializeToString())
         ov.save_model(network, home / "model.xml", compress_to_fp16=False)
         turns = [_turn(model.graph, preprocess, tensors, home) for _ in range(TURNS)]
-    print(f"\n{arguments.model.stem}, {len(tensors)} images\n")
+    print(f"\n{model_name}, {len(tensors)} images\n")
     print_header("", "statistics, ms an image", "forward passes", "to a compiled engine, s")
     forward = median(turn[FORWARD].statistics_ms for turn in turns)
     for name in turns[0]:
@@ -102,18 +141,15 @@ def _time_forward(graph: Graph, tensors: np.ndarray) -> float:
 
 
 def _time_qyolo(graph: Graph, preprocess: Preprocess, tensors: np.ndarray, home: Path) -> Times:
-    threads = usable_threads()
     start = time.perf_counter()
-    placement = plan_placement(graph)
-    averaged = averaged_tensors(graph, placement)
-    images = (tensor[None] for tensor in tensors)
-    observed = observe(graph, placement.tensors, images, threads, averaged)
+    placement, observed = _statistics(graph, (tensor[None] for tensor in tensors))
     statistics_s = time.perf_counter() - start
     image_range = Range(0.0, 255 / preprocess.divisor)
     ranges = Ranges(graph, observed.histograms, "uh", Scheme(), image_range)
     made = quantize(graph, placement, ranges, Weights(graph), observed.channel_means)
     with TemporaryDirectory(dir=home) as engine:
-        load_builder("openvino", threads).build(Candidate("int8", made.model), Path(engine))
+        builder = load_builder("openvino", usable_threads())
+        builder.build(Candidate("int8", made.model), Path(engine))
     return Times(statistics_s / len(tensors) * 1000, time.perf_counter() - start)
 
 
