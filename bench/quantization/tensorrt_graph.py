@@ -1,13 +1,14 @@
-"""The accuracy of the graph that TensorRT gets, executed by ONNX Runtime: no GPU is needed.
+"""COCO AP of the graph that TensorRT gets, executed by ONNX Runtime without a GPU.
 
     .venv/bin/python bench/quantization/tensorrt_graph.py MODEL --calibration DIR \\
-        --images DIR --annotations FILE
+        --images DIR --annotations FILE [--min-sqnr 25]
 
-Symmetric int8 with float16 islands, every float16 value really rounded to float16. What a GPU saves
-in each layer is not known here, so the search for sensitive layers takes all to cost alike.
+The graph is symmetric int8 with float regions in float16; each float16 value is rounded to float16.
+Beside it stand the float model in float32 and in float16. The time that a GPU saves in a layer is
+not known here, so the search for sensitive layers gives every layer the same cost. Violations of
+TensorRT's rules are printed to stderr.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.command_line import dataset_parser, print_header, print_row
 from quantizer.build import Job, calibrate, decide, read
 from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.compile.conformance import check
@@ -31,11 +33,7 @@ from service.progress import ReportProgress
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--annotations", type=Path, required=True)
+    parser = dataset_parser(__doc__)
     parser.add_argument("--min-sqnr", type=float, default=MIN_SQNR)
     arguments = parser.parse_args()
     config = BuildConfig(
@@ -56,16 +54,16 @@ def main() -> None:
         found = accuracy(graphs, manifest, config.annotated, progress)
     findings = check(to_float16(int8))
     print(f"\n{arguments.model.stem}, {found.images} images, {len(findings)} rules broken\n")
-    print("| | AP | AP50 | against fp32 |\n|---|---|---|---|")
+    print_header("", "AP", "AP50", "against fp32")
     for name, scores in found.variants.items():
         drop = scores.ap - found.variants["fp32"].ap
-        print(f"| {name} | {scores.ap:.4f} | {scores.ap50:.4f} | {drop:+.4f} |")
+        print_row(name, f"{scores.ap:.4f}", f"{scores.ap50:.4f}", f"{drop:+.4f}")
     for finding in findings:
         print(f"{finding.rule} at {finding.node}: {finding.message}", file=sys.stderr)
 
 
 class Untimed:
-    """A builder's answers where there is no GPU to ask."""
+    """A TensorRT builder without a GPU: it has no profile and builds nothing."""
 
     qdq_format: QdqFormat = TENSORRT
     low_float: FloatType | None = "f16"
@@ -100,10 +98,10 @@ def accuracy(
 
 
 def in_float16(typed: onnx.ModelProto) -> onnx.ModelProto:
-    """A float32 graph that rounds to float16 whatever the typed graph holds in float16.
+    """A float32 graph that rounds each value that the typed graph holds in float16.
 
-    ONNX Runtime has no float16 kernels for processors without float16, and computes such a graph in
-    float32 from end to end; two Casts after each node are what it cannot leave out.
+    On a processor without float16, ONNX Runtime computes a float16 graph in float32 from end to
+    end. It cannot leave out two Casts after each node.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(typed)
