@@ -1,1 +1,1 @@
-"""float ONNX + images -> observe -> ranges -> Q/DQ graph -> compiled engines + report."""
+"""float ONNX + images -> calibration -> Q/DQ graph -> compiled engines + report."""

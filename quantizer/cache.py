@@ -10,7 +10,7 @@ from quantizer.compile.hardware import Hardware, Installed, detect
 from quantizer.compile.runtime import choose_runtime
 from quantizer.config import BuildConfig
 from quantizer.errors import BadOption
-from quantizer.model.files import require_onnx
+from quantizer.model.files import onnx_files, require_onnx
 from quantizer.versions import sha256_of, source_digest, versions
 from service.engines.cpu import cpu_fingerprint
 from service.engines.gpu import Gpu
@@ -21,19 +21,20 @@ from service.manifest import DEVICE_OF
 def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
     """A digest of everything that a build depends on, and of nothing else.
 
-    The model's bytes (external data too), the calibration images' bytes, the options, the runtime
-    that they lead to on this box, the versions of the packages and of this code, the processor, and
-    the GPU if that is built for. Not paths, not times, not the thread count. Raises
-    UnsupportedModel or NoCalibrationImages when there is nothing to read.
+    It covers the model's bytes with its external data, the calibration images' bytes, the options,
+    the runtime chosen here, the versions of the packages and of this code, the processor, and the
+    GPU if the build is for one. Paths, times and the thread count are left out.
+
+    Raises UnsupportedModel, NoCalibrationImages or BadOption where a file or folder is missing.
     """
     require_onnx(config.model)
     options = asdict(config)
     for field in ("model", "calibration", "classes", "annotated", "threads", "timing_caches"):
         del options[field]
-    del options["device"], options["runtime"]  # what they lead to counts
+    del options["device"], options["runtime"]  # the runtime that they choose is in "engine"
     facts = {
         "name": config.model.stem,
-        "model": [sha256_of(path) for path in _parts_of(config.model)],
+        "model": [sha256_of(path) for path in onnx_files(config.model)],
         "images": sorted(sha256_of(path) for path in find_images(config.calibration)),
         "classes": _digest_of("classes", config.classes),
         "annotated": _annotated_of(config),
@@ -47,14 +48,8 @@ def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
-def _parts_of(model: Path) -> list[Path]:
-    """The ONNX file and, by the exporters' habit of naming, its external data."""
-    beside = model.parent.glob(f"{model.name}*data*")
-    return [model, *sorted(path for path in beside if path.is_file())]
-
-
 def _engine(config: BuildConfig, hardware: Hardware) -> list[str]:
-    """What compiles the engines, and for which GPU."""
+    """The runtime that compiles the engines, its version, and the GPU that it compiles for."""
     runtime = choose_runtime(config.device, config.runtime, hardware).runtime
     state, gpu = hardware.runtimes[runtime], hardware.gpu
     facts: list[str] = [runtime]

@@ -1,4 +1,4 @@
-"""What a build was made with."""
+"""The software that a build depends on."""
 
 import hashlib
 import platform
@@ -15,7 +15,7 @@ PACKAGES: Final = (
     "onnxruntime-gpu",
     "openvino",
     "pillow",
-    # Which of these is there depends on how TensorRT was installed.
+    # Its name depends on how TensorRT was installed.
     "tensorrt",
     "tensorrt_cu12",
     "tensorrt_cu13",
@@ -23,7 +23,7 @@ PACKAGES: Final = (
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of every package that can change a build; those not installed are left out."""
+    """The version of Python and of each installed package that can change a build."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def source_digest() -> str:
-    """Of the code that decides a build, so that an edited checkout does not find an old entry."""
+    """A digest of the code that a build runs, so that edited code does not reuse an old build."""
     digest = hashlib.sha256()
     root = Path(__file__).parent.parent
     for package in ("quantizer", "service"):
@@ -46,6 +46,6 @@ def source_digest() -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's contents, in hexadecimal."""
+    """The SHA-256 of a file's contents, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

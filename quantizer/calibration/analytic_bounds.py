@@ -1,10 +1,10 @@
-"""The lowest value that a tensor can take, where its origin fixes it.
+"""Analytic lower bounds: the lowest value that the operators of a graph let a tensor take.
 
 1. SiLU (x * sigmoid(x), or one of its fused operators): -0.2785, the paper's constant.
 2. ReLU, Sigmoid, Softmax, HardSigmoid, and the image itself: 0. HardSwish: -0.375.
-3. What only moves values (Concat, MaxPool, Resize, ...): the smallest bound of its inputs.
+3. Pass-through operators (Concat, MaxPool, Resize, ...): the smallest bound of their inputs.
 4. A residual Add: the sum of the bounds of its inputs.
-Anything else has no bound of its own, and the observed minimum stands in for it.
+Any other tensor has no analytic bound; the range rules then use the observed minimum.
 """
 
 from typing import Final
@@ -27,7 +27,7 @@ FIXED: Final = {
 
 
 def lower_bounds(graph: Graph) -> dict[str, float]:
-    """The bound of each tensor that has one, by tensor name."""
+    """The analytic bound of each tensor that has one, by the tensor's name."""
     bounds = {graph.input: 0.0}
     for node in graph.nodes:
         bound = _bound(graph, node, bounds)
@@ -41,7 +41,7 @@ def _bound(graph: Graph, node: onnx.NodeProto, bounds: dict[str, float]) -> floa
         return FIXED[node.op_type]
     if silu_input(graph, node) is not None:
         return SILU_MINIMUM
-    # A constant among the data has no bound here, so no rule holds for what is made with it.
+    # A constant has no bound here, so an Add or Concat that reads one has none either.
     data = node.input if node.op_type in {"Add", "Concat"} else node.input[:1]
     known = [bounds[name] for name in data if name in bounds]
     if not known or len(known) < len(data):

@@ -1,7 +1,7 @@
-"""What is remembered of a tensor: signed counts on a grid that any two histograms share.
+"""The histogram of a tensor's signed values, on a grid that any two histograms share.
 
 Bins are 2**exponent wide and start at multiples of their width, so merging is exact: two bins of
-one exponent are one bin of the next. That lets each image bring its own range, in one pass.
+one exponent are one bin of the next. Each image may thus have its own range, and one pass suffices.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 
 from service.vision.detections import Floats
 
-BINS: Final = 2048  # of the histogram that thresholds are searched on (the paper)
-# The grid is kept 2 to 4 times finer, so that resampling it to BINS loses nothing of note.
+BINS: Final = 2048  # of the histogram on which a range is searched (the paper)
+# The grid is 2 to 4 times finer, so that the error of resampling it to BINS is negligible.
 MAX_FINE_BINS: Final = 4 * BINS
 MIN_EXPONENT: Final = -100
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """counts i64[n], bin k spanning [(first + k), (first + k + 1)) * 2**exponent; true extremes."""
+    """counts i64[n], bin k spanning [(first + k), (first + k + 1)) * 2**exponent.
+
+    `low` and `high` are the exact extremes.
+    """
 
     counts: NDArray[np.int64]
     first: int
@@ -59,7 +62,7 @@ class Bins:
 
 
 def histogram_of(values: Floats, low: float, high: float, weight: int = 1) -> Histogram:
-    """Count `values`, each `weight` times; the tensor that they are of spans low..high."""
+    """Count `values`, each `weight` times; they belong to a tensor that spans low..high."""
     exponent = _exponent_for(low, high)
     scale = 2.0**-exponent
     first = floor(low * scale)

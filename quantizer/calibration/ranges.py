@@ -1,4 +1,4 @@
-"""Histogram -> the range that is represented: UH and its rivals behind one table."""
+"""Rules that choose the range of an activation from its histogram: UH and four others."""
 
 from collections.abc import Callable
 from typing import Final, Literal
@@ -13,14 +13,14 @@ RangeRule = Literal["uh", "minmax", "percentile", "mse", "entropy"]
 
 START_BIN: Final = 128  # the paper's search starts here: a range below 1/16 of the span never wins
 PERCENTILE: Final = 99.99  # the paper's baseline
-MSE_ROUNDS: Final = 4  # alternations of the two-sided search; it settles after two or three
-ROWS_AT_ONCE: Final = 64  # candidates per block: temporaries of 64 x 2048 floats stay in cache
+MSE_ROUNDS: Final = 4  # alternations of the two-sided search; it converges after two or three
+ROWS_AT_ONCE: Final = 64  # candidates per block: temporaries of 64 x 2048 floats fit the cache
 
 
 def unilateral_histogram(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
-    """UH: the lower bound is where the tensor's origin puts it, the upper one minimises the error.
+    """UH: the lower bound is analytic, the upper one minimises the error.
 
-    `floor` is that lower bound, None where the origin fixes none: then it is the observed minimum.
+    `floor` is the analytic bound; where it is None, the observed minimum is the lower bound.
     The error is the count-weighted squared error over the bins' centres, clipping included, as the
     published code computes it (the paper's algorithm 1 compares normalised histograms instead).
     """
@@ -32,7 +32,7 @@ def unilateral_histogram(histogram: Histogram, floor: float | None, scheme: Sche
 
 
 def minmax(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
-    """Everything that was seen."""
+    """The range of the observed values."""
     return Range(histogram.low, histogram.high)
 
 
@@ -46,7 +46,7 @@ def percentile(histogram: Histogram, floor: float | None, scheme: Scheme) -> Ran
 
 
 def two_sided_mse(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
-    """Both bounds minimise the squared error, in turn."""
+    """Both bounds minimise the squared error, alternately."""
     bins = histogram.bins
     highs, lows = _candidates(bins), bins.edges[:-START_BIN]
     low, high = histogram.low, histogram.high
@@ -107,7 +107,9 @@ def squared_errors(
         block = slice(start, start + ROWS_AT_ONCE)
         scale = scales[block, None].astype(np.float32)
         zero = zeros[block, None].astype(np.float32)
-        with np.errstate(over="ignore"):  # a range of no width: infinitely many steps, clipped next
+        with np.errstate(
+            over="ignore"
+        ):  # the steps of a range without width overflow, clipped next
             error = centres / scale
         np.rint(error, out=error)
         np.clip(error, scheme.lowest - zero, scheme.highest - zero, out=error)
@@ -131,7 +133,7 @@ def _magnitudes(bins: Bins) -> NDArray[np.float64]:
 
 
 def _divergence(kept: NDArray[np.float64], clipped: float, levels: int) -> float:
-    """KL divergence of the clipped histogram from the same at `levels` levels."""
+    """KL divergence between the clipped histogram and the same with `levels` levels."""
     reference = kept.copy()
     reference[-1] += clipped
     group = np.arange(len(kept)) * levels // len(kept)
@@ -141,6 +143,6 @@ def _divergence(kept: NDArray[np.float64], clipped: float, levels: int) -> float
     spread = np.divide(mass, members, out=np.zeros(levels), where=members > 0)[group] * occupied
     p, q = reference / reference.sum(), spread / max(spread.sum(), np.finfo(float).tiny)
     present = p > 0
-    if np.any(q[present] == 0):  # mass was clipped onto an empty bin: no level stands for it
+    if np.any(q[present] == 0):  # clipping moved mass to an empty bin, which has no level
         q = np.maximum(q, np.finfo(np.float32).eps)
     return float(np.sum(p[present] * np.log(p[present] / q[present])))

@@ -1,4 +1,4 @@
-"""The decode tail: what lies between the last convolutions and the outputs."""
+"""The decode tail: the nodes between the last convolutions and the outputs."""
 
 import numpy as np
 import onnx
@@ -7,7 +7,7 @@ from quantizer.model.graph import Graph
 
 
 def decode_tail(graph: Graph) -> list[onnx.NodeProto]:
-    """What turns the last convolutions' maps into the output."""
+    """The nodes that compute the output from the maps of the last convolutions."""
     return [node for node in _back_from_output(graph) if not _ends_tail(graph, node)]
 
 
@@ -17,7 +17,7 @@ def last_convolutions(graph: Graph) -> list[onnx.NodeProto]:
 
 
 def _back_from_output(graph: Graph) -> list[onnx.NodeProto]:
-    """Nodes from which the output is reached through no convolution, and those convolutions."""
+    """The decode tail and the last convolutions, in the graph's order."""
     seen: dict[int, onnx.NodeProto] = {}
     waiting = list(graph.outputs)
     while waiting:
@@ -35,7 +35,7 @@ def _ends_tail(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def _is_expectation(graph: Graph, node: onnx.NodeProto) -> bool:
-    """DFL's convolution with the weights 0, 1, ..., k-1: an expected value, part of the decode."""
+    """Whether this is DFL's convolution with the weights 0, 1, ..., k-1, a part of the decode."""
     if not graph.is_constant(node.input[1]):
         return False
     weight = graph.constant(node.input[1]).ravel()

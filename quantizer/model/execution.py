@@ -1,4 +1,4 @@
-"""Run a graph in ONNX Runtime, the build's own executor whatever engine is built."""
+"""Execute a graph in ONNX Runtime on the CPU; a build does so for every runtime."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,15 +10,15 @@ import onnxruntime as ort
 
 from service.vision.detections import Floats
 
-# Images that are executed at a time, each by its share of the threads: on two cores nearly twice as
-# fast as one image by both. More would take more memory: each holds all its activations.
+# Images that are executed at a time, each by its share of the threads: on two cores that is nearly
+# twice as fast as one image on both. More images take more memory: each holds its activations.
 AT_ONCE: Final = 2
 
 T = TypeVar("T")
 
 
 def open_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    """A session on the CPU that keeps its advice to itself."""
+    """A session on the CPU that logs fatal errors only."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
@@ -31,9 +31,9 @@ def over_images(
     threads: int,
     digest: Callable[[int, Floats, list[Floats]], T],
 ) -> Iterator[T]:
-    """What `digest` makes of each image's number, itself and the graph's outputs, in their order.
+    """`digest(number, image, outputs)` for each image f32[1,3,H,W], in the order of the images.
 
-    A few images at a time, in threads, where `digest` runs as well; the images are drawn as needed.
+    Threads execute the graph and `digest` on AT_ONCE images at a time; `images` is read as needed.
     """
     workers = max(1, min(threads, AT_ONCE))
     session = open_session(model, max(1, threads // workers))

@@ -1,4 +1,4 @@
-"""What may be handed in as a model: a file that an exporter wrote."""
+"""The files of a model as an exporter wrote them."""
 
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,15 @@ EXPORT_HINT: Final = (
 
 
 def require_onnx(path: Path) -> None:
-    """Raises UnsupportedModel for a pickle, whether it is there or not, and for no file at all."""
+    """Raise UnsupportedModel for the name of a pickle, and where there is no file."""
     if path.suffix in PICKLES:
         raise UnsupportedModel(f"{path.name} is a pickle, which is code: {EXPORT_HINT}")
     if not path.is_file():
         raise UnsupportedModel(f"no such file: {path}")
+
+
+def onnx_files(path: Path) -> list[Path]:
+    """The ONNX file and the external data beside it, which exporters name after the file."""
+    beside = path.parent.iterdir()
+    data = (each for each in beside if each.name.startswith(path.name) and "data" in each.name)
+    return [path, *sorted(each for each in data if each.is_file())]

@@ -1,4 +1,4 @@
-"""An exporter's ONNX file -> the float model that the rest of the build works on.
+"""An exporter's ONNX file -> the normalised float model that the rest of the build reads.
 
 read -> convert to opset 13 -> one 1x3xSxS input -> constants folded -> shapes known
 """
@@ -20,8 +20,8 @@ from quantizer.model.files import require_onnx
 from quantizer.model.graph import Graph
 
 MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
-MOST_OF_A_REASON: Final = 200  # characters of a library's own words
-STRIDE: Final = 32  # of the coarsest map that every YOLO has
+MAX_REASON: Final = 200  # characters of a library's error message
+STRIDE: Final = 32  # pixels; of the coarsest map that every YOLO has
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class FloatModel:
 
 
 def read_float_model(path: Path, size: int) -> FloatModel:
-    """Read and normalise a detector; raises UnsupportedModel with what was seen and what to do."""
+    """Read and normalise a detector; raises UnsupportedModel, or BadOption for `size`."""
     if size % STRIDE:
         raise BadOption("size", f"{size}: YOLOs take multiples of {STRIDE}")
     model = _read(path)
@@ -48,7 +48,7 @@ def read_float_model(path: Path, size: int) -> FloatModel:
     try:
         model = shape_inference.infer_shapes(_folded(resized), strict_mode=True, data_prop=True)
         checker.check_model(model, full_check=True)
-    except Exception as exc:  # the libraries raise many kinds, all of them about this graph
+    except Exception as exc:  # onnx and ONNX Runtime raise many types, all about this graph
         exported = _shape_text(model.graph.input[0])
         raise UnsupportedModel(
             f"{path.name} does not work at {size}x{size}. It was exported with the input "
@@ -77,32 +77,32 @@ def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     try:
         return version_converter.convert_version(model, MIN_OPSET)
-    except Exception as exc:  # the converter raises RuntimeError and its own kinds alike
+    except Exception as exc:  # the converter raises RuntimeError and types of its own
         raise UnsupportedModel(f"opset {opset} cannot be converted: {_first_line(exc)}") from exc
 
 
 def _resized(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     """A copy whose only input is f32[1,3,size,size] and whose only output is the first one.
 
-    YOLOv5's exporter may add its three undecoded maps after the decoded output: they are dropped.
+    The three undecoded maps that YOLOv5's exporter may add after the decoded output are dropped.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
-    seen = ", ".join(f"{value.name} {_shape_text(value)}" for value in inputs)
+    found = ", ".join(f"{value.name} {_shape_text(value)}" for value in inputs)
     if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
-        raise UnsupportedModel(f"expected one image input [1,3,H,W], saw: {seen}")
+        raise UnsupportedModel(f"expected one image input [1,3,H,W], found: {found}")
     tensor_type = inputs[0].type.tensor_type
     if tensor_type.elem_type != TensorProto.FLOAT:
-        raise UnsupportedModel(f"expected a float32 input, saw: {seen}; export in float32")
+        raise UnsupportedModel(f"expected a float32 input, found: {found}; export in float32")
     channels = tensor_type.shape.dim[1]
     if channels.HasField("dim_value") and channels.dim_value != 3:
-        raise UnsupportedModel(f"expected a 3-channel image [1,3,H,W], saw: {seen}")
+        raise UnsupportedModel(f"expected a 3-channel image [1,3,H,W], found: {found}")
     first = graph.output[0]
     if first.type.tensor_type.elem_type != TensorProto.FLOAT:
         raise UnsupportedModel(
             f"expected float32 boxes, the first output {first.name} is of another type: a model "
-            "with its own NMS is not read; export it without (no --end2end, nms=False)"
+            "with its own NMS cannot be quantized; export it without (no --end2end, nms=False)"
         )
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -115,8 +115,11 @@ def _resized(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Constants folded, batch norms fused, dead nodes gone: ONNX Runtime's basic level, which
-    keeps to standard operators. Run once: shape inference believes a Reshape that cannot be."""
+    """A copy with constants folded, batch norms fused and dead nodes removed.
+
+    ONNX Runtime's basic level does it, with standard operators only. The graph runs once, because
+    shape inference accepts a Reshape that cannot be executed.
+    """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
@@ -140,4 +143,4 @@ def _shape_text(value: onnx.ValueInfoProto) -> str:
 
 def _first_line(exc: Exception) -> str:
     text = str(exc).strip() or type(exc).__name__
-    return shorten(text.splitlines()[0], MOST_OF_A_REASON, placeholder="...")
+    return shorten(text.splitlines()[0], MAX_REASON, placeholder="...")

@@ -1,4 +1,4 @@
-"""A read-only index over an ONNX graph: who makes a tensor, who reads it, what is constant."""
+"""A read-only index over an ONNX graph: producers, consumers, constants and shapes."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-# Operators that only move values: what comes out lies between the bounds of what went in.
+# Operators that only move values: their output lies within the bounds of their inputs.
 PASS_THROUGH_OPS = frozenset(
     {
         "Concat",
@@ -33,7 +33,7 @@ PASS_THROUGH_OPS = frozenset(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """The nodes of `model` in topological order, and who is connected to whom by tensor name."""
+    """The nodes of `model` in topological order, and their connections by tensor name."""
 
     model: onnx.ModelProto
     nodes: tuple[onnx.NodeProto, ...]
@@ -97,12 +97,12 @@ class Graph:
 
 
 def silu_input(graph: Graph, node: onnx.NodeProto) -> str | None:
-    """What this Mul multiplies by its own sigmoid; None for any other node."""
+    """The input of a SiLU, a Mul of a tensor with its own Sigmoid; None for any other node."""
     if node.op_type == "Mul":
         pair: list[str] = list(node.input)
         for value, gate in (pair, pair[::-1]):
-            maker = graph.producer.get(gate)
-            if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == value:
+            sigmoid = graph.producer.get(gate)
+            if sigmoid is not None and sigmoid.op_type == "Sigmoid" and sigmoid.input[0] == value:
                 return value
     return None
 
@@ -113,5 +113,5 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def layer_name(node: onnx.NodeProto) -> str:
-    """The node's name; what it computes, where the exporter gave none."""
+    """The node's name, or its output's where the exporter named no node."""
     return node.name or node.output[0]
