@@ -1,5 +1,9 @@
+"""Whole builds of tiny models. A build is made once for each set of options, and shared."""
+
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,54 +19,87 @@ from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
 from quantizer.report.data import Report
 from quantizer.versions import sha256_of, versions
 from service.inference.detector import Detector
-from service.manifest import read_manifest
+from service.manifest import Manifest, read_manifest
 from service.progress import Progress
 from service.vision.image import Photo
 from service.vision.postprocess import Query
 from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, save_tiny, yolov5
 
 
-def silent(_: Progress) -> None:
-    """Nobody watches."""
+@dataclass(frozen=True)
+class Built:
+    config: BuildConfig
+    folder: Path
+    report: Report
+    progress: list[Progress]
+
+    @property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.folder)
+
+    @property
+    def qdq(self) -> bytes:
+        return (self.folder / "model.qdq.onnx").read_bytes()
+
+    def warned(self, *words: str) -> bool:
+        """Whether one warning holds all the words."""
+        return any(all(word in text for word in words) for text in self.report.warnings)
 
 
-def recipe_of(folder: Path, photos: Path, name: str = "yolov5", **options: object) -> BuildConfig:
-    return BuildConfig(save_tiny(folder, name), photos, size=SIZE, threads=1, **options)
+@pytest.fixture(scope="module")
+def make(tmp_path_factory, photos) -> Callable[..., Built]:
+    """Builds a tiny model. ONNX Runtime is the default because it compiles fastest."""
+
+    def run(
+        model: str = "yolov5",
+        images: Path = photos,
+        runtime: str | None = "onnxruntime",
+        **options: object,
+    ) -> Built:
+        home = tmp_path_factory.mktemp("build")
+        path, folder, progress = save_tiny(home, model), home / "built", []
+        folder.mkdir()
+        config = BuildConfig(path, images, size=SIZE, threads=1, runtime=runtime, **options)
+        return Built(config, folder, build(config, folder, progress.append), progress)
+
+    return run
 
 
-def built(folder: Path, config: BuildConfig) -> tuple[Path, Report]:
-    target = folder / "built"
-    target.mkdir()
-    return target, build(config, target, silent)
+@pytest.fixture(scope="module")
+def plain(make) -> Built:
+    return make()
 
 
 @pytest.fixture(scope="module")
 def report(tiny_folder):
+    """report.json of an OpenVINO build."""
     return json.loads((tiny_folder / "report.json").read_text())
+
+
+# ------------------------------------------------------------------------------- the folder
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("name", TINY)
-def test_every_family_is_built_into_a_whole_folder_that_detects(name, runtime, tmp_path, photos):
-    folder, report = built(tmp_path, recipe_of(tmp_path, photos, name, runtime=runtime))
-    manifest = read_manifest(folder)
+def test_every_family_is_built_into_a_folder_whose_variants_detect(name, runtime, make):
+    built = make(name, runtime=runtime)
+    manifest, folder = built.manifest, built.folder
     low = load_builder(runtime, 1).low_float
     lower = [] if low is None else [LOW_NAMES[low]]
     assert set(manifest.variants) == {"fp32", "int8", *lower}
     assert set(folder.iterdir()) >= {folder / name for name in ("fp32", *lower)}
     assert {variant.runtime for variant in manifest.variants.values()} == {runtime}
-    assert report.model.head == manifest.head
+    assert built.report.model.head == manifest.head
+    grey = Photo.from_pixels(np.full((60, 80, 3), 128, np.uint8))
     for variant in manifest.variants:
         detector = Detector.load(folder, manifest, variant, 1)
-        found = detector.detect(
-            Photo.from_pixels(np.full((60, 80, 3), 128, np.uint8)), Query(conf=0.01)
-        )
+        found = detector.detect(grey, Query(conf=0.01))
         detector.close()
         assert np.isfinite(found.xyxy).all()
         assert set(found.class_ids.tolist()) <= {0, 1, 2}
 
 
-def test_the_manifest_tells_what_was_built(tiny_folder):
+def test_the_manifest_describes_the_build(tiny_folder, plain):
     manifest = read_manifest(tiny_folder)
     assert (manifest.name, manifest.size, manifest.default) == ("yolov5", SIZE, "int8")
     assert (manifest.head, manifest.preprocess) == ("yolov5", "yolo")
@@ -70,19 +107,36 @@ def test_the_manifest_tells_what_was_built(tiny_folder):
     assert (manifest.input_name, manifest.output_name) == ("images", "output.y")
     assert manifest.output_shape == (1, 3 * CELLS, 5 + len(CLASSES))
     assert manifest.versions == versions()
+    digest = sha256_of(plain.config.model)
+    assert plain.manifest.source_sha256 == plain.report.model.sha256 == digest
 
 
-def test_the_source_is_named_by_its_digest(tmp_path, photos):
-    config = recipe_of(tmp_path, photos)
-    folder, report = built(tmp_path, config)
-    assert read_manifest(folder).source_sha256 == report.model.sha256 == sha256_of(config.model)
-
-
-def test_the_qdq_graph_lies_in_the_folder_and_is_valid(tiny_folder, report):
+def test_the_qdq_graph_in_the_folder_is_valid(tiny_folder, report):
     model = onnx.load(tiny_folder / "model.qdq.onnx")
     onnx.checker.check_model(model, full_check=True)
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("QuantizeLinear") == len(report["tensors"])
+
+
+def test_two_builds_that_keep_the_same_layers_float_give_the_same_qdq_bytes(make, plain):
+    """ONNX Runtime reports no times of layers, on which the choice would depend."""
+    assert make().qdq == plain.qdq
+
+
+def test_progress_counts_every_stage_to_its_end(plain):
+    phases = list(dict.fromkeys(step.phase for step in plain.progress))
+    assert phases == ["read", "calibrate", "precision", "quantize", "compile", "time", "compare"]
+    last = {step.phase: (step.done, step.total) for step in plain.progress}
+    assert last["calibrate"] == (17, 17)
+    assert last["compile"] in {(2, 2), (4, 4)}
+    assert last["compare"] == (3, 3)
+
+
+# ------------------------------------------------------------------------------- the report
+
+
+def test_the_returned_report_is_the_written_one(plain):
+    assert (plain.folder / "report.json").read_text() == plain.report.to_json()
 
 
 def test_the_report_describes_the_model_and_the_options(report):
@@ -141,173 +195,127 @@ def test_the_report_counts_images_sizes_and_seconds(report, tiny_folder):
     assert all(seconds >= 0 for seconds in report["seconds"].values())
 
 
-def test_the_report_compares_int8_with_fp32_on_held_out_images(report):
+# ------------------------------------------------------------------------- the accuracy gate
+
+
+def test_an_int8_close_to_fp32_on_held_out_images_is_accepted(report, tiny_folder):
     compared = report["agreement"]["with_fp32"]["int8"]
     assert report["agreement"]["held_out"] is True
     assert compared["images"] == 3
     assert 0 <= compared["matched"] <= 1
     assert 0.5 <= compared["mean_iou"] <= 1
-
-
-def test_an_int8_that_is_close_enough_is_the_default(report, tiny_folder):
-    verdict = report["guard"]["verdicts"]["int8"]
-    assert verdict["accepted"] is True
-    assert verdict["drop"] <= verdict["limit"]
+    result = report["guard"]["verdicts"]["int8"]
+    assert result["accepted"] is True
+    assert result["drop"] <= result["limit"]
     assert report["guard"]["ap"] is None
     assert read_manifest(tiny_folder).rejected == {}
 
 
-def test_an_int8_that_lost_too_much_is_kept_but_not_the_default(tmp_path, photos):
-    folder, report = built(tmp_path, recipe_of(tmp_path, photos, max_drop=0.0, default="int8"))
-    manifest = read_manifest(folder)
+def test_a_rejected_int8_is_kept_but_is_not_the_default(make):
+    built = make(max_drop=0.0, default="int8")
+    manifest = built.manifest
     assert manifest.default != "int8"
     assert "int8" in manifest.variants
     assert manifest.rejected["int8"].endswith("more than 0")
-    assert [text for text in report.warnings if text.startswith("int8 is not the default")]
-    assert report.guard.verdicts["int8"].accepted is False
+    assert built.warned("int8 is not the default")
+    assert built.report.guard.verdicts["int8"].accepted is False
 
 
-def test_annotated_images_are_what_int8_is_judged_by(tmp_path, photos, truth):
-    annotations = tmp_path / "truth.json"
+def test_annotated_images_make_the_gate_compare_ap(make, photos, truth, tmp_path):
+    annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps(truth))
-    config = recipe_of(tmp_path, photos, annotated=AnnotatedDataset(photos, annotations))
-    folder, report = built(tmp_path, config)
-    verdict, ap = report.guard.verdicts["int8"], report.guard.ap
-    assert verdict.measure == "ap"
-    assert verdict.drop == pytest.approx(ap["fp32"] - ap["int8"], abs=1e-4)
-    assert ("int8" in read_manifest(folder).rejected) is not verdict.accepted
+    built = make(annotated=AnnotatedDataset(photos, annotations))
+    result, ap = built.report.guard.verdicts["int8"], built.report.guard.ap
+    assert result.measure == "ap"
+    assert result.drop == pytest.approx(ap["fp32"] - ap["int8"], abs=1e-4)
+    assert ("int8" in built.manifest.rejected) is not result.accepted
 
 
-def test_the_returned_report_is_the_written_one(tmp_path, photos):
-    folder, report = built(tmp_path, recipe_of(tmp_path, photos))
-    assert (folder / "report.json").read_text() == report.to_json()
-
-
-def test_two_builds_that_free_the_same_layers_give_the_same_qdq_bytes(tmp_path, photos):
-    """What is freed hangs on measured times, so here nothing is."""
-    graphs = []
-    for name in ("one", "other"):
-        home = tmp_path / name
-        home.mkdir()
-        folder, _ = built(home, recipe_of(home, photos, min_sqnr=0.0))
-        graphs.append((folder / "model.qdq.onnx").read_bytes())
-    assert graphs[0] == graphs[1]
+# --------------------------------------------------------------------------------- options
 
 
 @pytest.mark.parametrize("ranges", ["minmax", "percentile", "mse", "entropy"])
-def test_other_rules_build_other_graphs(ranges, tmp_path, photos, tiny_folder):
-    folder, report = built(tmp_path, recipe_of(tmp_path, photos, ranges=ranges))
-    assert report.options.ranges == ranges
-    assert (folder / "model.qdq.onnx").read_bytes() != (tiny_folder / "model.qdq.onnx").read_bytes()
+def test_another_range_rule_builds_another_graph(ranges, make, plain):
+    built = make(ranges=ranges)
+    assert built.report.options.ranges == ranges
+    assert built.qdq != plain.qdq
 
 
-def test_symmetric_activations_are_int8_around_zero(tmp_path, photos):
-    folder, report = built(tmp_path, recipe_of(tmp_path, photos, symmetric=True))
-    assert {tensor.zero_point for tensor in report.tensors} == {0}
+def test_symmetric_activations_are_int8_around_zero(make):
+    built = make(symmetric=True)
+    assert {tensor.zero_point for tensor in built.report.tensors} == {0}
     zeros = {
         tensor.name: tensor.data_type
-        for tensor in onnx.load(folder / "model.qdq.onnx").graph.initializer
+        for tensor in onnx.load_from_string(built.qdq).graph.initializer
         if tensor.name.endswith("/zero_point")
     }
     assert set(zeros.values()) == {onnx.TensorProto.INT8}
 
 
-def test_layers_that_are_kept_float_are_reported(tmp_path, photos):
-    config = recipe_of(tmp_path, photos, keep_float=("c3.*", "absent*"))
-    _, report = built(tmp_path, config)
-    reasons = {layer.layer: layer.reason for layer in report.layers}
-    assert reasons["c3.cv1"] == "asked for by c3.*"
+def test_layers_that_are_kept_float_are_reported(make):
+    built = make(keep_float=("c3.*", "absent*"))
+    reasons = {layer.layer: layer.reason for layer in built.report.layers}
     kept = {"c3.cv1", "c3.cv2", "c3.cv3", "c3.m.cv1", "c3.m.cv2"}
     assert {layer for layer, reason in reasons.items() if reason == "asked for by c3.*"} == kept
-    assert [text for text in report.warnings if "absent*" in text]
-    assert not [text for text in report.warnings if "c3.*" in text]
+    assert built.warned("absent*")
+    assert not built.warned("c3.*")
 
 
-def test_nothing_quantized_is_a_warning(tmp_path, photos):
-    _, report = built(tmp_path, recipe_of(tmp_path, photos, keep_float=("*",)))
-    assert [text for text in report.warnings if "no convolution is quantized" in text]
-
-
-def test_progress_goes_through_every_phase_and_counts_to_the_end(tmp_path, photos):
-    steps: list[Progress] = []
-    target = tmp_path / "built"
-    target.mkdir()
-    build(recipe_of(tmp_path, photos), target, steps.append)
-    phases = list(dict.fromkeys(step.phase for step in steps))
-    assert phases == ["read", "calibrate", "precision", "quantize", "compile", "time", "compare"]
-    last = {step.phase: (step.done, step.total) for step in steps}
-    assert last["calibrate"] == (17, 17)
-    assert last["compile"] in {(2, 2), (4, 4)}
-    assert last["compare"] == (3, 3)
+def test_nothing_quantized_is_a_warning(make):
+    assert make(keep_float=("*",)).warned("no convolution is quantized")
 
 
 # ------------------------------------------------------------------------ calibration images
 
 
-def some_photos(folder: Path, photos: Path, count: int) -> Path:
-    chosen = folder / "some"
-    chosen.mkdir()
-    for path in sorted(photos.iterdir())[:count]:
-        shutil.copy(path, chosen)
-    return chosen
+def test_the_number_of_images_is_a_warning_only_below_a_limit(make, photos, plain, tmp_path):
+    for path in sorted(photos.iterdir())[:4]:
+        shutil.copy(path, tmp_path)
+    built = make(images=tmp_path)
+    assert built.report.calibration.images == 4
+    assert (built.report.calibration.held_out, built.report.agreement.held_out) == (0, False)
+    assert built.warned("only 4 usable")
+    assert not plain.warned("usable")
+    assert not plain.warned("decoded")
 
 
-def test_few_images_are_a_warning(tmp_path, photos):
-    few = some_photos(tmp_path, photos, 4)
-    _, report = built(tmp_path, recipe_of(tmp_path, few))
-    assert report.calibration.images == 4
-    assert (report.calibration.held_out, report.agreement.held_out) == (0, False)
-    assert [text for text in report.warnings if "only 4 usable" in text]
-
-
-def test_enough_images_are_none(tmp_path, photos):
-    _, report = built(tmp_path, recipe_of(tmp_path, photos))
-    assert not [text for text in report.warnings if "usable" in text or "decoded" in text]
-
-
-def test_unreadable_images_are_skipped_counted_and_named(tmp_path, photos):
-    some = some_photos(tmp_path, photos, 20)
+def test_undecodable_images_are_skipped_counted_and_named(make, photos, tmp_path):
+    some = shutil.copytree(photos, tmp_path / "some")
     (some / "photo00a.jpg").write_bytes(b"no image")
     (some / "photo19z.png").write_bytes(b"")
-    _, report = built(tmp_path, recipe_of(tmp_path, some))
-    skipped = report.calibration.unreadable
+    built = make(images=some)
+    calibration = built.report.calibration
+    skipped = calibration.unreadable
     assert set(skipped) <= {"photo00a.jpg", "photo19z.png"}
-    assert report.calibration.images + report.calibration.held_out + len(skipped) == 22
-    assert [text for text in report.warnings if "could not be decoded" in text]
+    assert calibration.images + calibration.held_out + len(skipped) == 22
+    assert built.warned("could not be decoded")
 
 
-def test_images_of_which_none_is_readable_are_an_error(tmp_path):
-    bad = tmp_path / "bad"
-    bad.mkdir()
+@pytest.mark.parametrize("picture", [Image.new("L", (30, 40), 80), Image.new("RGB", (SIZE, SIZE))])
+def test_one_grey_or_black_image_is_enough_to_build(picture, make, tmp_path):
+    picture.save(tmp_path / "picture.png")
+    built = make(images=tmp_path)
+    assert {"fp32", "int8"} <= set(built.manifest.variants)
+    assert built.report.calibration.images == 1
+    assert all(np.isfinite(tensor.scale) for tensor in built.report.tensors)
+
+
+def test_images_of_which_none_can_be_decoded_are_an_error(make, tmp_path):
     for index in range(3):
-        (bad / f"{index}.jpg").write_bytes(b"no image")
+        (tmp_path / f"{index}.jpg").write_bytes(b"no image")
     with pytest.raises(NoCalibrationImages, match="none of the 3 calibration images"):
-        built(tmp_path, recipe_of(tmp_path, bad))
-
-
-def test_a_single_grey_image_is_enough_to_build(tmp_path):
-    one = tmp_path / "one"
-    one.mkdir()
-    Image.new("L", (30, 40), 80).save(one / "grey.png")
-    folder, report = built(tmp_path, recipe_of(tmp_path, one))
-    assert {"fp32", "int8"} <= set(read_manifest(folder).variants)
-    assert report.calibration.images == 1
-
-
-def test_a_black_image_builds_too(tmp_path):
-    black = tmp_path / "black"
-    black.mkdir()
-    Image.new("RGB", (SIZE, SIZE)).save(black / "black.png")
-    _, report = built(tmp_path, recipe_of(tmp_path, black))
-    assert all(np.isfinite(tensor.scale) for tensor in report.tensors)
+        make(images=tmp_path)
 
 
 # ---------------------------------------------------------------------------------- refusals
 
 
-def test_a_gpu_is_refused_before_anything_is_read(tmp_path, photos):
+def test_a_device_or_a_default_that_is_not_here_is_refused_before_anything_is_read(tmp_path):
+    absent = (tmp_path / "absent.onnx", tmp_path)
     with pytest.raises(BadOption, match="device gpu"):
-        build(BuildConfig(tmp_path / "absent.onnx", photos, device="gpu"), tmp_path, silent)
+        build(BuildConfig(*absent, device="gpu"), tmp_path, lambda _: None)
+    with pytest.raises(BadOption, match="default fp16: this processor or its runtime lacks it"):
+        build(BuildConfig(*absent, device="cpu", default="fp16"), tmp_path, lambda _: None)
 
 
 def test_a_model_that_computes_no_numbers_is_refused(tmp_path, photos):
@@ -316,5 +324,6 @@ def test_a_model_that_computes_no_numbers_is_refused(tmp_path, photos):
     broken = np.full(tuple(weight.dims), np.nan, np.float32)
     weight.CopyFrom(onnx.numpy_helper.from_array(broken, weight.name))
     onnx.save(model, tmp_path / "nan.onnx")
+    config = BuildConfig(tmp_path / "nan.onnx", photos, size=SIZE, threads=1)
     with pytest.raises(UnsupportedModel, match="not finite"):
-        built(tmp_path, BuildConfig(tmp_path / "nan.onnx", photos, size=SIZE, threads=1))
+        build(config, tmp_path, lambda _: None)
