@@ -1,6 +1,6 @@
-"""Photos -> training samples: placed at random scales, in mosaics, pasted, mixed, recoloured.
+"""Photos -> training samples: random scales, mosaics, pasted photos, mix-up, colour changes.
 
-The teacher looks at the finished sample, so nothing here needs a label to stay right.
+The teacher predicts on the finished sample, so unlabelled photos can be changed in any way.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.vision.letterbox import PAD_GREY
-from zoo.train.photos import Pack, Pixels
+from zoo.train.pack import Pack, Pixels
 
-MOSAIC: Final = 0.5  # probabilities of each kind of sample
+MOSAIC: Final = 0.5  # probability, like the next three
 PASTE: Final = 0.15
 MIX: Final = 0.1
 MIRROR: Final = 0.5
-WIDE_SCALES: Final = (0.3, 2.0)  # times the scale at which the photo just fits
+WIDE_SCALES: Final = (0.3, 2.0)  # relative to the scale at which the photo just fits
 NEAR_SCALES: Final = (0.8, 1.25)
-WIDE: Final = 0.6  # share of single photos placed over the wide range
-COVER_SCALES: Final = (0.7, 1.6)  # times the scale at which the photo covers its mosaic tile
-STRETCH: Final = 0.15  # change of the aspect ratio, at most
-HUE, SATURATION, VALUE = 0.02, 0.6, 0.4  # gains, at most
-FREQUENT: Final = 0.05  # share of photos from which on a class is not drawn more often
-RARE_BOOST: Final = 8.0  # at most
-DULL: Final = 0.5  # weight of a photo in which the teacher finds nothing
-FOUND: Final = 0.3  # score from which on the teacher has found something
-SEEN: Final = 0.25  # share of a box that must stay in the picture
-SMALLEST: Final = 3.0  # pixels of a box's shorter side
+WIDE: Final = 0.6  # share of single photos with a scale of the wide range
+COVER_SCALES: Final = (0.7, 1.6)  # relative to the scale at which it covers its mosaic tile
+STRETCH: Final = 0.15  # largest change of the log aspect ratio, in both directions together
+HUE, SATURATION, VALUE = 0.02, 0.6, 0.4  # largest changes of the gains
+FREQUENT: Final = 0.05  # a class in this share of the photos, or more, is not drawn more often
+MAX_BOOST: Final = 8.0  # of photos of rare classes
+EMPTY_WEIGHT: Final = 0.5  # of a photo in which the teacher finds nothing
+FOUND: Final = 0.3  # score above which the teacher has found an object
+MIN_VISIBLE: Final = 0.25  # share of a box inside its tile: boxes with less are dropped
+MIN_SIDE: Final = 3.0  # pixels of the shorter side: smaller boxes are dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +38,38 @@ class Sample:
 
 
 class Composer:
-    """Draws samples from a pack; give each thread a generator of its own."""
+    """Composes samples from a pack; each thread needs its own random generator."""
 
     def __init__(self, pack: Pack) -> None:
         self._pack = pack
         self._labelled = sorted(pack.labels)
-        weights = chances(pack)
-        self._chances = np.cumsum(weights) / weights.sum()
+        weights = draw_weights(pack)
+        self._cumulative = np.cumsum(weights) / weights.sum()
 
     def sample(self, rng: np.random.Generator, size: int) -> Sample:
-        image = self._picture(rng, size)
+        image = self._compose(rng, size)
         if rng.random() < MIX:
             share = rng.beta(8, 8)
-            image = cv2.addWeighted(image, share, self._picture(rng, size), 1 - share, 0)
+            image = cv2.addWeighted(image, share, self._compose(rng, size), 1 - share, 0)
         if rng.random() < PASTE:
             self._paste(rng, image)
-        return Sample(_recoloured(rng, image), None)
+        return Sample(_recolour(rng, image), None)
 
     def labelled_sample(self, rng: np.random.Generator, size: int) -> Sample:
-        """One of the few labelled photos, or four of them."""
+        """One labelled photo, or a mosaic of four."""
         tiles = _tiles(rng, size) if rng.random() < MOSAIC else [(0, 0, size, size)]
         image = np.full((size, size, 3), PAD_GREY, np.uint8)
         boxes = []
         for tile in tiles:
             number = int(rng.choice(self._labelled))
             matrix = self._place(rng, image, tile, number, cover=len(tiles) > 1)
-            boxes.append(_moved(self._pack.labels[number], matrix, tile))
-        return Sample(_recoloured(rng, image), np.concatenate(boxes))
+            boxes.append(_moved_boxes(self._pack.labels[number], matrix, tile))
+        return Sample(_recolour(rng, image), np.concatenate(boxes))
 
     def _draw(self, rng: np.random.Generator) -> int:
-        return int(np.searchsorted(self._chances, rng.random(), side="right"))
+        return int(np.searchsorted(self._cumulative, rng.random(), side="right"))
 
-    def _picture(self, rng: np.random.Generator, size: int) -> Pixels:
+    def _compose(self, rng: np.random.Generator, size: int) -> Pixels:
         mosaic = rng.random() < MOSAIC
         image = np.full((size, size, 3), PAD_GREY, np.uint8)
         for tile in _tiles(rng, size) if mosaic else [(0, 0, size, size)]:
@@ -91,20 +91,20 @@ class Composer:
         number: int,
         cover: bool,
     ) -> NDArray[np.float64]:
-        """Draw a photo into a tile; returns the affine [2,3] from 0..1 of the photo to pixels."""
+        """Draw a photo into a tile; returns the affine f64[2,3] from 0..1 of it to pixels."""
         left, top, right, bottom = tile
-        wide, high = right - left, bottom - top
+        tile_width, tile_height = right - left, bottom - top
         height, width = self._pack.places[number, 0, 1:]
         if cover:
-            scale = max(wide / width, high / height) * _log_uniform(rng, COVER_SCALES)
+            scale = max(tile_width / width, tile_height / height) * _log_uniform(rng, COVER_SCALES)
         else:
             scales = WIDE_SCALES if rng.random() < WIDE else NEAR_SCALES
-            scale = min(wide / width, high / height) * _log_uniform(rng, scales)
+            scale = min(tile_width / width, tile_height / height) * _log_uniform(rng, scales)
         photo = self._pack.photo(number, 1 if scale <= 0.6 else 0)
         stretch = np.exp(rng.uniform(-STRETCH, STRETCH) / 2)
         drawn_w, drawn_h = width * scale * stretch, height * scale / stretch
         x, y = (rng.uniform(*sorted((0.0, room - drawn)))
-                for room, drawn in ((wide, drawn_w), (high, drawn_h)))  # fmt: skip
+                for room, drawn in ((tile_width, drawn_w), (tile_height, drawn_h)))  # fmt: skip
         mirrored = rng.random() < MIRROR
         unit = np.array([[-drawn_w if mirrored else drawn_w, 0, x + drawn_w * mirrored],
                          [0, drawn_h, y]])  # fmt: skip
@@ -113,24 +113,24 @@ class Composer:
         pixels[:, 1] /= photo.shape[0]
         pixels[:, 2] += (pixels[:, 0] + pixels[:, 1]) / 2 - 0.5  # pixel centres, not corners
         cv2.warpAffine(
-            photo, pixels, (wide, high), image[top:bottom, left:right],
+            photo, pixels, (tile_width, tile_height), image[top:bottom, left:right],
             cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, (PAD_GREY,) * 3,
         )  # fmt: skip
         unit[:, 2] += left, top
         return unit
 
 
-def chances(pack: Pack) -> NDArray[np.float64]:
-    """How often each photo is drawn: by the rarest class in it, as in LVIS's repeat factors.
+def draw_weights(pack: Pack) -> NDArray[np.float64]:
+    """How often each photo is drawn, f64[P]: LVIS's repeat factor of its rarest class.
 
-    Square root of FREQUENT over the class's share (arXiv 1908.03195).
+    It is the square root of FREQUENT over the share of photos with the class (arXiv 1908.03195).
     """
-    if pack.seen is None:
+    if pack.class_scores is None:
         return np.ones(len(pack))
-    found = pack.seen > FOUND
+    found = pack.class_scores > FOUND
     share = found.mean(axis=0).clip(min=1e-9)
-    boost = np.sqrt(FREQUENT / share).clip(1, RARE_BOOST)
-    return np.where(found.any(axis=1), (found * boost).max(axis=1), DULL)
+    boost = np.sqrt(FREQUENT / share).clip(1, MAX_BOOST)
+    return np.where(found.any(axis=1), (found * boost).max(axis=1), EMPTY_WEIGHT)
 
 
 def _tiles(rng: np.random.Generator, size: int) -> list[tuple[int, int, int, int]]:
@@ -142,22 +142,22 @@ def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
-def _moved(
+def _moved_boxes(
     labels: NDArray[np.float32], matrix: NDArray[np.float64], tile: tuple[int, int, int, int]
 ) -> NDArray[np.float32]:
-    """Boxes after the affine, cut to the tile; those that are mostly outside or tiny are gone."""
+    """Boxes after the affine, clipped to the tile; without those mostly outside, or tiny."""
     x = np.sort(labels[:, [1, 3]] * matrix[0, 0] + matrix[0, 2], axis=1)
     y = np.sort(labels[:, [2, 4]] * matrix[1, 1] + matrix[1, 2], axis=1)
-    whole = (x[:, 1] - x[:, 0]) * (y[:, 1] - y[:, 0])
+    area = (x[:, 1] - x[:, 0]) * (y[:, 1] - y[:, 0])
     x = x.clip(tile[0], tile[2])
     y = y.clip(tile[1], tile[3])
-    wide, high = x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
-    kept = (wide * high > SEEN * whole) & (np.minimum(wide, high) > SMALLEST)
+    width, height = x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
+    kept = (width * height > MIN_VISIBLE * area) & (np.minimum(width, height) > MIN_SIDE)
     boxes = np.stack((labels[:, 0], x[:, 0], y[:, 0], x[:, 1], y[:, 1]), axis=1)
     return boxes[kept].astype(np.float32)
 
 
-def _recoloured(rng: np.random.Generator, image: Pixels) -> Pixels:
+def _recolour(rng: np.random.Generator, image: Pixels) -> Pixels:
     hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (HUE, SATURATION, VALUE)
     ramp = np.arange(256)
     tables = (

@@ -1,8 +1,8 @@
 """The moving average of a checkpoint -> qyolo-nano.onnx, in YOLOX's conventions.
 
-Those are: BGR in 0..255, [1, 8400, 85] undecoded with probabilities. The order of the channels and
-the division by 255 go into the first convolution, so that a server's uint8 input is exact in int8.
-Weights keep 10 bits of mantissa, as in float16, so that the file compresses to half of its size.
+Input BGR in 0..255; output [1, 8400, 85], undecoded, with probabilities. The first convolution
+includes the channel order and the division by 255, so that uint8 input is exact in int8. Weights
+keep 10 bits of mantissa, as in float16: the file compresses to half of its size.
 """
 
 import argparse
@@ -24,7 +24,7 @@ OPSET: Final = 17
 
 
 class Exported(nn.Module):
-    """Class order as the teacher's: box, objectness, classes; anchors as rows."""
+    """The network with the teacher's output: rows of box, objectness, classes for each anchor."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def export(checkpoint: Path, target: Path) -> None:
 
 
 def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 with the 13 lowest bits of the mantissa rounded away; every exponent stays."""
+    """float32 rounded to 10 bits of mantissa; the exponent keeps its range."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     return ((bits + np.uint32(1 << 12)) & ~np.uint32((1 << 13) - 1)).view(np.float32)
 

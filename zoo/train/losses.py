@@ -1,6 +1,6 @@
-"""What the student is told: to agree with the teacher everywhere, and with people where they spoke.
+"""The losses: distillation from the teacher, imitation of its feature maps, and labelled boxes.
 
-Every term is a sum over anchors divided by the expected number of objects' anchors, as in YOLOX.
+Every term is a sum over anchors divided by the expected number of positive ones, as in YOLOX.
 """
 
 from typing import Final
@@ -10,101 +10,108 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.train import network
-from zoo.train.network import Features, Predictions, decoded
-from zoo.train.teacher import MAPS, Lesson
+from zoo.train.network import Features, Predictions, decode
+from zoo.train.teacher import MAPS, TeacherOutput
 
 BOX_WEIGHT: Final = 5.0  # of 1 - GIoU (YOLOX's choice)
 OFFSET_WEIGHT: Final = 1.0  # of the L1 distance between undecoded boxes
-UNSEEN: Final = 0.005  # objectness below which the teacher's class and box say nothing
-CANDIDATES: Final = 10  # anchors that learn one labelled box
+MIN_OBJECTNESS: Final = 0.005  # of the teacher, below which its class and box are ignored
+CANDIDATES: Final = 10  # anchors assigned to each labelled box
 IOU_POWER: Final = 6  # of the alignment score ** 0.5 * IoU ** 6 (TOOD, arXiv 2108.07755)
 SCORE_POWER: Final = 0.5
 
 
-def distillation(said: Predictions, lesson: Lesson, corners: Tensor, strides: Tensor) -> Tensor:
-    """Objectness on every anchor; class and box weighted by how sure the teacher is of them."""
-    sure = lesson.objectness
-    total = sure.sum().clamp(min=1)
-    objectness = _entropy(said.objectness, sure).sum() / total
-    seen = sure > UNSEEN
-    if not seen.any():
+def distillation(
+    student: Predictions, teacher: TeacherOutput, corners: Tensor, strides: Tensor
+) -> Tensor:
+    """Objectness on all anchors; classes and box weighted by the teacher's objectness."""
+    target = teacher.objectness
+    total = target.sum().clamp(min=1)
+    objectness = _cross_entropy(student.objectness, target).sum() / total
+    used = target > MIN_OBJECTNESS
+    if not used.any():
         return objectness
-    weight = sure[seen]
-    classes = _entropy(said.classes[seen], lesson.classes[seen]).sum(dim=-1)
+    weight = target[used]
+    classes = _cross_entropy(student.classes[used], teacher.classes[used]).sum(dim=-1)
     classes = (classes * weight).sum() / total
-    score = weight * lesson.classes[seen].amax(dim=-1)
-    places = [part.expand(*sure.shape, -1)[seen] for part in (corners, strides)]
-    mine, theirs = said.boxes[seen], lesson.boxes[seen]
-    apart = 1 - _giou(decoded(mine, *places), decoded(theirs, *places))
+    score = weight * teacher.classes[used].amax(dim=-1)
+    anchors = [part.expand(*target.shape, -1)[used] for part in (corners, strides)]
+    mine, theirs = student.boxes[used], teacher.boxes[used]
+    distance = 1 - _giou(decode(mine, *anchors), decode(theirs, *anchors))
     offset = functional.l1_loss(mine, theirs, reduction="none").sum(dim=-1)
-    boxes = BOX_WEIGHT * apart + OFFSET_WEIGHT * offset
+    boxes = BOX_WEIGHT * distance + OFFSET_WEIGHT * offset
     return objectness + classes + (boxes * score).sum() / score.sum()
 
 
 class Imitation(nn.Module):
-    """Mean squared distance between the teacher's maps, standardised, and the student's, projected.
+    """Mean squared distance between the teacher's standardised maps and the student's projected.
 
-    FitNets' hints (arXiv 1412.6550) at six places; used in training only.
+    FitNets' hints (arXiv 1412.6550) at six layers; used in training only.
     """
 
     def __init__(self) -> None:
         super().__init__()
         pairs = list(zip((*network.STAGES, *network.NECK), MAPS.values(), strict=True))
         self.projections = nn.ModuleList(nn.Conv2d(mine, theirs, 1) for mine, theirs in pairs)
-        self.standards = nn.ModuleList(
+        self.norms = nn.ModuleList(
             nn.BatchNorm2d(theirs, affine=False, momentum=0.01) for _, theirs in pairs
         )
 
-    def forward(self, features: Features, lesson: Lesson) -> Tensor:
+    def forward(self, features: Features, teacher: TeacherOutput) -> Tensor:
         mine = (*features.backbone, *features.neck)
-        parts = zip(self.projections, self.standards, mine, lesson.maps, strict=True)
+        parts = zip(self.projections, self.norms, mine, teacher.maps, strict=True)
         return torch.stack(
             [
-                functional.mse_loss(project(x.float()), standard(y))
-                for project, standard, x, y in parts
+                functional.mse_loss(project(x.float()), standardise(y))
+                for project, standardise, x, y in parts
             ]
         ).mean()
 
 
-def supervision(said: Predictions, truth: list[Tensor], corners: Tensor, strides: Tensor) -> Tensor:
-    """The ordinary loss of the labelled samples: truth has f32[B,5] (class, corners) for each.
+def supervision(
+    student: Predictions, labels: list[Tensor], corners: Tensor, strides: Tensor
+) -> Tensor:
+    """The loss of the labelled samples; `labels` has f32[B,5] (class, corners) for each.
 
-    Each box goes to the anchors inside it whose predictions are best aligned with it (TOOD).
+    Each box is assigned to the anchors inside it whose predictions align best with it (TOOD).
     """
-    boxes = decoded(said.boxes, corners, strides)
-    wanted = torch.zeros_like(said.objectness)
-    named = torch.zeros_like(said.classes)
-    total = said.boxes.new_zeros(())
-    for number, labels in enumerate(truth):
-        if not len(labels):
+    boxes = decode(student.boxes, corners, strides)
+    target_objectness = torch.zeros_like(student.objectness)
+    target_classes = torch.zeros_like(student.classes)
+    total = student.boxes.new_zeros(())
+    for number, rows in enumerate(labels):
+        if not len(rows):
             continue
-        owner, quality = _assigned(
-            boxes[number].detach(), said, number, labels, corners + strides / 2
+        owner, quality = _assign(
+            boxes[number].detach(), student, number, rows, corners + strides / 2
         )
         (anchors,) = torch.nonzero(owner >= 0, as_tuple=True)
-        mine = labels[owner[anchors]]
-        wanted[number, anchors] = quality[anchors]
-        named[number, anchors, mine[:, 0].long()] = quality[anchors]
-        apart = 1 - _giou(boxes[number, anchors], mine[:, 1:])
-        total = total + (BOX_WEIGHT * apart * quality[anchors]).sum()
-    positives = wanted.sum().clamp(min=max(1, sum(map(len, truth))))
-    objectness = _entropy(said.objectness, wanted).sum()
-    classes = (_entropy(said.classes, named).sum(dim=-1) * (wanted > 0)).sum()
+        mine = rows[owner[anchors]]
+        target_objectness[number, anchors] = quality[anchors]
+        target_classes[number, anchors, mine[:, 0].long()] = quality[anchors]
+        distance = 1 - _giou(boxes[number, anchors], mine[:, 1:])
+        total = total + (BOX_WEIGHT * distance * quality[anchors]).sum()
+    positives = target_objectness.sum().clamp(min=max(1, sum(map(len, labels))))
+    objectness = _cross_entropy(student.objectness, target_objectness).sum()
+    classes = (
+        _cross_entropy(student.classes, target_classes).sum(dim=-1) * (target_objectness > 0)
+    ).sum()
     return (objectness + classes + total) / positives
 
 
 @torch.no_grad()
-def _assigned(
-    boxes: Tensor, said: Predictions, number: int, labels: Tensor, centres: Tensor
+def _assign(
+    boxes: Tensor, student: Predictions, number: int, labels: Tensor, centres: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Per anchor: the row of the labels that it learns (or -1), and how well it fits, 0..1."""
+    """For each anchor: the row of the labels assigned to it, or -1, and its alignment, 0..1."""
     x, y = centres.T
     inside = (
         (x > labels[:, 1:2]) & (y > labels[:, 2:3]) & (x < labels[:, 3:4]) & (y < labels[:, 4:5])
     )
-    iou = _overlap(labels[:, None, 1:], boxes[None])[0]
+    iou = _iou(labels[:, None, 1:], boxes[None])[0]
     score = (
-        said.objectness[number].sigmoid() * said.classes[number].sigmoid()[:, labels[:, 0].long()].T
+        student.objectness[number].sigmoid()
+        * student.classes[number].sigmoid()[:, labels[:, 0].long()].T
     )
     aligned = score**SCORE_POWER * iou**IOU_POWER * inside
     best, anchors = aligned.topk(min(CANDIDATES, aligned.shape[1]), dim=1)
@@ -115,12 +122,12 @@ def _assigned(
     return torch.where(rank > 0, owner, -1), quality
 
 
-def _entropy(logits: Tensor, probabilities: Tensor) -> Tensor:
+def _cross_entropy(logits: Tensor, probabilities: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, probabilities, reduction="none")
 
 
-def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and union of boxes x1, y1, x2, y2 that broadcast."""
+def _iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and union of boxes [...,4] (x1, y1, x2, y2), broadcast."""
     low = torch.maximum(a[..., :2], b[..., :2])
     high = torch.minimum(a[..., 2:], b[..., 2:])
     common = (high - low).clamp(min=0).prod(dim=-1)
@@ -131,11 +138,11 @@ def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised IoU (arXiv 1902.09630): falls on below 0 when boxes do not touch."""
-    iou, union = _overlap(a, b)
-    around = (
+    """Generalised IoU (arXiv 1902.09630): negative for boxes that are apart."""
+    iou, union = _iou(a, b)
+    enclosing = (
         (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2]))
         .prod(dim=-1)
         .clamp(min=1e-6)
     )
-    return iou - (around - union) / around
+    return iou - (enclosing - union) / enclosing

@@ -1,7 +1,7 @@
-"""Muon: momentum whose update is made orthogonal, for the weights of convolutions.
+"""Muon: momentum with orthogonalised updates, for the weights of convolutions.
 
-K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the scale of the
-step is that of arXiv 2502.16982, so that AdamW's learning rate and weight decay carry over.
+K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). The updates are
+scaled as in arXiv 2502.16982, so that AdamW's learning rate and weight decay can be used.
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-# The quintic of that text: five steps bring every singular value near 1.
-QUINTIC: Final = (3.4445, -4.7750, 2.0315)
+# From the same text: five steps bring every singular value near 1.
+COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 STEPS: Final = 5
 SCALE: Final = 0.2  # root mean square of an AdamW update
 
@@ -28,16 +28,16 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                 momentum.lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(momentum, group["momentum"])
-                update = orthogonal(ahead.flatten(1))
+                lookahead = weight.grad.lerp(momentum, group["momentum"])
+                update = orthogonalise(lookahead.flatten(1))
                 scale = SCALE * max(update.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view_as(weight), alpha=-group["lr"] * scale)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix with orthonormal rows or columns, roughly (Newton-Schulz iteration)."""
-    a, b, c = QUINTIC
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Roughly the nearest matrix with orthonormal rows or columns (Newton-Schulz iteration)."""
+    a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)

@@ -1,7 +1,7 @@
 """qyolo-nano: a compact YOLO in PyTorch. Image -> backbone -> path aggregation -> decoupled heads.
 
-Made for int8 on small boxes: dense 3x3 convolutions (depthwise ones quantize badly and run no
-faster in int8), SiLU everywhere, nothing but Conv, SiLU, Add, Concat, MaxPool and Resize.
+Made for int8 on small machines: dense 3x3 convolutions (depthwise ones lose accuracy in int8 and
+run no faster), SiLU, and no operator but Conv, SiLU, Add, Concat, MaxPool and Resize.
 """
 
 import math
@@ -18,18 +18,18 @@ STAGES: Final = (64, 128, 192)  # channels at strides 8, 16, 32
 DEPTHS: Final = (1, 2, 1)  # bottlenecks at those strides
 NECK: Final = (48, 96, 128)  # channels of the aggregated maps
 HEAD: Final = 48
-PRIOR: Final = 0.01  # probability that a fresh head gives everywhere (RetinaNet, arXiv 1708.02002)
+PRIOR: Final = 0.01  # initial probability everywhere (RetinaNet, arXiv 1708.02002)
 
 
 class Features(NamedTuple):
-    """Maps that the teacher's are compared with, at strides 8, 16, 32."""
+    """Feature maps at strides 8, 16, 32, which imitate the teacher's."""
 
     backbone: tuple[Tensor, ...]
     neck: tuple[Tensor, ...]
 
 
 class Predictions(NamedTuple):
-    """Per anchor (all cells of stride 8, then 16, then 32, row by row): undecoded."""
+    """Undecoded, for each anchor: all cells of stride 8, then 16, then 32, row by row."""
 
     boxes: Tensor  # [N, A, 4]: centre offset from the cell's corner, log size; in strides
     objectness: Tensor  # [N, A]: logits
@@ -48,7 +48,7 @@ class ConvUnit(nn.Sequential):
 
 
 class Bottleneck(nn.Module):
-    """Two 3x3 convolutions, with or without the shortcut."""
+    """Two 3x3 convolutions, with or without a shortcut."""
 
     def __init__(self, channels: int, shortcut: bool) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Bottleneck(nn.Module):
 
 
 class PartialStage(nn.Module):
-    """Cross-stage partial block (arXiv 1911.11929): half of the channels pass the bottlenecks."""
+    """Cross-stage partial block (arXiv 1911.11929): bottlenecks on half of the channels."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, shortcut: bool) -> None:
         super().__init__()
@@ -72,12 +72,12 @@ class PartialStage(nn.Module):
         self.merge = ConvUnit(2 * half, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept, worked = self.enter(x).chunk(2, dim=1)
-        return self.merge(torch.cat((kept, self.blocks(worked)), dim=1))
+        direct, deep = self.enter(x).chunk(2, dim=1)
+        return self.merge(torch.cat((direct, self.blocks(deep)), dim=1))
 
 
 class PoolPyramid(nn.Module):
-    """SPPF: three 5x5 max pools in a row see what 5x5, 9x9 and 13x13 pools would."""
+    """SPPF: three 5x5 max pools in sequence equal pools of 5x5, 9x9 and 13x13."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class PoolPyramid(nn.Module):
 
 
 class Backbone(nn.Module):
-    """To stride 4 at once: maps at stride 2 would take half of the whole network's time."""
+    """The stem has stride 4: maps at stride 2 would take half of the time of the network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,19 +129,19 @@ class Neck(nn.Module):
 
     def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, ...]:
         p5 = self.lateral5(c5)
-        p4 = self.lateral4(self.down4(torch.cat((_doubled(p5), c4), dim=1)))
-        n3 = self.down3(torch.cat((_doubled(p4), c3), dim=1))
+        p4 = self.lateral4(self.down4(torch.cat((_upsample(p5), c4), dim=1)))
+        n3 = self.down3(torch.cat((_upsample(p4), c3), dim=1))
         n4 = self.up4(torch.cat((self.reduce3(n3), p4), dim=1))
         n5 = self.up5(torch.cat((self.reduce4(n4), p5), dim=1))
         return n3, n4, n5
 
 
-def _doubled(x: Tensor) -> Tensor:
+def _upsample(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class Head(nn.Module):
-    """One level's decoupled head (arXiv 2107.08430): classes apart from box and objectness."""
+    """The decoupled head of one level (arXiv 2107.08430): classes, and box with objectness."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def cells(size: int, device: torch.device | None = None) -> tuple[Tensor, Tensor
     return torch.cat(corners), torch.cat(strides)
 
 
-def decoded(boxes: Tensor, corners: Tensor, strides: Tensor) -> Tensor:
+def decode(boxes: Tensor, corners: Tensor, strides: Tensor) -> Tensor:
     """Undecoded boxes [..., A, 4] -> corners x1, y1, x2, y2 in pixels."""
     centre = boxes[..., :2] * strides + corners
     half = boxes[..., 2:].clamp(max=8).exp() * strides / 2

@@ -1,4 +1,4 @@
-"""Train qyolo-nano by dense distillation; stop and go on at any time.
+"""Train qyolo-nano by dense distillation; a run continues from its checkpoint.
 
 pack -> (compose -> teacher -> student -> losses) x steps -> checkpoint with the moving average
 """
@@ -18,26 +18,26 @@ import torch
 from torch import Tensor, nn
 
 from zoo.train.augment import Composer, Sample
+from zoo.train.load_onnx import load_onnx
 from zoo.train.losses import Imitation, distillation, supervision
 from zoo.train.muon import Muon
 from zoo.train.network import Detector, cells
-from zoo.train.photos import Pack
-from zoo.train.reopen import reopen
+from zoo.train.pack import Pack
 from zoo.train.teacher import Teacher
 
 WARM_UP: Final = 300  # steps
-FLOOR: Final = 0.02  # the last learning rate, as a share of the first
-AVERAGE: Final = 0.999  # decay of the moving average, once warm
+FINAL_RATE: Final = 0.02  # the last learning rate, as a share of the first
+AVERAGE_DECAY: Final = 0.999  # of the moving average, after its warm-up
 IMITATION_WEIGHT: Final = 2.0
 SUPERVISION_WEIGHT: Final = 0.2
-SETTLING: Final = 64  # samples that set the batch norms of a file to go on from
+NORM_SAMPLES: Final = 64  # that set the batch norms of a loaded ONNX file
 CHECKPOINT_S: Final = 120.0
 REPORT_STEPS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run: its length is time, since a shared machine's speed is not known beforehand."""
+    """One run. Its length is a time, because the speed of a shared machine varies."""
 
     pack: Path
     teacher: Path
@@ -45,18 +45,18 @@ class Plan:
     minutes: float
     size: int
     batch: int
-    labelled: int  # samples of each batch that are labelled ones
+    labelled: int  # labelled samples in each batch
     rate: float
-    fade: bool  # whether the cosine ends at the floor with the run
-    start: Path | None  # an exported file to go on from
-    bf16: bool  # convolutions in bfloat16, for processors that have it
+    fade: bool  # whether the rate falls by a cosine until the end of the run
+    start: Path | None  # an exported file to start from
+    bf16: bool  # convolutions in bfloat16, for CPUs that have it
 
 
 class Run:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.pack = Pack.open(plan.pack)
-        student = Detector() if plan.start is None else reopen(plan.start, self._some_samples())
+        student = Detector() if plan.start is None else load_onnx(plan.start, self._norm_samples())
         self.student = student.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.imitation = Imitation()
@@ -109,53 +109,56 @@ class Run:
             losses.append(self._learn(samples, teacher, corners, strides))
             self.step += 1
             if len(losses) == REPORT_STEPS:
-                told, shown, labelled = np.mean(losses, axis=0)
+                distilled, imitated, labelled = np.mean(losses, axis=0)
                 print(
                     f"step {self.step}, {(now - started) / 60:.1f} of {plan.minutes:g} min: "
-                    f"distillation {told:.3f}, imitation {shown:.3f}, labels {labelled:.3f}, "
+                    f"distillation {distilled:.3f}, imitation {imitated:.3f}, labels {labelled:.3f}, "
                     f"{REPORT_STEPS * plan.batch / (now - reported):.0f} images/s",
                     flush=True,
                 )
                 reported = now
                 losses.clear()
 
-    def _some_samples(self) -> Tensor:
-        samples = next(_batches(Composer(self.pack), replace(self.plan, batch=SETTLING), seed=0))
+    def _norm_samples(self) -> Tensor:
+        samples = next(
+            _batches(Composer(self.pack), replace(self.plan, batch=NORM_SAMPLES), seed=0)
+        )
         return _as_input(samples)
 
     def _learn(
         self, samples: list[Sample], teacher: Teacher, corners: Tensor, strides: Tensor
     ) -> tuple[float, float, float]:
-        lesson = teacher.teach([sample.image for sample in samples])
+        taught = teacher.predict([sample.image for sample in samples])
         with torch.autocast("cpu", torch.bfloat16, enabled=self.plan.bf16):
-            said, features = self.student(_as_input(samples))
-        said = type(said)(*(part.float() for part in said))
-        told = distillation(said, lesson, corners, strides)
-        shown = self.imitation(features, lesson)
-        truth = [torch.from_numpy(s.boxes) for s in samples if s.boxes is not None]
-        known = type(said)(*(part[: len(truth)] for part in said))  # labelled samples come first
-        labelled = supervision(known, truth, corners, strides) if truth else told.new_zeros(())
-        loss = told + IMITATION_WEIGHT * shown + SUPERVISION_WEIGHT * labelled
+            output, features = self.student(_as_input(samples))
+        output = type(output)(*(part.float() for part in output))
+        distilled = distillation(output, taught, corners, strides)
+        imitated = self.imitation(features, taught)
+        labels = [torch.from_numpy(s.boxes) for s in samples if s.boxes is not None]
+        first = type(output)(*(part[: len(labels)] for part in output))  # the labelled samples
+        zero = distilled.new_zeros(())
+        labelled = supervision(first, labels, corners, strides) if labels else zero
+        loss = distilled + IMITATION_WEIGHT * imitated + SUPERVISION_WEIGHT * labelled
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.optimizers[1].param_groups[0]["params"], 10.0)
         for optimizer in self.optimizers:
             optimizer.step()
-        self._follow()
-        return told.item(), shown.item(), labelled.item()
+        self._update_average()
+        return distilled.item(), imitated.item(), labelled.item()
 
     def _set_rate(self, progress: float) -> None:
         rate = self.plan.rate * min(1.0, (self.step + 1) / WARM_UP)
         if self.plan.fade:
-            rate *= FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * progress)) / 2
+            rate *= FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * progress)) / 2
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        decay = min(AVERAGE, (1 + self.step) / (10 + self.step))
+    def _update_average(self) -> None:
+        decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
         mine = self.student.state_dict()
         for name, value in self.average.state_dict().items():
             if value.dtype.is_floating_point:
@@ -170,7 +173,7 @@ def _as_input(samples: list[Sample]) -> Tensor:
 
 
 def _batches(composer: Composer, plan: Plan, seed: int) -> Iterator[list[Sample]]:
-    """Batches without end, labelled samples first; two threads, since OpenCV frees the lock."""
+    """Endless batches, labelled samples first; in two threads, as OpenCV releases the GIL."""
     roots = np.random.SeedSequence(seed)
     with ThreadPoolExecutor(2) as pool:
         while True:
@@ -191,15 +194,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pack", type=Path, help="folder that zoo.train.pack wrote")
     parser.add_argument("--teacher", type=Path, required=True, help="yolox_nano.onnx")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="gone on from if it exists")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="continued if it exists")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--labelled", type=int, default=2, help="labelled samples of a batch")
     parser.add_argument("--rate", type=float, default=6e-3, help="the first learning rate")
     parser.add_argument("--no-fade", dest="fade", action="store_false", help="keep the rate")
-    parser.add_argument("--start", type=Path, help="exported .onnx to begin with, if no checkpoint")
-    parser.add_argument("--bf16", action="store_true", help="for processors that have bfloat16")
+    parser.add_argument(
+        "--start", type=Path, help="exported .onnx to start from, without a checkpoint"
+    )
+    parser.add_argument("--bf16", action="store_true", help="for CPUs that have bfloat16")
     run = Run(Plan(**vars(parser.parse_args())))
     if run.plan.checkpoint.exists():
         run.restore()

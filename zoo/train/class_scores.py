@@ -1,6 +1,6 @@
-"""What the teacher sees in each photo of a pack, so that rare classes are drawn more often.
+"""The teacher's best score of each class in each photo: training draws rare classes more often.
 
-python -m zoo.train.census PACK --teacher yolox_nano.onnx
+python -m zoo.train.class_scores PACK --teacher yolox_nano.onnx
 """
 
 import argparse
@@ -10,28 +10,36 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.vision.letterbox import letterbox
+from service.vision.image import Photo
+from service.vision.letterbox import PAD_GREY, resize_to_fit
 from zoo.train.augment import FOUND
-from zoo.train.photos import CENSUS, Pack
+from zoo.train.pack import CLASS_SCORES, Pack, Pixels
 from zoo.train.teacher import Teacher
 
-SIZE: Final = 416  # the teacher's own
+SIZE: Final = 416  # pixels: the teacher's training size
 BATCH: Final = 32
 
 
-def census(pack: Pack, teacher: Path) -> NDArray[np.float16]:
-    """The best score of each class in each photo, [P, 80]."""
+def class_scores(pack: Pack, teacher: Path) -> NDArray[np.float16]:
+    """The best score of each class in each photo, f16[P,80]."""
     model = Teacher.load(teacher, SIZE)
     best = np.zeros((len(pack), 80), np.float16)
     for start in range(0, len(pack), BATCH):
         numbers = range(start, min(start + BATCH, len(pack)))
         photos = [pack.photo(number, 0) for number in numbers]
-        lesson = model.teach([letterbox(photo, SIZE, "bottom-right")[0] for photo in photos])
-        scores = lesson.objectness[..., None] * lesson.classes
+        predicted = model.predict([_letterboxed(photo) for photo in photos])
+        scores = predicted.objectness[..., None] * predicted.classes
         best[numbers.start : numbers.stop] = scores.amax(dim=1).numpy()
         if start % (BATCH * 50) == 0:
             print(f"{numbers.stop} of {len(pack)} photos", flush=True)
     return best
+
+
+def _letterboxed(photo: Pixels) -> Pixels:
+    resized, box = resize_to_fit(Photo.from_pixels(photo), SIZE, "bottom-right")
+    square = np.full((SIZE, SIZE, 3), PAD_GREY, np.uint8)
+    square[box.rows, box.columns] = resized
+    return square
 
 
 def main() -> None:
@@ -39,8 +47,8 @@ def main() -> None:
     parser.add_argument("pack", type=Path, help="folder that zoo.train.pack wrote")
     parser.add_argument("--teacher", type=Path, required=True, help="yolox_nano.onnx")
     arguments = parser.parse_args()
-    best = census(Pack.open(arguments.pack), arguments.teacher)
-    np.save(arguments.pack / CENSUS, best)
+    best = class_scores(Pack.open(arguments.pack), arguments.teacher)
+    np.save(arguments.pack / CLASS_SCORES, best)
     counts = (best > FOUND).sum(axis=0)
     for label in np.argsort(-counts):
         print(label, counts[label])

@@ -1,4 +1,4 @@
-"""The pack of training photos: what is in it, what is kept out, and which labels go where."""
+"""The pack of training photos: its contents, the dropped photos, and the labels."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from quantizer.model.coco_names import COCO_NAMES
-from zoo.train.photos import LONG_SIDE, Pack, pack
+from zoo.train.pack import LONG_SIDE, Pack, pack
 
 
 def photo(seed: int, width: int = 320, height: int = 240) -> Image.Image:
@@ -30,7 +30,7 @@ def packed(source, tmp_path, held_out=()) -> Pack:
     return pack([source], list(held_out), tmp_path / "pack")
 
 
-def test_a_photo_comes_back_at_full_and_at_half_size(source, tmp_path):
+def test_a_photo_is_packed_at_full_and_half_size_and_read_from_disk(source, tmp_path):
     made = packed(source, tmp_path)
     assert len(made) == 3
     assert np.array_equal(made.photo(1, 0), np.asarray(photo(1)))
@@ -39,17 +39,13 @@ def test_a_photo_comes_back_at_full_and_at_half_size(source, tmp_path):
     made = packed(source, tmp_path)
     assert made.photo(3, 0).shape == (LONG_SIDE // 2, LONG_SIDE, 3)
     assert made.photo(3, 1).shape == (LONG_SIDE // 4, LONG_SIDE // 2, 3)
-
-
-def test_it_is_found_again_on_disk(source, tmp_path):
-    made = packed(source, tmp_path)
     again = Pack.open(tmp_path / "pack")
-    assert len(again) == 3
+    assert len(again) == 4
     assert np.array_equal(again.photo(2, 0), made.photo(2, 0))
 
 
 @pytest.mark.parametrize("change", [lambda p: p, ImageOps.mirror, lambda p: p.resize((200, 150))])
-def test_what_looks_like_a_held_out_photo_is_left_out(source, tmp_path, change, capsys):
+def test_photos_that_look_like_a_held_out_one_are_dropped(source, tmp_path, change, capsys):
     held_out = tmp_path / "val2017"
     held_out.mkdir()
     change(photo(1)).convert("RGB").save(held_out / "renamed.jpg", quality=70)
@@ -57,20 +53,18 @@ def test_what_looks_like_a_held_out_photo_is_left_out(source, tmp_path, change, 
     assert "'held out': 1" in capsys.readouterr().out
 
 
-def test_the_same_photo_twice_small_ones_grey_ones_and_no_photos_are_left_out(
-    source, tmp_path, capsys
-):
+def test_repeated_small_grey_and_broken_photos_are_dropped(source, tmp_path, capsys):
     photo(1).save(source / "again.png")
     photo(5, 100, 80).save(source / "small.png")
     photo(6).convert("L").save(source / "grey.png")
     (source / "broken.jpg").write_bytes(b"\xff\xd8 no")
     assert len(packed(source, tmp_path)) == 3
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for reason in ("twice", "small", "grey", "unreadable"):
-        assert f"'{reason}': 1" in told
+        assert f"'{reason}': 1" in printed
 
 
-def test_no_folder_of_cocos_validation_images_is_read(source, tmp_path):
+def test_folders_of_cocos_validation_images_are_not_read(source, tmp_path):
     (source / "val2017").mkdir()
     photo(7).save(source / "val2017" / "7.png")
     assert len(packed(source, tmp_path)) == 3
@@ -95,7 +89,7 @@ def test_coco_json_labels_the_photos_that_it_names(source, tmp_path):
     assert labels[1] == pytest.approx(np.array([[16, 0.1, 0.1, 0.6, 0.6]]))
 
 
-def test_annotations_of_other_classes_are_not_taken_for_complete(source, tmp_path):
+def test_annotations_of_fewer_classes_are_ignored(source, tmp_path):
     (source / "instances.json").write_text(json.dumps(coco(COCO_NAMES[:20])))
     (source / "other.json").write_text("[1, 2]")
     assert packed(source, tmp_path).labels == {}

@@ -1,6 +1,6 @@
-"""Compose the calibration pictures that come with the package from the few photos that may.
+"""Compose the bundled calibration images from photos that may be redistributed.
 
-python -m zoo.train.pictures TARGET SOURCE ...
+python -m zoo.train.collages TARGET SOURCE ...
 """
 
 import argparse
@@ -12,15 +12,15 @@ import numpy as np
 from PIL import Image
 
 from zoo.train.augment import Composer
-from zoo.train.photos import pack
+from zoo.train.pack import pack
 
 COUNT: Final = 32
 SIZE: Final = 640
 QUALITY: Final = 85
 
 
-def compose(sources: list[Path], target: Path) -> None:
-    """Write collage-00.jpg and on: the same ones each time."""
+def write_collages(sources: list[Path], target: Path) -> None:
+    """Write collage-00.jpg, collage-01.jpg, ...: the same ones each time."""
     with TemporaryDirectory() as folder:
         composer = Composer(pack(sources, [], Path(folder)))
         for number in range(COUNT):
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="folder to write into")
     parser.add_argument("sources", type=Path, nargs="+", help="folders of photos")
     arguments = parser.parse_args()
-    compose(arguments.sources, arguments.target)
+    write_collages(arguments.sources, arguments.target)
 
 
 if __name__ == "__main__":
