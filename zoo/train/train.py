@@ -112,8 +112,8 @@ class Run:
                 distilled, imitated, labelled = np.mean(losses, axis=0)
                 print(
                     f"step {self.step}, {(now - started) / 60:.1f} of {plan.minutes:g} min: "
-                    f"distillation {distilled:.3f}, imitation {imitated:.3f}, labels {labelled:.3f}, "
-                    f"{REPORT_STEPS * plan.batch / (now - reported):.0f} images/s",
+                    f"distillation {distilled:.3f}, imitation {imitated:.3f}, "
+                    f"labels {labelled:.3f}, {REPORT_STEPS * plan.batch / (now - reported):.0f} images/s",
                     flush=True,
                 )
                 reported = now
