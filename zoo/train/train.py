@@ -113,17 +113,16 @@ class Run:
                 print(
                     f"step {self.step}, {(now - started) / 60:.1f} of {plan.minutes:g} min: "
                     f"distillation {distilled:.3f}, imitation {imitated:.3f}, "
-                    f"labels {labelled:.3f}, {REPORT_STEPS * plan.batch / (now - reported):.0f} images/s",
+                    f"labels {labelled:.3f}, "
+                    f"{REPORT_STEPS * plan.batch / (now - reported):.0f} images/s",
                     flush=True,
                 )
                 reported = now
                 losses.clear()
 
     def _norm_samples(self) -> Tensor:
-        samples = next(
-            _batches(Composer(self.pack), replace(self.plan, batch=NORM_SAMPLES), seed=0)
-        )
-        return _as_input(samples)
+        plan = replace(self.plan, batch=NORM_SAMPLES)
+        return _as_input(next(_batches(Composer(self.pack), plan, seed=0)))
 
     def _learn(
         self, samples: list[Sample], teacher: Teacher, corners: Tensor, strides: Tensor
