@@ -41,8 +41,8 @@ class Settings(BaseSettings):
     max_inflight_bytes: int = Field(
         default=64 * 2**20,
         ge=1,
-        description="bytes of all request bodies in memory at a time, at least max_bytes; a "
-        "request that does not fit is answered 429",
+        description="bytes of all request bodies in memory, at least `max_bytes`; a request that "
+        "does not fit gets status 429",
     )
     max_pixels: int = Field(
         default=50_000_000,

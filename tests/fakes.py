@@ -1,4 +1,4 @@
-"""Stand-ins for what is slow or far away: engines that compute nothing, sources that wait."""
+"""Fakes: engines that compute nothing, and sources of models that wait or fail."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ def yolov5_raw(rows: Sequence[tuple[float, float, float, float, float, int]]) ->
 
 
 class FakeEngine:
-    """Answers the same raw output to every image; a closed gate holds it, `failure` is raised."""
+    """Returns the same raw output for every image, once the gate is open; raises `failure`."""
 
     def __init__(self, raw: Floats) -> None:
         self.raw = raw
@@ -94,30 +94,30 @@ def admission(
 
 
 class HeldSource:
-    """A build that stands at some progress until it is released or cancelled."""
+    """A build that stays at one progress until it is released or cancelled."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._go_on = threading.Event()
+        self._continue = threading.Event()
         self._cancelled = False
 
     def folder(self, report: ReportProgress) -> Path:
         report(self._progress)
-        assert self._go_on.wait(WAIT_LIMIT_S)
+        assert self._continue.wait(WAIT_LIMIT_S)
         if self._cancelled:
             raise NotReady("the build was cancelled")
         return Path()
 
     def release(self) -> None:
-        self._go_on.set()
+        self._continue.set()
 
     def cancel(self) -> None:
         self._cancelled = True
-        self._go_on.set()
+        self._continue.set()
 
 
 class FailingSource:
-    """A build that ends badly."""
+    """A build that fails."""
 
     def __init__(self, failure: Exception) -> None:
         self._failure = failure

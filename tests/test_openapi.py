@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises, held against a server by hundreds of made-up requests."""
+"""Hundreds of generated requests: every response is as the OpenAPI document says."""
 
 import pytest
 import schemathesis
@@ -10,7 +10,7 @@ from tests.service.live import serving
 from tests.service.pictures import jpeg
 
 EXAMPLES = 30  # of each operation, of each kind
-NOT_CHECKED = [positive_data_acceptance]  # bytes that fit the schema are seldom a picture
+NOT_CHECKED = [positive_data_acceptance]  # bytes that match the schema are rarely an image
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +20,12 @@ def document():
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_every_answer_is_one_that_is_documented(document, mode):
-    """Status, media type, headers and body; what breaks the schema is refused."""
+def test_every_response_is_documented(document, mode):
+    """Status, media type, headers and body; requests that violate the schema are rejected."""
     held = 0
     for operation in (found.ok() for found in document.get_all_operations()):
         if mode.is_negative and not (operation.body or operation.query):
-            continue  # there is nothing that a request could break
+            continue  # no request can violate it
 
         @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
@@ -39,7 +39,7 @@ def test_every_answer_is_one_that_is_documented(document, mode):
 
 @pytest.mark.parametrize("path", ["/v1/detect", "/v1/models/{variant}/detect", "/v1/compare"])
 @pytest.mark.parametrize("accept", ["application/json", "image/png"])
-def test_an_answer_with_boxes_is_as_documented(document, path, accept):
+def test_a_response_with_boxes_is_as_documented(document, path, accept):
     sent = {"path_parameters": {"variant": "int8"}, "headers": {"Accept": accept}}
     case = document[path]["POST"].Case(body=jpeg(), media_type="application/octet-stream", **sent)
     assert case.call_and_validate().status_code == 200

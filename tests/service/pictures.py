@@ -1,4 +1,4 @@
-"""Images made in code, encoded as clients send them."""
+"""Generated images, encoded as clients send them."""
 
 import io
 
@@ -10,13 +10,13 @@ from service.vision.letterbox import PAD_GREY, Letterbox, Padding, resize_to_fit
 
 
 def gradient(width: int, height: int) -> Image.Image:
-    """Red grows to the right, green downwards; smooth enough for JPEG to keep."""
+    """Red grows to the right, green downwards; smooth, so that JPEG keeps it."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([x, y, np.full_like(x, 90)], axis=-1).astype(np.uint8))
 
 
 def noise(width: int, height: int) -> Image.Image:
-    """What no format makes small."""
+    """Pixels that no format compresses."""
     pixels = np.random.default_rng(5).integers(0, 256, (height, width, 3))
     return Image.fromarray(pixels.astype(np.uint8))
 

@@ -1,4 +1,4 @@
-"""A real detector small enough to build in a test: one convolution, four cells, three classes."""
+"""A real model of one convolution, four cells and three classes, as a folder of two runtimes."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from tests.fakes import manifest_of
 
 SIZE, STRIDE, COLUMNS = 64, 32, 8
 CELLS = (SIZE // STRIDE) ** 2
-# Every cell says: a 16x8 box at (32, 32), sure of it, of class 0; the image moves it a little.
+# Every cell has a 16x8 box at (32, 32) of class 0 with score 0.9; the image moves it slightly.
 BIAS = np.array([32, 32, 16, 8, 0.9, 1.0, 0.0, 0.0], np.float32)
 
 
 def tiny_model(weight: float = 1e-4) -> onnx.ModelProto:
-    """[1,3,64,64] -> [1,4,8], as YOLOv5 lays it out."""
+    """[1,3,64,64] -> [1,4,8], in the layout of YOLOv5."""
     random = np.random.default_rng(0).standard_normal((COLUMNS, 3, STRIDE, STRIDE))
     nodes = [
         helper.make_node("Conv", ["images", "w", "b"], ["map"], strides=[STRIDE, STRIDE]),
@@ -64,7 +64,7 @@ def write_openvino(folder: Path, name: str) -> Variant:
 
 
 def write_model_folder(folder: Path) -> Manifest:
-    """Both runtimes beside each other, and a report."""
+    """One variant for each runtime, and a report."""
     variants = {
         "fp32": write_onnxruntime(folder, "fp32"),
         "other": write_openvino(folder, "other"),

@@ -1,4 +1,4 @@
-"""Bodies that are nothing but faults: one is told, and the others take neither time nor memory."""
+"""Bodies with thousands of errors: the response names one, and memory stays small."""
 
 import tracemalloc
 import warnings
@@ -25,7 +25,7 @@ def infer(body: str) -> None:
     read_request(body.encode(), None, IMAGES, [])
 
 
-FLOODS = {
+BODIES = {
     "an upload": lambda: _from_json(f'{{"image":""{fields("0")}}}'.encode()),
     "parameters": lambda: infer(f'{{"inputs":[{INPUT}}}],"parameters":{{"a":0{fields("[]")}}}}}'),
     "an input": lambda: infer(f'{{"inputs":[{INPUT},"parameters":{{"a":0{fields("0")}}}}}]}}'),
@@ -36,20 +36,20 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("send", FLOODS.values(), ids=FLOODS)
-def test_a_flood_of_faults_is_one_short_line(send):
+@pytest.mark.parametrize("send", BODIES.values(), ids=BODIES)
+def test_many_errors_make_one_short_line(send):
     tracemalloc.start()
     try:
         with pytest.raises(BadRequest) as caught:
             send()
-        assert tracemalloc.get_traced_memory()[1] < 80 * 2**20  # each fault would be 1 KiB
+        assert tracemalloc.get_traced_memory()[1] < 80 * 2**20  # each error would take 1 KiB
     finally:
         tracemalloc.stop()
     assert len(str(caught.value)) < 200
 
 
-def test_what_pillow_warns_of_is_kept_nowhere(monkeypatch):
-    """Its texts hold numbers of the file: Python would remember each for good."""
+def test_pillow_s_warnings_are_not_remembered(monkeypatch):
+    """Their texts contain numbers of the file, so Python would remember each one forever."""
     monkeypatch.setattr("sys.argv", ["qyolo", "--version"])
     with warnings.catch_warnings():
         warnings.simplefilter("default")
