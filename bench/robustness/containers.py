@@ -32,13 +32,23 @@ def run_length_bmp(width: int, height: int, runs: bytes) -> bytes:
     return head + info + bytes(1024) + runs
 
 
-def multi_picture_index() -> bytes:
-    """A Multi-Picture Format index, by which Pillow reads a JPEG as the first of two pictures."""
+def as_first_of_two(jpeg: bytes) -> bytes:
+    """With a Multi-Picture Format index, by which Pillow reads the first of two pictures (MPO)."""
     entries = struct.pack(">IIIHH", 0x030000, 100, 0, 0, 0) * 2
     index = b"MM\0*" + struct.pack(">IH", 8, 3)
     index += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2)
     index += struct.pack(">HHII", 0xB002, 7, len(entries), 50) + bytes(4)
-    return jpeg_segment(0xE2, b"MPF\0" + index + entries)
+    return after_start(jpeg, jpeg_segment(0xE2, b"MPF\0" + index + entries))
+
+
+def after_start(jpeg: bytes, content: bytes) -> bytes:
+    """With `content` after the marker that starts the image."""
+    return jpeg[:2] + content + jpeg[2:]
+
+
+def repeat_last_scan(jpeg: bytes, count: int) -> bytes:
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:last] + jpeg[last:-2] * count + jpeg[-2:]
 
 
 def webp(*chunks: tuple[bytes, bytes]) -> bytes:

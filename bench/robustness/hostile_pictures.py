@@ -14,10 +14,12 @@ from PIL import Image
 
 from bench.robustness.containers import (
     PNG_SIGNATURE,
+    after_start,
+    as_first_of_two,
     jpeg_segment,
-    multi_picture_index,
     png,
     png_chunk,
+    repeat_last_scan,
     run_length_bmp,
     webp,
 )
@@ -118,10 +120,8 @@ def bomb_chunk(random: Random) -> bytes:
 def scans(random: Random) -> bytes:
     """A progressive JPEG that repeats its last scan; half of them claim to hold two pictures."""
     side = 1500 if random.random() < 0.1 else 64
-    data = _progressive(side)
-    last = data.rindex(b"\xff\xda")
-    data = data[:last] + data[last:-2] * random.choice((80, 150, 3000)) + data[-2:]
-    return data if random.random() < 0.5 else data[:2] + multi_picture_index() + data[2:]
+    data = repeat_last_scan(_progressive(side), random.choice((80, 150, 3000)))
+    return data if random.random() < 0.5 else as_first_of_two(data)
 
 
 def tiny_pieces(random: Random) -> bytes:
@@ -133,9 +133,9 @@ def tiny_pieces(random: Random) -> bytes:
         case 1:
             return png(8, 8)[:33] + png_chunk(b"IDAT") * many
         case 2:
-            return _after_start(b"\xff\xfe\0\2" * many)
+            return after_start(valid("JPEG"), b"\xff\xfe\0\2" * many)
         case 3:
-            return _after_start(b"\xff" * many)
+            return after_start(valid("JPEG"), b"\xff" * many)
         case _:
             return run_length_bmp(1000, 1000, b"\1\0" * many)
 
@@ -160,7 +160,9 @@ def exif(random: Random) -> bytes:
     match random.randrange(4):
         case 0:
             parts = (block[at : at + 65_000] for at in range(0, len(block), 65_000))
-            return _after_start(b"".join(jpeg_segment(0xE1, b"Exif\0\0" + part) for part in parts))
+            return after_start(
+                valid("JPEG"), b"".join(jpeg_segment(0xE1, b"Exif\0\0" + part) for part in parts)
+            )
         case 1:
             return png(8, 8, extra=png_chunk(b"eXIf", block))
         case 2:
@@ -179,13 +181,13 @@ def polyglot(random: Random) -> bytes:
     html = b"<html><script>alert(1)</script></html>"
     match random.randrange(6):
         case 0:
-            return _after_start(jpeg_segment(0xFE, html))
+            return after_start(valid("JPEG"), jpeg_segment(0xFE, html))
         case 1:
             return data + html
         case 2:
             return data + b"PK\3\4" + random.randbytes(200) + b"PK\5\6" + bytes(18)
         case 3:
-            return _after_start(jpeg_segment(0xFE, b"GIF89a" + random.randbytes(50)))
+            return after_start(valid("JPEG"), jpeg_segment(0xFE, b"GIF89a" + random.randbytes(50)))
         case 4:
             return b"GIF89a" + data
         case _:
@@ -238,11 +240,6 @@ def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
-
-
-def _after_start(content: bytes) -> bytes:
-    data = valid("JPEG")
-    return data[:2] + content + data[2:]
 
 
 @cache

@@ -1,6 +1,4 @@
 import io
-import struct
-import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -9,6 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from bench.robustness.containers import (
+    after_start,
+    as_first_of_two,
+    png_chunk,
+    repeat_last_scan,
+    run_length_bmp,
+)
+from bench.robustness.containers import png as black_png
 from service.errors import CorruptImage, ImageTooLarge, NotAnImage
 from service.vision.image import decode_image, full_size
 from service.vision.letterbox import Letterbox
@@ -92,19 +98,9 @@ def test_a_photo_at_full_size_is_not_decoded_again():
     assert full_size(photo, b"", LIMIT) is photo.pixels
 
 
-def two_pictures(data: bytes) -> bytes:
-    """A JPEG as cameras write two in one file (MPO): with the index of both after its start."""
-    entries = struct.pack(">IIIHH", 0x030000, 100, 0, 0, 0) * 2
-    index = b"MM\0*" + struct.pack(">IH", 8, 3)
-    index += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2)
-    index += struct.pack(">HHII", 0xB002, 7, len(entries), 50) + bytes(4)
-    content = b"MPF\0" + index + entries
-    return data[:2] + b"\xff\xe2" + struct.pack(">H", len(content) + 2) + content + data[2:]
-
-
 def test_the_first_picture_of_an_mpo_is_decoded_and_reduced_like_any_jpeg():
     data = jpeg(200, 80)
-    both = two_pictures(data)
+    both = as_first_of_two(data)
     with Image.open(io.BytesIO(both)) as image:
         assert image.format == "MPO"
     np.testing.assert_array_equal(decode(both), decode(data))
@@ -112,12 +108,10 @@ def test_the_first_picture_of_an_mpo_is_decoded_and_reduced_like_any_jpeg():
 
 
 def with_more_scans(side: int, count: int) -> bytes:
-    data = encoded(gradient(side, side), "JPEG", progressive=True)
-    last = data.rindex(b"\xff\xda")
-    return data[:last] + data[last:-2] * count + data[-2:]
+    return repeat_last_scan(encoded(gradient(side, side), "JPEG", progressive=True), count)
 
 
-@pytest.mark.parametrize("wrap", [bytes, two_pictures], ids=["JPEG", "MPO"])
+@pytest.mark.parametrize("wrap", [bytes, as_first_of_two], ids=["JPEG", "MPO"])
 def test_a_jpeg_with_hundreds_of_scans_is_refused(wrap):
     with pytest.raises(CorruptImage, match="scans"):
         decode(wrap(with_more_scans(64, 200)))
@@ -132,33 +126,12 @@ def test_a_larger_jpeg_may_have_fewer_scans():
     assert decode_image(usual, 100 * 100).pixels.shape == (100, 100, 3)
 
 
-def png_chunk(kind: bytes, content: bytes = b"") -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-
-def png_head(side: int) -> bytes:
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
-
-
-def small_png(extra: bytes) -> bytes:
-    return png_head(2) + extra + png_chunk(b"IDAT", zlib.compress(bytes(14))) + png_chunk(b"IEND")
-
-
-def run_lengths(runs: bytes) -> bytes:
-    """A BMP of 1000x1000 in run-length encoding."""
-    head = b"BM" + struct.pack("<IHHI", 1078 + len(runs), 0, 0, 1078)
-    sizes = (40, 1000, 1000, 1, 8, 1, len(runs), 1, 1, 256, 256)
-    return head + struct.pack("<IiiHHIIiiII", *sizes) + bytes(1024) + runs
-
-
 TINY_PIECES = {
-    "PNG chunks": lambda: small_png(png_chunk(b"teSt") * 100_000),
-    "PNG pixels": lambda: small_png(png_chunk(b"IDAT") * 100_000),
-    "JPEG comments": lambda: jpeg()[:2] + b"\xff\xfe\0\2" * 100_000 + jpeg()[2:],
-    "JPEG filling": lambda: jpeg()[:2] + b"\xff" * 200_000 + jpeg()[2:],
-    "BMP run lengths": lambda: run_lengths(b"\1\0" * 200_000),
+    "PNG chunks": lambda: black_png(2, 2, extra=png_chunk(b"teSt") * 100_000),
+    "PNG pixels": lambda: black_png(2, 2, extra=png_chunk(b"IDAT") * 100_000),
+    "JPEG comments": lambda: after_start(jpeg(), b"\xff\xfe\0\2" * 100_000),
+    "JPEG filling": lambda: after_start(jpeg(), b"\xff" * 200_000),
+    "BMP run lengths": lambda: run_length_bmp(1000, 1000, b"\1\0" * 200_000),
 }
 
 
@@ -171,7 +144,11 @@ def test_an_image_in_a_hundred_thousand_pieces_is_refused(make):
 
 
 def test_a_bmp_in_run_length_encoding_is_decoded():
-    assert decode(run_lengths((b"\xfa\0" * 4 + b"\0\0") * 1000)).shape == (1000, 1000, 3)
+    assert decode(run_length_bmp(1000, 1000, (b"\xfa\0" * 4 + b"\0\0") * 1000)).shape == (
+        1000,
+        1000,
+        3,
+    )
 
 
 def palette() -> Image.Image:
@@ -259,7 +236,7 @@ def test_an_image_may_have_as_many_pixels_as_the_limit():
 @pytest.mark.parametrize("side", [1001, 60_000])
 def test_a_decompression_bomb_is_refused_by_its_header(side):
     with pytest.raises(ImageTooLarge):
-        decode(png_head(side) + png_chunk(b"IDAT"))
+        decode(black_png(side, side, b""))
 
 
 @settings(max_examples=150)
