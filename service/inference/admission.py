@@ -40,7 +40,7 @@ class Admission:
         self._max_bytes = max_bytes  # of one body
         self._max_inflight_bytes = max(max_bytes, max_inflight_bytes)
         self._slots_taken = 0
-        self._inflight_bytes = 0
+        self.inflight_bytes = 0
 
     @property
     def is_idle(self) -> bool:
@@ -82,16 +82,16 @@ class Admission:
         """Raise unless a body that holds `held` bytes may hold `size`."""
         if size > self._max_bytes:
             raise PayloadTooLarge(f"the request body is larger than {self._max_bytes} bytes")
-        if size > held and self._inflight_bytes + size - held > self._max_inflight_bytes:
+        if size > held and self.inflight_bytes + size - held > self._max_inflight_bytes:
             raise Overloaded(
-                f"request bodies of {self._inflight_bytes} bytes are in flight, of at most "
+                f"request bodies of {self.inflight_bytes} bytes are in flight, of at most "
                 f"{self._max_inflight_bytes}; try again shortly"
             )
 
     def recount(self, held: int, size: int) -> None:
         """A body that held `held` bytes holds `size`; raises as `check`."""
         self.check(held, size)
-        self._inflight_bytes += size - held
+        self.inflight_bytes += size - held
 
     def _refuse_when_full(self) -> None:
         if self._slots_taken >= self.capacity:

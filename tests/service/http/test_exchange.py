@@ -1,0 +1,183 @@
+"""What is in flight over a socket: uploads that stall, clients that disconnect, a full server."""
+
+import base64
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from select import select
+
+import pytest
+
+from service.experiments.shadow import MAX_QUEUED
+from service.inference.admission import Admission
+from tests.fakes import PATIENCE_S, FakeEngine, variants_of
+from tests.service.http.test_detect import post
+from tests.service.live import FP32_RAW, Live, serving, two_variants, wait_until
+from tests.service.pictures import jpeg
+from tests.service.raw import Raw, connected, head, upload
+
+MAX_BYTES, BUDGET = 100_000, 300_000
+PART = bytes(40_000)
+IMAGE = base64.b64encode(jpeg()).decode()
+ROBOFLOW = json.dumps({"model_id": "tiny", "image": {"type": "base64", "value": IMAGE}}).encode()
+FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    + jpeg()
+    + b"\r\n--x--\r\n"
+)
+MULTIPART = {"Content_Type": "multipart/form-data; boundary=x"}
+RAW_BODY = {"Inference_Header_Content_Length": 0}
+REQUESTS = {  # path -> body, headers
+    "/v1/detect": (jpeg(), {}),
+    "/v1/compare": (jpeg(), {}),
+    "/v1/vision/detection": (FORM, MULTIPART),
+    "/infer/object_detection": (ROBOFLOW, {}),
+    "/v2/models/tiny-boxes/infer": (jpeg(), RAW_BODY),
+    "/v2/models/tiny/infer": (bytes(4 * 3 * 64 * 64), RAW_BODY),
+}
+NOT_SAMPLED = ("/v1/compare", "/v2/models/tiny/infer")
+
+
+def admission(live: Live) -> Admission:
+    return live.server.config.app.state.lifecycle.backend.admission
+
+
+@contextmanager
+def limited(engine: FakeEngine | None = None, **settings: object) -> Iterator[Live]:
+    variants = variants_of({"fp32": engine or FakeEngine(FP32_RAW)})
+    limits = {"max_bytes": MAX_BYTES, "max_inflight_bytes": BUDGET}
+    with serving(variants, **limits | settings) as live:
+        yield live
+        wait_until(lambda: admission(live).inflight_bytes == 0)
+        wait_until(lambda: admission(live).is_idle)
+
+
+def begin(client: Raw, part: bytes = PART, length: int = 60_000) -> None:
+    client.send(head("POST", "/v1/detect", Content_Type="image/jpeg", Content_Length=length), part)
+
+
+def test_sixty_unfinished_uploads_hold_no_more_than_the_budget():
+    with limited() as live, ExitStack() as stack:
+        clients = [stack.enter_context(connected(live.port)) for _ in range(60)]
+        for client in clients:
+            begin(client)
+        most = BUDGET // len(PART)
+        sockets = {client.socket: client for client in clients}
+        wait_until(lambda: len(select(sockets, (), (), 0)[0]) == 60 - most)
+        for readable in select(sockets, (), (), 0)[0]:
+            answer = sockets[readable].answer()
+            assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+            assert answer.json()["type"] == "urn:qyolo:problem:overloaded"
+        assert admission(live).inflight_bytes == most * len(PART)
+
+
+def test_a_body_without_a_length_is_counted_as_it_arrives():
+    with limited() as live, ExitStack() as stack:
+        start = head("POST", "/v1/detect", Content_Type="image/jpeg", Transfer_Encoding="chunked")
+        clients = [stack.enter_context(connected(live.port)) for _ in range(4)]
+        for client in clients[:3]:
+            client.send(start, f"{MAX_BYTES:x}\r\n", bytes(MAX_BYTES), "\r\n")
+        wait_until(lambda: admission(live).inflight_bytes == BUDGET)
+        clients[3].send(start, "1\r\n", "x", "\r\n")
+        assert clients[3].answer().status == 429
+
+
+def test_a_declared_length_that_does_not_fit_is_refused_before_the_first_byte():
+    with limited() as live, connected(live.port) as first, connected(live.port) as second:
+        for client in (first, second):
+            begin(client, bytes(90_000), 100_000)
+        wait_until(lambda: admission(live).inflight_bytes == 180_000)
+        with connected(live.port) as third, connected(live.port) as fourth:
+            begin(third, b"", 100_000)
+            begin(fourth, b"", 100_001)
+            assert fourth.answer().status == 413
+            third.send(bytes(30_001))  # the first two have room for 20 000 bytes more
+            wait_until(lambda: admission(live).inflight_bytes > 200_000)
+            with connected(live.port) as fifth:
+                begin(fifth, b"", 100_000)
+                assert fifth.answer().status == 429
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (upload(b"no image"), 415),
+        (upload(jpeg()), 200),
+        (upload(PART, Content_Length=60_000), 408),
+        (head("POST", "/v1/detect", Transfer_Encoding="chunked", Content_Type="image/jpeg")
+         + "1ffff\r\n" + "x" * 0x1ffff, 413),
+    ],
+    ids=["error", "answer", "deadline", "too large"],
+)  # fmt: skip
+def test_the_bytes_are_released_with_the_answer(sent, status):
+    with limited(body_timeout_s=0.1) as live, connected(live.port) as client:
+        client.send(sent)
+        assert client.answer().status == status
+        wait_until(lambda: admission(live).inflight_bytes == 0)
+
+
+def test_the_bytes_are_released_when_the_client_disconnects():
+    with limited() as live:
+        with connected(live.port) as client:
+            begin(client)
+            wait_until(lambda: admission(live).inflight_bytes == len(PART))
+        wait_until(lambda: admission(live).inflight_bytes == 0)
+
+
+def test_stalled_uploads_take_no_slot():
+    with limited(capacity=2) as live, ExitStack() as stack:
+        for _ in range(6):
+            begin(stack.enter_context(connected(live.port)), b"x")
+        wait_until(lambda: admission(live).inflight_bytes == 6)
+        assert post(live.client, jpeg()).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "request_of"), REQUESTS.items(), ids=REQUESTS)
+def test_a_full_server_refuses_every_route_before_it_reads_the_body(path, request_of):
+    engine = FakeEngine(FP32_RAW)
+    body, headers = request_of
+    with limited(engine, capacity=1) as live:
+        engine.gate.clear()
+        with connected(live.port) as first, connected(live.port) as second:
+            first.send(upload(body, path, **headers))
+            assert engine.entered.wait(PATIENCE_S)
+            assert admission(live).inflight_bytes == len(body)
+            second.send(upload(body, path, **headers).removesuffix(body))
+            assert second.answer().status == (503 if path.startswith("/v2") else 429)
+            engine.gate.set()
+            assert first.answer().status == 200
+
+
+def test_a_body_that_is_inflated_counts_with_its_full_size():
+    engine = FakeEngine(FP32_RAW)
+    body, headers = REQUESTS["/v2/models/tiny/infer"]
+    packed = gzip.compress(body)
+    with limited(engine) as live, connected(live.port) as client:
+        engine.gate.clear()
+        client.send(upload(packed, "/v2/models/tiny/infer", Content_Encoding="gzip", **headers))
+        assert engine.entered.wait(PATIENCE_S)
+        assert len(packed) < admission(live).inflight_bytes == len(body)
+        engine.gate.set()
+        assert client.answer().status == 200
+
+
+@pytest.mark.parametrize("path", [path for path in REQUESTS if path not in NOT_SAMPLED])
+def test_the_shadow_sees_an_image_unless_its_client_has_disconnected(path):
+    body, headers = REQUESTS[path]
+    variants, fp32, int8 = two_variants()
+    with serving(variants, shadow="fp32:1") as live:
+        for _ in range(MAX_QUEUED + 1):
+            int8.gate.clear()
+            int8.entered.clear()
+            with connected(live.port) as gone:
+                gone.send(upload(body, path, **headers))
+                assert int8.entered.wait(PATIENCE_S)
+            wait_until(lambda: admission(live).inflight_bytes == 0)
+            int8.gate.set()
+            wait_until(lambda: admission(live).is_idle)
+        assert fp32.calls == 0
+        with connected(live.port) as client:
+            client.send(upload(body, path, **headers))
+            assert client.answer().status == 200
+        wait_until(lambda: fp32.calls == 1)
