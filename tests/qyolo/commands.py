@@ -1,6 +1,7 @@
-"""The command line as users run it: a process of its own."""
+"""The command line, in this process or as users run it: in a process of its own."""
 
 import contextlib
+import io
 import os
 import pty
 import re
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
+
+from qyolo.cli.commands import main
 
 WAIT_LIMIT_S = 180.0  # only what hangs takes so long
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -22,7 +26,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Ran:
-    """What a finished command left."""
+    """The exit code of a finished command, and its output."""
 
     code: int
     out: str
@@ -30,14 +34,14 @@ class Ran:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """Ours without what would change qyolo, and wide enough for rich not to wrap."""
+    """This process's without settings of qyolo, and a terminal so wide that rich does not wrap."""
     foreign = ("QYOLO_", "OTEL_")
     ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return ours | {"COLUMNS": "200"} | {name: str(value) for name, value in settings.items()}
 
 
 def qyolo(*arguments: object, cwd: Path | None = None, **settings: object) -> Ran:
-    """Run to the end; settings are environment variables."""
+    """Run a command to its end in a process; `settings` are environment variables."""
     done = subprocess.run(
         [sys.executable, "-m", "qyolo", *map(str, arguments)],
         cwd=cwd,
@@ -50,8 +54,34 @@ def qyolo(*arguments: object, cwd: Path | None = None, **settings: object) -> Ra
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def inline(*arguments: object, cwd: Path | None = None, **settings: object) -> Ran:
+    """The same in this process, which has imported the packages already.
+
+    Not for commands that serve: they set up logging and signals.
+    """
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        wanted = environment(**settings)
+        for name in set(os.environ) - set(wanted):
+            patch.delenv(name)
+        for name, value in wanted.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["qyolo", *map(str, arguments)])
+        if cwd is not None:
+            patch.chdir(cwd)
+        try:
+            main()
+        except SystemExit as exc:
+            code = int(exc.code or 0)
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
 def on_terminal(*arguments: object, **settings: object) -> str:
-    """What a command that succeeds shows on stderr when that is a terminal."""
+    """The stderr of a command that succeeds, when that is a terminal."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "qyolo", *map(str, arguments)],
@@ -61,7 +91,7 @@ def on_terminal(*arguments: object, **settings: object) -> str:
     )
     os.close(theirs)
     shown = b""
-    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+    with contextlib.suppress(OSError):  # Linux raises it when the other end is closed
         while data := os.read(ours, 65536):
             shown += data
     os.close(ours)
@@ -72,13 +102,13 @@ def on_terminal(*arguments: object, **settings: object) -> str:
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_LIMIT_S
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.02)
 
 
 @dataclass
 class Running:
-    """A server process that has told its address."""
+    """A server process that has printed its address."""
 
     process: subprocess.Popen[str]
     url: str
@@ -112,14 +142,14 @@ class Running:
         ]
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
-        """The exit code, after asking it to stop."""
+        """Send the signal; returns the exit code."""
         self.process.send_signal(signum)
         return self.process.wait(WAIT_LIMIT_S)
 
 
 @contextmanager
 def running(*arguments: object, **settings: object) -> Iterator[Running]:
-    """Start a server on a free port; it is killed when the block ends, if it still runs."""
+    """Start a server on a free port; it is killed at the end of the block if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "qyolo", *map(str, arguments), "--port", "0"],
         env=environment(**settings),

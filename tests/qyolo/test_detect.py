@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +8,6 @@ from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.image import MAX_PIXELS, decode_image
 from service.vision.postprocess import Query
-from tests.qyolo.commands import qyolo
 
 LOW = Query(conf=0.05)
 
@@ -61,35 +58,3 @@ def test_pictures_with_boxes_are_saved(tiny_folder, photos, tmp_path):
     plain = np.asarray(Image.open(photos / "photo01.png").convert("RGB"), int)
     assert drawn.shape == plain.shape
     assert (np.abs(drawn - plain) > 60).any()
-
-
-def test_the_command_prints_a_line_of_json_for_each_image(tiny_folder, photos, tmp_path):
-    (tmp_path / "bad.jpg").write_bytes(b"no image")
-    images = [photos / "photo00.jpg", tmp_path / "bad.jpg", photos / "photo01.png"]
-    save = tmp_path / "saved"
-    ran = qyolo("detect", tiny_folder, *images, "--conf", 0.05, "--save", save)
-    assert ran.code == 2
-    first, bad, last = map(json.loads, ran.out.splitlines())
-    assert [each["file"] for each in (first, bad, last)] == [str(path) for path in images]
-    assert set(bad) == {"file", "error"}
-    assert ran.err == "qyolo: 1 of 3 images gave no boxes\n"
-    assert first["detections"]
-    assert set(first["detections"][0]) == {"box", "score", "class_id", "class_name"}
-    assert first["image"] == {"width": 80, "height": 60}
-    assert (first["model"], first["variant"]) == ("yolov5", "int8")
-    assert set(first["timings_ms"]) >= {"decode", "preprocess", "infer", "postprocess"}
-    assert sorted(path.name for path in save.iterdir()) == ["photo00.jpg", "photo01.jpg"]
-
-
-def test_all_images_good_is_exit_code_zero(tiny_folder, photos):
-    ran = qyolo("detect", tiny_folder, photos / "photo00.jpg", "--variant", "fp32")
-    assert (ran.code, ran.err) == (0, "")
-    assert json.loads(ran.out)["variant"] == "fp32"
-
-
-def test_a_higher_threshold_gives_fewer_boxes(tiny_folder, photos):
-    counts = []
-    for conf in (0.05, 0.3, 1.0):
-        ran = qyolo("detect", tiny_folder, photos / "photo00.jpg", "--conf", conf)
-        counts.append(len(json.loads(ran.out)["detections"]))
-    assert counts[0] > counts[1] >= counts[2] == 0

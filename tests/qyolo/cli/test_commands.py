@@ -1,27 +1,21 @@
+"""Every command but those that serve: its output, its errors, its exit code."""
+
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from service.manifest import read_manifest
-from tests.qyolo.commands import ESCAPE, Ran, on_terminal, qyolo
+from tests.qyolo.commands import ESCAPE, Ran, inline, on_terminal, qyolo
 from tests.tiny_models import save_tiny
 from zoo import bundle
 
 BUILD_OPTIONS = (
-    "--calibration",
-    "--size",
-    "--ranges",
-    "--symmetric",
-    "--bias-correction",
-    "--head",
-    "--preprocess",
-    "--classes",
-    "--keep-float",
-    "--device",
-    "--runtime",
+    *("--calibration", "--size", "--ranges", "--symmetric", "--bias-correction", "--head"),
+    *("--preprocess", "--classes", "--keep-float", "--device", "--runtime"),
     "--trust-on-first-use",
 )
 SERVER_OPTIONS = ("--host", "--port", "--threads", "--collect")
@@ -30,6 +24,7 @@ OPTIONS = {
     "serve": SERVER_OPTIONS,
     "up": (*BUILD_OPTIONS, *SERVER_OPTIONS),
     "models": ("--json",),
+    "doctor": ("--device", "--runtime", "--json", "QYOLO_DEVICE"),
     "detect": ("--demo", "--variant", "--conf", "--iou", "--save", "--threads"),
     "eval": ("--images", "--annotations", "--per-class", "--json", "--threads"),
     "bench": ("--image", "--rounds", "--json", "--threads"),
@@ -41,19 +36,21 @@ def model(tmp_path_factory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
 
 
-def failed(ran: Ran, *words: object, code: int = 2) -> None:
-    """One line on stderr says why, and nothing is on stdout."""
-    assert ran.code == code, ran.err
-    assert ran.out == ""
-    assert "Traceback" not in ran.err
-    assert len(ran.err.strip().splitlines()) == 1, ran.err
-    assert ran.err.startswith("qyolo: ")
+def failed(ran: Ran, *words: object) -> None:
+    """Exit code 2, one line on stderr that holds the words, and nothing on stdout."""
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    (line,) = ran.err.splitlines()
+    assert line.startswith("qyolo: ")
     for word in words:
-        assert str(word) in ran.err
+        assert str(word) in line
 
 
 def whole(folder: Path) -> bool:
     return set(read_manifest(folder).variants) >= {"fp32", "int8"}
+
+
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
 
 
 # --------------------------------------------------------------------------------------- help
@@ -61,16 +58,15 @@ def whole(folder: Path) -> bool:
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_the_help_of_a_command_names_its_options(command):
-    ran = qyolo(command, "--help")
-    assert ran.code == 0
+    ran = inline(command, "--help")
+    assert (ran.code, ran.err) == (0, "")
     text = ESCAPE.sub("", ran.out)
     for option in OPTIONS[command]:
         assert option in text
-    assert "Traceback" not in ran.err
 
 
 def test_the_help_names_the_commands_and_where_to_start():
-    ran = qyolo("--help")
+    ran = inline("--help")
     assert ran.code == 0
     text = ESCAPE.sub("", ran.out)
     for word in (*OPTIONS, "--debug", "Start with: qyolo up"):
@@ -94,24 +90,18 @@ def test_a_build_prints_the_folder_and_a_second_one_finds_it(model, photos, tmp_
     assert whole(folder)
     assert "ranges by uh from 17 images" in first.err
     assert "agrees with fp32" in first.err
+    for progress in ("\x1b", "━", "calibrate"):  # nobody watches: stderr is no terminal
+        assert progress not in first.err
     made = (folder.stat().st_mtime_ns, folder.stat().st_ino)
 
-    second = qyolo(*arguments, QYOLO_CACHE_DIR=tmp_path)
+    second = inline(*arguments, QYOLO_CACHE_DIR=tmp_path)
     assert (second.code, second.out, second.err) == (0, first.out, "")
     assert (folder.stat().st_mtime_ns, folder.stat().st_ino) == made
 
-    third = qyolo(*arguments, "--rebuild", QYOLO_CACHE_DIR=tmp_path)
+    third = inline(*arguments, "--rebuild", QYOLO_CACHE_DIR=tmp_path)
     assert third.out == first.out
     assert folder.stat().st_ino != made[1]
     assert whole(folder)
-
-
-def test_progress_is_silent_where_nobody_looks(model, photos, tmp_path):
-    ran = qyolo("build", model, "--calibration", photos, "--size", 64, "--out", tmp_path / "m")
-    assert ran.code == 0
-    assert "\x1b" not in ran.err
-    assert "━" not in ran.err
-    assert "calibrate" not in ran.err
 
 
 def test_progress_is_shown_on_a_terminal(model, photos, tmp_path):
@@ -122,27 +112,31 @@ def test_progress_is_shown_on_a_terminal(model, photos, tmp_path):
     assert "17/17" in shown
 
 
-def test_a_build_into_a_folder_replaces_the_model_that_was_there(model, photos, tmp_path):
-    out = tmp_path / "deep" / "model"
-    arguments = ("build", model, "--calibration", photos, "--size", 64, "--out", out)
+def test_a_build_replaces_a_model_folder_and_shows_its_warnings(model, photos, tmp_path):
+    few, out = tmp_path / "few", tmp_path / "deep" / "model"
+    few.mkdir()
+    for path in sorted(photos.iterdir())[:3]:
+        shutil.copy(path, few)
     for rule in ("uh", "minmax"):
-        ran = qyolo(*arguments, "--ranges", rule)
+        arguments = ("build", model, "--calibration", few, "--size", 64, "--out", out)
+        ran = inline(*arguments, "--ranges", rule)
         assert (ran.code, ran.out.strip()) == (0, str(out)), ran.err
-        assert json.loads((out / "report.json").read_text())["options"]["ranges"] == rule
+        assert report_of(out)["options"]["ranges"] == rule
+        assert "warning: only 3 usable calibration images" in ran.err
     assert list(out.parent.iterdir()) == [out]
     assert whole(out)
 
 
 def test_a_folder_with_other_things_is_not_overwritten(model, photos, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    ran = qyolo("build", model, "--calibration", photos, "--size", 64, "--out", tmp_path)
+    ran = inline("build", model, "--calibration", photos, "--size", 64, "--out", tmp_path)
     failed(ran, "--out", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_build_that_fails_leaves_nothing_behind(model, photos, tmp_path):
-    ran = qyolo("build", model, "--calibration", photos, "--size", 96, "--out", tmp_path / "m")
-    failed(ran, "does not work at 96x96", "the option size")
+    ran = inline("build", model, "--calibration", photos, "--size", 96, "--out", tmp_path / "m")
+    failed(ran, "does not work at 96x96", "--size")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,10 +151,9 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
         *("--min-sqnr", 12, "--max-drop", 1),
     )
     out = tmp_path / "m"
-    ran = qyolo("build", model, "--calibration", photos, "--size", 64, "--out", out, *options)
+    ran = inline("build", model, "--calibration", photos, "--size", 64, "--out", out, *options)
     assert ran.code == 0, ran.err
-    report = json.loads((out / "report.json").read_text())
-    assert report["options"] | {"threads": 0} == {
+    assert report_of(out)["options"] | {"threads": 0} == {
         "ranges": "percentile",
         "symmetric": True,
         "bias_correction": False,
@@ -173,36 +166,28 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
     assert (manifest.preprocess, manifest.class_names) == ("yolox", ("Katze", "Hund", "Vogel"))
 
 
-@pytest.mark.parametrize("name", ["yolox", "end2end"])
-def test_another_family_goes_from_model_to_boxes(name, photos, tmp_path):
+def test_another_family_goes_from_model_to_boxes(photos, tmp_path):
     out = tmp_path / "m"
-    path = save_tiny(tmp_path, name)
-    built = qyolo("build", path, "--calibration", photos, "--size", 64, "--out", out)
+    path = save_tiny(tmp_path, "yolox")
+    built = inline("build", path, "--calibration", photos, "--size", 64, "--out", out)
     assert built.code == 0, built.err
-    found = qyolo("detect", out, *sorted(photos.iterdir())[:2], "--conf", "0.01")
+    found = inline("detect", out, *sorted(photos.iterdir())[:2], "--conf", "0.01")
     assert found.code == 0, found.err
-    assert [json.loads(line)["model"] for line in found.out.splitlines()] == [name] * 2
+    assert [json.loads(line)["model"] for line in found.out.splitlines()] == ["yolox"] * 2
 
 
-def test_a_warning_is_shown(model, photos, tmp_path):
-    few = tmp_path / "few"
-    few.mkdir()
-    for path in sorted(photos.iterdir())[:3]:
-        shutil.copy(path, few)
-    ran = qyolo("build", model, "--calibration", few, "--size", 64, "--out", tmp_path / "m")
-    assert ran.code == 0
-    assert "warning: only 3 usable calibration images" in ran.err
-
-
-def test_without_calibration_images_the_pictures_in_the_box_are_used(model, tmp_path):
-    ran = qyolo("build", model, "--size", 64, "--out", tmp_path / "m")
-    assert ran.code == 0
+def test_without_calibration_images_the_bundled_ones_are_used(photos, tmp_path):
+    path, out = save_tiny(tmp_path, "end2end"), tmp_path / "m"
+    ran = inline("build", path, "--size", 64, "--out", out)
+    assert ran.code == 0, ran.err
     assert "calibrating on the pictures that come with it" in ran.err
     assert "--calibration DIR" in ran.err
-    report = json.loads((tmp_path / "m" / "report.json").read_text())
+    report = report_of(out)
     pictures = [path for path in bundle.CALIBRATION.iterdir() if path.suffix == ".jpg"]
     held_out = report["agreement"]["with_fp32"]["int8"]["images"]
     assert report["calibration"]["images"] == len(pictures) - held_out
+    found = inline("detect", out, photos / "photo00.jpg", "--conf", "0.01")
+    assert json.loads(found.out)["model"] == "end2end"
 
 
 # ------------------------------------------------------------------------------------- errors
@@ -213,24 +198,22 @@ def test_without_calibration_images_the_pictures_in_the_box_are_used(model, tmp_
     [
         (["build", "absent.onnx", "--calibration", "{photos}"], ["no such file", "absent.onnx"]),
         (["build", "{model}", "--calibration", "absent"], ["no such folder", "absent"]),
-        (["build", "{model}", "--calibration", "{photos}", "--size", "65"], ["--size 65"]),
-        (["build", "{model}", "--calibration", "{photos}", "--device", "gpu"], ["--device gpu"]),
-        (["build", "{model}", "--calibration", "{photos}", "--classes", "nix"], ["nix"]),
+        (["build", "{model}", "--calibration", "{photos}", "--size", "65"], ["--size 65: "]),
+        (["build", "{model}", "--calibration", "{photos}", "--device", "gpu"], ["--device gpu: "]),
+        (["build", "{model}", "--calibration", "{photos}", "--classes", "nix"], ["--classes nix"]),
         (
             ["build", "{model}", "--calibration", "{photos}", "--images", "{photos}"],
             ["--images", "--annotations"],
         ),
         (["up", "absent.onnx", "--calibration", "{photos}"], ["absent.onnx"]),
-        (["serve", "absent"], ["absent", "model folder"]),
         (["up", "absent.pt"], ["absent.pt", "pickle", "format=onnx"]),
+        (["serve", "absent"], ["absent", "model folder"]),
+        (["cluster", "{tiny}", "--min", "2", "--max", "1"], ["--max 1: "]),
         (["detect", "absent", "a.jpg"], ["absent", "model folder"]),
         (["detect", "{tiny}"], ["images", "--demo"]),
         (["detect"], ["model folder", "--demo"]),
         (["detect", "{tiny}", "--demo"], ["--demo"]),
-        (
-            ["detect", "{tiny}", "{photos}/photo00.jpg", "--variant", "int4"],
-            ["int4", "fp32"],
-        ),
+        (["detect", "{tiny}", "{photos}/photo00.jpg", "--variant", "int4"], ["int4", "fp32"]),
         (["eval", "absent", "--images", "a", "--annotations", "b"], ["absent", "model folder"]),
         (["eval", "{tiny}", "--images", "{photos}", "--annotations", "absent.json"], ["absent"]),
         (["bench", "absent"], ["absent", "model folder"]),
@@ -238,12 +221,15 @@ def test_without_calibration_images_the_pictures_in_the_box_are_used(model, tmp_
     ],
     ids=" ".join,
 )
-def test_what_the_user_can_mend_is_one_line_and_exit_code_two(
+def test_an_error_that_the_user_can_fix_is_one_line_and_exit_code_two(
     arguments, words, model, photos, tiny_folder, tmp_path
 ):
     known = {"model": model, "photos": photos, "tiny": tiny_folder}
-    ran = qyolo(*(text.format(**known) for text in arguments), QYOLO_CACHE_DIR=tmp_path)
-    failed(ran, *words)
+    ran = inline(*(text.format(**known) for text in arguments), QYOLO_CACHE_DIR=tmp_path)
+    hint, *lines = ran.err.splitlines(keepends=True)
+    if "calibrating on the pictures" not in hint:
+        lines.insert(0, hint)
+    failed(Ran(ran.code, ran.out, "".join(lines)), *words)
 
 
 @pytest.mark.parametrize(
@@ -251,18 +237,21 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_two(
     [["build", "m.onnx", "--ranges", "magic"], ["bench", "d", "--rounds", "0"], ["nonsense"]],
 )
 def test_a_wrong_word_on_the_command_line_is_exit_code_two(arguments):
-    ran = qyolo(*arguments)
+    ran = inline(*arguments)
     assert ran.code == 2
     assert "Traceback" not in ran.err
 
 
 def test_a_traceback_is_shown_only_with_debug():
     assert "Traceback" in qyolo("--debug", "serve", "absent").err
-    assert "Traceback" not in qyolo("serve", "absent").err
+    failed(qyolo("serve", "absent"))
 
 
-def test_a_bad_setting_in_the_environment_is_named(tiny_folder):
-    failed(qyolo("serve", tiny_folder, QYOLO_PORT="http"), "QYOLO_PORT")
+@pytest.mark.parametrize(
+    "settings", [{"QYOLO_PORT": "http"}, {"QYOLO_API_KEYS_FILE": ".", "QYOLO_CONF": "7"}]
+)
+def test_a_bad_setting_in_the_environment_is_named(settings, tiny_folder):
+    failed(inline("serve", tiny_folder, **settings), f"qyolo: {list(settings)[-1]}: ")
 
 
 def test_a_damaged_model_folder_is_not_used(tiny_folder, photos, tmp_path):
@@ -272,21 +261,54 @@ def test_a_damaged_model_folder_is_not_used(tiny_folder, photos, tmp_path):
     with (folder / weights).open("ab") as file:
         file.write(b"?")
     for command in (("serve", folder), ("detect", folder, photos / "photo00.jpg")):
-        failed(qyolo(*command), f"{weights} has changed")
+        failed(inline(*command), f"{weights} has changed")
 
 
-# --------------------------------------------------------------------------------- eval, bench
+# ------------------------------------------------------------------------- detect, eval, bench
+
+
+def test_detect_prints_a_line_of_json_for_each_image(tiny_folder, photos, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    images = [photos / "photo00.jpg", tmp_path / "bad.jpg", photos / "photo01.png"]
+    save = tmp_path / "saved"
+    ran = inline("detect", tiny_folder, *images, "--conf", 0.05, "--save", save)
+    assert ran.code == 2
+    first, bad, last = map(json.loads, ran.out.splitlines())
+    assert [each["file"] for each in (first, bad, last)] == [str(path) for path in images]
+    assert set(bad) == {"file", "error"}
+    assert ran.err == "qyolo: 1 of 3 images gave no boxes\n"
+    assert first["detections"]
+    assert set(first["detections"][0]) == {"box", "score", "class_id", "class_name"}
+    assert first["image"] == {"width": 80, "height": 60}
+    assert (first["model"], first["variant"]) == ("yolov5", "int8")
+    assert set(first["timings_ms"]) >= {"decode", "preprocess", "infer", "postprocess"}
+    assert sorted(path.name for path in save.iterdir()) == ["photo00.jpg", "photo01.jpg"]
+    with Image.open(save / "photo01.jpg") as picture:
+        assert picture.size == (80, 60)
+
+
+def test_detect_with_another_variant_and_thresholds(tiny_folder, photos):
+    counts = []
+    for conf in (0.05, 0.3, 1.0):
+        options = ("--variant", "fp32", "--conf", conf)
+        ran = inline("detect", tiny_folder, photos / "photo00.jpg", *options)
+        assert (ran.code, ran.err) == (0, "")
+        answer = json.loads(ran.out)
+        assert answer["variant"] == "fp32"
+        counts.append(len(answer["detections"]))
+    assert counts[0] > counts[1] >= counts[2] == 0
 
 
 @pytest.fixture(scope="module")
-def annotations(truth, tmp_path_factory):
+def evaluate(tiny_folder, photos, truth, tmp_path_factory):
     path = tmp_path_factory.mktemp("coco") / "annotations.json"
     path.write_text(json.dumps(truth))
-    return path
+    arguments = ("eval", tiny_folder, "--images", photos, "--annotations", path)
+    return lambda *options: inline(*arguments, *options)
 
 
-def test_evaluation_as_json(tiny_folder, photos, annotations):
-    ran = qyolo("eval", tiny_folder, "--images", photos, "--annotations", annotations, "--json")
+def test_evaluation_as_json(evaluate, tiny_folder):
+    ran = evaluate("--json")
     assert (ran.code, ran.err) == (0, "")
     result = json.loads(ran.out)
     assert result["images"] == 4
@@ -295,24 +317,19 @@ def test_evaluation_as_json(tiny_folder, photos, annotations):
     assert 0 <= result["agreement_with_fp32"]["int8"]["matched"] <= 1
 
 
-def test_each_class_on_request(tiny_folder, photos, annotations):
-    ran = qyolo(
-        "eval", tiny_folder, "--images", photos, "--annotations", annotations, "--per-class"
-    )
-    assert ran.code == 0
-    assert "AP / AP50 by class" in ran.out
-    assert re.search(r"│ cat +│ +\d+ │ [\d.]+ / [\d.]+ │ [\d.]+ / [\d.]+ │", ran.out)
-
-
-def test_evaluation_as_a_table(tiny_folder, photos, annotations):
-    ran = qyolo("eval", tiny_folder, "--images", photos, "--annotations", annotations)
-    assert (ran.code, ran.err) == (0, "")
-    for word in ("fp32", "int8", "AP50", "agrees with fp32"):
-        assert word in ran.out
+def test_evaluation_as_a_table_and_of_each_class_on_request(evaluate):
+    plain, full = evaluate(), evaluate("--per-class")
+    for ran in (plain, full):
+        assert (ran.code, ran.err) == (0, "")
+        for word in ("fp32", "int8", "AP50", "agrees with fp32"):
+            assert word in ran.out
+    assert "AP / AP50 by class" not in plain.out
+    assert "AP / AP50 by class" in full.out
+    assert re.search(r"│ cat +│ +\d+ │ [\d.]+ / [\d.]+ │ [\d.]+ / [\d.]+ │", full.out)
 
 
 def test_latency_as_json(tiny_folder):
-    ran = qyolo("bench", tiny_folder, "--rounds", 20, "--json")
+    ran = inline("bench", tiny_folder, "--rounds", 20, "--json")
     assert (ran.code, ran.err) == (0, "")
     result = json.loads(ran.out)
     assert (result["rounds"], result["image"]) == (20, "640x480")
@@ -326,7 +343,7 @@ def test_latency_as_json(tiny_folder):
 
 
 def test_latency_as_a_table_on_a_picture(tiny_folder, photos):
-    ran = qyolo("bench", tiny_folder, "--rounds", 3, "--image", photos / "photo00.jpg")
+    ran = inline("bench", tiny_folder, "--rounds", 3, "--image", photos / "photo00.jpg")
     assert (ran.code, ran.err) == (0, "")
     for word in ("80x60", "fp32", "int8", "p99"):
         assert word in ran.out

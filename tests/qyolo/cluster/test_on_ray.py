@@ -1,6 +1,6 @@
 """`qyolo cluster` on a real Ray cluster of two nodes on this machine, over real HTTP.
 
-One cluster for all of them, in this order: the last one kills a node.
+The tests share one cluster, in this order: the last one that uses it kills a node.
 """
 
 import os
@@ -35,7 +35,7 @@ from tests.service.tiny import BIAS, tiny_model
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the extra cluster is missing")
 
-PATIENCE_S = 60.0
+WAIT_LIMIT_S = 60.0
 # As Ray counts them: 8 replicas of a quarter fit on both nodes during an update, 4 on one.
 CPUS, CPUS_OF_A_REPLICA = 1, 0.25
 JPEG = {"Content-Type": "image/jpeg"}
@@ -54,7 +54,7 @@ FAST_RAY = {
 
 
 def write_folder(folder: Path, **centres: float) -> Path:
-    """A model folder whose variants see the same box, each around an x of its own."""
+    """A model folder whose variants find the same box, each with its own centre in x."""
     variants = {}
     for name, centre in centres.items():
         model = tiny_model()
@@ -74,7 +74,7 @@ def write_folder(folder: Path, **centres: float) -> Path:
 
 @dataclass(frozen=True)
 class Running:
-    """A cluster that serves `first`: its address, the nodes' caches, and the one to be killed."""
+    """A cluster that serves `first`, and the node that the last test kills."""
 
     cluster: object
     second_node: object
@@ -132,10 +132,10 @@ def running(tmp_path_factory):
 
 @dataclass
 class Posts:
-    """What clients that post all the time have seen so far."""
+    """What clients have received that post all the time."""
 
     answers: list[httpx.Response] = field(default_factory=list)
-    again: Counter[str] = field(default_factory=Counter)  # why something was sent once more
+    retries: Counter[str] = field(default_factory=Counter)  # by their reason
     errors: list[Exception] = field(default_factory=list)
 
     def await_more(self, count: int) -> None:
@@ -144,22 +144,22 @@ class Posts:
 
 
 def wait_until(condition) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_LIMIT_S
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.02)
 
 
 @contextmanager
 def posting(url: str, body: bytes, retries: bool, clients: int = CLIENTS) -> Iterator[Posts]:
-    """Clients at work until the block ends; with `retries` they ask again as the docs say."""
+    """Clients post until the block ends; with `retries` they do so again after errors of Ray."""
     posts, enough = Posts(), threading.Event()
 
     def work() -> None:
         try:
-            with httpx.Client(timeout=PATIENCE_S) as client:
+            with httpx.Client(timeout=WAIT_LIMIT_S) as client:
                 while not enough.is_set():
-                    posts.answers.append(_post(client, url, body, posts.again, retries))
+                    posts.answers.append(_post(client, url, body, posts.retries, retries))
                     time.sleep(PAUSE_S)
         except Exception as exc:
             posts.errors.append(exc)
@@ -172,26 +172,26 @@ def posting(url: str, body: bytes, retries: bool, clients: int = CLIENTS) -> Ite
     finally:
         enough.set()
         for thread in threads:
-            thread.join(PATIENCE_S)
+            thread.join(WAIT_LIMIT_S)
     assert not posts.errors
 
 
 def _post(
-    client: httpx.Client, url: str, body: bytes, again: Counter[str], retries: bool
+    client: httpx.Client, url: str, body: bytes, seen: Counter[str], retries: bool
 ) -> httpx.Response:
-    """A broken connection, and an error in Ray's words and not in ours, are worth another try."""
+    """Retry after a broken connection and after an error that is Ray's and not qyolo's."""
     while True:
         try:
             answer = client.post(url, content=body, headers=JPEG)
         except httpx.TransportError as exc:
             if not retries:
                 raise
-            again[type(exc).__name__] += 1
+            seen[type(exc).__name__] += 1
             continue
         is_ours = "json" in answer.headers.get("content-type", "")
         if not retries or answer.status_code < 500 or is_ours:
             return answer
-        again[str(answer.status_code)] += 1
+        seen[str(answer.status_code)] += 1
 
 
 def boxes(answer: httpx.Response) -> list[object]:
@@ -209,7 +209,7 @@ def test_answers_equal_those_of_a_plain_server(running):
     picture = jpeg()
     with (
         serving(source=FolderSource(running.first), ab="fp32:1,int8:1") as plain,
-        httpx.Client(base_url=running.url, timeout=PATIENCE_S) as client,
+        httpx.Client(base_url=running.url, timeout=WAIT_LIMIT_S) as client,
     ):
         wait_until(lambda: plain.client.get("/readyz").status_code == 200)
         for path in ("/v1/models/fp32/detect", "/v1/models/int8/detect", "/v1/compare"):
@@ -242,28 +242,29 @@ def test_answers_equal_those_of_a_plain_server(running):
         assert tensors[0] == tensors[1]
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status"),
-    [
-        ("/v1/detect", b"no image", 415),
-        ("/v1/detect", jpeg()[:300], 422),
-        ("/v1/detect", b"", 400),
-        ("/v1/detect?conf=7", jpeg(), 422),
-        ("/v1/models/fp64/detect", jpeg(), 404),
-    ],
-)
-def test_bad_input_is_the_same_problem_as_on_a_plain_server(running, path, body, status):
+BAD_REQUESTS = [
+    ("/v1/detect", b"no image", 415),
+    ("/v1/detect", jpeg()[:300], 422),
+    ("/v1/detect", b"", 400),
+    ("/v1/detect?conf=7", jpeg(), 422),
+    ("/v1/models/fp64/detect", jpeg(), 404),
+]
+
+
+def test_bad_input_is_the_same_problem_as_on_a_plain_server(running):
     with serving(source=FolderSource(running.first)) as plain:
         wait_until(lambda: plain.client.get("/readyz").status_code == 200)
-        theirs = plain.client.post(path, content=body, headers=JPEG)
-    ours = httpx.post(running.url + path, content=body, headers=JPEG, timeout=PATIENCE_S)
-    assert ours.status_code == theirs.status_code == status
-    assert ours.headers["content-type"] == theirs.headers["content-type"]
-    assert ours.json() | {"instance": ""} == theirs.json() | {"instance": ""}
+        for path, body, status in BAD_REQUESTS:
+            theirs = plain.client.post(path, content=body, headers=JPEG)
+            url = running.url + path
+            ours = httpx.post(url, content=body, headers=JPEG, timeout=WAIT_LIMIT_S)
+            assert ours.status_code == theirs.status_code == status
+            assert ours.headers["content-type"] == theirs.headers["content-type"]
+            assert ours.json() | {"instance": ""} == theirs.json() | {"instance": ""}
 
 
-def test_each_deployment_has_its_share_of_the_clients(running):
-    with httpx.Client(base_url=running.url, timeout=PATIENCE_S) as client:
+def test_the_split_sends_clients_to_both_deployments(running):
+    with httpx.Client(base_url=running.url, timeout=WAIT_LIMIT_S) as client:
         seen = [
             client.post(
                 "/v1/detect", content=jpeg(), headers=JPEG | {CLIENT_HEADER: str(n)}
@@ -274,7 +275,7 @@ def test_each_deployment_has_its_share_of_the_clients(running):
 
 
 def test_each_node_gets_the_folder_once(running):
-    """What its replicas load lies there under one name, whole, and nothing is left of the way."""
+    """Each cache holds one whole folder and nothing else."""
     for cache in running.caches:
         (folder,) = [path for path in (cache / "cluster").iterdir() if path.is_dir()]
         verify(folder)
@@ -283,7 +284,7 @@ def test_each_node_gets_the_folder_once(running):
         ).read_bytes()
 
 
-def test_more_than_the_replicas_and_their_queue_take_is_429(running):
+def test_requests_beyond_the_capacity_get_429(running):
     slow = encoded(gradient(1500, 1500), "PNG")
     answers: list[httpx.Response] = []
 
@@ -293,7 +294,7 @@ def test_more_than_the_replicas_and_their_queue_take_is_429(running):
                 f"{running.url}/v1/models/fp32/detect",
                 content=slow,
                 headers={"Content-Type": "image/png"},
-                timeout=PATIENCE_S,
+                timeout=WAIT_LIMIT_S,
             )
         )
 
@@ -301,7 +302,7 @@ def test_more_than_the_replicas_and_their_queue_take_is_429(running):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_S)
+        thread.join(WAIT_LIMIT_S)
     counts = Counter(answer.status_code for answer in answers)
     assert set(counts) == {200, 429}, counts
     refused = next(answer for answer in answers if answer.status_code == 429)
@@ -310,13 +311,13 @@ def test_more_than_the_replicas_and_their_queue_take_is_429(running):
 
 
 def replicas_of(running: Running, deployment: str) -> list[int]:
-    """Process ids of this cluster's replicas: no other has its caches in the environment."""
+    """Process ids of this cluster's replicas: their environment names its caches."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             title = (process / "cmdline").read_text()
             theirs = (process / "environ").read_bytes()
-        except OSError:  # it has gone, or is not ours
+        except OSError:  # it has ended, or belongs to another user
             continue
         is_ours = any(os.fsencode(cache) in theirs for cache in running.caches)
         if is_ours and f"ServeReplica:qyolo:{deployment}" in title:
@@ -325,9 +326,8 @@ def replicas_of(running: Running, deployment: str) -> list[int]:
 
 
 def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
-    """No client asks twice: the front does.
-
-    So many clients with so large a picture that each replica has some of theirs when it dies.
+    """The ingress retries, not the clients: there are so many of them, with so large a picture,
+    that a replica has some of their requests when it dies.
     """
     url = f"{running.url}/v1/models/fp32/detect"
     slow = encoded(gradient(2000, 2000), "PNG")
@@ -340,7 +340,7 @@ def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
             posts.await_more(10)
     assert {answer.status_code for answer in posts.answers} == {200}
 
-    def retried() -> bool:  # by whichever front this reaches
+    def retried() -> bool:  # either replica of the ingress may answer
         text = httpx.get(f"{running.url}/metrics").text
         return 'qyolo_replica_retries_total{variant="fp32"}' in text
 
@@ -357,12 +357,12 @@ def test_another_folder_takes_over_without_a_lost_request(running):
     first, last = boxes(posts.answers[0]), boxes(posts.answers[-1])
     assert first != last
     assert {str(boxes(answer)) for answer in posts.answers} == {str(first), str(last)}
-    final = httpx.post(url, content=jpeg(), headers=JPEG, timeout=PATIENCE_S)
+    final = httpx.post(url, content=jpeg(), headers=JPEG, timeout=WAIT_LIMIT_S)
     assert boxes(final) == last
 
 
 def test_a_node_that_dies_under_load_loses_no_request(running):
-    """Clients whose own connection ends with the node ask again; everyone is answered, rightly."""
+    """Clients whose connection ends with the node retry; all get the right boxes."""
     url = f"{running.url}/v1/models/int8/detect"
     with posting(url, jpeg(), retries=True) as posts:
         posts.await_more(20)
@@ -370,7 +370,7 @@ def test_a_node_that_dies_under_load_loses_no_request(running):
         posts.await_more(100)
     assert {answer.status_code for answer in posts.answers} == {200}
     assert len({str(boxes(answer)) for answer in posts.answers}) == 1
-    assert posts.again.total() <= CLIENTS * 10, posts.again
+    assert posts.retries.total() <= CLIENTS * 10, posts.retries
 
 
 def test_without_ray_the_command_names_the_extra(tmp_path):
