@@ -1,15 +1,15 @@
-"""What a front and a worker must agree on, although an update replaces them one by one."""
+"""What an ingress and a worker must agree on while an update replaces them one by one."""
 
 import hashlib
 
 from service.manifest import Manifest
 
 
-def contract_of(manifest: Manifest) -> str:
-    """Equal for models whose answers a front may put in the same words: classes and tensors."""
-    shapes = (manifest.class_names, manifest.size, manifest.output_shape)
-    return hashlib.sha256(repr(shapes).encode()).hexdigest()
+def compatibility_of(manifest: Manifest) -> str:
+    """Equal for models whose answers an ingress words alike: same classes, same tensor shapes."""
+    facts = (manifest.class_names, manifest.size, manifest.output_shape)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-class OtherModel:
-    """A worker's word that it has a model of another contract."""
+class Incompatible:
+    """A worker's answer to an ingress of an incompatible model."""

@@ -1,4 +1,4 @@
-"""What clients of a cluster talk to: the plain server's application, with replicas behind it."""
+"""The ingress of a cluster: the application of a plain server, with replicas as its backend."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from qyolo.cluster.compatibility import contract_of
+from qyolo.cluster.compatibility import compatibility_of
 from qyolo.cluster.distribution import DistributedFolder
 from qyolo.cluster.remote import RemotePipeline
 from qyolo.cluster.replicas import Replicas
@@ -23,8 +23,12 @@ from service.observability.logs import set_up_logs
 from service.settings import Settings
 
 
-class Front:
-    """Every route of `qyolo serve`; `handles` are the deployments of the variants it offers."""
+@serve.ingress()
+class Ingress:
+    """Every route of `qyolo serve`; `handles` are the deployments by variant.
+
+    It offers these variants alone, and admits `capacity` requests.
+    """
 
     def __init__(
         self,
@@ -40,11 +44,11 @@ class Front:
         self._capacity = capacity
         self._application = create_app(settings, DistributedFolder(model), open_backend=self._open)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # Serve's name for it
+    def __serve_build_asgi_app__(self) -> FastAPI:  # Serve calls it
         return self._application
 
     async def check_health(self) -> None:
-        """Serve sends nobody here before this has returned."""
+        """Serve sends requests here once this has returned."""
         readiness = await self._application.state.lifecycle.settled()
         if readiness.state != "ready":
             raise ModelUnavailable(readiness.detail)
@@ -56,15 +60,12 @@ class Front:
         offered = {name: each for name, each in whole.variants.items() if name in self._handles}
         rejected = {name: why for name, why in whole.rejected.items() if name in offered}
         manifest = whole.model_copy(update={"variants": offered, "rejected": rejected})
-        observe = observe_model(manifest)
-        contract = contract_of(manifest)
+        emit = observe_model(manifest)
+        compatibility = compatibility_of(manifest)
         replicas = {
-            name: Replicas(name, self._handles[name], contract, observe) for name in offered
+            name: Replicas(name, self._handles[name], compatibility, emit) for name in offered
         }
-        served = VariantSet(manifest, replicas, *read_reports(folder))
+        variants = VariantSet(manifest, replicas, *read_reports(folder))
         settings = self._settings
         admission = Admission(self._capacity, settings.max_bytes, settings.max_inflight_bytes)
-        return RemotePipeline(served, admission, settings.max_pixels, observe, experiment)
-
-
-Ingress = serve.ingress()(Front)
+        return RemotePipeline(variants, admission, settings.max_pixels, emit, experiment)

@@ -40,7 +40,7 @@ class RemotePipeline:
             return answer
 
     async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
-        """Both at once, each by a replica of its own; the ingress renders."""
+        """Ask two replicas at once; the ingress renders the picture."""
         plain = replace(image, render=None)
         with self.admission.slot():
             answer_a, answer_b = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""The replicas of one variant as a front sees them: one answers, and if it is lost another does."""
+"""One variant's replicas as the ingress sees them: if the one that was asked dies, another is."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from qyolo.cluster.compatibility import OtherModel
+from qyolo.cluster.compatibility import Incompatible
 from service.errors import NotReady, Overloaded, ServiceError
 from service.inference.backend import ImageRequest
 from service.inference.events import Event, Retried
@@ -28,7 +28,7 @@ from service.inference.results import Answer, RawAnswer
 from service.inference.timings import Timings
 from service.vision.detections import Floats
 
-# A replica or its node has gone, with the request or with the answer.
+# The replica or its node died before the answer arrived.
 LOST: Final = (
     NodeDiedError,
     ObjectLostError,
@@ -37,38 +37,38 @@ LOST: Final = (
     TaskCancelledError,
     WorkerCrashedError,
 )
-# Before each further try. Ray may take seconds to see that a node has gone; the request's own
-# deadline goes on meanwhile.
+# Before each retry. Ray may take seconds to notice a dead node; the request's own deadline still
+# holds.
 PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)
 
 
 class Replicas:
-    """Asks one replica of a deployment of `Worker`s at a time, which Ray chooses.
+    """Asks one replica of a deployment of `Worker`s at a time; Ray chooses which.
 
-    A detection changes nothing, so it may be asked for again. Its time on the way, in Ray's queue
-    and of lost tries counts as `queue`.
+    Detection has no side effects, so it can be retried. Transport, Ray's queue and lost tries count
+    as `queue` in an answer's timings.
     """
 
     def __init__(
         self,
         variant: str,
         handle: DeploymentHandle[Any],
-        contract: str,
-        observe: Callable[[Event], None],
+        compatibility: str,
+        emit: Callable[[Event], None],
     ) -> None:
         self._variant = variant
         self._handle = handle
-        self._contract = contract
-        self._observe = observe
+        self._compatibility = compatibility
+        self._emit = emit
 
     async def detect(self, image: ImageRequest) -> Answer:
-        """Raises what the worker's pipeline does, Overloaded, and NotReady after the last try."""
+        """Raises what the worker's pipeline does, Overloaded, or NotReady after the last try."""
         began = perf_counter()
         answer: Answer = await self._ask("detect", image)
         return replace(answer, timings=_since(began, answer.timings))
 
     async def infer(self, tensor: Floats) -> RawAnswer:
-        """The same for a tensor that the caller has prepared."""
+        """The same for f32[1,3,size,size]."""
         began = perf_counter()
         answer: RawAnswer = await self._ask("infer", tensor)
         return replace(answer, timings=_since(began, answer.timings))
@@ -88,18 +88,18 @@ class Replicas:
                 outcome = None
             if isinstance(outcome, ServiceError):
                 raise outcome
-            if outcome is not None and not isinstance(outcome, OtherModel):
+            if outcome is not None and not isinstance(outcome, Incompatible):
                 return outcome
             if pause_s is not None:
-                self._observe(Retried(self._variant))
+                self._emit(Retried(self._variant))
                 await asyncio.sleep(pause_s)
         raise NotReady(f"no replica of {self._variant} could answer")
 
     async def _once(self, method: str, *given: object) -> Any:
-        response = getattr(self._handle, method).remote(self._contract, *given)
+        response = getattr(self._handle, method).remote(self._compatibility, *given)
         try:
             return await response
-        except asyncio.CancelledError:  # the client has gone, or its time is up
+        except asyncio.CancelledError:  # the client disconnected, or its deadline has passed
             response.cancel()
             raise
 

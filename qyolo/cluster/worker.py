@@ -1,9 +1,9 @@
-"""A replica of one variant: the pipeline that a plain server has, asked by fronts."""
+"""A replica of one variant: the pipeline of a plain server, which ingresses ask."""
 
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from qyolo.cluster.compatibility import OtherModel, contract_of
+from qyolo.cluster.compatibility import Incompatible, compatibility_of
 from qyolo.cluster.distribution import fetch
 from qyolo.process import set_up_process
 from service.errors import ServiceError
@@ -20,10 +20,10 @@ A = TypeVar("A", Answer, RawAnswer)
 
 
 class Worker:
-    """Loads one variant of a shipped folder on `threads` threads; takes `capacity` images at once.
+    """Loads one variant of a distributed folder on `threads` threads; admits `capacity` requests.
 
-    An error that the client is to read is returned, not raised: Ray would log it as a failure of
-    the replica, and hand it on in its own words.
+    Errors for the client are returned, not raised: Ray would log them as failures of the replica
+    and wrap them in its own.
     """
 
     def __init__(
@@ -33,29 +33,31 @@ class Worker:
         set_up_logs(settings.log_level, settings.log_format)
         variants = load_variants(fetch(model), threads, settings.throughput, only={variant})
         self._variant = variant
-        self._contract = contract_of(variants.manifest)
+        self._compatibility = compatibility_of(variants.manifest)
         admission = Admission(capacity, settings.max_bytes, settings.max_inflight_bytes)
         self._pipeline = Pipeline(variants, admission, settings.max_pixels)
 
     async def detect(
-        self, contract: str, image: ImageRequest
-    ) -> Answer | ServiceError | OtherModel:
-        if contract != self._contract:
-            return OtherModel()
-        return await _told(self._pipeline.detect(image, self._variant))
+        self, compatibility: str, image: ImageRequest
+    ) -> Answer | ServiceError | Incompatible:
+        if compatibility != self._compatibility:
+            return Incompatible()
+        return await _answer_or_error(self._pipeline.detect(image, self._variant))
 
-    async def infer(self, contract: str, tensor: Floats) -> RawAnswer | ServiceError | OtherModel:
-        if contract != self._contract:
-            return OtherModel()
-        return await _told(self._pipeline.infer(tensor, self._variant))
+    async def infer(
+        self, compatibility: str, tensor: Floats
+    ) -> RawAnswer | ServiceError | Incompatible:
+        if compatibility != self._compatibility:
+            return Incompatible()
+        return await _answer_or_error(self._pipeline.infer(tensor, self._variant))
 
     def __del__(self) -> None:
-        if hasattr(self, "_pipeline"):  # the model may not have come up
+        if hasattr(self, "_pipeline"):  # loading may have failed
             self._pipeline.close()
 
 
-async def _told(answering: Awaitable[A]) -> A | ServiceError:
+async def _answer_or_error(answer: Awaitable[A]) -> A | ServiceError:
     try:
-        return await answering
+        return await answer
     except ServiceError as exc:
         return exc

@@ -136,7 +136,7 @@ def test_a_folder_with_other_things_is_not_overwritten(model, photos, tmp_path):
 
 def test_a_build_that_fails_leaves_nothing_behind(model, photos, tmp_path):
     ran = inline("build", model, "--calibration", photos, "--size", 96, "--out", tmp_path / "m")
-    failed(ran, "does not work at 96x96", "--size")
+    failed(ran, "does not work at 96x96", "the option size")
     assert list(tmp_path.iterdir()) == []
 
 

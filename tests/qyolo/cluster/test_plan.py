@@ -1,4 +1,4 @@
-"""What a plan leads to: which variants get a deployment, and how wide each replica is."""
+"""The variants that a plan deploys, and the threads and the capacity of each replica."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def plan(**given: object) -> Plan:
         ({"variants": ["bf16"]}, ("bf16", "int8")),
     ],
 )
-def test_the_default_those_of_the_split_and_those_named_are_served(given, served):
+def test_the_default_the_variants_of_the_split_and_the_named_ones_are_served(given, served):
     assert plan(**given).served(MODEL) == served
 
 
@@ -42,19 +42,19 @@ def test_the_default_those_of_the_split_and_those_named_are_served(given, served
         ({"settings": {"otel": True}}, BadOption),
     ],
 )
-def test_what_cannot_be_had_is_refused_before_anything_starts(given, refused):
+def test_what_the_model_or_a_cluster_lacks_is_refused(given, refused):
     with pytest.raises(refused):
         plan(**given).served(MODEL)
 
 
-def test_a_model_for_a_gpu_needs_a_part_of_one():
+def test_a_model_for_a_gpu_needs_replicas_with_a_gpu():
     model = manifest_of("int8", device="gpu")
     with pytest.raises(BadOption, match="GPU"):
         plan().served(model)
     assert plan(gpus=0.5).served(model) == ("int8",)
 
 
-def test_fewer_at_most_than_at_least_is_refused():
+def test_a_limit_below_the_minimum_is_refused():
     with pytest.raises(BadOption, match="max_replicas 1: fewer than min_replicas 2"):
         plan(min_replicas=2, max_replicas=1)
 
@@ -76,12 +76,12 @@ def test_a_misspelt_setting_is_named():
         ({"settings": {"capacity": 9}}, 1, 9),
     ],
 )
-def test_threads_follow_the_quota_and_room_follows_the_threads(given, threads, capacity):
+def test_threads_follow_the_cpus_and_capacity_follows_the_threads(given, threads, capacity):
     wanted = plan(**given)
     assert (wanted.threads, wanted.capacity(MODEL)) == (threads, capacity)
 
 
-def test_the_environment_holds_where_a_plan_is_silent(monkeypatch):
+def test_the_environment_gives_settings_that_the_plan_leaves_out(monkeypatch):
     monkeypatch.setenv("QYOLO_CONF", "0.7")
     monkeypatch.setenv("QYOLO_IOU", "0.7")
     settings = plan(settings={"iou": 0.5}).settings
@@ -89,7 +89,7 @@ def test_the_environment_holds_where_a_plan_is_silent(monkeypatch):
     assert (settings.conf, settings.iou) == (0.7, 0.5)
 
 
-def test_the_example_is_a_plan_and_its_file_one_that_serve_takes():
+def test_the_example_is_valid_for_serve_and_holds_a_plan():
     schema = pytest.importorskip("ray.serve.schema", reason="the extra cluster is missing")
     config = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     (application,) = schema.ServeDeploySchema.model_validate(config).applications

@@ -1,4 +1,4 @@
-"""A worker alone, in this process: the folder lies on the shelf, so that no cluster is asked."""
+"""A worker in this process: its node's cache has the folder, so that no other node is asked."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("ray", reason="the extra cluster is missing")
 
-from qyolo.cluster.compatibility import OtherModel, contract_of
+from qyolo.cluster.compatibility import Incompatible, compatibility_of
 from qyolo.cluster.distribution import distribute, fetch
 from qyolo.cluster.worker import Worker
 from service.errors import BadModelFolder, NotAnImage
@@ -37,30 +37,30 @@ def worker(folder):
     return Worker(distribute(folder), "other", Settings(), threads=1, capacity=4)
 
 
-def test_what_was_shipped_is_received_whole(folder):
+def test_a_distributed_folder_is_fetched_whole(folder):
     name = distribute(folder)
     assert distribute(folder) == name
     verify(fetch(name))
 
 
-def test_a_damaged_folder_is_not_shipped(folder):
+def test_a_damaged_folder_is_not_distributed(folder):
     (folder / "report.json").write_text("{}")
     with pytest.raises(BadModelFolder):
         distribute(folder)
 
 
-def test_it_answers_a_front_of_its_own_model_only(worker, folder):
-    ours = contract_of(read_manifest(folder))
+def test_a_worker_answers_ingresses_of_compatible_models_only(worker, folder):
+    ours = compatibility_of(read_manifest(folder))
     answer = asyncio.run(worker.detect(ours, IMAGE))
     assert isinstance(answer, Answer)
     assert answer.variant == "other"
     other = read_manifest(folder).model_copy(update={"class_names": ("a", "b", "c")})
-    refused = asyncio.run(worker.detect(contract_of(other), IMAGE))
-    assert isinstance(refused, OtherModel)
+    refused = asyncio.run(worker.detect(compatibility_of(other), IMAGE))
+    assert isinstance(refused, Incompatible)
 
 
-def test_what_the_client_is_to_read_is_returned(worker, folder):
-    ours = contract_of(read_manifest(folder))
+def test_errors_for_the_client_are_returned(worker, folder):
+    ours = compatibility_of(read_manifest(folder))
     assert isinstance(asyncio.run(worker.detect(ours, ImageRequest(b"no", Query()))), NotAnImage)
 
 
