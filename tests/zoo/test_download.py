@@ -30,14 +30,11 @@ def fetched(web, folder):
 
 
 def test_all_bytes_are_in_the_part_file_and_the_target_is_not_written(web, tmp_path):
-    part = fetched(web, tmp_path / "new" / "folder")
+    steps: list[Progress] = []
+    target = tmp_path / "new" / "folder" / "model.onnx"
+    part = download(f"{web.url}/model.onnx", target, steps.append)
     assert part.read_bytes() == BODY
     assert [path.name for path in part.parent.iterdir()] == ["model.onnx.part"]
-
-
-def test_progress_is_in_bytes_up_to_the_total(web, tmp_path):
-    steps: list[Progress] = []
-    download(f"{web.url}/model.onnx", tmp_path / "model.onnx", steps.append)
     assert steps[-1] == Progress("download", len(BODY), len(BODY))
     assert [step.done for step in steps] == sorted(step.done for step in steps)
 
@@ -68,21 +65,20 @@ def test_a_file_that_changed_is_downloaded_from_its_start(web, tmp_path, body, e
     assert fetched(web, tmp_path).read_bytes() == body
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_strong_etag_a_download_starts_again(web, tmp_path, etag):
-    web.etag, web.cuts = etag, [400_000]
+@pytest.mark.parametrize(
+    ("failures", "asked"),
+    [
+        ({"etag": None, "cuts": [400_000]}, ["", ""]),  # two versions must never mix
+        ({"etag": 'W/"weak"', "cuts": [400_000]}, ["", ""]),
+        ({"ranges": False, "cuts": [400_000]}, ["", "bytes=400000-"]),
+        ({"statuses": [503, 429]}, ["", "", ""]),
+    ],
+    ids=["no etag", "weak etag", "no range support", "busy"],
+)
+def test_a_download_that_cannot_resume_starts_again(web, tmp_path, failures, asked):
+    vars(web).update(failures)
     assert fetched(web, tmp_path).read_bytes() == BODY
-    assert web.asked == ["", ""]
-
-
-def test_without_range_support_a_download_starts_again(web, tmp_path):
-    web.ranges, web.cuts = False, [400_000]
-    assert fetched(web, tmp_path).read_bytes() == BODY
-
-
-def test_a_busy_server_is_retried(web, tmp_path):
-    web.statuses = [503, 429]
-    assert fetched(web, tmp_path).read_bytes() == BODY
+    assert web.asked == asked
 
 
 def test_a_missing_file_is_not_retried_and_the_error_says_what_to_do(web, tmp_path):

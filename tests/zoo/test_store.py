@@ -40,7 +40,7 @@ def names(store):
     return sorted(path.name for path in store.folder.iterdir() if path.suffix != ".lock")
 
 
-def test_a_model_is_downloaded_once(store, web):
+def test_a_model_is_downloaded_once_from_the_mirror_or_its_publisher(store, web):
     model = entry()
     assert not store.holds(model)
     path = take(store, model)
@@ -49,10 +49,7 @@ def test_a_model_is_downloaded_once(store, web):
     assert take(store, model) == path
     assert web.asked == [""]
     assert names(store) == ["tiny.onnx"]
-
-
-def test_without_a_mirror_the_address_is_the_publishers(tmp_path):
-    assert ModelStore(tmp_path).address_of(entry()) == "https://example.com/v1/tiny.onnx"
+    assert ModelStore(store.folder).address_of(model) == "https://example.com/v1/tiny.onnx"
 
 
 def test_a_file_placed_by_hand_needs_no_network(store, web):

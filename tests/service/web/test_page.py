@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, JSHandle, Page, expect
 
 from service.errors import ModelUnavailable
 from service.progress import Progress
@@ -134,10 +134,6 @@ def shown(browser, live):
         yield page
 
 
-def set_confidence(page: Page, value: float) -> None:
-    page.locator("#conf").fill(f"{value:.2f}")
-
-
 def rows(page: Page, table: str) -> list[list[str]]:
     return [
         re.split(r"\s*\t\s*|\n", row) for row in page.locator(f"{table} tbody tr").all_inner_texts()
@@ -204,27 +200,36 @@ def test_repeated_runs_show_medians_until_a_variant_changes(page):
     expect(page.locator("#summary")).to_contain_text("no difference")
 
 
-@pytest.mark.parametrize("way", ["drop", "paste"])
-def test_a_picture_can_be_dropped_or_pasted_anywhere(page, way):
+def drop(page: Page, transfer: JSHandle) -> None:
+    page.dispatch_event("#live", "dragover", {"dataTransfer": transfer})
+    expect(page.locator("body.dropping")).to_have_count(1)
+    page.dispatch_event("#live", "drop", {"dataTransfer": transfer})
+    expect(page.locator("body.dropping")).to_have_count(0)
+
+
+def paste(page: Page, transfer: JSHandle) -> None:
+    page.evaluate(PASTE, transfer)
+
+
+@pytest.mark.parametrize("give", [drop, paste])
+def test_a_picture_can_be_dropped_or_pasted_anywhere(page, give):
     expect(page.locator("#trial")).to_be_visible()
     text = base64.b64encode(jpeg()).decode()
-    transfer = page.evaluate_handle(FILE_IN_PAGE, [text, "image/jpeg"])
-    if way == "drop":
-        page.dispatch_event("#live", "dragover", {"dataTransfer": transfer})
-        expect(page.locator("body.dropping")).to_have_count(1)
-        page.dispatch_event("#live", "drop", {"dataTransfer": transfer})
-        expect(page.locator("body.dropping")).to_have_count(0)
-    else:
-        page.evaluate(PASTE, transfer)
+    give(page, page.evaluate_handle(FILE_IN_PAGE, [text, "image/jpeg"]))
     expect(page.locator("#panel-a .box")).to_have_count(2)
 
 
-def test_a_picture_can_be_taken_with_the_camera(page):
+def test_a_picture_can_be_taken_with_the_camera_and_saved_with_its_boxes(page):
     page.get_by_role("button", name="Use the camera").click()
     page.get_by_role("button", name="Take it").click()
     expect(page.locator("#panel-a .box")).to_have_count(2)
     assert page.locator("#panel-a img").evaluate("image => image.naturalWidth") > 300
     assert page.locator("#viewfinder").evaluate("video => video.srcObject") is None
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as picture").click()
+    with Image.open(download.value.path()) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width > 400
 
 
 def many_boxes(seed: int) -> list[tuple[float, float, float, float, float, int]]:
@@ -253,7 +258,7 @@ def test_the_slider_matches_boxes_as_the_server_does_without_a_request(tab):
         asked = engines["fp32"].calls
         counts = []
         for conf in (0.05, 0.2, 0.45, 0.7, 0.95):
-            set_confidence(page, conf)
+            page.locator("#conf").fill(f"{conf:.2f}")
             shown = {side: labels(page, side) for side in ("a", "b")}
             unmatched = {side: labels(page, side, ".unmatched") for side in ("a", "b")}
             counts.append(len(shown["a"]))
@@ -297,15 +302,6 @@ def test_everything_works_with_the_keyboard(page):
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="person")).to_be_focused()
     expect(page.locator(".box.highlighted")).to_have_count(2)
-
-
-def test_both_sides_can_be_saved_as_one_picture(page):
-    show(page)
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save as picture").click()
-    with Image.open(download.value.path()) as picture:
-        assert picture.format == "JPEG"
-        assert picture.width > 400
 
 
 def test_the_page_fits_a_phone(browser, live):
