@@ -1,10 +1,9 @@
-"""The contract of a builder, on every runtime; and what is particular to each."""
+"""The interface of a builder, on every runtime; then what only one of them does."""
 
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from quantizer.calibration.statistics import observe
@@ -12,17 +11,18 @@ from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.runtime import load_builder
 from quantizer.errors import BuildFailed
 from quantizer.int8 import Range, Scheme, activation_params
-from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.quantize import Ranges, quantize
 from quantizer.qdq.weights import Weights
 from service.engines import load_engine
+from tests.quantizer.graphs import by_onnxruntime, graph_of
 from tests.shared import needs_int8
-from tests.tiny_models import SIZE, TINY, Sketch, save_tiny
+from tests.tiny_models import SIZE, TINY, Sketch
 
 RUNTIMES = ("openvino", "onnxruntime")
+IMAGE = np.random.default_rng(3).random((1, 3, SIZE, SIZE), np.float32)
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -30,73 +30,50 @@ def runtime(request):
     return request.param
 
 
-def image() -> np.ndarray:
-    return np.random.default_rng(3).random((1, 3, SIZE, SIZE), np.float32)
-
-
-def graph_of(name: str, folder: Path) -> Graph:
-    return read_float_model(save_tiny(folder, name), SIZE).graph
-
-
-def quantized(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
+def uh_quantized(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
     placement = plan_placement(graph)
-    tensors = placement.tensors
-    histograms = observe(graph, tensors, [image()], 1).histograms
+    histograms = observe(graph, placement.tensors, [IMAGE], 1).histograms
     ranges = Ranges(graph, histograms, "uh", scheme, Range(0, 1))
     return quantize(graph, placement, ranges, Weights(graph)).model
 
 
 def served(built: Built, folder: Path) -> np.ndarray:
     engine = load_engine(folder, built.variant, 1)
-    raw = engine.infer(image())
+    raw = engine.infer(IMAGE)
     engine.close()
     return raw
 
 
-def by_onnxruntime(model: onnx.ModelProto) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {"images": image()})[0]
-
-
 @pytest.mark.parametrize("name", TINY)
 def test_the_engine_computes_the_float_graph(name, runtime, tmp_path):
-    graph = graph_of(name, tmp_path)
+    graph = graph_of(name)
     built = load_builder(runtime, 1).build(Candidate("fp32", graph.model), tmp_path)
-    expected = by_onnxruntime(graph.model)
+    expected = by_onnxruntime(graph.model, IMAGE, optimised=False)
     np.testing.assert_allclose(served(built, tmp_path), expected, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("scheme", [Scheme(), Scheme(symmetric=True)], ids=["plain", "symmetric"])
 def test_the_engine_computes_the_quantized_graph(scheme, runtime, tmp_path):
-    model = quantized(graph_of("yolov5", tmp_path), scheme)
+    model = uh_quantized(graph_of("yolov5"), scheme)
     built = load_builder(runtime, 1).build(Candidate("int8", model), tmp_path)
-    expected = by_onnxruntime(model)
+    expected = by_onnxruntime(model, IMAGE, optimised=False)
     allowed = 0.02 * np.abs(expected).max()
     np.testing.assert_allclose(served(built, tmp_path), expected, rtol=0, atol=allowed)
 
 
-def test_the_files_lie_in_the_variants_own_folder_and_are_counted(runtime, tmp_path):
-    graph = graph_of("relu", tmp_path)
+def test_a_float_engine_lies_in_its_variants_folder_and_executes_in_float(runtime, tmp_path):
+    graph = graph_of("yolov5")
     built = load_builder(runtime, 1).build(Candidate("fp32", graph.model), tmp_path)
     files = [path for path in (tmp_path / "fp32").iterdir() if path.is_file()]
     assert built.bytes == sum(path.stat().st_size for path in files)
     assert built.variant.model.startswith("fp32/")
     assert (tmp_path / built.variant.model).is_file()
     assert (built.variant.runtime, built.variant.precision) == (runtime, "fp32")
-
-
-def test_every_convolution_of_a_float_graph_executes_in_float(runtime, tmp_path):
-    graph = graph_of("yolov5", tmp_path)
-    executed = load_builder(runtime, 1).build(Candidate("fp32", graph.model), tmp_path).executed
     convs = {node.name for node in graph.nodes if node.op_type == "Conv"}
-    assert {executed.get(name) for name in convs} == {"f32"}
+    assert {built.executed.get(name) for name in convs} == {"f32"}
 
 
-def test_a_graph_that_the_runtime_does_not_know_fails_in_one_line(runtime, tmp_path):
+def test_an_operator_that_the_runtime_does_not_know_fails_in_one_line(runtime, tmp_path):
     model = TINY["relu"]()
     model.graph.node[1].op_type = "Frobnicate"
     with pytest.raises(BuildFailed, match="int8 graph") as caught:
@@ -108,14 +85,11 @@ def test_a_graph_that_the_runtime_does_not_know_fails_in_one_line(runtime, tmp_p
 @pytest.mark.parametrize("scheme", [Scheme(), Scheme(symmetric=True)], ids=["plain", "symmetric"])
 @pytest.mark.parametrize("name", TINY)
 def test_openvino_executes_every_planned_convolution_in_int8(name, scheme, tmp_path):
-    graph = graph_of(name, tmp_path)
-    executed = (
-        load_builder("openvino", 1)
-        .build(Candidate("int8", quantized(graph, scheme)), tmp_path)
-        .executed
-    )
+    graph = graph_of(name)
+    candidate = Candidate("int8", uh_quantized(graph, scheme))
+    executed = load_builder("openvino", 1).build(candidate, tmp_path).executed
     placement = plan_placement(graph)
-    # OpenVINO carries no int8 through the rearrangement of YOLOX's Focus.
+    # OpenVINO does not execute the rearrangement of YOLOX's Focus in int8.
     layers = set(placement.layers) - ({"stem"} if name == "yolox" else set())
     assert {executed.get(layer) for layer in layers} <= {"u8", "i8"}
     floats = {executed.get(kept.layer) for kept in placement.kept_float}
@@ -124,20 +98,20 @@ def test_openvino_executes_every_planned_convolution_in_int8(name, scheme, tmp_p
 
 @needs_int8
 def test_openvino_profiles_each_convolution(tmp_path):
-    graph = graph_of("yolov5", tmp_path)
+    graph = graph_of("yolov5")
     builder = load_builder("openvino", 1)
-    before, after = builder.profile(graph.model), builder.profile(quantized(graph, Scheme()))
+    before, after = builder.profile(graph.model), builder.profile(uh_quantized(graph, Scheme()))
     layers = plan_placement(graph).layers
     assert {before.executed[layer] for layer in layers} == {builder.low_float or "f32"}
     assert {after.executed[layer] for layer in layers} <= {"u8", "i8"}
     assert all(0 < profile.ms[layer] < 1000 for profile in (before, after) for layer in layers)
 
 
-def test_onnxruntime_has_no_profile_to_offer(tmp_path):
+def test_onnxruntime_has_no_profile():
     assert load_builder("onnxruntime", 1).profile(TINY["relu"]()) is None
 
 
-def test_a_graph_that_openvino_does_not_know_cannot_be_profiled():
+def test_an_operator_that_openvino_does_not_know_cannot_be_profiled():
     model = TINY["relu"]()
     model.graph.node[1].op_type = "Frobnicate"
     with pytest.raises(BuildFailed, match="profile"):
@@ -145,7 +119,7 @@ def test_a_graph_that_openvino_does_not_know_cannot_be_profiled():
 
 
 def test_symmetric_activations_survive_a_concat_in_openvino(tmp_path):
-    """OpenVINO 2026.4 by itself loses the zero point of int8 there."""
+    """OpenVINO 2026.4 alone loses the zero point of int8 there."""
     s = Sketch()
     both = s.concat("cat", *(s.conv_silu(name, "images", (3, 16)) for name in "ab"))
     out = s.conv("last", s.conv_silu("c", both, (32, 8)), (8, 8))
@@ -158,13 +132,13 @@ def test_symmetric_activations_survive_a_concat_in_openvino(tmp_path):
     model = insert_qdq(graph, placement, params, Weights(graph))
     before = model.SerializeToString()
     built = load_builder("openvino", 1).build(Candidate("int8", model), tmp_path)
-    expected = by_onnxruntime(model)
+    expected = by_onnxruntime(model, IMAGE, optimised=False)
     assert np.abs(served(built, tmp_path) - expected).max() < 0.02 * np.abs(expected).max()
     assert model.SerializeToString() == before
 
 
-def test_onnxruntime_tells_which_convolutions_became_integer_kernels(tmp_path):
-    """It makes one only where a pair follows the convolution at once."""
+def test_onnxruntime_lists_the_convolutions_that_became_integer_kernels(tmp_path):
+    """One becomes an integer kernel only where Q/DQ directly follows it."""
     s = Sketch()
     x = s.conv("b", s.conv("a", "images", (3, 8)), (8, 8))
     graph = Graph.of(s.model(s.conv("last", x, (8, 8)), rank=4))
@@ -179,10 +153,10 @@ def test_onnxruntime_tells_which_convolutions_became_integer_kernels(tmp_path):
 
 
 def test_openvino_writes_a_blob_that_fits_this_machine(tmp_path):
-    graph = graph_of("relu", tmp_path)
+    graph = graph_of("relu")
     variant = load_builder("openvino", 1).build(Candidate("fp32", graph.model), tmp_path).variant
     assert variant.blob is not None
-    (tmp_path / variant.model).unlink()  # so only the blob can answer
+    (tmp_path / variant.model).unlink()  # so that only the blob is left
     engine = load_engine(tmp_path, variant, 1)
     assert engine.infer(np.zeros((1, 3, SIZE, SIZE), np.uint8)).shape == (1, 7, 84)
     engine.close()

@@ -1,6 +1,4 @@
-"""What is compiled and which engine is kept, on real engines of a tiny model."""
-
-from types import SimpleNamespace
+"""Which engines are compiled and which are kept, on real engines of a tiny model."""
 
 import numpy as np
 import onnx
@@ -9,10 +7,10 @@ import pytest
 from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.candidates import candidates_for, keep_fastest, time_interleaved
 from quantizer.compile.runtime import load_builder
-from quantizer.model.float_model import read_float_model
 from service.engines import load_engine
 from service.manifest import Variant
-from tests.tiny_models import SIZE, save_tiny
+from tests.quantizer.graphs import graph_of
+from tests.tiny_models import SIZE
 
 FLOAT, INT8 = onnx.ModelProto(producer_name="float"), onnx.ModelProto(producer_name="int8")
 IMAGE = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
@@ -25,12 +23,12 @@ def of(low: str | None) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def test_a_processor_with_float32_only_runs_two():
+def test_a_processor_with_float32_alone_has_two_candidates():
     assert of(None) == [("fp32", "fp32", "f32", "float"), ("int8", "int8", "f32", "int8")]
 
 
 @pytest.mark.parametrize(("low", "name"), [("bf16", "bf16"), ("f16", "fp16")])
-def test_a_lower_float_type_makes_a_variant_and_islands_in_int8(low, name):
+def test_a_lower_float_type_adds_a_variant_and_float_regions_in_int8(low, name):
     assert of(low) == [
         ("fp32", "fp32", "f32", "float"),
         (name, name, low, "float"),
@@ -49,26 +47,20 @@ def built(folder, *names: str) -> dict[str, Built]:
     return made
 
 
-@pytest.mark.parametrize(("islands_ms", "kept"), [(2.0, "int8-bf16"), (4.0, "int8")])
-def test_of_two_int8_engines_the_faster_is_kept(islands_ms, kept, tmp_path):
+@pytest.mark.parametrize(("mixed_ms", "kept"), [(2.0, "int8-bf16"), (4.0, "int8")])
+def test_of_two_int8_engines_the_faster_is_kept(mixed_ms, kept, tmp_path):
     candidates = candidates_for(FLOAT, INT8, "bf16")
     made = built(tmp_path, "fp32", "bf16", "int8", "int8-bf16")
-    timed = {"fp32": 9.0, "bf16": 5.0, "int8": 3.0, "int8-bf16": islands_ms}
+    timed = {"fp32": 9.0, "bf16": 5.0, "int8": 3.0, "int8-bf16": mixed_ms}
     chosen, ms = keep_fastest(candidates, made, timed, tmp_path)
     assert list(chosen) == ["fp32", "bf16", "int8"]
     assert chosen["int8"].variant.model == f"{kept}/model.xml"
-    assert ms == {"fp32": 9.0, "bf16": 5.0, "int8": min(3.0, islands_ms)}
+    assert ms == {"fp32": 9.0, "bf16": 5.0, "int8": min(3.0, mixed_ms)}
     assert {path.name for path in tmp_path.iterdir()} == {"fp32", "bf16", kept}
 
 
-@pytest.fixture(scope="module")
-def float_graph(tmp_path_factory):
-    path = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
-    return read_float_model(path, SIZE).model
-
-
-def test_engines_are_timed_on_an_image(float_graph, tmp_path):
-    builder = load_builder("openvino", 1)
+def test_engines_are_timed_on_an_image(tmp_path):
+    float_graph, builder = graph_of("yolov5").model, load_builder("openvino", 1)
     made = {
         name: builder.build(Candidate(name, float_graph), tmp_path) for name in ("fp32", "int8")
     }
@@ -77,8 +69,8 @@ def test_engines_are_timed_on_an_image(float_graph, tmp_path):
     assert all(0 < value < 1000 for value in ms.values())
 
 
-def test_a_lower_float_type_reaches_the_engine_with_and_without_its_blob(float_graph, tmp_path):
-    builder = load_builder("openvino", 1)
+def test_a_lower_float_type_reaches_the_engine_with_and_without_its_blob(tmp_path):
+    float_graph, builder = graph_of("yolov5").model, load_builder("openvino", 1)
     low = builder.low_float
     if low is None:
         pytest.skip("this processor computes in float32 only")
@@ -87,15 +79,15 @@ def test_a_lower_float_type_reaches_the_engine_with_and_without_its_blob(float_g
     assert lower.variant.float_type == low
     assert set(lower.executed.values()) == {low}
     assert set(plain.executed.values()) == {"f32"}
-    answers = SimpleNamespace()
-    for name, variant in (
-        ("plain", plain.variant),
-        ("low", lower.variant),
-        ("compiled_anew", lower.variant.model_copy(update={"blob": None, "blob_key": None})),
-    ):
+
+    def infer(variant: Variant) -> np.ndarray:
         engine = load_engine(tmp_path, variant, 1)
-        setattr(answers, name, engine.infer(IMAGE))
+        raw = engine.infer(IMAGE)
         engine.close()
-    np.testing.assert_array_equal(answers.low, answers.compiled_anew)
-    assert not np.array_equal(answers.low, answers.plain)
-    np.testing.assert_allclose(answers.low, answers.plain, atol=0.05 * np.abs(answers.plain).max())
+        return raw
+
+    in_f32, in_low = infer(plain.variant), infer(lower.variant)
+    without_blob = lower.variant.model_copy(update={"blob": None, "blob_key": None})
+    np.testing.assert_array_equal(in_low, infer(without_blob))
+    assert not np.array_equal(in_low, in_f32)
+    np.testing.assert_allclose(in_low, in_f32, atol=0.05 * np.abs(in_f32).max())

@@ -17,7 +17,6 @@ from quantizer.compile.runtime import load_builder
 from quantizer.config import BuildConfig
 from quantizer.errors import BuildFailed
 from quantizer.int8 import Scheme
-from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.format import TENSORRT
 from quantizer.qdq.placement import plan_placement
@@ -29,7 +28,7 @@ from service.progress import Progress
 from service.vision.image import Photo
 from service.vision.postprocess import Query
 from tests.quantizer.boxes import NO_DRIVER, RTX_4090, box
-from tests.quantizer.qdq.test_insertion import quantized
+from tests.quantizer.graphs import graph_of, quantized
 from tests.tiny_models import SIZE, save_tiny
 
 
@@ -41,8 +40,8 @@ def tensorrt(nvidia, monkeypatch):
 
 
 @pytest.fixture
-def graph(tmp_path) -> Graph:
-    return read_float_model(save_tiny(tmp_path, "yolov5"), SIZE).graph
+def graph() -> Graph:
+    return graph_of("yolov5")
 
 
 @pytest.fixture

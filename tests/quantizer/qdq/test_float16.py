@@ -1,15 +1,14 @@
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 
 from quantizer.errors import BuildFailed
 from quantizer.model.decode_tail import decode_tail
-from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.float16 import to_float16
-from tests.tiny_models import SIZE, TINY, Sketch, save_tiny
+from tests.quantizer.graphs import by_onnxruntime, graph_of, images
+from tests.tiny_models import TINY, Sketch
 
 HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -22,14 +21,9 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
     return found | {tensor.name: tensor.data_type for tensor in inferred.initializer}
 
 
-def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": image})[0]
-
-
 @pytest.mark.parametrize("name", TINY)
-def test_convolutions_compute_in_float16_and_the_decode_tail_in_float32(name, tmp_path):
-    model = read_float_model(save_tiny(tmp_path, name), SIZE).model
+def test_convolutions_compute_in_float16_and_the_decode_tail_in_float32(name):
+    model = graph_of(name).model
     typed = to_float16(model)
     known = types(typed)
     assert known["images"] == known[typed.graph.output[0].name] == FULL
@@ -44,11 +38,11 @@ def test_convolutions_compute_in_float16_and_the_decode_tail_in_float32(name, tm
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_the_outputs_stay_what_they_were(name, tmp_path):
-    model = read_float_model(save_tiny(tmp_path, name), SIZE).model
-    image = np.random.default_rng(2).random((1, 3, SIZE, SIZE), np.float32)
-    expected = run(model, image)
-    np.testing.assert_allclose(run(to_float16(model), image), expected, rtol=0.02, atol=0.05)
+def test_the_outputs_stay_what_they_were(name):
+    model, (image,) = graph_of(name).model, images(1)
+    expected = by_onnxruntime(model, image)
+    found = by_onnxruntime(to_float16(model), image)
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.05)
 
 
 def test_an_output_without_a_decode_leaves_in_float32():

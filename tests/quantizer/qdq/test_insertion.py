@@ -3,13 +3,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from quantizer.calibration.ranges import minmax
-from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Candidate
 from quantizer.compile.openvino_builder import OpenVinoBuilder
 from quantizer.int8 import (
@@ -23,32 +20,16 @@ from quantizer.int8 import (
 )
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
-from quantizer.qdq.format import PLAIN, TENSORRT, QdqFormat
+from quantizer.qdq.format import PLAIN, TENSORRT
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite, plan_placement
 from quantizer.qdq.weights import Weights
 from service.engines import load_engine
-from tests.tiny_models import SIZE, TINY, Sketch, relu, save_tiny
+from tests.quantizer.graphs import by_onnxruntime, graph_of, images, quantized
+from tests.tiny_models import SIZE, TINY, Sketch, relu
 
 SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}
 schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
-
-
-def images(count: int) -> list[np.ndarray]:
-    random = np.random.default_rng(5)
-    return [random.random((1, 3, SIZE, SIZE), np.float32) for _ in range(count)]
-
-
-def by_onnxruntime(model: onnx.ModelProto, image: np.ndarray, optimised: bool = True) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {"images": image})[0]
 
 
 def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
@@ -59,21 +40,6 @@ def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
         raw = engine.infer(image)
         engine.close()
     return raw
-
-
-def quantized(graph: Graph, scheme: Scheme, qdq_format: QdqFormat = PLAIN) -> onnx.ModelProto:
-    placement = plan_placement(graph, qdq_format=qdq_format)
-    histograms = observe(graph, placement.tensors, images(4), 1).histograms
-    by_group = {site.group: histograms[site.tensor] for site in placement.activations}
-    params = {
-        site.tensor: activation_params(minmax(by_group[site.group], None, scheme), scheme)
-        for site in (*placement.activations, *placement.propagated)
-    }
-    return insert_qdq(graph, placement, params, Weights(graph))
-
-
-def graph_of(name: str, folder) -> Graph:
-    return read_float_model(save_tiny(folder, name), SIZE).graph
 
 
 def one_conv(scheme: Scheme) -> tuple[Graph, Placement, dict[str, QuantParams]]:
@@ -96,7 +62,7 @@ def one_conv(scheme: Scheme) -> tuple[Graph, Placement, dict[str, QuantParams]]:
 def integer_convolution(
     graph: Graph, params: dict[str, QuantParams], image: np.ndarray
 ) -> np.ndarray:
-    """What one_conv means: integer products and sums, one scale for each channel."""
+    """The definition of one_conv: integer products and sums, one scale for each channel."""
     weight, bias = graph.constant("conv.weight"), graph.constant("conv.bias")
     weights = weight_params(weight, 0)
     x = quantize_array(image, params["images"]).astype(np.int64)
@@ -112,7 +78,7 @@ def integer_convolution(
 
 @schemes
 @pytest.mark.parametrize("run", [by_onnxruntime, by_openvino], ids=["onnxruntime", "openvino"])
-def test_a_runtime_computes_what_integer_arithmetic_says(run, scheme):
+def test_a_runtime_computes_integer_arithmetic(run, scheme):
     graph, placement, params = one_conv(scheme)
     model = insert_qdq(graph, placement, params, Weights(graph))
     (image,) = images(1)
@@ -126,8 +92,8 @@ def test_a_runtime_computes_what_integer_arithmetic_says(run, scheme):
 
 @schemes
 @pytest.mark.parametrize("name", TINY)
-def test_the_graph_is_valid_and_both_runtimes_agree_on_it(name, scheme, tmp_path):
-    graph = graph_of(name, tmp_path)
+def test_the_graph_is_valid_and_both_runtimes_agree_on_it(name, scheme):
+    graph = graph_of(name)
     model = quantized(graph, scheme)
     onnx.checker.check_model(model, full_check=True)
     image = images(1)[0]
@@ -145,7 +111,7 @@ def test_the_graph_is_valid_and_both_runtimes_agree_on_it(name, scheme, tmp_path
 
 
 def test_the_numpy_operators_of_onnx_agree_too(tmp_path):
-    onnx.save(relu(opset=19), tmp_path / "relu.onnx")  # they know the pair from opset 19 on
+    onnx.save(relu(opset=19), tmp_path / "relu.onnx")  # the first opset in which they know Q/DQ
     graph = read_float_model(tmp_path / "relu.onnx", SIZE).graph
     model = quantized(graph, Scheme())
     image = images(1)[0]
@@ -157,8 +123,8 @@ def test_the_numpy_operators_of_onnx_agree_too(tmp_path):
 
 @schemes
 @pytest.mark.parametrize("name", ["yolov5", "yolox", "yolov8", "relu"])
-def test_the_quantized_model_is_close_to_the_float_one(name, scheme, tmp_path):
-    graph = graph_of(name, tmp_path)
+def test_the_quantized_model_is_close_to_the_float_one(name, scheme):
+    graph = graph_of(name)
     image = images(1)[0]
     exact = by_onnxruntime(graph.model, image)
     error = by_onnxruntime(quantized(graph, scheme), image) - exact
@@ -167,8 +133,8 @@ def test_the_quantized_model_is_close_to_the_float_one(name, scheme, tmp_path):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_the_input_graph_is_left_alone_and_the_interface_kept(name, tmp_path):
-    graph = graph_of(name, tmp_path)
+def test_the_input_graph_does_not_change_and_the_interface_is_kept(name):
+    graph = graph_of(name)
     before = graph.model.SerializeToString()
     model = quantized(graph, Scheme())
     assert graph.model.SerializeToString() == before
@@ -178,8 +144,8 @@ def test_the_input_graph_is_left_alone_and_the_interface_kept(name, tmp_path):
 
 
 @schemes
-def test_weights_are_int8_with_a_scale_for_each_output_channel(scheme, tmp_path):
-    graph = graph_of("yolov5", tmp_path)
+def test_weights_are_int8_with_a_scale_for_each_output_channel(scheme):
+    graph = graph_of("yolov5")
     model = quantized(graph, scheme)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     pairs = {node.output[0]: node for node in model.graph.node if node.op_type[:2] == "De"}
@@ -194,8 +160,8 @@ def test_weights_are_int8_with_a_scale_for_each_output_channel(scheme, tmp_path)
 
 
 @pytest.mark.parametrize(("scheme", "kind"), [(Scheme(), np.uint8), (Scheme(True), np.int8)])
-def test_activations_have_one_scale_and_the_schemes_zero_point(scheme, kind, tmp_path):
-    graph = graph_of("yolov5", tmp_path)
+def test_activations_have_one_scale_and_the_schemes_zero_point(scheme, kind):
+    graph = graph_of("yolov5")
     model = quantized(graph, scheme)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
@@ -206,15 +172,15 @@ def test_activations_have_one_scale_and_the_schemes_zero_point(scheme, kind, tmp
         assert kind is np.uint8 or zero == 0
 
 
-def test_every_reader_of_a_quantized_tensor_reads_the_rounded_values(tmp_path):
-    graph = graph_of("yolov5", tmp_path)
+def test_every_reader_of_a_quantized_tensor_reads_the_rounded_values():
+    graph = graph_of("yolov5")
     model = quantized(graph, Scheme())
     sites = set(plan_placement(graph).tensors)
     readers = {node.op_type for node in model.graph.node if sites & set(node.input)}
     assert readers == {"QuantizeLinear"}
 
 
-def test_a_weight_that_a_float_convolution_shares_stays_for_that_one():
+def test_a_weight_that_a_float_convolution_shares_stays_float_for_it():
     s = Sketch()
     first = s.silu("a", s.conv("a", "images", (3, 3), 3))
     second = s.node("Conv", "b", first, "a.weight", pads=[1] * 4)
@@ -244,15 +210,15 @@ def test_a_quantized_tensor_that_is_an_output_stays_an_output():
     assert [value.name for value in model.graph.output] == list(graph.outputs)
 
 
-def test_an_empty_plan_changes_nothing(tmp_path):
-    graph = graph_of("relu", tmp_path)
+def test_an_empty_plan_changes_nothing():
+    graph = graph_of("relu")
     model = insert_qdq(graph, Placement((), (), ()), {}, Weights(graph))
     assert list(model.graph.node) == list(graph.model.graph.node)
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_pairs_repeated_behind_movers_change_no_value(name, tmp_path):
-    graph = graph_of(name, tmp_path)
+def test_propagated_qdq_changes_no_value(name):
+    graph = graph_of(name)
     scheme = Scheme(symmetric=True)
     plain, explicit = (quantized(graph, scheme, qdq_format) for qdq_format in (PLAIN, TENSORRT))
     for image in images(2):

@@ -12,15 +12,12 @@ from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.format import PLAIN, TENSORRT
 from quantizer.qdq.placement import Placement, asked_for, plan_placement
+from tests.quantizer.graphs import graph_of
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
-from tests.tiny_models import SIZE, TINY, Sketch, save_tiny
+from tests.tiny_models import TINY, Sketch
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 FORMATS = {"": PLAIN, ".tensorrt": TENSORRT}
-
-
-def graph_of(name: str, folder: Path) -> Graph:
-    return read_float_model(save_tiny(folder, name), SIZE).graph
 
 
 def planned(build: Callable[[Sketch], str], *keep_float: str) -> Placement:
@@ -60,8 +57,8 @@ def check_golden(name: str, placement: Placement) -> None:
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("name", TINY)
-def test_the_plan_is_the_reviewed_one(name, suffix, tmp_path):
-    plan = plan_placement(graph_of(name, tmp_path), qdq_format=FORMATS[suffix])
+def test_the_plan_is_the_reviewed_one(name, suffix):
+    plan = plan_placement(graph_of(name), qdq_format=FORMATS[suffix])
     check_golden(name + suffix, plan)
 
 
@@ -74,8 +71,8 @@ def test_the_plan_of_a_real_model_is_the_reviewed_one(path):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_convolution_is_decided_once_and_the_decode_tail_is_float(name, tmp_path):
-    graph = graph_of(name, tmp_path)
+def test_every_convolution_is_decided_once_and_the_decode_tail_is_float(name):
+    graph = graph_of(name)
     placement = plan_placement(graph)
     decided = [*placement.layers, *reasons(placement)]
     assert sorted(decided) == sorted(node.name for node in graph.nodes if node.op_type == "Conv")
@@ -87,28 +84,28 @@ def test_every_convolution_is_decided_once_and_the_decode_tail_is_float(name, tm
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_group_is_named_by_its_first_member(name, tmp_path):
-    groups = sites(plan_placement(graph_of(name, tmp_path)))
+def test_a_group_is_named_by_its_first_member(name):
+    groups = sites(plan_placement(graph_of(name)))
     order = list(groups)
     assert all(order.index(group) <= order.index(tensor) for tensor, group in groups.items())
     assert all(groups[group] == group for group in groups.values())
 
 
-def test_the_expectation_over_box_distances_is_decode(tmp_path):
-    placement = plan_placement(graph_of("yolov8", tmp_path))
+def test_the_expectation_over_box_distances_is_decode():
+    placement = plan_placement(graph_of("yolov8"))
     assert reasons(placement)["dfl"] == "decode"
     assert {"box8", "cls8"} <= set(placement.layers)
 
 
-def test_no_convolution_is_float_for_its_kind(tmp_path):
-    placement = plan_placement(graph_of("yolox", tmp_path))
+def test_no_convolution_is_float_for_its_kind():
+    placement = plan_placement(graph_of("yolox"))
     assert {"stem", "dark.dw"} <= set(placement.layers)
     assert placement.kept_float == ()
     assert sites(placement)["images"] == "images"  # through the Focus that rearranges it
 
 
-def test_a_layer_that_the_caller_names_is_kept_float_with_the_reason(tmp_path):
-    placement = plan_placement(graph_of("yolov5", tmp_path), {"stem": "it hurts", "absent": ""})
+def test_a_layer_that_the_caller_names_is_kept_float_with_the_reason():
+    placement = plan_placement(graph_of("yolov5"), {"stem": "it hurts", "absent": ""})
     assert reasons(placement) == {"stem": "it hurts"}
     assert "stem" not in placement.layers
     assert "images" not in placement.tensors  # no other layer reads it
@@ -134,16 +131,16 @@ def test_computed_weights_stay_float():
         ("nothing", set()),
     ],
 )
-def test_layers_that_match_a_pattern_stay_float(pattern, kept, tmp_path):
-    graph = graph_of("yolov5", tmp_path)
+def test_layers_that_match_a_pattern_stay_float(pattern, kept):
+    graph = graph_of("yolov5")
     placement = plan_placement(graph, asked_for(graph, (pattern,)))
     asked = {layer for layer, reason in reasons(placement).items() if pattern in reason}
     assert asked == kept
     assert not asked & set(placement.layers)
 
 
-def test_keeping_everything_float_leaves_nothing_to_quantize(tmp_path):
-    graph = graph_of("yolov5", tmp_path)
+def test_keeping_everything_float_leaves_nothing_to_quantize():
+    graph = graph_of("yolov5")
     placement = plan_placement(graph, asked_for(graph, ("*",)))
     assert (placement.weights, placement.activations) == ((), ())
 

@@ -1,7 +1,6 @@
 """The decision on real graphs, one of which has a layer that cannot be quantized well."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,7 +11,6 @@ from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Builder
 from quantizer.compile.runtime import load_builder
 from quantizer.int8 import Range, Scheme
-from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.quantize import Ranges
@@ -21,23 +19,15 @@ from quantizer.sensitivity.decision import Decision, decide
 from quantizer.sensitivity.simulation import SAMPLES, Simulation, find_samples
 from quantizer.sensitivity.sqnr import decibels, from_decibels
 from service.vision.heads import HEADS
-from tests.tiny_models import SIZE, TINY, save_tiny, yolov5
+from tests.quantizer.graphs import graph_of, images
+from tests.tiny_models import SIZE, TINY, yolov5
 
 HEAD = HEADS["yolov5"]
 
 
-def images(count: int) -> list[np.ndarray]:
-    random = np.random.default_rng(1)
-    return [random.random((1, 3, SIZE, SIZE), np.float32) for _ in range(count)]
-
-
-def simulation_of(model: onnx.ModelProto | str, folder: Path) -> Simulation:
-    if isinstance(model, str):
-        path, head = save_tiny(folder, model), HEADS.get(model, HEAD)
-    else:
-        path, head = folder / "model.onnx", HEAD
-        onnx.save(model, path)
-    graph = read_float_model(path, SIZE).graph
+def simulation_of(name: str) -> Simulation:
+    head = HEADS.get(name, HEAD)
+    graph = Graph.of(sabotaged()) if name == "sabotaged" else graph_of(name)
     histograms = observe(graph, plan_placement(graph).tensors, images(8), 1).histograms
     ranges = Ranges(graph, histograms, "uh", Scheme(), Range(0.0, 1.0))
     samples = find_samples(graph, head, SIZE, images(8), 1)
@@ -79,16 +69,16 @@ def openvino() -> Builder:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_whole_placement_makes_noise_and_an_empty_one_none(name, tmp_path):
-    simulation = simulation_of(name, tmp_path)
+def test_a_whole_placement_has_noise_and_an_empty_one_none(name):
+    simulation = simulation_of(name)
     whole = plan_placement(simulation.graph)
     empty = plan_placement(simulation.graph, dict.fromkeys(whole.layers, "tried float"))
     assert simulation.noise(whole) > 0
     assert simulation.noise(empty) < 1e-9
 
 
-def test_the_layer_that_cannot_be_quantized_is_left_float_and_the_reason_told(tmp_path, openvino):
-    simulation = simulation_of(sabotaged(), tmp_path)
+def test_a_layer_that_cannot_be_quantized_is_kept_float_with_the_reason(openvino):
+    simulation = simulation_of("sabotaged")
     decision = decided(simulation, openvino, 25.0)
     assert decision.sensitivity.before > 10 * from_decibels(25.0)
     assert "detect8" in reasons(decision)
@@ -97,8 +87,8 @@ def test_the_layer_that_cannot_be_quantized_is_left_float_and_the_reason_told(tm
     assert simulation.noise(decision.placement) == pytest.approx(decision.sensitivity.after)
 
 
-def test_the_wanted_ratio_is_kept(tmp_path, openvino):
-    simulation = simulation_of("yolov5", tmp_path)
+def test_the_sqnr_stays_above_the_minimum(openvino):
+    simulation = simulation_of("yolov5")
     all_int8 = decibels(simulation.noise(plan_placement(simulation.graph)))
     decision = decided(simulation, openvino, all_int8 + 6)
     assert decision.sensitivity.kept_float
@@ -106,33 +96,33 @@ def test_the_wanted_ratio_is_kept(tmp_path, openvino):
     assert decided(simulation, openvino, all_int8 - 1).sensitivity.kept_float == ()
 
 
-def test_what_the_runtime_cannot_run_in_int8_is_not_quantized(tmp_path, openvino):
-    decision = decided(simulation_of("yolox", tmp_path), openvino, 0.0)
+def test_a_layer_without_an_int8_kernel_is_not_quantized(openvino):
+    decision = decided(simulation_of("yolox"), openvino, 0.0)
     assert reasons(decision) == {"stem": "the runtime has no int8 kernel for it here"}
     assert "images" not in decision.placement.tensors
 
 
-def test_what_was_asked_for_stays_float(tmp_path, openvino):
-    decision = decided(simulation_of("yolov5", tmp_path), openvino, 0.0, stem="asked for")
+def test_a_layer_that_was_asked_for_stays_float(openvino):
+    decision = decided(simulation_of("yolov5"), openvino, 0.0, stem="asked for")
     assert reasons(decision) == {"stem": "asked for"}
 
 
-def test_a_runtime_without_a_profile_searches_by_noise_alone(tmp_path):
-    simulation = simulation_of(sabotaged(), tmp_path)
+def test_without_a_profile_the_search_is_by_noise_alone():
+    simulation = simulation_of("sabotaged")
     decision = decided(simulation, load_builder("onnxruntime", 1), 25.0)
     assert "detect8" in reasons(decision)
 
 
-def test_probes_are_images_that_show_something():
+def test_samples_are_images_with_a_detection():
     graph = Graph.of(TINY["yolov5"]())
     found = find_samples(graph, HEAD, SIZE, images(8), 1)
     assert len(found) == SAMPLES
     np.testing.assert_array_equal(found[0].image, images(1)[0])
 
 
-def test_without_a_probe_everything_is_quantized(tmp_path, openvino):
-    simulation = simulation_of("yolov5", tmp_path)
-    blind = dataclasses.replace(simulation, samples=[])
-    decision = decided(blind, openvino, 20.0)
+def test_without_a_sample_everything_is_quantized(openvino):
+    simulation = simulation_of("yolov5")
+    without = dataclasses.replace(simulation, samples=[])
+    decision = decided(without, openvino, 20.0)
     assert decision.sensitivity is None
     assert decision.placement == plan_placement(simulation.graph)

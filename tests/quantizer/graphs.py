@@ -1,0 +1,55 @@
+"""Tiny graphs, read and quantized, and ONNX Runtime to execute them."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from quantizer.calibration.ranges import minmax
+from quantizer.calibration.statistics import observe
+from quantizer.int8 import Scheme, activation_params
+from quantizer.model.float_model import read_float_model
+from quantizer.model.graph import Graph
+from quantizer.qdq.format import PLAIN, QdqFormat
+from quantizer.qdq.insertion import insert_qdq
+from quantizer.qdq.placement import plan_placement
+from quantizer.qdq.weights import Weights
+from tests.tiny_models import SIZE, save_tiny
+
+
+@cache
+def graph_of(name: str) -> Graph:
+    """A tiny model as a build reads it."""
+    with TemporaryDirectory() as folder:
+        return read_float_model(save_tiny(Path(folder), name), SIZE).graph
+
+
+def images(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(5)
+    return [random.random((1, 3, SIZE, SIZE), np.float32) for _ in range(count)]
+
+
+def quantized(graph: Graph, scheme: Scheme, qdq_format: QdqFormat = PLAIN) -> onnx.ModelProto:
+    """Each group with the range of its last member in four images."""
+    placement = plan_placement(graph, qdq_format=qdq_format)
+    histograms = observe(graph, placement.tensors, images(4), 1).histograms
+    by_group = {site.group: histograms[site.tensor] for site in placement.activations}
+    params = {
+        site.tensor: activation_params(minmax(by_group[site.group], None, scheme), scheme)
+        for site in (*placement.activations, *placement.propagated)
+    }
+    return insert_qdq(graph, placement, params, Weights(graph))
+
+
+def by_onnxruntime(model: onnx.ModelProto, image: np.ndarray, optimised: bool = True) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers = ["CPUExecutionProvider"]
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+    return session.run(None, {"images": image})[0]
