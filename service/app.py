@@ -10,6 +10,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 
 from service.engines.cpu import usable_threads
@@ -27,7 +28,7 @@ from service.http.openapi import (
     problems,
 )
 from service.http.params import ParamsRoute
-from service.http.problems import ErrorResponses, UnhandledErrors
+from service.http.problems import ErrorResponses
 from service.http.routes import Endpoints
 from service.http.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
 from service.inference.admission import Admission, default_capacity
@@ -183,15 +184,14 @@ def _middleware(
             expose_headers=[VARIANT_HEADER, REQUEST_ID, TRACERESPONSE, "Retry-After"],
         )
         stack.append(cors)
-    stack.append(Middleware(UnhandledErrors, errors=errors))
+    # Starlette handles unexpected errors outside of all middleware: those responses would be
+    # neither logged nor counted, and would lack the headers above.
+    stack.append(Middleware(ExceptionMiddleware, handlers={Exception: errors.respond}))
     if not policy.admits_all:
         public = PathSet((*PUBLIC, METRICS) if settings.open_metrics else PUBLIC)
-        auth = Middleware(
-            Auth, policy=policy, errors=errors, public=public, key_in_request=KEY_IN_REQUEST
-        )
-        stack.append(auth)
+        stack.append(Middleware(Auth, policy=policy, public=public, key_in_request=KEY_IN_REQUEST))
     limits = {"deadline_s": settings.deadline_s, "body_s": settings.body_timeout_s}
-    stack.append(Middleware(Deadlines, errors=errors, **limits))
+    stack.append(Middleware(Deadlines, **limits))
     if traces is not None:
         stack.append(Middleware(TraceStages, provider=traces))
     return stack

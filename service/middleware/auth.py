@@ -7,9 +7,8 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import RateLimited, ServiceError, Unauthorized
+from service.errors import RateLimited, Unauthorized
 from service.http.client_identity import network_of
-from service.http.problems import ErrorResponses
 from service.middleware.api_keys import Keys
 from service.middleware.rate_limit import RateLimit
 
@@ -67,13 +66,11 @@ class Auth:
         self,
         app: ASGIApp,
         policy: AccessPolicy,
-        errors: ErrorResponses,
         public: Container[str] = (),
         key_in_request: Container[str] = (),
     ) -> None:
         self._app = app
         self._policy = policy
-        self._errors = errors
         self._public = public
         self._key_in_request = key_in_request
 
@@ -81,11 +78,7 @@ class Auth:
         if scope["type"] == "http" and scope["path"] not in self._public:
             presented = key_in_headers(Headers(scope=scope))
             if presented is not None or scope["path"] not in self._key_in_request:
-                try:
-                    self._policy.admit(scope, presented)
-                except ServiceError as exc:
-                    await self._errors.of(scope, exc)(scope, receive, send)
-                    return
+                self._policy.admit(scope, presented)
         await self._app(scope, receive, send)
 
 

@@ -6,23 +6,19 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooSlow, DeadlineExceeded
-from service.http.problems import ErrorResponses
 
 BYTES_PER_S: Final = 64 * 2**10  # a body that arrives at least this fast gets more time
 
 
 class Deadlines:
-    """ASGI middleware: cancels a request that takes too long, and sends the error response.
+    """ASGI middleware: cancels a request that takes too long; raises BodyTooSlow, DeadlineExceeded.
 
     `deadline_s` counts from the end of the headers. `body_s` counts from the first read of the
     body; every BYTES_PER_S that arrive extend it by a second.
     """
 
-    def __init__(
-        self, app: ASGIApp, errors: ErrorResponses, deadline_s: float, body_s: float
-    ) -> None:
+    def __init__(self, app: ASGIApp, deadline_s: float, body_s: float) -> None:
         self._app = app
-        self._errors = errors
         self._deadline_s = deadline_s
         self._body_s = body_s
 
@@ -30,27 +26,19 @@ class Deadlines:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         timeout = asyncio.timeout(self._deadline_s)
         try:
             async with timeout:
                 body = _TimedBody(receive, timeout, self._body_s)
-                await self._app(scope, body.receive, watched)
-        except TimeoutError:
-            if started or not timeout.expired():
+                await self._app(scope, body.receive, send)
+        except TimeoutError as exc:
+            if not timeout.expired():
                 raise
-            error = (
-                BodyTooSlow(f"only {body.received} bytes of it arrived in time")
-                if body.is_pending
-                else DeadlineExceeded(f"there was no answer within {self._deadline_s:g} s")
-            )
-            await self._errors.of(scope, error)(scope, receive, send)
+            if body.is_pending:
+                received = f"only {body.received} bytes of it arrived in time"
+                raise BodyTooSlow(received) from exc
+            message = f"there was no answer within {self._deadline_s:g} s"
+            raise DeadlineExceeded(message) from exc
 
 
 class _TimedBody:
