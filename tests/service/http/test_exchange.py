@@ -11,11 +11,10 @@ import pytest
 
 from service.experiments.shadow import MAX_QUEUED
 from service.inference.admission import Admission
-from tests.fakes import PATIENCE_S, FakeEngine, variants_of
-from tests.service.http.test_detect import post
-from tests.service.live import FP32_RAW, Live, serving, two_variants, wait_until
+from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of
+from tests.service.live import FP32_RAW, Live, post, serving, two_variants, wait_until
 from tests.service.pictures import jpeg
-from tests.service.raw import Raw, connected, head, upload
+from tests.service.raw import RawClient, connected, head, upload
 
 MAX_BYTES, BUDGET = 100_000, 300_000
 PART = bytes(40_000)
@@ -53,7 +52,7 @@ def limited(engine: FakeEngine | None = None, **settings: object) -> Iterator[Li
         wait_until(lambda: admission(live).is_idle)
 
 
-def begin(client: Raw, part: bytes = PART, length: int = 60_000) -> None:
+def begin(client: RawClient, part: bytes = PART, length: int = 60_000) -> None:
     client.send(head("POST", "/v1/detect", Content_Type="image/jpeg", Content_Length=length), part)
 
 
@@ -66,7 +65,7 @@ def test_sixty_unfinished_uploads_hold_no_more_than_the_budget():
         sockets = {client.socket: client for client in clients}
         wait_until(lambda: len(select(sockets, (), (), 0)[0]) == 60 - most)
         for readable in select(sockets, (), (), 0)[0]:
-            answer = sockets[readable].answer()
+            answer = sockets[readable].response()
             assert (answer.status, answer.headers["retry-after"]) == (429, "1")
             assert answer.json()["type"] == "urn:qyolo:problem:overloaded"
         assert admission(live).inflight_bytes == most * len(PART)
@@ -80,7 +79,7 @@ def test_a_body_without_a_length_is_counted_as_it_arrives():
             client.send(start, f"{MAX_BYTES:x}\r\n", bytes(MAX_BYTES), "\r\n")
         wait_until(lambda: admission(live).inflight_bytes == BUDGET)
         clients[3].send(start, "1\r\n", "x", "\r\n")
-        assert clients[3].answer().status == 429
+        assert clients[3].response().status == 429
 
 
 def test_a_declared_length_that_does_not_fit_is_refused_before_the_first_byte():
@@ -91,12 +90,12 @@ def test_a_declared_length_that_does_not_fit_is_refused_before_the_first_byte():
         with connected(live.port) as third, connected(live.port) as fourth:
             begin(third, b"", 100_000)
             begin(fourth, b"", 100_001)
-            assert fourth.answer().status == 413
+            assert fourth.response().status == 413
             third.send(bytes(30_001))  # the first two have room for 20 000 bytes more
             wait_until(lambda: admission(live).inflight_bytes > 200_000)
             with connected(live.port) as fifth:
                 begin(fifth, b"", 100_000)
-                assert fifth.answer().status == 429
+                assert fifth.response().status == 429
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ def test_a_declared_length_that_does_not_fit_is_refused_before_the_first_byte():
 def test_the_bytes_are_released_with_the_answer(sent, status):
     with limited(body_timeout_s=0.1) as live, connected(live.port) as client:
         client.send(sent)
-        assert client.answer().status == status
+        assert client.response().status == status
         wait_until(lambda: admission(live).inflight_bytes == 0)
 
 
@@ -141,12 +140,12 @@ def test_a_full_server_refuses_every_route_before_it_reads_the_body(path, reques
         engine.gate.clear()
         with connected(live.port) as first, connected(live.port) as second:
             first.send(upload(body, path, **headers))
-            assert engine.entered.wait(PATIENCE_S)
+            assert engine.entered.wait(WAIT_LIMIT_S)
             assert admission(live).inflight_bytes == len(body)
             second.send(upload(body, path, **headers).removesuffix(body))
-            assert second.answer().status == (503 if path.startswith("/v2") else 429)
+            assert second.response().status == (503 if path.startswith("/v2") else 429)
             engine.gate.set()
-            assert first.answer().status == 200
+            assert first.response().status == 200
 
 
 def test_a_body_that_is_inflated_counts_with_its_full_size():
@@ -156,10 +155,10 @@ def test_a_body_that_is_inflated_counts_with_its_full_size():
     with limited(engine) as live, connected(live.port) as client:
         engine.gate.clear()
         client.send(upload(packed, "/v2/models/tiny/infer", Content_Encoding="gzip", **headers))
-        assert engine.entered.wait(PATIENCE_S)
+        assert engine.entered.wait(WAIT_LIMIT_S)
         assert len(packed) < admission(live).inflight_bytes == len(body)
         engine.gate.set()
-        assert client.answer().status == 200
+        assert client.response().status == 200
 
 
 @pytest.mark.parametrize("path", [path for path in REQUESTS if path not in NOT_SAMPLED])
@@ -172,12 +171,12 @@ def test_the_shadow_sees_an_image_unless_its_client_has_disconnected(path):
             int8.entered.clear()
             with connected(live.port) as gone:
                 gone.send(upload(body, path, **headers))
-                assert int8.entered.wait(PATIENCE_S)
+                assert int8.entered.wait(WAIT_LIMIT_S)
             wait_until(lambda: admission(live).inflight_bytes == 0)
             int8.gate.set()
             wait_until(lambda: admission(live).is_idle)
         assert fp32.calls == 0
         with connected(live.port) as client:
             client.send(upload(body, path, **headers))
-            assert client.answer().status == 200
+            assert client.response().status == 200
         wait_until(lambda: fp32.calls == 1)
