@@ -37,6 +37,11 @@ def cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").replace("[", "\\[").split())
 
 
+def prose(text: str) -> str:
+    """A cell outside backticks, where <...> must not look like HTML, nor * like emphasis."""
+    return cell(text).replace("<", "&lt;").replace("*", "\\*")
+
+
 def _command(name: str, command: typer.core.TyperCommand) -> Iterator[str]:
     context = command.make_context(name, [], resilient_parsing=True)
     parameters = [each for each in command.get_params(context) if each.name != "help"]
@@ -46,6 +51,6 @@ def _command(name: str, command: typer.core.TyperCommand) -> Iterator[str]:
     panels = defaultdict(list)
     for each in parameters:
         names, text = each.get_help_record(context)
-        panels[each.rich_help_panel or "General"].append(f"| `{cell(names)}` | {cell(text)} |")
+        panels[each.rich_help_panel or "General"].append(f"| `{cell(names)}` | {prose(text)} |")
     for panel, rows in panels.items():
         yield from (f"| {panel} | |", "|---|---|", *rows, "")

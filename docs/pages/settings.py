@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from command_line import cell, environment_options
+from command_line import environment_options, prose
 
 from service.settings import Settings
 
@@ -40,4 +40,4 @@ def _server() -> Iterator[str]:
 
 
 def _row(name: str, default: object, meaning: str) -> str:
-    return f"| `QYOLO_{name.removeprefix('QYOLO_')}` | `{default}` | {cell(meaning)} |"
+    return f"| `QYOLO_{name.removeprefix('QYOLO_')}` | `{default}` | {prose(meaning)} |"
