@@ -171,3 +171,9 @@ def running(*arguments: object, **settings: object) -> Iterator[Running]:
         process.wait(WAIT_LIMIT_S)
         reader.join(WAIT_LIMIT_S)
         process.stderr.close()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; its new parent may not have waited for it yet."""
+    status = Path(f"/proc/{pid}/status")
+    return not status.exists() or "State:\tZ" in status.read_text()

@@ -1,8 +1,6 @@
-"""kill -9, a full disk and what else happens to a cache: the next start is as good as the first.
+"""The cache after kill -9, on a full disk, damaged: the next start is as good as the first.
 
-What one process does to its own entries is in
-tests/service/test_folder_cache.py; two servers that start
-at once, and an entry that is damaged and built anew, in test_serving.py.
+tests/service/test_folder_cache.py tests what one process does to an entry.
 """
 
 import os
@@ -17,54 +15,19 @@ import pytest
 
 from service.folder_cache import KEY_LENGTH
 from service.manifest import read_manifest
-from tests.qyolo.commands import Ran, Running, qyolo, running, wait_for
-from tests.tiny_models import save_tiny
+from tests.qyolo.commands import Ran, Running, gone, inline, qyolo, running, wait_for
 
 ENTRY = "[0-9a-f]" * KEY_LENGTH
-# What lies in the cache when a build has begun, and when it has compiled its first engine.
-MOMENTS = ("*.new", "*.new/*/model.xml")
 FUTURE = 4e9  # in the year 2096
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory, photos) -> tuple[object, ...]:
-    """What builds the tiny model, behind the name of the command."""
-    model = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
-    return (model, "--calibration", photos, "--size", 64)
-
-
-@pytest.fixture(scope="module")
-def image(photos) -> bytes:
-    return (photos / "photo00.jpg").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory, command) -> Path:
-    """A cache in which builds were killed, with their servers, at several moments."""
-    cache = tmp_path_factory.mktemp("killed")
-    for moment in MOMENTS:
-        with running("up", *command, QYOLO_CACHE_DIR=cache) as server:
-            wait_for(lambda: any(cache.glob(moment)))  # noqa: B023
-            for pid in (server.process.pid, *server.builds()):
-                os.kill(pid, signal.SIGKILL)
-    return cache
-
-
-@pytest.fixture(scope="module")
-def built(killed, command) -> Path:
-    """The same with its one entry, for it is built again; tests copy it."""
-    assert qyolo("build", *command, QYOLO_CACHE_DIR=killed).code == 0
-    return killed
-
-
-@pytest.fixture
-def cache(built, tmp_path) -> Path:
-    return Path(shutil.copytree(built, tmp_path / "cache"))
 
 
 def entry_of(cache: Path) -> Path:
     (entry,) = cache.glob(ENTRY)
     return entry
+
+
+def folders_in(cache: Path) -> set[str]:
+    return {path.name for path in cache.iterdir() if path.is_dir()}
 
 
 def assert_serves(server: Running, image: bytes) -> None:
@@ -73,17 +36,8 @@ def assert_serves(server: Running, image: bytes) -> None:
     assert "Traceback" not in server.err
 
 
-def assert_serves_what_is_there(command: tuple[object, ...], cache: Path, image: bytes) -> None:
-    """Without a build, and without touching the entry."""
-    entry = entry_of(cache)
-    inode = entry.stat().st_ino
-    with running("up", *command, QYOLO_CACHE_DIR=cache) as server:
-        assert_serves(server, image)
-    assert entry.stat().st_ino == inode
-
-
-def assert_told(ran: Ran, *texts: str) -> None:
-    """One line and exit code 2: something that the user can mend."""
+def assert_one_line(ran: Ran, *texts: str) -> None:
+    """Exit code 2 and one line of ours: an error that the user can fix."""
     assert ran.code == 2, ran.err
     assert "Traceback" not in ran.err
     (line,) = (each for each in ran.err.splitlines() if each.startswith("qyolo: "))
@@ -94,39 +48,59 @@ def assert_told(ran: Ran, *texts: str) -> None:
 # -------------------------------------------------------------------------------------- kill -9
 
 
-def test_builds_that_are_killed_leave_no_entry(killed):
-    assert list(killed.glob(ENTRY)) == []
-    assert len(list(killed.glob("*.new"))) == 1  # the last one's, which the next clears
+def test_a_build_after_killed_ones_is_whole(tiny_build, image, tmp_path):
+    """One build begins, the other one has compiled its first engine."""
+    with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as server:
+        wait_for(lambda: any(tmp_path.glob("*.new")))
+        builds = server.builds()
+        server.stop(signal.SIGKILL)
+        wait_for(lambda: all(map(gone, builds)))  # the build ends with its server
+    with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as server:
+        wait_for(lambda: any(tmp_path.glob("*.new/*/model.xml")))
+        for pid in (server.process.pid, *server.builds()):
+            os.kill(pid, signal.SIGKILL)
+    assert list(tmp_path.glob(ENTRY)) == []
+    assert len(list(tmp_path.glob("*.new"))) == 1
+    assert inline("build", *tiny_build, QYOLO_CACHE_DIR=tmp_path).code == 0
+    read_manifest(entry_of(tmp_path))
+    assert folders_in(tmp_path) == {entry_of(tmp_path).name}
 
 
-def test_a_build_after_them_is_whole_and_served(command, cache, image):
-    read_manifest(entry_of(cache))
-    assert {path.name for path in cache.iterdir() if path.is_dir()} == {entry_of(cache).name}
-    assert_serves_what_is_there(command, cache, image)
+def test_a_server_after_a_killed_one_builds_nothing(tiny_build, cache, image):
+    before = entry_of(cache).stat()
+    for signum, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
+        with running("up", *tiny_build, QYOLO_CACHE_DIR=cache) as server:
+            assert_serves(server, image)
+            assert server.builds() == []
+            assert server.stop(signum) == code
+    after = entry_of(cache).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_server_that_is_killed_comes_back_with_what_it_had(command, cache, image):
-    with running("up", *command, QYOLO_CACHE_DIR=cache) as server:
-        assert_serves(server, image)
-        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-    assert_serves_what_is_there(command, cache, image)
-
-
-def test_a_crash_between_the_two_renames_of_a_rebuild_is_mended(command, cache, image):
-    """The old entry is aside already, the new one not in its place yet."""
+def test_a_crash_between_the_two_renames_of_a_rebuild_is_repaired(tiny_build, cache):
+    """The old entry is renamed already, the new one is not in its place yet."""
     entry = entry_of(cache)
     shutil.copytree(entry, entry.with_name(f"{entry.name}.new"))
     entry.rename(entry.with_name(f"{entry.name}.old"))
-    with running("up", *command, QYOLO_CACHE_DIR=cache) as server:
-        assert_serves(server, image)
-    assert {path.name for path in cache.iterdir() if path.is_dir()} == {entry.name}
+    ran = inline("build", *tiny_build, QYOLO_CACHE_DIR=cache)
+    assert ran.out.strip() == str(entry)
+    read_manifest(entry)
+    assert folders_in(cache) == {entry.name}
 
 
-def test_a_crash_before_the_old_entry_is_cleared_is_in_nobodys_way(command, cache, image):
+@pytest.mark.parametrize("state", ["a crash before the old entry is deleted", "a clock set back"])
+def test_an_entry_is_used_after(state, tiny_build, cache):
     entry = entry_of(cache)
-    (entry.with_name(f"{entry.name}.old") / "fp32").mkdir(parents=True)
-    (entry.with_name(f"{entry.name}.new") / "int8").mkdir(parents=True)
-    assert_serves_what_is_there(command, cache, image)
+    if state == "a clock set back":  # the entry and its lock seem to be of the future
+        for path in (cache, *cache.rglob("*")):
+            os.utime(path, (FUTURE, FUTURE))
+    else:
+        (entry.with_name(f"{entry.name}.old") / "fp32").mkdir(parents=True)
+        (entry.with_name(f"{entry.name}.new") / "int8").mkdir(parents=True)
+    inode = entry.stat().st_ino
+    ran = inline("build", *tiny_build, QYOLO_CACHE_DIR=cache)
+    assert (ran.code, ran.out.strip(), ran.err) == (0, str(entry), "")
+    assert entry.stat().st_ino == inode
 
 
 # ---------------------------------------------------------------------------------------- disks
@@ -134,7 +108,7 @@ def test_a_crash_before_the_old_entry_is_cleared_is_in_nobodys_way(command, cach
 
 @contextmanager
 def mounted(folder: Path, *arguments: str) -> Iterator[None]:
-    """Something mounted on this folder, if we may."""
+    """Mount something on the folder, or skip the test where that is not allowed."""
     folder.mkdir(exist_ok=True)
     done = subprocess.run(["mount", *arguments, folder], capture_output=True, check=False)
     if done.returncode:
@@ -145,25 +119,25 @@ def mounted(folder: Path, *arguments: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_full_disk_is_one_line_and_nothing_half_written(command, tmp_path):
+def test_a_full_disk_is_one_line_and_nothing_half_written(tiny_build, tmp_path):
     cache = tmp_path / "cache"
     with mounted(cache, "-t", "tmpfs", "-o", "size=100k", "qyolo-test"):
-        assert_told(qyolo("up", *command, "--port", 0, QYOLO_CACHE_DIR=cache), "No space left")
-        assert [path for path in cache.iterdir() if path.is_dir()] == []
+        ran = qyolo("up", *tiny_build, "--port", 0, QYOLO_CACHE_DIR=cache)
+        assert_one_line(ran, "No space left")
+        assert folders_in(cache) == set()
         subprocess.run(["mount", "-o", "remount,size=50m", cache], check=True)
-        assert qyolo("build", *command, QYOLO_CACHE_DIR=cache).code == 0
+        assert inline("build", *tiny_build, QYOLO_CACHE_DIR=cache).code == 0
         read_manifest(entry_of(cache))
 
 
-def test_a_cache_that_may_not_be_written_serves_what_it_has(command, cache, image, tmp_path):
+def test_a_read_only_cache_serves_its_entries(tiny_build, cache, image, tmp_path):
     fixed = tmp_path / "fixed"
     with mounted(fixed, "--bind", str(cache)):
         subprocess.run(["mount", "-o", "remount,bind,ro", fixed], check=True)
-        assert_serves_what_is_there(command, fixed, image)
-        other = (*command[:-1], 96)
-        assert_told(
-            qyolo("up", *other, "--port", 0, QYOLO_CACHE_DIR=fixed), "Read-only", str(fixed)
-        )
+        with running("up", *tiny_build, QYOLO_CACHE_DIR=fixed) as server:
+            assert_serves(server, image)
+        ran = qyolo("up", *tiny_build[:-1], 96, "--port", 0, QYOLO_CACHE_DIR=fixed)
+        assert_one_line(ran, "Read-only", str(fixed))
 
 
 # --------------------------------------------------------------------------------------- damage
@@ -177,12 +151,15 @@ def test_serve_refuses_an_entry_with_one_changed_bit(cache):
         whole = path.read_bytes()
         half = len(whole) // 2
         path.write_bytes(whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :])
-        assert_told(qyolo("serve", entry, "--port", 0), "corrupt", name)
+        assert_one_line(inline("serve", entry, "--port", 0), "corrupt", name)
         path.write_bytes(whole)
 
 
-def test_a_clock_that_was_set_back_changes_nothing(command, cache, image):
-    """The entry seems to be of the future, so does its lock."""
-    for path in (cache, *cache.rglob("*")):
-        os.utime(path, (FUTURE, FUTURE))
-    assert_serves_what_is_there(command, cache, image)
+def test_up_rebuilds_a_damaged_entry(tiny_build, cache, image):
+    entry = entry_of(cache)
+    (entry / read_manifest(entry).variants["int8"].model).write_bytes(b"nonsense")
+    with running("up", *tiny_build, QYOLO_CACHE_DIR=cache) as server:
+        server.wait_until_ready()
+        assert server.detect(image, "?variant=int8")["variant"] == "int8"
+    assert read_manifest(entry).name == "yolov5"
+    assert "damaged" in server.err

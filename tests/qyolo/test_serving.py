@@ -1,10 +1,9 @@
-"""`qyolo serve` and `qyolo up` as processes: what they say, answer, map and leave."""
+"""`qyolo serve` and `qyolo up` as processes: output, answers, libraries, signals."""
 
 import gzip
 import http.client
 import json
 import math
-import os
 import signal
 import socket
 import subprocess
@@ -22,17 +21,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.manifest import read_manifest
-from tests.qyolo.commands import WAIT_LIMIT_S, Running, qyolo, running, wait_for
-from tests.tiny_models import save_tiny
-
-
-@pytest.fixture
-def model(tmp_path) -> Path:
-    return save_tiny(tmp_path, "yolov5")
-
-
-def up(model: Path, photos: Path) -> tuple[object, ...]:
-    return ("up", model, "--calibration", photos, "--size", 64)
+from tests.qyolo.commands import WAIT_LIMIT_S, Running, gone, inline, qyolo, running, wait_for
 
 
 def mapped(server: Running) -> set[str]:
@@ -42,62 +31,43 @@ def mapped(server: Running) -> set[str]:
     return {part[1].split("/", 1)[0] for part in parts if len(part) == 2}
 
 
-def gone(pid: int) -> bool:
-    """Dead, and waited for by whoever inherited it, or still a zombie."""
-    status = Path(f"/proc/{pid}/status")
-    return not status.exists() or "State:\tZ" in status.read_text()
+def only_line(text: str) -> str:
+    """The line that the command itself prints."""
+    (line,) = (each for each in text.splitlines() if each.startswith("qyolo: "))
+    return line
 
 
 # -------------------------------------------------------------------------------------- serve
 
 
-def test_serve_prints_its_port_answers_and_stops_with_zero(tiny_folder, photos):
-    with running("serve", tiny_folder) as server:
-        server.wait_until_ready()
-        assert server.get("/healthz").status_code == 200
-        answer = server.detect((photos / "photo00.jpg").read_bytes(), "?conf=0.05")
-        assert answer["variant"] == "int8"
-        assert answer["detections"]
-        assert server.stop() == 0
-    assert "Traceback" not in server.err
-
-
-def test_an_interrupt_stops_it_with_zero(tiny_folder):
-    with running("serve", tiny_folder) as server:
-        server.wait_until_ready()
-        assert server.stop(signal.SIGINT) == 0
-    assert "Traceback" not in server.err
-
-
-def test_a_server_holds_only_what_serving_needs(tiny_folder):
-    with running("serve", tiny_folder) as server:
-        server.wait_until_ready()
-        assert "openvino" in mapped(server)
-        assert not {"onnx", "onnxruntime", "pycocotools"} & mapped(server)
-
-
-def test_the_address_is_taken_before_it_is_told(tiny_folder):
+def test_serve_listens_answers_and_ends_with_zero(tiny_folder, image):
     with running("serve", tiny_folder) as server:
         port = int(server.url.rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
+        with socket.create_connection(("127.0.0.1", port), timeout=5):  # as soon as it is printed
             pass
-
-
-def test_a_port_in_use_is_one_line_and_exit_code_two(tiny_folder):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        ran = qyolo("serve", tiny_folder, "--port", port)
-    assert ran.code == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in ran.err
-    assert "Traceback" not in ran.err
+        server.wait_until_ready()
+        assert server.get("/healthz").status_code == 200
+        answer = server.detect(image, "?conf=0.05")
+        assert answer["variant"] == "int8"
+        assert answer["detections"]
+        assert "openvino" in mapped(server)
+        assert not {"onnx", "onnxruntime", "pycocotools"} & mapped(server)
+        assert server.stop() == 0
+    assert "Traceback" not in server.err
 
 
 def test_the_environment_chooses_the_port_and_the_command_line_wins(tiny_folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert qyolo("serve", tiny_folder, QYOLO_PORT=port).code == 2
+        ran = qyolo("serve", tiny_folder, QYOLO_PORT=port)
+        assert ran.code == 2
+        assert f"cannot listen on 127.0.0.1:{port}" in only_line(ran.err)
+        assert "Traceback" not in ran.err
         with running("serve", tiny_folder, QYOLO_PORT=port) as server:  # passes --port 0
             assert not server.url.endswith(str(port))
+            server.wait_until_ready()
+            assert server.stop(signal.SIGINT) == 0
+        assert "Traceback" not in server.err
 
 
 # ----------------------------------------------------------------------------- in production
@@ -105,15 +75,15 @@ def test_the_environment_chooses_the_port_and_the_command_line_wins(tiny_folder)
 
 @dataclass(frozen=True)
 class Sent:
-    """A request that a client finished sending, and what became of it."""
+    """A request that a client sent, and its status."""
 
     at: float
-    status: int | None  # none: the connection was closed without an answer
+    status: int | None  # None: the connection ended without an answer
     is_last: bool = False
 
 
 def keep_asking(server: Running, image: bytes) -> list[Sent]:
-    """One connection, one request after the other, until there are no more answers."""
+    """Send requests on one connection until it gives no more answers."""
     host, port = server.url.removeprefix("http://").split(":")
     sent = []
     with closing(http.client.HTTPConnection(host, int(port), timeout=WAIT_LIMIT_S)) as connection:
@@ -132,10 +102,9 @@ def keep_asking(server: Running, image: bytes) -> list[Sent]:
     return sent
 
 
-def test_a_termination_under_load_answers_what_came_before_it(tiny_folder, photos):
-    image = (photos / "photo00.jpg").read_bytes()
-    room = {"QYOLO_DRAIN_S": 20, "QYOLO_CAPACITY": 32}
-    with running("serve", tiny_folder, **room) as server, ThreadPoolExecutor(8) as pool:
+def test_a_termination_under_load_answers_earlier_requests(tiny_folder, image):
+    limits = {"QYOLO_DRAIN_S": 20, "QYOLO_CAPACITY": 32}
+    with running("serve", tiny_folder, **limits) as server, ThreadPoolExecutor(8) as pool:
         server.wait_until_ready()
         clients = [pool.submit(keep_asking, server, image) for _ in range(8)]
         time.sleep(0.5)
@@ -151,7 +120,7 @@ def test_a_termination_under_load_answers_what_came_before_it(tiny_folder, photo
     assert "Traceback" not in server.err
 
 
-def test_others_reach_a_server_only_with_keys_or_where_it_is_said_twice(tiny_folder):
+def test_others_reach_a_server_only_with_keys_or_if_it_is_insecure(tiny_folder):
     refused = qyolo("serve", tiny_folder, "--host", "0.0.0.0", "--port", 0)
     assert refused.code == 2
     (line,) = refused.err.splitlines()
@@ -169,7 +138,7 @@ def test_others_reach_a_server_only_with_keys_or_where_it_is_said_twice(tiny_fol
         assert key not in server.err
 
 
-def test_in_a_container_the_published_address_tells_who_can_reach_it(tiny_folder):
+def test_in_a_container_the_published_address_decides_who_can_reach_it(tiny_folder):
     everywhere = {"QYOLO_HOST": "0.0.0.0"}
     refused = qyolo("serve", tiny_folder, "--port", 0, QYOLO_PUBLISHED="192.0.2.7", **everywhere)
     assert refused.code == 2
@@ -182,13 +151,13 @@ def test_in_a_container_the_published_address_tells_who_can_reach_it(tiny_folder
 def test_a_bad_key_is_one_line_and_exit_code_two(tiny_folder):
     ran = qyolo("serve", tiny_folder, "--port", 0, QYOLO_API_KEYS="short")
     assert ran.code == 2
-    (line,) = (ln for ln in ran.err.splitlines() if ln.startswith("qyolo: "))
+    line = only_line(ran.err)
     assert "API key 1" in line
     assert "short" not in line
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes traces over OTLP, as any collector does."""
+    """Receives traces over OTLP."""
 
     received: ClassVar[list[ExportTraceServiceRequest]] = []
 
@@ -205,7 +174,7 @@ class Collector(BaseHTTPRequestHandler):
         pass
 
 
-def test_json_logs_and_traces_reach_their_collectors(tiny_folder, photos):
+def test_json_logs_and_traces_reach_their_collectors(tiny_folder, image):
     with (
         ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector,
         ThreadPoolExecutor(1) as pool,
@@ -215,7 +184,7 @@ def test_json_logs_and_traces_reach_their_collectors(tiny_folder, photos):
         settings = {"QYOLO_LOG_FORMAT": "json", "OTEL_EXPORTER_OTLP_ENDPOINT": address}
         with running("serve", tiny_folder, **settings) as server:
             server.wait_until_ready()
-            server.detect((photos / "photo00.jpg").read_bytes())
+            server.detect(image)
             assert server.stop() == 0
         collector.shutdown()
     lines = [json.loads(line) for line in server.lines]
@@ -228,7 +197,7 @@ def test_json_logs_and_traces_reach_their_collectors(tiny_folder, photos):
     assert {span.trace_id.hex() for span in spans} == {line["trace_id"]}
 
 
-def test_the_sdk_is_not_loaded_where_nobody_asks_for_traces():
+def test_the_sdk_is_not_loaded_without_traces():
     code = "import sys, qyolo.serving; print([m for m in sys.modules if 'opentelemetry.sdk' in m])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
@@ -237,8 +206,15 @@ def test_the_sdk_is_not_loaded_where_nobody_asks_for_traces():
 # ----------------------------------------------------------------------------------------- up
 
 
-def test_up_is_alive_while_it_builds_and_ready_when_it_has_built(model, photos, tmp_path):
-    with running(*up(model, photos), QYOLO_CACHE_DIR=tmp_path / "cache") as server:
+def test_up_answers_probes_while_it_builds_and_images_when_it_has_built(
+    tiny_build, image, tmp_path
+):
+    with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as server:
+        headers = {"Content-Type": "image/jpeg"}
+        early = httpx.post(f"{server.url}/v1/detect", content=image, headers=headers, timeout=30)
+        assert early.status_code == 503
+        assert int(early.headers["Retry-After"]) > 0
+        assert early.headers["content-type"] == "application/problem+json"
         states, phases = [], set()
 
         def ready() -> bool:
@@ -253,93 +229,42 @@ def test_up_is_alive_while_it_builds_and_ready_when_it_has_built(model, photos, 
         assert states[-1] == (200, "ready")
         assert phases & {"read", "calibrate", "ranges", "compile", "compare"}
         assert server.builds() == []
-        assert server.detect((photos / "photo00.jpg").read_bytes())["model"] == "yolov5"
+        assert server.detect(image)["model"] == "yolov5"
         assert not {"onnx", "onnxruntime", "pycocotools"} & mapped(server)
         assert server.stop() == 0
-    (entry,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    (entry,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert read_manifest(entry).name == "yolov5"
     assert "Traceback" not in server.err
 
 
-def test_a_request_while_it_builds_is_told_to_come_again(model, photos, tmp_path):
-    with running(*up(model, photos), QYOLO_CACHE_DIR=tmp_path / "cache") as server:
-        image = (photos / "photo00.jpg").read_bytes()
-        headers = {"Content-Type": "image/jpeg"}
-        answer = httpx.post(f"{server.url}/v1/detect", content=image, headers=headers, timeout=30)
-        assert answer.status_code == 503
-        assert int(answer.headers["Retry-After"]) > 0
-        assert answer.headers["content-type"] == "application/problem+json"
-
-
-def test_a_second_up_builds_nothing(model, photos, tmp_path):
-    cache = tmp_path / "cache"
-    built = qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache)
-    entry = Path(built.out.strip())
-    before = (entry.stat().st_ino, entry.stat().st_mtime_ns)
-    with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
-        server.wait_until_ready()
-        assert server.builds() == []
-        assert server.stop() == 0
-    assert (entry.stat().st_ino, entry.stat().st_mtime_ns) == before
-
-
-def test_a_termination_while_it_builds_ends_both_processes_with_zero(model, photos, tmp_path):
-    cache = tmp_path / "cache"
-    with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
+def test_a_termination_while_it_builds_ends_both_processes_with_zero(tiny_build, tmp_path):
+    with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as server:
         wait_for(lambda: server.get("/readyz").json()["status"] == "building")
         wait_for(lambda: bool(server.builds()))
         builds = server.builds()
         assert server.stop() == 0
         wait_for(lambda: all(map(gone, builds)))
     assert "Traceback" not in server.err
-    entries = [path for path in cache.iterdir() if len(path.name) == 24] if cache.exists() else []
-    assert entries == []
-    after = qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache)
-    assert after.code == 0, after.err  # what was left behind is in nobody's way
+    assert [path for path in tmp_path.iterdir() if len(path.name) == 24] == []
+    after = inline("build", *tiny_build, QYOLO_CACHE_DIR=tmp_path)
+    assert after.code == 0, after.err
 
 
-def test_a_server_that_is_killed_takes_the_build_with_it(model, photos, tmp_path):
-    with running(*up(model, photos), QYOLO_CACHE_DIR=tmp_path / "cache") as server:
-        wait_for(lambda: bool(server.builds()))
-        builds = server.builds()
-        os.kill(server.process.pid, signal.SIGKILL)
-        server.process.wait(10)
-        wait_for(lambda: all(map(gone, builds)))
-
-
-def test_a_model_that_cannot_be_built_is_one_line_and_exit_code_two(photos, tmp_path):
-    (tmp_path / "bad.onnx").write_bytes(b"no model")
-    arguments = ("up", tmp_path / "bad.onnx", "--calibration", photos, "--port", 0)
-    ran = qyolo(*arguments, QYOLO_CACHE_DIR=tmp_path / "cache")
+def test_an_error_of_the_build_process_is_one_line_and_exit_code_two(tiny_build, tmp_path):
+    ran = qyolo("up", *tiny_build[:-1], 65, "--port", 0, QYOLO_CACHE_DIR=tmp_path)
     assert ran.code == 2
     assert "Traceback" not in ran.err
-    (last,) = (line for line in ran.err.splitlines() if line.startswith("qyolo: "))
-    assert "bad.onnx is not a readable ONNX file" in last
+    assert "--size 65: YOLOs take multiples of 32" in only_line(ran.err)
 
 
-def test_a_damaged_entry_is_built_anew(model, photos, tmp_path):
-    cache = tmp_path / "cache"
-    built = qyolo("build", *up(model, photos)[1:], QYOLO_CACHE_DIR=cache)
-    entry = Path(built.out.strip())
-    (entry / read_manifest(entry).variants["int8"].model).write_bytes(b"nonsense")
-    with running(*up(model, photos), QYOLO_CACHE_DIR=cache) as server:
-        server.wait_until_ready()
-        picture = (photos / "photo00.jpg").read_bytes()
-        assert server.detect(picture, "?variant=int8")["variant"] == "int8"
-    assert read_manifest(entry).name == "yolov5"
-    assert "damaged" in server.err
-
-
-def test_two_servers_that_start_at_once_share_one_build(model, photos, tmp_path):
-    cache = tmp_path / "cache"
+def test_two_servers_that_start_at_once_share_one_build(tiny_build, image, tmp_path):
     with (
-        running(*up(model, photos), QYOLO_CACHE_DIR=cache) as first,
-        running(*up(model, photos), QYOLO_CACHE_DIR=cache) as second,
+        running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as first,
+        running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as second,
     ):
-        image = (photos / "photo00.jpg").read_bytes()
         answers = []
         for server in (first, second):
             server.wait_until_ready()
             answers.append(server.detect(image, "?conf=0.05")["detections"])
         assert answers[0] == answers[1]
-    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1

@@ -197,6 +197,7 @@ def test_without_calibration_images_the_bundled_ones_are_used(photos, tmp_path):
     ("arguments", "words"),
     [
         (["build", "absent.onnx", "--calibration", "{photos}"], ["no such file", "absent.onnx"]),
+        (["build", "{bad}"], ["bad.onnx is not a readable ONNX file"]),
         (["build", "{model}", "--calibration", "absent"], ["no such folder", "absent"]),
         (["build", "{model}", "--calibration", "{photos}", "--size", "65"], ["--size 65: "]),
         (["build", "{model}", "--calibration", "{photos}", "--device", "gpu"], ["--device gpu: "]),
@@ -224,7 +225,9 @@ def test_without_calibration_images_the_bundled_ones_are_used(photos, tmp_path):
 def test_an_error_that_the_user_can_fix_is_one_line_and_exit_code_two(
     arguments, words, model, photos, tiny_folder, tmp_path
 ):
-    known = {"model": model, "photos": photos, "tiny": tiny_folder}
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    bad = tmp_path / "bad.onnx"
+    known = {"model": model, "photos": photos, "tiny": tiny_folder, "bad": bad}
     ran = inline(*(text.format(**known) for text in arguments), QYOLO_CACHE_DIR=tmp_path)
     hint, *lines = ran.err.splitlines(keepends=True)
     if "calibrating on the pictures" not in hint:
