@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from quantizer.compile.builder import NO_LIMITS, Builder, Resources
 from quantizer.compile.hardware import Hardware, Installed
 from quantizer.config import Device
 from quantizer.errors import BadOption
 from service.engines.gpu import Gpu, NoGpu
 from service.manifest import DEVICE_OF, Runtime
 from service.progress import Progress, ReportProgress
+
+if TYPE_CHECKING:  # it imports onnx, which the server of `qyolo up` must not hold
+    from quantizer.compile.builder import Builder, Resources
 
 # The fastest first, with their common names.
 NAMES: Final[Mapping[Runtime, str]] = {
@@ -59,9 +61,9 @@ def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) 
 def load_builder(
     runtime: Runtime,
     threads: int,
-    resources: Resources = NO_LIMITS,
+    resources: "Resources | None" = None,
     progress: ReportProgress | None = None,
-) -> Builder:
+) -> "Builder":
     """The builder of a runtime that is installed; raises DeviceUnavailable."""
     match runtime:
         case "openvino":
@@ -73,9 +75,10 @@ def load_builder(
 
             return OnnxRuntimeBuilder(threads, cuda=runtime == "onnxruntime-cuda")
         case "tensorrt":
+            from quantizer.compile.builder import NO_LIMITS
             from quantizer.compile.tensorrt_builder import TensorRtBuilder
 
-            return TensorRtBuilder(resources, progress or _no_progress)
+            return TensorRtBuilder(resources or NO_LIMITS, progress or _no_progress)
 
 
 def _no_progress(progress: Progress) -> None:
