@@ -34,8 +34,8 @@ def run(python: str, code: str, folder: Path) -> str:
 
 
 @pytest.fixture
-def here(fake):
-    """The snippet as it is for this server and its model."""
+def adapt(fake):
+    """Replace the address and the model of a snippet by those of the test server."""
 
     def adapted(text: str) -> str:
         assert "127.0.0.1:8000" in text
@@ -46,20 +46,22 @@ def here(fake):
     return adapted
 
 
-def test_plain_http(here, tmp_path):
-    shown = run(sys.executable, here(snippet("import httpx")), tmp_path)
+def test_plain_http(adapt, tmp_path):
+    shown = run(sys.executable, adapt(snippet("import httpx")), tmp_path)
     assert shown.splitlines()[0] == "person 0.85 [76.25, 37.5, 123.75, 62.5]"
     assert len(shown.splitlines()) == 2
 
 
-def test_tritonclient(here, tmp_path):
-    shown = run(interpreter("tritonclient"), here(snippet("import tritonclient")), tmp_path)
+def test_tritonclient(adapt, tmp_path):
+    shown = run(interpreter("tritonclient"), adapt(snippet("import tritonclient")), tmp_path)
     assert "person" in shown
     assert "76.25" in shown
 
 
-def test_inference_sdk(here, tmp_path):
-    shown = run(interpreter("inference-sdk"), here(snippet("import InferenceHTTPClient")), tmp_path)
+def test_inference_sdk(adapt, tmp_path):
+    shown = run(
+        interpreter("inference-sdk"), adapt(snippet("import InferenceHTTPClient")), tmp_path
+    )
     assert "'class': 'person'" in shown
 
 
