@@ -1,7 +1,6 @@
-"""The whole way on real weights and photos: from the float model to boxes over HTTP."""
+"""Two official detectors and real photos: from the float model to boxes over HTTP."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +18,17 @@ from tests.shared import (
     needs_int8,
     needs_shared,
 )
-from zoo import bundle
 
 pytestmark = needs_shared
 
-FLOAT_AP = {"yolov5n": 0.324, "yolox_nano": 0.346}  # measured for FACTS, section 0
+# Measured on these 85 images with OpenVINO and pycocotools, without this code.
+FLOAT_AP = {"yolov5n": 0.324, "yolox_nano": 0.346}
 MODELS = {"yolov5n": YOLOV5N, "yolox_nano": YOLOX_NANO}
 
 
 @dataclass(frozen=True)
 class Made:
-    """One real model: its folder, its report and its accuracy."""
+    """One real model: its folder, its report.json and its accuracy."""
 
     folder: Path
     report: dict
@@ -69,7 +68,7 @@ def test_the_default_is_the_fastest_of_the_accepted(made):
     assert manifest.default == min(made.report["ms"], key=made.report["ms"].get) != "fp32"
 
 
-def test_the_outputs_keep_their_signal_and_few_layers_pay_for_it(made):
+def test_few_layers_stay_float_to_keep_the_sqnr_of_the_outputs(made):
     found = made.report["sensitivity"]
     assert found["reached_db"] > found["all_quantized_db"]
     assert found["reached_db"] >= 19
@@ -91,7 +90,7 @@ def test_every_planned_convolution_executes_in_int8(made):
     assert counts["planned"] > 0
 
 
-def test_the_build_has_nothing_to_warn_of(made):
+def test_the_build_has_no_warnings(made):
     assert made.report["calibration"]["images"] == 80
     assert made.report["calibration"]["held_out"] == 16
     assert made.report["agreement"]["held_out"] is True
@@ -106,59 +105,14 @@ def test_few_values_are_clipped_and_the_noise_is_low(made):
 
 
 def test_boxes_over_http_are_the_boxes_of_the_command_line(made):
-    photos = sorted(COCO_VAL.iterdir())
-    assert len(photos) == 85
+    photos = sorted(COCO_VAL.iterdir())[::3]
     ran = qyolo("detect", made.folder, *photos)
     assert ran.code == 0, ran.err
     lines = [json.loads(line) for line in ran.out.splitlines()]
-    assert sum(len(line["detections"]) for line in lines) > 200
+    assert sum(len(line["detections"]) for line in lines) > 200 / 3
     with running("serve", made.folder) as server:
         server.wait_until_ready()
         for photo, line in zip(photos, lines, strict=True):
             answer = server.detect(photo.read_bytes())
             assert answer["detections"] == line["detections"], photo.name
             assert answer["image"] == line["image"]
-
-
-def test_symmetric_int8_sees_what_fp32_sees(tmp_path):
-    photos, out = tmp_path / "photos", tmp_path / "model"
-    photos.mkdir()
-    for path in sorted(COCO_CALIB.iterdir())[:24]:
-        (photos / path.name).symlink_to(path)
-    asked = ("--calibration", photos, "--symmetric", "--min-sqnr", "0")  # every layer in int8
-    ran = qyolo("build", YOLOV5N, *asked, "--out", out)
-    assert ran.code == 0, ran.err
-    agreed = json.loads((out / "report.json").read_text())["agreement"]["with_fp32"]["int8"]
-    assert agreed["matched"] > 0.85
-    assert read_manifest(out).rejected == {}
-
-
-@pytest.fixture(scope="session")
-def in_the_box(tmp_path_factory):
-    """The accuracy of the detector in the box, calibrated on its own pictures and on photos."""
-    accuracies = {}
-    for name, arguments in (("pictures", ()), ("photos", ("--calibration", COCO_CALIB))):
-        folder = tmp_path_factory.mktemp("box") / name
-        ran = qyolo("build", *arguments, "--out", folder)
-        assert ran.code == 0, ran.err
-        accuracies[name] = evaluate(folder, COCO_VAL, COCO_VAL_JSON, 0, lambda _: None).variants
-    return accuracies
-
-
-def test_the_detector_in_the_box_is_as_good_as_its_card_says(in_the_box):
-    told = re.search(r"\| fp32 \| ([\d.]+) \| ([\d.]+) \|", bundle.CARD.read_text())
-    fp32 = in_the_box["pictures"]["fp32"]
-    assert told is not None
-    assert fp32.ap == pytest.approx(float(told[1]), abs=0.003)
-    assert fp32.ap50 == pytest.approx(float(told[2]), abs=0.005)
-    assert fp32.classes["person"].ap50 >= 0.50
-
-
-def test_int8_costs_the_detector_in_the_box_next_to_nothing(in_the_box):
-    for variants in in_the_box.values():
-        assert variants["int8"].ap >= variants["fp32"].ap - 0.010
-
-
-def test_the_pictures_in_the_box_calibrate_like_photos(in_the_box):
-    pictures, photos = (in_the_box[name]["int8"].ap for name in ("pictures", "photos"))
-    assert pictures >= photos - 0.005
