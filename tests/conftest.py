@@ -1,7 +1,10 @@
-"""The same examples in every run, and no deadline: a shared machine is slow now and then.
+"""Fixtures that are slow to make and safe to share; hypothesis with the same examples in every run.
 
-The fixtures are what is slow to make and safe to share.
+Hypothesis has no deadline, because a shared machine is slow at times.
 """
+
+import json
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from tests.tiny_models import CLASSES, save_tiny
 
 pytest_plugins = ["tests.vendor.fixtures"]
 
-BEST = 20  # boxes that count as true
+ANNOTATED_BOXES = 20
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
@@ -52,31 +55,32 @@ def tiny_folder(tmp_path_factory, photos):
 
 
 @pytest.fixture(scope="session")
-def truth(tiny_folder, photos):
-    """COCO annotations that call the best boxes of the tiny model's fp32 engine true."""
+def annotations(tiny_folder, photos, tmp_path_factory):
+    """A COCO file: four photos with the best boxes that fp32 of the tiny model finds in them."""
     manifest = read_manifest(tiny_folder)
-    detector = Detector.load(tiny_folder, manifest, "fp32", 1)
     records, boxes, scores = [], [], []
-    for image_id, path in enumerate(sorted(photos.iterdir())[:4], start=1):
-        photo = decode_image(path.read_bytes(), MAX_PIXELS)
-        found = detector.detect(photo, AP_QUERY)
-        size = {"height": photo.height, "width": photo.width}
-        records.append({"id": image_id, "file_name": path.name, **size})
-        scores += found.scores.tolist()
-        boxes += [
-            {
-                "image_id": image_id,
-                "category_id": 10 * (class_id + 1),
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1),
-                "iscrowd": 0,
-            }
-            for (x1, y1, x2, y2), class_id in zip(
-                found.xyxy.tolist(), found.class_ids.tolist(), strict=True
-            )
-        ]
-    best = sorted(range(len(boxes)), key=scores.__getitem__, reverse=True)[:BEST]
+    with closing(Detector.load(tiny_folder, manifest, "fp32", 1)) as detector:
+        for image_id, path in enumerate(sorted(photos.iterdir())[:4], start=1):
+            photo = decode_image(path.read_bytes(), MAX_PIXELS)
+            found = detector.detect(photo, AP_QUERY)
+            size = {"height": photo.height, "width": photo.width}
+            records.append({"id": image_id, "file_name": path.name, **size})
+            scores += found.scores.tolist()
+            boxes += [
+                {
+                    "image_id": image_id,
+                    "category_id": 10 * (class_id + 1),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                }
+                for (x1, y1, x2, y2), class_id in zip(
+                    found.xyxy.tolist(), found.class_ids.tolist(), strict=True
+                )
+            ]
+    best = sorted(range(len(boxes)), key=scores.__getitem__, reverse=True)[:ANNOTATED_BOXES]
     boxes = [boxes[index] | {"id": number} for number, index in enumerate(best, start=1)]
-    detector.close()
     categories = [{"id": 10 * (i + 1), "name": name} for i, name in enumerate(CLASSES)]
-    return {"images": records, "annotations": boxes, "categories": categories}
+    path = tmp_path_factory.mktemp("annotations") / "annotations.json"
+    path.write_text(json.dumps({"images": records, "annotations": boxes, "categories": categories}))
+    return path

@@ -221,9 +221,7 @@ def test_a_rejected_int8_is_kept_but_is_not_the_default(make):
     assert built.report.guard.verdicts["int8"].accepted is False
 
 
-def test_annotated_images_make_the_gate_compare_ap(make, photos, truth, tmp_path):
-    annotations = tmp_path / "annotations.json"
-    annotations.write_text(json.dumps(truth))
+def test_annotated_images_make_the_gate_compare_ap(make, photos, annotations):
     built = make(annotated=AnnotatedDataset(photos, annotations))
     result, ap = built.report.guard.verdicts["int8"], built.report.guard.ap
     assert result.measure == "ap"

@@ -9,10 +9,8 @@ import pytest
 from quantizer.cache import build_key
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
-from tests.quantizer.boxes import LAPTOP, RTX_4090, box
+from tests.quantizer.machines import LAPTOP, RTX_4090, machine
 from tests.tiny_models import save_tiny, yolov5
-
-# ------------------------------------------------------------------------------------ the key
 
 
 @pytest.fixture
@@ -31,11 +29,11 @@ def append_to(path: Path) -> None:
 
 
 CHANGES: dict[str, Callable[[BuildConfig], object]] = {
-    "the model's bytes": lambda r: append_to(r.model),
-    "an image's bytes": lambda r: append_to(r.calibration / "1.jpg"),
-    "one image more": lambda r: (r.calibration / "9.png").write_bytes(b"x"),
-    "one image less": lambda r: (r.calibration / "2.jpg").unlink(),
-    "the class names": lambda r: append_to(r.classes),
+    "the model's bytes": lambda config: append_to(config.model),
+    "an image's bytes": lambda config: append_to(config.calibration / "1.jpg"),
+    "one image more": lambda config: (config.calibration / "9.png").write_bytes(b"x"),
+    "one image less": lambda config: (config.calibration / "2.jpg").unlink(),
+    "the class names": lambda config: append_to(config.classes),
 }
 
 
@@ -88,7 +86,7 @@ def test_the_key_follows_the_annotated_images(config, tmp_path):
     assert len(set(keys)) == 3
 
 
-def test_the_key_ignores_where_things_lie_and_how_old_they_are(config, tmp_path):
+def test_the_key_ignores_paths_and_times(config, tmp_path):
     before = build_key(config)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -107,33 +105,33 @@ def test_the_key_ignores_the_names_of_the_images_and_other_files(config):
     assert build_key(config) == before
 
 
-def test_the_key_ignores_threads_and_how_the_runtime_is_asked_for(config):
+def test_the_key_ignores_threads_and_the_option_that_chose_the_runtime(config):
     before = build_key(config, LAPTOP)
     assert build_key(replace(config, threads=3), LAPTOP) == before
     assert build_key(replace(config, runtime="openvino"), LAPTOP) == before
     assert build_key(replace(config, device="cpu"), LAPTOP) == before
 
 
-def test_the_key_follows_what_compiles_and_for_which_gpu(config):
+def test_the_key_follows_the_runtime_and_the_gpu(config):
     other = replace(RTX_4090, name="NVIDIA H100 80GB HBM3", compute_capability="9.0")
-    boxes = [
+    machines = [
         LAPTOP,
-        box(RTX_4090, tensorrt="10.16.1.11"),
-        box(RTX_4090, tensorrt="11.4.0.106"),
-        box(RTX_4090, onnxruntime_cuda="1.31.1"),
-        box(other, tensorrt="10.16.1.11"),
+        machine(RTX_4090, tensorrt="10.16.1.11"),
+        machine(RTX_4090, tensorrt="11.4.0.106"),
+        machine(RTX_4090, onnxruntime_cuda="1.31.1"),
+        machine(other, tensorrt="10.16.1.11"),
     ]
-    assert len({build_key(config, hardware) for hardware in boxes}) == len(boxes)
+    assert len({build_key(config, hardware) for hardware in machines}) == len(machines)
 
 
-def test_the_key_ignores_a_gpu_that_is_not_built_for(config):
+def test_the_key_of_a_build_for_the_processor_ignores_the_gpu(config):
     config = replace(config, device="cpu")
-    assert build_key(config, LAPTOP) == build_key(config, box(RTX_4090, tensorrt="10.16.1.11"))
+    assert build_key(config, LAPTOP) == build_key(config, machine(RTX_4090, tensorrt="10.16.1.11"))
 
 
-def test_the_key_ignores_where_a_gpu_sits_and_its_driver(config):
+def test_the_key_ignores_the_index_and_the_driver_of_a_gpu(config):
     moved = replace(RTX_4090, index=3, driver="590.1")
-    keys = {build_key(config, box(gpu, tensorrt="10.16.1.11")) for gpu in (RTX_4090, moved)}
+    keys = {build_key(config, machine(gpu, tensorrt="10.16.1.11")) for gpu in (RTX_4090, moved)}
     assert len(keys) == 1
 
 
@@ -143,7 +141,7 @@ def test_odd_file_names_have_a_key(name, config):
     assert len(build_key(replace(config, model=model))) == 24
 
 
-def test_what_is_missing_has_no_key(config, tmp_path):
+def test_a_missing_file_folder_or_device_has_no_key(config, tmp_path):
     with pytest.raises(UnsupportedModel, match=r"absent\.onnx"):
         build_key(replace(config, model=tmp_path / "absent.onnx"))
     with pytest.raises(NoCalibrationImages, match="absent"):

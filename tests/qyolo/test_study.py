@@ -8,13 +8,12 @@ from tests.tiny_models import SIZE, save_tiny
 
 
 @pytest.fixture(scope="module")
-def studied(photos, truth, tmp_path_factory):
+def studied(photos, annotations, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    (folder / "truth.json").write_text(json.dumps(truth))
     arguments = ("--calibration", photos, "--images", photos)
     ran = qyolo(
         *("study", save_tiny(folder, "yolov5"), "--size", SIZE, *arguments, "--bits", 4),
-        *("--annotations", folder / "truth.json", "--out", folder / "out", "--threads", 1),
+        *("--annotations", annotations, "--out", folder / "out", "--threads", 1),
     )
     return ran, folder / "out"
 

@@ -60,7 +60,7 @@ def padded(s: Sketch) -> str:
     return s.node("Pad", "pad", silu(s), pads)
 
 
-def through_everything(s: Sketch) -> str:
+def pass_through_chain(s: Sketch) -> str:
     x = s.concat("cat", silu(s, "a"), silu(s, "b"))
     x = s.upsample("up", s.node("MaxPool", "pool", x, **POOL))
     return s.node("Transpose", "last", s.take("slice", x, 0, 4, 1), perm=[0, 2, 3, 1])
@@ -71,7 +71,7 @@ BOUNDS: dict[str, tuple[Callable[[Sketch], str], float | None]] = {
     "a convolution": (conv, None),
     "SiLU": (silu, SILU),
     "SiLU, gate first": (silu_gate_first, SILU),
-    "a product with another's gate": (gated_by_another, None),
+    "a product with the Sigmoid of another tensor": (gated_by_another, None),
     "ReLU": (relu, 0.0),
     "Sigmoid": (lambda s: s.node("Sigmoid", "sigmoid", conv(s)), 0.0),
     "Softmax": (lambda s: s.node("Softmax", "softmax", conv(s)), 0.0),
@@ -102,16 +102,16 @@ BOUNDS: dict[str, tuple[Callable[[Sketch], str], float | None]] = {
     "Transpose": (lambda s: s.node("Transpose", "last", silu(s), perm=[0, 2, 3, 1]), SILU),
     "Reshape": (lambda s: s.reshape("shape", silu(s), [1, 2, 2, -1]), SILU),
     "Pad brings in zeros": (padded, None),
-    "all of these in a row": (through_everything, SILU),
+    "a chain of pass-through operators": (pass_through_chain, SILU),
     "slices of the image": (lambda s: s.take("slice", "images", 0, 9999, 2, 2), 0.0),
 }
 
 
 @pytest.mark.parametrize(("build", "bound"), BOUNDS.values(), ids=BOUNDS)
-def test_the_lower_bound_of(build, bound):
+def test_the_analytic_lower_bound_of(build, bound):
     assert bound_of(build) == (None if bound is None else pytest.approx(bound))
 
 
-def test_the_constant_is_below_the_true_minimum_of_silu():
+def test_the_papers_constant_is_below_the_minimum_of_silu():
     x = np.linspace(-3, 0, 100_001)
     assert SILU <= (x / (1 + np.exp(-x))).min() < SILU + 1e-4

@@ -8,7 +8,7 @@ from quantizer.calibration.histogram import BINS, MAX_FINE_BINS, Histogram, hist
 
 SIZES = st.integers(1, 200)
 FLOATS = arrays(np.float32, SIZES, elements=st.floats(-1e6, 1e6, width=32))
-# Multiples of 1/64: no arithmetic rounds them, so counts can be compared exactly.
+# Multiples of 1/64, which no operation here rounds, so that counts can be compared exactly.
 EXACT = arrays(np.int64, SIZES, elements=st.integers(-100_000, 100_000)).map(
     lambda steps: (steps / 64).astype(np.float32)
 )
@@ -28,6 +28,8 @@ CONSTANTS = {
 
 
 def counted(values: np.ndarray) -> Histogram:
+    """The histogram of all the values."""
+    values = np.asarray(values, np.float32)
     return histogram_of(values, float(values.min()), float(values.max()))
 
 
@@ -59,12 +61,12 @@ def test_every_value_is_counted_once_and_the_extremes_are_exact(values):
 
 
 @given(FLOATS)
-def test_a_value_is_counted_within_a_bin_of_where_it_is(values):
+def test_a_value_is_counted_at_most_a_bin_away(values):
     histogram = counted(values)
     width = 2.0**histogram.exponent
     starts = (histogram.first + np.arange(len(histogram.counts))) * width
-    stand_ins = np.repeat(starts, histogram.counts) + width / 2
-    assert np.abs(np.sort(values) - stand_ins).max() <= width
+    centres = np.repeat(starts, histogram.counts) + width / 2
+    assert np.abs(np.sort(values) - centres).max() <= width
 
 
 @given(EXACT)
@@ -107,7 +109,7 @@ def test_negative_values_have_negative_bins():
     assert occupied(histogram) == naive(np.array([-3.0, -2.0, -2.0]), histogram.exponent)
 
 
-def test_the_resolution_survives_a_long_run_of_merges():
+def test_many_merges_keep_the_resolution():
     random = np.random.default_rng(0)
     images = [random.standard_normal(500).astype(np.float32) * (1 + i / 10) for i in range(50)]
     merged = counted(images[0])

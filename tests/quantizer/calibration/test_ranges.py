@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from quantizer.calibration.histogram import BINS, Bins, Histogram, histogram_of
+from quantizer.calibration.histogram import BINS, Bins, Histogram
 from quantizer.calibration.ranges import RANGE_RULES, START_BIN, squared_errors
 from quantizer.int8 import Range, Scheme, activation_params, dequantize_array, quantize_array
-from tests.quantizer.calibration.test_histogram import CONSTANTS
+from tests.quantizer.calibration.test_histogram import CONSTANTS, counted
 
 SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}
 schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
@@ -17,17 +17,12 @@ SILU = -0.2785
 FLOATS = arrays(np.float32, st.integers(1, 300), elements=st.floats(-1e3, 1e3, width=32))
 
 
-def counted(values: np.ndarray) -> Histogram:
-    values = np.asarray(values, np.float32)
-    return histogram_of(values, float(values.min()), float(values.max()))
-
-
 def silu_outputs(count: int) -> np.ndarray:
     x = np.random.default_rng(0).standard_normal(count) * 3
     return (x / (1 + np.exp(-x))).astype(np.float32)
 
 
-def bells(count: int) -> np.ndarray:
+def normal(count: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal(count).astype(np.float32)
 
 
@@ -35,7 +30,7 @@ def tails(count: int) -> np.ndarray:
     return np.random.default_rng(2).laplace(size=count).astype(np.float32) * 2
 
 
-SAMPLES = {"silu": silu_outputs(5_000), "bell": bells(5_000), "tails": tails(5_000)}
+SAMPLES = {"silu": silu_outputs(5_000), "bell": normal(5_000), "tails": tails(5_000)}
 samples = pytest.mark.parametrize("values", SAMPLES.values(), ids=SAMPLES)
 
 
@@ -64,7 +59,7 @@ def naive_error(bins: Bins, low: float, high: float, scheme: Scheme) -> float:
 
 @schemes
 @samples
-def test_the_errors_of_many_ranges_at_once_are_those_of_a_loop(values, scheme):
+def test_the_errors_of_many_ranges_are_those_of_a_loop(values, scheme):
     bins = counted(values).bins
     lows, highs = np.linspace(-3, -0.1, 7), np.linspace(0.2, 9, 7)
     errors = squared_errors(bins, lows, highs, scheme)
@@ -74,12 +69,12 @@ def test_the_errors_of_many_ranges_at_once_are_those_of_a_loop(values, scheme):
 
 @pytest.mark.parametrize("floor", [SILU, 0.0, -0.557])
 @samples
-def test_uh_takes_the_lower_bound_from_the_origin(values, floor):
+def test_uh_takes_the_analytic_lower_bound(values, floor):
     assert RANGE_RULES["uh"](counted(values), floor, Scheme()).low == floor
 
 
 @samples
-def test_uh_takes_the_observed_minimum_where_the_origin_gives_no_bound(values):
+def test_uh_takes_the_observed_minimum_without_an_analytic_bound(values):
     assert RANGE_RULES["uh"](counted(values), None, Scheme()).low == values.min()
 
 
@@ -104,14 +99,14 @@ def test_uh_is_best_for_the_values_themselves_too(values):
 
 
 @pytest.mark.parametrize("rule", ["uh", "mse", "entropy", "percentile"])
-def test_a_lonely_outlier_is_clipped(rule):
-    values = np.append(np.abs(bells(1_000_000)), np.float32(100))
+def test_a_single_outlier_is_clipped(rule):
+    values = np.append(np.abs(normal(1_000_000)), np.float32(100))
     bounds = RANGE_RULES[rule](counted(values), 0.0, Scheme())
     assert values[:-1].max() * 0.5 < bounds.high < 60
 
 
 def test_an_outlier_that_many_values_share_is_kept():
-    values = np.concatenate([np.abs(bells(10_000)), np.full(1_000, 100, np.float32)])
+    values = np.concatenate([np.abs(normal(10_000)), np.full(1_000, 100, np.float32)])
     assert RANGE_RULES["uh"](counted(values), 0.0, Scheme()).high == pytest.approx(100, rel=0.01)
 
 
@@ -132,7 +127,7 @@ def test_percentile_leaves_out_one_value_in_ten_thousand_on_each_side():
 def test_percentile_grows_with_the_share_of_large_values():
     highs = []
     for large in (0, 1, 2, 5, 20):
-        values = np.concatenate([np.abs(bells(20_000)), np.full(large, 100, np.float32)])
+        values = np.concatenate([np.abs(normal(20_000)), np.full(large, 100, np.float32)])
         highs.append(RANGE_RULES["percentile"](counted(values), None, Scheme()).high)
     assert highs == sorted(highs)
     assert highs[0] < 5
@@ -155,7 +150,7 @@ def test_two_sided_mse_is_never_worse_than_minmax(values):
 
 
 def test_two_sided_mse_clips_both_sides():
-    values = np.concatenate([bells(1_000_000), [-80, 100]])
+    values = np.concatenate([normal(1_000_000), [-80, 100]])
     bounds = RANGE_RULES["mse"](counted(values), None, Scheme())
     assert -50 < bounds.low < -3
     assert 3 < bounds.high < 60
@@ -212,9 +207,9 @@ def test_entropy_keeps_a_flat_distribution():
 @pytest.mark.parametrize("floor", [None, 0.0, SILU])
 @pytest.mark.parametrize("rule", RANGE_RULES)
 @pytest.mark.parametrize("values", CONSTANTS.values(), ids=CONSTANTS)
-def test_every_rule_copes_with_degenerate_tensors(values, rule, floor, scheme):
+def test_every_rule_gives_a_finite_scale_to_degenerate_tensors(values, rule, floor, scheme):
     if floor is not None:
-        values = np.abs(values)  # what has a floor of zero is not negative
+        values = np.abs(values)  # a tensor with such a bound has no large negative values
     bounds = RANGE_RULES[rule](counted(values), floor, scheme)
     assert np.isfinite([bounds.low, bounds.high]).all()
     params = activation_params(bounds, scheme)
@@ -226,7 +221,7 @@ def test_every_rule_copes_with_degenerate_tensors(values, rule, floor, scheme):
 @pytest.mark.parametrize("rule", RANGE_RULES)
 @settings(max_examples=20)
 @given(values=FLOATS)
-def test_every_rule_gives_a_range_within_what_was_seen(rule, scheme, values):
+def test_every_rule_gives_a_range_within_the_observed_values(rule, scheme, values):
     bounds = RANGE_RULES[rule](counted(values), None, scheme)
     assert values.min() <= bounds.low <= values.max()
     assert values.min() <= bounds.high <= values.max()
@@ -234,7 +229,7 @@ def test_every_rule_gives_a_range_within_what_was_seen(rule, scheme, values):
 
 
 @pytest.mark.parametrize("rule", ["uh", "mse"])
-def test_mostly_negative_tensors_are_searched_without_a_warning(rule):
+def test_mostly_negative_tensors_give_no_numpy_warning(rule):
     values = np.concatenate([np.full(10_000, -50), np.linspace(-100, -40, 50), [10]])
     bounds = RANGE_RULES[rule](counted(values), None, Scheme())
     assert bounds.low <= -50

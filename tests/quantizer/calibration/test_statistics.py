@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from quantizer.calibration.analytic_bounds import lower_bounds
-from quantizer.calibration.histogram import Histogram, histogram_of, merge
+from quantizer.calibration.histogram import Histogram, merge
 from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.ranges import RANGE_RULES, squared_errors
 from quantizer.calibration.statistics import FAR, SAMPLE, observe
@@ -19,6 +19,7 @@ from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.placement import plan_placement
 from service.vision.preprocess import PREPROCESS
+from tests.quantizer.calibration.test_histogram import counted
 from tests.shared import COCO_CALIB, YOLOV5N, needs_shared
 from tests.tiny_models import SIZE, Sketch, save_tiny
 
@@ -39,7 +40,7 @@ def noise(count: int, size: int = SIZE) -> list[np.ndarray]:
 
 
 def activations(graph: Graph, tensors: Sequence[str], image: np.ndarray) -> dict[str, np.ndarray]:
-    """Every value of the tensors, by a session of the test's own."""
+    """Every value of the tensors, by a session that the test opens itself."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     del model.graph.output[:]
@@ -53,11 +54,7 @@ def activations(graph: Graph, tensors: Sequence[str], image: np.ndarray) -> dict
     return dict(zip(watched, values, strict=True)) | {graph.input: image}
 
 
-def counted(values: np.ndarray) -> Histogram:
-    return histogram_of(values, float(values.min()), float(values.max()))
-
-
-def test_what_is_counted_is_what_the_graph_computes(graph, tensors):
+def test_the_histograms_hold_what_the_graph_computes(graph, tensors):
     images = noise(5)
     observed = observe(graph, tensors, images, 1).histograms
     seen = [activations(graph, tensors, image) for image in images]
@@ -97,7 +94,9 @@ def test_a_large_tensor_is_sampled_and_its_extremes_are_not_missed():
     image[0, 0, 100, :50] = 45
     (histogram,) = observe(graph, ["images"], [image], 1).histograms.values()
     assert (histogram.low, histogram.high) == (-40, 60)
-    assert histogram.total == pytest.approx(image.size, rel=0.001)  # each stands for its neighbours
+    assert histogram.total == pytest.approx(
+        image.size, rel=0.001
+    )  # a sample has the weight of its neighbours
     edges = (histogram.first + np.arange(len(histogram.counts))) * 2.0**histogram.exponent
     assert histogram.counts[edges > FAR * 60].sum() == 51  # values far out are all counted
     assert histogram.counts[edges < -FAR * 60].sum() == 1
@@ -113,7 +112,7 @@ def test_samples_of_successive_images_start_at_different_places():
     assert many.counts.std() / many.counts.mean() < one.counts.std() / one.counts.mean()
 
 
-def test_a_model_that_computes_no_number_is_refused():
+def test_a_model_that_computes_nan_is_refused():
     s = Sketch()
     x = s.node("Sqrt", "root", s.plus("negative", s.conv("conv", "images", (3, 4)), -100))
     graph = Graph.of(s.model(x, rank=4))
@@ -193,5 +192,5 @@ def test_five_hundred_images_take_the_memory_of_fifty(tmp_path, graph, tensors):
     model = save_tiny(tmp_path, "yolov5")
     few, many = peak_kib(model, 50), peak_kib(model, 500)
     kept = 450 * sum(values.nbytes for values in activations(graph, tensors, noise(1)[0]).values())
-    assert kept / 1024 > 0.2 * few  # what keeping every activation would cost would show
+    assert kept / 1024 > 0.2 * few  # keeping the activations would exceed the limit below
     assert many < 1.1 * few

@@ -3,9 +3,9 @@ import pytest
 from quantizer.compile.hardware import Missing
 from quantizer.compile.runtime import choose_runtime
 from quantizer.errors import BadOption
-from tests.quantizer.boxes import GTX_1080, LAPTOP, NO_DRIVER, RTX_4090, box
+from tests.quantizer.machines import GTX_1080, LAPTOP, NO_DRIVER, RTX_4090, machine
 
-SERVER = box(RTX_4090, tensorrt="10.16.1.11", onnxruntime_cuda="1.31.1")
+SERVER = machine(RTX_4090, tensorrt="10.16.1.11", onnxruntime_cuda="1.31.1")
 NO_OPENVINO = Missing("is not installed: pip install openvino")
 NO_ONNXRUNTIME = Missing("is not installed: pip install onnxruntime")
 BROKEN = Missing("does not load: libnvinfer.so.10: cannot open shared object file")
@@ -15,17 +15,17 @@ BROKEN = Missing("does not load: libnvinfer.so.10: cannot open shared object fil
     ("device", "hardware", "expected"),
     [
         ("auto", SERVER, "tensorrt"),
-        ("auto", box(RTX_4090, onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
-        ("auto", box(RTX_4090, tensorrt=BROKEN), "openvino"),
-        ("auto", box(NO_DRIVER, tensorrt="10.16.1.11"), "openvino"),
-        ("auto", box(GTX_1080, tensorrt="10.16.1.11"), "openvino"),
-        ("auto", box(GTX_1080, tensorrt="10.1", onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
+        ("auto", machine(RTX_4090, onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
+        ("auto", machine(RTX_4090, tensorrt=BROKEN), "openvino"),
+        ("auto", machine(NO_DRIVER, tensorrt="10.16.1.11"), "openvino"),
+        ("auto", machine(GTX_1080, tensorrt="10.16.1.11"), "openvino"),
+        ("auto", machine(GTX_1080, tensorrt="10.1", onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
         ("auto", LAPTOP, "openvino"),
-        ("auto", box(NO_DRIVER, openvino=NO_OPENVINO), "onnxruntime"),
+        ("auto", machine(NO_DRIVER, openvino=NO_OPENVINO), "onnxruntime"),
         ("gpu", SERVER, "tensorrt"),
-        ("gpu", box(RTX_4090, onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
+        ("gpu", machine(RTX_4090, onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
         ("cpu", SERVER, "openvino"),
-        ("cpu", box(RTX_4090, tensorrt="10.16.1.11", openvino=NO_OPENVINO), "onnxruntime"),
+        ("cpu", machine(RTX_4090, tensorrt="10.16.1.11", openvino=NO_OPENVINO), "onnxruntime"),
     ],
 )
 def test_the_fastest_that_works_is_chosen(device, hardware, expected):
@@ -55,7 +55,7 @@ def test_one_that_works_can_be_asked_for(runtime):
         ),
         (
             "auto",
-            box(RTX_4090),
+            machine(RTX_4090),
             "OpenVINO: no runtime works on NVIDIA GeForce RTX 4090 (compute capability 8.9), "
             "and the processor has AVX-VNNI",
         ),
@@ -73,7 +73,7 @@ def test_the_reason_is_in_words(device, hardware, reason):
         ("auto", LAPTOP, ["to use a GPU, install the driver"]),
         (
             "auto",
-            box(NO_DRIVER, openvino=NO_OPENVINO),
+            machine(NO_DRIVER, openvino=NO_OPENVINO),
             [
                 "to use a GPU, install the driver",
                 "OpenVINO is not installed: pip install openvino",
@@ -81,7 +81,7 @@ def test_the_reason_is_in_words(device, hardware, reason):
         ),
         (
             "auto",
-            box(RTX_4090),
+            machine(RTX_4090),
             [
                 "NVIDIA GeForce RTX 4090 is here, but TensorRT is not installed: "
                 "pip install tensorrt"
@@ -89,7 +89,7 @@ def test_the_reason_is_in_words(device, hardware, reason):
         ),
         (
             "gpu",
-            box(RTX_4090, tensorrt=BROKEN, onnxruntime_cuda="1.31.1"),
+            machine(RTX_4090, tensorrt=BROKEN, onnxruntime_cuda="1.31.1"),
             [
                 "NVIDIA GeForce RTX 4090 is here, but TensorRT does not load: "
                 "libnvinfer.so.10: cannot open shared object file"
@@ -97,14 +97,14 @@ def test_the_reason_is_in_words(device, hardware, reason):
         ),
         (  # TensorRT cannot be had for it
             "auto",
-            box(GTX_1080),
+            machine(GTX_1080),
             [
                 "NVIDIA GeForce GTX 1080 is here, but ONNX Runtime on CUDA is not installed: "
                 "pip install onnxruntime-gpu"
             ],
         ),
-        ("auto", box(GTX_1080, onnxruntime_cuda="1.31.1"), []),
-        ("cpu", box(RTX_4090), []),
+        ("auto", machine(GTX_1080, onnxruntime_cuda="1.31.1"), []),
+        ("cpu", machine(RTX_4090), []),
     ],
 )
 def test_what_is_missing_for_better_is_told(device, hardware, better):
@@ -120,23 +120,28 @@ def test_what_is_missing_for_better_is_told(device, hardware, better):
         (
             "gpu",
             None,
-            box(RTX_4090),
+            machine(RTX_4090),
             ["device gpu", "pip install tensorrt", "pip install onnxruntime-gpu"],
         ),
-        ("auto", "tensorrt", box(RTX_4090, tensorrt=BROKEN), ["TensorRT does not load", "libnv"]),
-        ("auto", "tensorrt", box(GTX_1080, tensorrt="10.1"), ["GTX 1080", "6.1", "7.5"]),
+        (
+            "auto",
+            "tensorrt",
+            machine(RTX_4090, tensorrt=BROKEN),
+            ["TensorRT does not load", "libnv"],
+        ),
+        ("auto", "tensorrt", machine(GTX_1080, tensorrt="10.1"), ["GTX 1080", "6.1", "7.5"]),
         ("cpu", "tensorrt", SERVER, ["runtime tensorrt", "device cpu", "leave out one"]),
         ("gpu", "openvino", SERVER, ["runtime openvino", "device gpu", "leave out one"]),
         (
             "auto",
             "openvino",
-            box(NO_DRIVER, openvino=NO_OPENVINO),
+            machine(NO_DRIVER, openvino=NO_OPENVINO),
             ["runtime openvino: OpenVINO is not installed: pip install openvino"],
         ),
         (
             "cpu",
             None,
-            box(NO_DRIVER, openvino=NO_OPENVINO, onnxruntime=NO_ONNXRUNTIME),
+            machine(NO_DRIVER, openvino=NO_OPENVINO, onnxruntime=NO_ONNXRUNTIME),
             ["device cpu", "pip install openvino", "pip install onnxruntime"],
         ),
     ],

@@ -27,8 +27,8 @@ from service.manifest import read_manifest
 from service.progress import Progress
 from service.vision.image import Photo
 from service.vision.postprocess import Query
-from tests.quantizer.boxes import NO_DRIVER, RTX_4090, box
 from tests.quantizer.graphs import graph_of, quantized
+from tests.quantizer.machines import NO_DRIVER, RTX_4090, machine
 from tests.tiny_models import SIZE, save_tiny
 
 
@@ -172,7 +172,7 @@ def test_there_is_no_builder_without_a_gpu(nvidia, monkeypatch):
 def test_the_whole_build_ends_in_a_folder_that_serves(
     nvidia, tensorrt, photos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(building, "detect", lambda: box(RTX_4090, tensorrt="a version"))
+    monkeypatch.setattr(building, "detect", lambda: machine(RTX_4090, tensorrt="a version"))
     folder = tmp_path / "built"
     folder.mkdir()
     config = BuildConfig(save_tiny(tmp_path, "yolov5"), photos, size=SIZE, threads=1)

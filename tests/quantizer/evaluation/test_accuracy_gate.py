@@ -1,7 +1,13 @@
 import pytest
 
 from quantizer.evaluation.accuracy import Accuracy
-from quantizer.evaluation.accuracy_gate import AGREEMENT_DROP, AP_DROP, gate
+from quantizer.evaluation.accuracy_gate import (
+    AGREEMENT_DROP,
+    AP_DROP,
+    GateResult,
+    choose_default,
+    gate,
+)
 from service.vision.agreement import Agreement
 
 
@@ -25,31 +31,48 @@ def accuracy(ap: float) -> Accuracy:
     ],
 )
 def test_without_annotations_the_boxes_must_agree(agreement, accepted):
-    verdict = gate({"int8": agreement}, None, None)["int8"]
-    assert (verdict.measure, verdict.limit) == ("agreement", AGREEMENT_DROP)
-    assert verdict.accepted is accepted
+    result = gate({"int8": agreement}, None, None)["int8"]
+    assert (result.measure, result.limit) == ("agreement", AGREEMENT_DROP)
+    assert result.accepted is accepted
 
 
 @pytest.mark.parametrize(
     ("ap", "accepted"), [(0.35, True), (0.30, True), (0.2901, True), (0.2899, False), (0, False)]
 )
-def test_annotations_overrule_agreement(ap, accepted):
+def test_with_annotations_ap_decides_and_not_agreement(ap, accepted):
     accuracies = {"fp32": accuracy(0.30), "int8": accuracy(ap)}
-    verdicts = gate({"int8": agreed(0.0)}, accuracies, None)
-    assert verdicts.keys() == {"int8"}
-    assert (verdicts["int8"].measure, verdicts["int8"].limit) == ("ap", AP_DROP)
-    assert verdicts["int8"].accepted is accepted
+    results = gate({"int8": agreed(0.0)}, accuracies, None)
+    assert results.keys() == {"int8"}
+    assert (results["int8"].measure, results["int8"].limit) == ("ap", AP_DROP)
+    assert results["int8"].accepted is accepted
 
 
-def test_the_limit_is_the_users():
+def test_max_drop_replaces_the_limit_of_either_measure():
     assert gate({"int8": agreed(0.5)}, None, 0.6)["int8"].accepted
     assert not gate({"int8": agreed(0.99)}, None, 0.005)["int8"].accepted
     accuracies = {"fp32": accuracy(0.30), "int8": accuracy(0.2)}
     assert gate({}, accuracies, 0.11)["int8"].accepted
 
 
-def test_the_reason_has_both_numbers():
-    verdict = gate({"int8": agreed(0.5)}, None, 0.2)["int8"]
-    assert verdict.reason == "its boxes disagree with fp32's by 0.500, more than 0.2"
+def test_the_reason_names_the_drop_and_the_limit():
+    result = gate({"int8": agreed(0.5)}, None, 0.2)["int8"]
+    assert result.reason == "its boxes disagree with fp32's by 0.500, more than 0.2"
     accuracies = {"fp32": accuracy(0.30), "int8": accuracy(0.2)}
     assert "AP is below fp32's by 0.100" in gate({}, accuracies, None)["int8"].reason
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rejected", "default"),
+    [
+        ("auto", set(), "int8"),
+        ("auto", {"int8"}, "bf16"),
+        ("auto", {"int8", "bf16"}, "fp32"),
+        ("fp32", set(), "fp32"),
+        ("int8", {"int8"}, "bf16"),
+    ],
+)
+def test_the_default_is_the_wanted_or_the_fastest_accepted_variant(wanted, rejected, default):
+    results = {
+        name: GateResult("ap", 0.1 if name in rejected else 0.0, 0.05) for name in ("bf16", "int8")
+    }
+    assert choose_default(results, {"fp32": 9.0, "bf16": 6.0, "int8": 5.0}, wanted) == default

@@ -1,5 +1,3 @@
-"""Images go through a graph a few at a time and come out in order."""
-
 import threading
 from collections.abc import Iterator
 
@@ -36,17 +34,17 @@ def test_no_images_give_nothing(doubling):
     assert list(over_images(doubling, flat(), 2, level)) == []
 
 
-def test_images_are_drawn_as_they_are_needed(doubling):
-    drawn = []
+def test_images_are_read_as_needed(doubling):
+    read = []
 
     def images() -> Iterator[np.ndarray]:
         for number, image in enumerate(flat(*range(50))):
-            drawn.append(number)
+            read.append(number)
             yield image
 
     results = over_images(doubling, images(), 2, level)
     next(results)
-    assert len(drawn) <= 2 * AT_ONCE
+    assert len(read) <= 2 * AT_ONCE
 
 
 def test_two_images_are_executed_at_the_same_time(doubling):
@@ -55,7 +53,7 @@ def test_two_images_are_executed_at_the_same_time(doubling):
     assert sorted(waited) == [0, 1]
 
 
-def test_an_error_in_one_image_ends_it_all(doubling):
+def test_an_error_in_one_image_is_raised(doubling):
     def refuse(number: int, image: np.ndarray, outputs: list[np.ndarray]) -> int:
         if number == 2:
             raise ValueError("the third image")

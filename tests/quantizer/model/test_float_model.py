@@ -49,23 +49,20 @@ def test_the_output_has_a_known_shape(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_what_it_computes_is_unchanged(name, tmp_path):
+def test_the_outputs_are_unchanged(name, tmp_path):
     path = save_tiny(tmp_path, name)
     image = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
     before, after = onnx.load(path), read_float_model(path, SIZE).model
     np.testing.assert_allclose(run(after, image), run(before, image), rtol=1e-4, atol=1e-4)
 
 
-def test_an_old_opset_is_converted(tmp_path):
+def test_an_old_opset_is_converted_and_a_newer_one_kept(tmp_path):
     assert opset_of(yolox()) == 11
     assert opset_of(read(yolox(), tmp_path).model) == 13
-
-
-def test_a_newer_opset_is_kept(tmp_path):
     assert opset_of(read(yolov5(opset=17), tmp_path).model) == 17
 
 
-def test_a_static_size_is_changed(tmp_path):
+def test_a_static_size_is_replaced(tmp_path):
     model = read(yolox(), tmp_path, size=96)
     assert model.graph.shapes["images"] == (1, 3, 96, 96)
     assert model.output_shape == (1, cells_of(96), 5 + C)
@@ -73,7 +70,7 @@ def test_a_static_size_is_changed(tmp_path):
     assert run(model.model, image).shape == model.output_shape
 
 
-def test_dynamic_sizes_are_fixed(tmp_path):
+def test_dynamic_sizes_are_replaced(tmp_path):
     model = read(yolox(image=("batch", 3, "height", "width")), tmp_path)
     assert model.graph.shapes["images"] == (1, 3, SIZE, SIZE)
     assert model.output_shape == SHAPES["yolox"]
@@ -113,7 +110,7 @@ def test_external_data_is_read(tmp_path):
     assert read_float_model(path, SIZE).output_shape == SHAPES["yolov5"]
 
 
-# ------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------- refusals
 
 
 def with_input(shape: list[object], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
@@ -128,8 +125,8 @@ def two_inputs() -> onnx.ModelProto:
     return model
 
 
-def own_nms() -> onnx.ModelProto:
-    """As exporters write it that put the NMS into the graph: first the number of boxes."""
+def with_nms() -> onnx.ModelProto:
+    """Exporters that put the NMS into the graph make the number of boxes the first output."""
     model = yolox()
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
     return model
@@ -143,12 +140,12 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
         lambda: with_input([1, 3, SIZE, SIZE], TensorProto.FLOAT16),
         ("float32", "images [1,3,64,64]"),
     ),
-    "an NMS in the graph": (own_nms, ("output.y", "NMS")),
+    "an NMS in the graph": (with_nms, ("output.y", "NMS")),
 }
 
 
 @pytest.mark.parametrize(("build", "words"), REFUSED.values(), ids=REFUSED)
-def test_the_refusal_of_a_strange_interface_names_what_was_seen(build, words, tmp_path):
+def test_an_unsupported_input_or_output_is_named(build, words, tmp_path):
     with pytest.raises(UnsupportedModel) as caught:
         read(build(), tmp_path)
     for word in words:
@@ -173,12 +170,9 @@ def test_a_file_of_another_kind_is_refused(name, content, word, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(UnsupportedModel, match=r"no such file: .*absent\.onnx"):
         read_float_model(tmp_path / "absent.onnx", SIZE)
-
-
-def test_a_folder_is_no_model(tmp_path):
     with pytest.raises(UnsupportedModel, match="no such file"):
         read_float_model(tmp_path, SIZE)
 
@@ -191,7 +185,7 @@ def test_external_data_that_is_missing_is_refused(tmp_path):
         read_float_model(path, SIZE)
 
 
-def test_a_decode_with_its_size_baked_in_is_refused_at_another(tmp_path):
+def test_a_decode_of_a_fixed_size_is_refused_at_another_size(tmp_path):
     with pytest.raises(UnsupportedModel, match="does not work at 96x96") as caught:
         read(yolov5(), tmp_path, size=96)
     assert "the option size" in str(caught.value)
@@ -206,6 +200,6 @@ def test_an_unknown_operator_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("size", [65, 100, 48])
-def test_a_size_that_no_yolo_takes_is_refused(size, tmp_path):
+def test_a_size_that_is_no_multiple_of_the_stride_is_refused(size, tmp_path):
     with pytest.raises(BadOption, match=f"size {size}"):
         read(yolox(), tmp_path, size)

@@ -15,11 +15,11 @@ def test_the_image_and_the_outputs_are_known(graph):
     assert graph.shapes["images"] == (1, 3, 64, 64)
 
 
-def test_an_open_size_is_no_shape(graph):
+def test_a_tensor_of_dynamic_size_has_no_shape(graph):
     assert "output.y" not in graph.shapes
 
 
-def test_makers_and_readers(graph):
+def test_producers_and_consumers(graph):
     assert graph.producer["stem.y"].name == "stem"
     assert [node.name for node in graph.consumers["stem.act.y"]] == ["res.cv1", "res.add"]
     assert "images" not in graph.producer
@@ -34,7 +34,7 @@ def test_constants_are_told_from_activations(graph):
         graph.constant("stem.y")
 
 
-def test_inputs_that_are_left_out_are_no_activations():
+def test_omitted_optional_inputs_are_no_activations():
     s = Sketch()
     made = s.upsample("up", "images")
     (node,) = Graph.of(s.model(made, rank=4)).nodes
@@ -43,7 +43,7 @@ def test_inputs_that_are_left_out_are_no_activations():
 
 
 def test_a_constant_that_is_also_listed_as_an_input_is_not_the_image():
-    """As old exporters wrote them."""
+    """Old exporters wrote constants so."""
     model = relu()
     listed = model.graph.input.add()
     listed.name = "stem.weight"
@@ -58,7 +58,7 @@ def test_attributes_have_defaults(graph):
     assert attribute(stem, "absent", 7) == 7
 
 
-def test_a_layer_without_a_name_is_named_by_what_it_computes(graph):
+def test_a_node_without_a_name_is_named_after_its_output(graph):
     stem = type(graph.nodes[0])()
     stem.CopyFrom(graph.producer["stem.y"])
     assert layer_name(stem) == "stem"

@@ -1,7 +1,5 @@
 """The study on a tiny model, and its graphs against those of a real build."""
 
-import json
-
 import numpy as np
 import onnx
 import pytest
@@ -32,11 +30,10 @@ SOME = [
 
 
 @pytest.fixture(scope="module")
-def measured(photos, truth, tmp_path_factory):
-    home = tmp_path_factory.mktemp("study")
-    (home / "truth.json").write_text(json.dumps(truth))
-    annotated = AnnotatedDataset(photos, home / "truth.json")
-    return study(save_tiny(home, "yolov5"), photos, annotated, SIZE, 1, SOME, lambda _: None)
+def measured(photos, annotations, tmp_path_factory):
+    model = save_tiny(tmp_path_factory.mktemp("study"), "yolov5")
+    annotated = AnnotatedDataset(photos, annotations)
+    return study(model, photos, annotated, SIZE, 1, SOME, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +193,9 @@ def test_images_that_cannot_be_decoded_are_told_by_their_folder(photos, tmp_path
     broken = tmp_path / "broken"
     (broken / "deep").mkdir(parents=True)
     (broken / "deep" / "a.jpg").write_bytes(b"not a picture")
-    truth = AnnotatedDataset(photos, tmp_path / "absent.json")
+    annotated = AnnotatedDataset(photos, tmp_path / "absent.json")
     with pytest.raises(
         NoCalibrationImages,
         match=r"none of the 1 calibration images can be decoded, .*broken/deep/a\.jpg",
     ):
-        study(save_tiny(tmp_path, "yolov5"), broken, truth, SIZE, 1, SOME[:1], lambda _: None)
+        study(save_tiny(tmp_path, "yolov5"), broken, annotated, SIZE, 1, SOME[:1], lambda _: None)

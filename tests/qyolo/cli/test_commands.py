@@ -303,10 +303,8 @@ def test_detect_with_another_variant_and_thresholds(tiny_folder, photos):
 
 
 @pytest.fixture(scope="module")
-def evaluate(tiny_folder, photos, truth, tmp_path_factory):
-    path = tmp_path_factory.mktemp("coco") / "annotations.json"
-    path.write_text(json.dumps(truth))
-    arguments = ("eval", tiny_folder, "--images", photos, "--annotations", path)
+def evaluate(tiny_folder, photos, annotations):
+    arguments = ("eval", tiny_folder, "--images", photos, "--annotations", annotations)
     return lambda *options: inline(*arguments, *options)
 
 

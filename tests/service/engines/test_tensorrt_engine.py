@@ -12,7 +12,7 @@ from quantizer.compile.runtime import load_builder
 from quantizer.model.float_model import read_float_model
 from service.engines import gpu, load_engine
 from service.errors import DeviceUnavailable, EngineFailed
-from tests.quantizer.boxes import NO_DRIVER, RTX_4090
+from tests.quantizer.machines import NO_DRIVER, RTX_4090
 from tests.tiny_models import SIZE, save_tiny
 
 IMAGE = np.random.default_rng(3).random((1, 3, SIZE, SIZE), np.float32)

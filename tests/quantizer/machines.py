@@ -1,4 +1,4 @@
-"""Boxes that are not this one, as `detect` would describe them."""
+"""Other machines, as `detect` would describe them."""
 
 from dataclasses import replace
 from typing import Final
@@ -26,8 +26,8 @@ LAPTOP: Final = Hardware(
 )
 
 
-def box(gpu: Gpu | NoGpu, **runtimes: str | Missing) -> Hardware:
-    """The laptop with another GPU; a runtime's version, or what is wrong with it.
+def machine(gpu: Gpu | NoGpu, **runtimes: str | Missing) -> Hardware:
+    """The laptop with another GPU and other runtimes: the version of each, or why it is missing.
 
     onnxruntime_cuda stands for onnxruntime-cuda.
     """
