@@ -14,9 +14,9 @@ from service.inference.variants import VariantSet
 from service.manifest import Manifest, Variant
 from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
+from tests.waiting import WAIT_LIMIT_S
 
 CLASS_NAMES = ("person", "traffic light", "dog")
-WAIT_LIMIT_S = 10.0  # a test that waits longer has failed
 
 
 def manifest_of(*names: str, **changes: object) -> Manifest:

@@ -2,7 +2,8 @@
 
 from bench.robustness.hostile import Outcome, attack, cases
 from service.lifecycle import FolderSource
-from tests.service.live import serving, wait_until
+from tests.service.live import serving
+from tests.waiting import wait_until
 
 COUNT = 600
 

@@ -9,16 +9,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from qyolo.cli.commands import main
+from tests.waiting import wait_until
 
 WAIT_LIMIT_S = 180.0  # only what hangs takes so long
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -99,11 +100,7 @@ def on_terminal(*arguments: object, **settings: object) -> str:
     return shown.decode()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
+wait_for = partial(wait_until, limit_s=WAIT_LIMIT_S)
 
 
 @dataclass

@@ -1,8 +1,7 @@
 """Start a server on a real socket, and make its requests."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from service.observability.tracing import Tracing
 from service.settings import Settings
 from service.transport.config import server_config
 from service.transport.listener import open_listener
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of, yolov5_raw
+from tests.fakes import FakeEngine, variants_of, yolov5_raw
 from tests.service.pictures import jpeg
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 # In a 200x100 image: scale 0.32, 16 rows of padding above; fp32 sees a person, a dog below the
 # person's score, a duplicate of the person, and something too faint.
@@ -109,13 +109,6 @@ def stalled(engine: FakeEngine, live: Live) -> Iterator[Future[httpx.Response]]:
             yield request
         finally:
             engine.gate.set()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def post(client: httpx.Client, data: bytes, path: str = "/v1/detect", **options) -> httpx.Response:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.fakes import WAIT_LIMIT_S
+from tests.waiting import WAIT_LIMIT_S
 
 HOST = "Host: x\r\n"
 TRICKLE_S = 0.05  # between two bytes

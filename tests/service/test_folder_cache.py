@@ -1,7 +1,6 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from service.folder_cache import lookup, obtain, publish
 from service.manifest import read_manifest, write_manifest
 from tests.fakes import manifest_of
+from tests.waiting import wait_until
 
 KEY = "0123456789abcdef01234567"
 WAIT_LIMIT_S = 30.0
@@ -34,13 +34,6 @@ def write_folder(folder: Path, text: str = "engine") -> None:
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 # ------------------------------------------------------------------------------------ entries
@@ -190,7 +183,7 @@ def test_two_processes_that_want_the_same_build_it_once(tmp_path):
 def test_a_build_that_is_killed_leaves_no_entry_and_the_next_one_works(tmp_path):
     child = get_context("spawn").Process(target=obtain_stuck, args=(tmp_path,))
     child.start()
-    wait_for((tmp_path / f"{KEY}.new" / "half").exists)
+    wait_until((tmp_path / f"{KEY}.new" / "half").exists, WAIT_LIMIT_S)
     os.kill(child.pid, signal.SIGKILL)
     child.join(WAIT_LIMIT_S)
     assert lookup(tmp_path, KEY) is None

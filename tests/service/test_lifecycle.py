@@ -8,17 +8,9 @@ from service.errors import BadModelFolder
 from service.lifecycle import FolderSource
 from service.progress import Progress
 from tests.fakes import FailingSource, HeldSource
-from tests.service.live import (
-    assert_problem,
-    post,
-    sample,
-    samples,
-    serving,
-    stalled,
-    two_variants,
-    wait_until,
-)
+from tests.service.live import assert_problem, post, sample, samples, serving, stalled, two_variants
 from tests.service.pictures import jpeg
+from tests.waiting import wait_until
 
 
 def test_during_a_build_probes_answer_and_other_routes_tell_its_progress():

@@ -11,8 +11,9 @@ from quantizer.config import BuildConfig
 from service.lifecycle import FolderSource
 from service.manifest import read_manifest
 from tests.browser import chromium, needs_browser, watch
-from tests.service.live import serving, two_variants, wait_until
+from tests.service.live import serving, two_variants
 from tests.tiny_models import SIZE, save_tiny
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

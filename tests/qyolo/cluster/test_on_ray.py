@@ -32,6 +32,7 @@ from tests.qyolo.commands import qyolo
 from tests.service.live import serving
 from tests.service.pictures import encoded, gradient, jpeg
 from tests.service.tiny import BIAS, tiny_model
+from tests.waiting import wait_until
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the extra cluster is missing")
 
@@ -140,14 +141,7 @@ class Posts:
 
     def await_more(self, count: int) -> None:
         wanted = len(self.answers) + count
-        wait_until(lambda: len(self.answers) >= wanted or self.errors)
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + WAIT_LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
+        wait_until(lambda: len(self.answers) >= wanted or self.errors, WAIT_LIMIT_S)
 
 
 @contextmanager
@@ -211,7 +205,7 @@ def test_answers_equal_those_of_a_plain_server(running):
         serving(source=FolderSource(running.first), ab="fp32:1,int8:1") as plain,
         httpx.Client(base_url=running.url, timeout=WAIT_LIMIT_S) as client,
     ):
-        wait_until(lambda: plain.client.get("/readyz").status_code == 200)
+        wait_until(lambda: plain.client.get("/readyz").status_code == 200, WAIT_LIMIT_S)
         for path in ("/v1/models/fp32/detect", "/v1/models/int8/detect", "/v1/compare"):
             ours, theirs = (
                 each.post(path, content=picture, headers=JPEG) for each in (client, plain.client)
@@ -253,7 +247,7 @@ BAD_REQUESTS = [
 
 def test_bad_input_is_the_same_problem_as_on_a_plain_server(running):
     with serving(source=FolderSource(running.first)) as plain:
-        wait_until(lambda: plain.client.get("/readyz").status_code == 200)
+        wait_until(lambda: plain.client.get("/readyz").status_code == 200, WAIT_LIMIT_S)
         for path, body, status in BAD_REQUESTS:
             theirs = plain.client.post(path, content=body, headers=JPEG)
             url = running.url + path
@@ -344,7 +338,7 @@ def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
         text = httpx.get(f"{running.url}/metrics").text
         return 'qyolo_replica_retries_total{variant="fp32"}' in text
 
-    wait_until(retried)
+    wait_until(retried, WAIT_LIMIT_S)
 
 
 def test_another_folder_takes_over_without_a_lost_request(running):

@@ -22,9 +22,10 @@ from service.inference.results import Answer
 from service.inference.variants import VariantSet
 from service.vision.detections import Detections
 from service.vision.postprocess import Query
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, admission, variants_of
-from tests.service.live import FP32_RAW, INT8_RAW, two_variants, wait_until
+from tests.fakes import FakeEngine, admission, variants_of
+from tests.service.live import FP32_RAW, INT8_RAW, two_variants
 from tests.service.pictures import jpeg
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 IMAGE = ImageRequest(jpeg(), Query())
 

@@ -11,19 +11,11 @@ from service.app import create_app
 from service.experiments.split import BadExperiment, Split
 from service.lifecycle import FolderSource
 from service.settings import Settings
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of
+from tests.fakes import FakeEngine, variants_of
 from tests.qyolo.commands import qyolo, running, wait_for
-from tests.service.live import (
-    FP32_RAW,
-    INT8_RAW,
-    post,
-    sample,
-    samples,
-    serving,
-    two_variants,
-    wait_until,
-)
+from tests.service.live import FP32_RAW, INT8_RAW, post, sample, samples, serving, two_variants
 from tests.service.pictures import jpeg
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 AB = "int8:0.5,fp32:0.5"
 SPLIT = Split({"int8": 0.5, "fp32": 0.5})

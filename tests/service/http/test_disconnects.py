@@ -7,19 +7,11 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of
-from tests.service.live import (
-    FP32_RAW,
-    assert_problem,
-    post,
-    sample,
-    samples,
-    serving,
-    stalled,
-    wait_until,
-)
+from tests.fakes import FakeEngine, variants_of
+from tests.service.live import FP32_RAW, assert_problem, post, sample, samples, serving, stalled
 from tests.service.pictures import jpeg
 from tests.service.raw import connected, head, upload
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 
 @pytest.fixture

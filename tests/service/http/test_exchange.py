@@ -11,10 +11,11 @@ import pytest
 
 from service.experiments.shadow import MAX_QUEUED
 from service.inference.admission import Admission
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of
-from tests.service.live import FP32_RAW, Live, post, serving, two_variants, wait_until
+from tests.fakes import FakeEngine, variants_of
+from tests.service.live import FP32_RAW, Live, post, serving, two_variants
 from tests.service.pictures import jpeg
 from tests.service.raw import RawClient, connected, head, upload
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 MAX_BYTES, BUDGET = 100_000, 300_000
 PART = bytes(40_000)

@@ -12,9 +12,10 @@ from service.inference.pipeline import Pipeline
 from service.inference.results import Comparison
 from service.inference.variants import VariantSet
 from service.vision.postprocess import Query
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, admission, variants_of
+from tests.fakes import FakeEngine, admission, variants_of
 from tests.service.live import FP32_RAW, INT8_RAW, two_variants
 from tests.service.pictures import jpeg
+from tests.waiting import WAIT_LIMIT_S
 
 STAGES = {"decode", "preprocess", "queue", "infer", "postprocess", "total"}
 IMAGE = ImageRequest(jpeg(), Query())

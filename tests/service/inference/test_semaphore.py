@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from service.inference.semaphore import Cancelled, FairSemaphore, Waiter
-from tests.fakes import WAIT_LIMIT_S
+from tests.waiting import WAIT_LIMIT_S
 
 
 class SignallingWaiter(Waiter):

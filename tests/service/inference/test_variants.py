@@ -11,9 +11,10 @@ from service.lifecycle import FolderSource
 from service.manifest import CHECKSUMS, write_manifest
 from service.vision.image import Photo
 from service.vision.postprocess import Query
-from tests.service.live import serving, two_variants, wait_until
+from tests.service.live import serving, two_variants
 from tests.service.pictures import gradient, jpeg
 from tests.service.tiny import write_model_folder
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

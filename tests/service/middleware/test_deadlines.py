@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of
-from tests.service.live import FP32_RAW, assert_problem, post, serving, stalled, wait_until
+from tests.fakes import FakeEngine, variants_of
+from tests.service.live import FP32_RAW, assert_problem, post, serving, stalled
 from tests.service.pictures import encoded, jpeg, noise
 from tests.service.raw import connected, head, upload
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 TIMEOUT_S = 0.4
 

@@ -8,8 +8,9 @@ import re
 import pytest
 
 from service.observability.logs import HUMAN, HumanFormatter, JsonFormatter
-from tests.service.live import post, serving, wait_until
+from tests.service.live import post, serving
 from tests.service.pictures import jpeg
+from tests.waiting import wait_until
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 KEY = "a-key-of-the-camera"

@@ -11,8 +11,9 @@ from opentelemetry.trace import SpanKind
 from service.errors import EngineFailed
 from service.observability.tracing import current_trace
 from tests.fakes import FakeEngine, variants_of
-from tests.service.live import FP32_RAW, post, serving, wait_until
+from tests.service.live import FP32_RAW, post, serving
 from tests.service.pictures import jpeg
+from tests.waiting import wait_until
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 ACCESS_LOG = "service.middleware.access_log"

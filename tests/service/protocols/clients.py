@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import WAIT_LIMIT_S
+from tests.waiting import WAIT_LIMIT_S
 
 HOMES = Path(sys.prefix) / "clients"
 SCRIPTS = Path(__file__).parent / "scripts"

@@ -3,7 +3,8 @@
 import pytest
 
 from service.lifecycle import FolderSource
-from tests.service.live import serving, two_variants, wait_until
+from tests.service.live import serving, two_variants
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="package")

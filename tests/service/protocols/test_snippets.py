@@ -9,10 +9,10 @@ from textwrap import indent
 
 import pytest
 
-from tests.fakes import WAIT_LIMIT_S
 from tests.service.live import DOG, PERSON
 from tests.service.pictures import jpeg
 from tests.service.protocols.clients import interpreter
+from tests.waiting import WAIT_LIMIT_S
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/clients.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

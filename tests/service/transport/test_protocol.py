@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, variants_of
-from tests.service.live import FP32_RAW, Live, serving, wait_until
+from tests.fakes import FakeEngine, variants_of
+from tests.service.live import FP32_RAW, Live, serving
 from tests.service.pictures import encoded, jpeg, noise
 from tests.service.raw import HOST, RawClient, connected, head, upload
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 TIMEOUT_S = 0.4
 

@@ -14,17 +14,10 @@ from playwright.sync_api import Browser, JSHandle, Page, expect
 from service.errors import ModelUnavailable
 from service.progress import Progress
 from tests.browser import Watched, chromium, needs_browser, watch
-from tests.fakes import (
-    CLASS_NAMES,
-    WAIT_LIMIT_S,
-    FailingSource,
-    FakeEngine,
-    HeldSource,
-    variants_of,
-    yolov5_raw,
-)
+from tests.fakes import CLASS_NAMES, FailingSource, FakeEngine, HeldSource, variants_of, yolov5_raw
 from tests.service.live import FP32_RAW, Live, serving, two_variants
 from tests.service.pictures import jpeg, png
+from tests.waiting import WAIT_LIMIT_S
 
 pytestmark = needs_browser
 

@@ -13,17 +13,10 @@ from PIL import Image
 
 from service.errors import EngineFailed
 from service.progress import Progress
-from tests.fakes import WAIT_LIMIT_S, FakeEngine, HeldSource, variants_of
-from tests.service.live import (
-    FP32_RAW,
-    INT8_RAW,
-    sample,
-    samples,
-    serving,
-    two_variants,
-    wait_until,
-)
+from tests.fakes import FakeEngine, HeldSource, variants_of
+from tests.service.live import FP32_RAW, INT8_RAW, sample, samples, serving, two_variants
 from tests.service.pictures import encoded, jpeg
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 HEADER = "Inference-Header-Content-Length"
 SHAPE = [1, 3, 64, 64]
