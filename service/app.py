@@ -132,9 +132,9 @@ def local_backend(
     settings: Settings,
     load: Callable[[Path, int, bool], VariantSet[Detector]] = load_variants,
 ) -> OpenBackend:
-    """Opens pipelines of this process."""
-    folder = settings.collect
-    collection = None if folder is None else Collection(folder, settings.collect_limit)
+    """Opens a folder as a pipeline of this process."""
+    collect = settings.collect
+    collection = None if collect is None else Collection(collect, settings.collect_limit)
 
     def open_pipeline(folder: Path, experiment: Experiment, observe: ObserveModel) -> Pipeline:
         variants = load(folder, settings.threads, settings.throughput)

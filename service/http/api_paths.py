@@ -1,4 +1,4 @@
-"""How the paths of one HTTP API differ in errors, API keys and logging; each API declares its own.
+"""The paths of one HTTP API that differ in errors, API keys or logging; each API declares its own.
 
 A path that ends in `*` stands for every path that begins so.
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ErrorFormat:
-    """An error as `body(status, message)`; `statuses` replaces ours that the protocol lacks."""
+    """The body of an error response; `statuses` maps each status that the protocol lacks."""
 
-    body: Callable[[int, str], dict[str, object]]
+    body: Callable[[int, str], dict[str, object]]  # of the status and the message
     statuses: Mapping[int, int]
 
 
