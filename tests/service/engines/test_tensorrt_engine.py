@@ -32,13 +32,21 @@ def expected(graph: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     return session.run(None, {"images": image})[0]
 
 
-def test_the_output_is_that_of_the_graph_for_every_image(nvidia, built):
+def test_an_inference_is_one_launch_and_returns_the_output_of_the_graph(nvidia, built):
     folder, variant, graph = built
     engine = load_engine(folder, variant)
-    for image in (IMAGE, IMAGE[:, :, ::-1].copy()):
-        np.testing.assert_allclose(engine.infer(image), expected(graph, image), rtol=1e-4)
+    before = dict(nvidia.cuda.calls)
+    first = engine.infer(IMAGE)
+    calls = {name for name, count in nvidia.cuda.calls.items() if count > before.get(name, 0)}
+    assert calls == {"cudaGraphLaunch", "cudaStreamSynchronize"}
+    kept, other = first.copy(), IMAGE[:, :, ::-1].copy()
+    np.testing.assert_allclose(engine.infer(other), expected(graph, other), rtol=1e-4)
+    np.testing.assert_array_equal(first, kept)  # the array is the caller's
+    np.testing.assert_allclose(first, expected(graph, IMAGE), rtol=1e-4)
     engine.close()
     engine.close()
+    with pytest.raises(EngineFailed, match="closed"):
+        engine.infer(IMAGE)
     nvidia.device.require_clean()
 
 
@@ -51,25 +59,6 @@ def test_u8_input_is_divided(nvidia, monkeypatch, tmp_path, variant, float_type)
     image = np.random.default_rng(1).integers(0, 256, IMAGE.shape, np.uint8)
     raw = engine.infer(image)
     np.testing.assert_array_equal(raw, engine.infer(image / np.float32(255)))
-    engine.close()
-
-
-def test_the_output_is_an_array_of_the_callers(built):
-    engine = load_engine(*built[:2])
-    first = engine.infer(IMAGE)
-    kept = first.copy()
-    engine.infer(np.zeros_like(IMAGE))
-    np.testing.assert_array_equal(first, kept)
-    engine.close()
-
-
-def test_an_inference_is_one_launch_of_the_cuda_graph(nvidia, built):
-    engine = load_engine(*built[:2])
-    before = dict(nvidia.cuda.calls)
-    engine.infer(IMAGE)
-    after = nvidia.cuda.calls
-    more = {name for name, count in after.items() if count > before.get(name, 0)}
-    assert more == {"cudaGraphLaunch", "cudaStreamSynchronize"}
     engine.close()
 
 
@@ -129,13 +118,6 @@ def test_a_failed_inference_is_an_error_and_the_next_one_works(nvidia, built):
     np.testing.assert_allclose(engine.infer(IMAGE), expected(graph, IMAGE), rtol=1e-4)
     engine.close()
     nvidia.device.require_clean()
-
-
-def test_a_closed_engine_fails(built):
-    engine = load_engine(*built[:2])
-    engine.close()
-    with pytest.raises(EngineFailed, match="closed"):
-        engine.infer(IMAGE)
 
 
 def test_a_plan_for_another_gpu_or_version_is_not_loaded(nvidia, built):
