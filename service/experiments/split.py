@@ -1,4 +1,4 @@
-"""An A/B experiment: which variant answers a client that names none, and whose answers are checked.
+"""An A/B experiment: the variant of each client, and the share of images that the shadow sees.
 
 Each client keeps its variant, after a restart and on every replica, by weighted rendezvous hashing
 (Schindelhauer and Schomaker, Weighted Distributed Hash Tables, 2005):
@@ -6,9 +6,9 @@ Each client keeps its variant, after a restart and on every replica, by weighted
     n    = the first 8 bytes, big-endian, of SHA-256("<variant>\\n<client>")
     time = -ln((n + 1) / 2**64) / weight
 
-and the variant with the least time has the client. That is a race of exponential clocks, which each
-wins as often as its weight says. Where one weight grows, clients move to that variant and nowhere
-else.
+and the client gets the variant with the least time. The times are exponentially distributed, so
+each variant has the least one as often as its weight says. When one weight grows, clients move to
+that variant and to no other.
 """
 
 import math
@@ -25,12 +25,12 @@ SHADOW_EXAMPLE: Final = "fp32:0.05"
 
 
 class BadExperiment(ServiceError):
-    """The operator's split or shadow cannot be had."""
+    """The configured split or shadow is malformed, or names an unknown variant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Weights of variants, of any sum."""
+    """The weight of each variant; they need not add up to 1."""
 
     weights: Mapping[str, float]
 
@@ -39,13 +39,13 @@ class Split:
         return min(self.weights, key=lambda name: _clock(name, client) / self.weights[name])
 
     def share(self, variant: str) -> float:
-        """The part of all clients that gets it."""
+        """The fraction of all clients that gets this variant."""
         return self.weights.get(variant, 0.0) / sum(self.weights.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The variant that answers as well, and the share of the other variants' answers it does."""
+    """The shadow: a variant, and the fraction of the other variants' images that it sees."""
 
     variant: str
     share: float
@@ -53,21 +53,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Without a split the default variant answers whoever names none."""
+    """Without a split, requests without `variant` use the default variant."""
 
     split: Split | None = None
     shadow: Sample | None = None
 
     def share(self, variant: str, default: str) -> float:
-        """The part of the clients that name no variant which gets this one."""
+        """The fraction of the requests without `variant` that this variant answers."""
         return float(variant == default) if self.split is None else self.split.share(variant)
 
     def shadow_share(self, variant: str) -> float:
-        """The part of the other variants' answers that this one gives too."""
+        """The fraction of the other variants' images that this variant sees as the shadow."""
         return 0.0 if self.shadow is None else self.shadow.share * (self.shadow.variant == variant)
 
     def check(self, variants: Collection[str]) -> None:
-        """Raise BadExperiment where it names a variant that is not among these."""
+        """Raise BadExperiment when it names a variant that is not among these."""
         named = {name: "A/B split" for name in self.split.weights} if self.split else {}
         if self.shadow is not None:
             named.setdefault(self.shadow.variant, "shadow")
@@ -80,7 +80,7 @@ class Experiment:
 
 
 def read_experiment(ab: str | None, shadow: str | None) -> Experiment:
-    """What the two settings say; a blank one says nothing. Raises BadExperiment."""
+    """Parse the two settings, each of which may be blank; raises BadExperiment."""
     return Experiment(
         _split(ab) if ab and ab.strip() else None,
         _sample(shadow) if shadow and shadow.strip() else None,

@@ -1,4 +1,4 @@
-"""Who a client is: for its variant in an A/B split, and for its rate limit."""
+"""The identity of a client, for its variant in an A/B split and for its rate limit."""
 
 import ipaddress
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 from starlette.requests import Request
 
 CLIENT_HEADER: Final = "X-Qyolo-Client"
-NETWORK_BITS: Final = 64  # prefix of IPv6 that a provider gives to one client
+NETWORK_BITS: Final = 64  # the IPv6 prefix that a provider gives to one client
 
 
 def client_of(request: Request) -> str:
-    """What it calls itself, else the name of its API key, else its address (of IPv6 its /64)."""
+    """The X-Qyolo-Client header, else the API key's name, else `network_of` the address."""
     if named := request.headers.get(CLIENT_HEADER):
         return named
     key = request.scope.get("state", {}).get("key")
@@ -20,7 +20,7 @@ def client_of(request: Request) -> str:
 
 
 def network_of(address: str) -> str:
-    """Whom an address stands for: itself, or the network that an IPv6 client chooses it from."""
+    """An IPv4 address as it is; of an IPv6 address its /64, in which a client chooses freely."""
     if ":" not in address:
         return address
     try:

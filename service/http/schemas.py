@@ -1,4 +1,4 @@
-"""The wire format of every JSON answer that is not a problem."""
+"""The JSON bodies of all responses that are not problems."""
 
 from typing import Literal
 
@@ -23,7 +23,7 @@ class ImageSize(BaseModel):
 
 
 class Box(BaseModel):
-    """One detection; box is left, top, right, bottom in pixels of the source image."""
+    """One detection; `box` is left, top, right, bottom in pixels of the source image."""
 
     box: XYXY
     score: float
@@ -42,7 +42,7 @@ class DetectAnswer(BaseModel):
 
 
 class Side(BaseModel):
-    """One of the two variants that were compared."""
+    """One of the two variants that are compared."""
 
     variant: str
     boxes: int
@@ -50,7 +50,7 @@ class Side(BaseModel):
 
 
 class Pair(BaseModel):
-    """A box of each variant, of one class and overlapping."""
+    """Two boxes of one class that overlap, one of each variant."""
 
     class_id: int
     class_name: str
@@ -62,7 +62,7 @@ class Pair(BaseModel):
 
 
 class CompareAnswer(BaseModel):
-    """Two variants on one image; the means are null where no box has a partner."""
+    """Two variants on one image; the means are null when no boxes match."""
 
     model: str
     image: ImageSize
@@ -81,9 +81,9 @@ class VariantInfo(BaseModel):
     runtime: Runtime
     precision: Precision
     default: bool
-    share: float  # of the clients that name no variant
-    shadow: float  # share of the other variants' answers that it gives too, afterwards
-    rejected: str | None  # why it is never the default: it lost too much accuracy
+    share: float  # of the requests that name no variant
+    shadow: float  # share of the other variants' images that it sees as the shadow
+    rejected: str | None  # why it cannot be the default: it lost too much accuracy
     detect: str  # the path of its endpoint
 
 
@@ -186,7 +186,7 @@ def model_info(manifest: Manifest, experiment: Experiment) -> ModelInfo:
 
 
 def boxes(manifest: Manifest, found: Detections) -> list[Box]:
-    """The rows as the wire shows them: pixels to 2 decimals, scores to 4."""
+    """The boxes with their class names: pixels to 2 decimals, scores to 4."""
     rows = zip(found.xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True)
     return [
         Box(

@@ -8,18 +8,18 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.errors import BadRequest, UnsupportedUpload
-from service.http.validation import BoundedObject, first_error
+from service.http.validation import BoundedObject, validated
 from service.inference.admission import Body
 
 PARTS: Final = ("file", "image")
-MAX_FIELDS: Final = 16  # a browser's form may carry a few; a flood of them is no upload
+MAX_FIELDS: Final = 16  # beside the file; a browser's form has a few
 DATA_URL: Final = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 
 ACCEPTED: Final = (
@@ -81,7 +81,7 @@ def image_of(form: Form) -> bytes:
 
 
 def from_base64(text: str) -> bytes:
-    """The file in a base64 text, with or without a data: URL prefix; raises BadRequest."""
+    """Decode base64, with or without a data: URL prefix; raises BadRequest."""
     if prefix := DATA_URL.match(text):
         text = text[prefix.end() :]
     try:
@@ -125,14 +125,16 @@ async def _from_multipart(headers: Headers, body: bytes) -> Form:
     boundary = parse_options_header(headers["content-type"])[1].get(b"boundary")
     if boundary is None:
         raise BadRequest("the multipart body's Content-Type names no boundary")
-    if b"--" + boundary + b"--" not in body:  # the parser would drop the torn part in silence
+    if (
+        b"--" + boundary + b"--" not in body
+    ):  # the parser would drop an incomplete part without an error
         raise BadRequest("the multipart body ends before its closing boundary")
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(headers, stream(), max_files=1, max_fields=MAX_FIELDS)
-    parser.spool_max_size = len(body)  # the body is in memory already: never write it to a disk
+    parser.spool_max_size = len(body)  # the body is in memory; never write it to a disk
     try:
         form = await parser.parse()
     except MultiPartException as exc:
@@ -150,8 +152,5 @@ async def _from_multipart(headers: Headers, body: bytes) -> Form:
 
 
 def _from_json(body: bytes) -> bytes:
-    try:
-        text = JsonUpload.model_validate_json(body).image
-    except ValidationError as exc:
-        raise BadRequest(f'send {{"image": "<base64>"}}; {first_error(exc)}') from exc
-    return from_base64(text)
+    upload = validated(JsonUpload, body, prefix='send {"image": "<base64>"}; ')
+    return from_base64(upload.image)

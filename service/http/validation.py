@@ -1,11 +1,15 @@
 """Errors of pydantic, as one line of bounded length."""
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.errors import BadRequest
+
 MAX_FIELDS: Final = 64
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class BoundedObject(BaseModel):
@@ -19,7 +23,17 @@ class BoundedObject(BaseModel):
         return value
 
 
-def first_error(exc: ValidationError, root: str = "body") -> str:
-    """The location and the message of the first error; `root` names the whole input."""
-    error = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(map(str, error['loc'])) or root}: {error['msg']}"
+def validated(model: type[T], untrusted: object, root: str = "body", prefix: str = "") -> T:
+    """JSON as bytes, or an object that has been parsed -> an instance of the model.
+
+    Raises BadRequest with the location and the message of the first error, after the prefix; `root`
+    is the location of the whole input.
+    """
+    try:
+        if isinstance(untrusted, bytes):
+            return model.model_validate_json(untrusted)
+        return model.model_validate(untrusted)
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=False, include_context=False)[0]
+        location = ".".join(map(str, error["loc"])) or root
+        raise BadRequest(f"{prefix}{location}: {error['msg']}") from exc

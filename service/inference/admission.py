@@ -27,7 +27,7 @@ def default_capacity(streams: int, threads: int) -> int:
 
 
 class Admission:
-    """Refuses at once what does not fit. Used in the event loop, except for `is_idle`.
+    """Refuses at once what does not fit. Its methods belong to the event loop.
 
     A request holds bytes of `max_inflight_bytes` from the first byte of its body to its answer,
     and one of `capacity` slots only while it is worked on. A slow upload therefore holds no slot:
@@ -46,6 +46,11 @@ class Admission:
     def is_idle(self) -> bool:
         """Whether no request is worked on."""
         return self._slots_taken == 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every slot is taken."""
+        return self._slots_taken >= self.capacity
 
     @contextmanager
     def request(self) -> Iterator["Body"]:
@@ -94,7 +99,7 @@ class Admission:
         self.inflight_bytes += size - held
 
     def _refuse_when_full(self) -> None:
-        if self._slots_taken >= self.capacity:
+        if self.is_full:
             raise Overloaded(f"{self.capacity} requests are in progress; try again shortly")
 
     def _release_slot(self) -> None:

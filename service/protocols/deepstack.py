@@ -8,17 +8,16 @@ from functools import partial
 from typing import Final, Self
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import BadRequest
 from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.exchange import Job, exchange, respond
 from service.http.params import BoxParams
 from service.http.schemas import Box, boxes
 from service.http.uploads import Form, image_of, read_form
-from service.http.validation import first_error
+from service.http.validation import validated
 from service.inference.admission import Body
 from service.inference.backend import ImageRequest
 from service.inference.results import Answer
@@ -136,10 +135,7 @@ class DeepStack:
         return respond(detected.model_dump_json(), [answer])
 
     def _query(self, request: Request, form: Form, manifest: Manifest) -> Query:
-        try:
-            options = Options.model_validate(form.fields)
-        except ValidationError as exc:
-            raise BadRequest(first_error(exc)) from exc
+        options = validated(Options, form.fields)
         # Frigate stops at the first label it does not know, so the URL may list those it does.
         classes = request.query_params.getlist("classes")
         params = BoxParams(

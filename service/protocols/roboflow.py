@@ -5,11 +5,11 @@ a client, and "numpy" would be a pickle, which can run code.
 """
 
 import base64
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import uuid4
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -20,7 +20,7 @@ from service.http.params import BoxParams
 from service.http.pictures import renderer
 from service.http.schemas import Box, ImageSize, boxes
 from service.http.uploads import from_base64, read_body
-from service.http.validation import first_error
+from service.http.validation import validated
 from service.inference.admission import Body
 from service.inference.backend import ImageRequest
 from service.inference.results import Answer
@@ -45,7 +45,6 @@ IOU: Final = 0.3
 
 Score = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=256)]  # errors repeat it
-T = TypeVar("T", bound=BaseModel)
 
 
 class EncodedImage(BaseModel):
@@ -140,7 +139,7 @@ class Roboflow:
     async def add(self, request: Request) -> Response:
         backend = self._lifecycle.backend
         with backend.admission.body() as body:
-            asked = _parsed(ModelRequest, await read_body(request, body))
+            asked = validated(ModelRequest, await read_body(request, body))
         check_key(self._policy, request, asked.api_key)
         find_variant(asked.model_id, backend.variants, SEPARATOR)
         return _registry(backend.variants)
@@ -150,7 +149,7 @@ class Roboflow:
         manifest = backend.variants.manifest
 
         async def read(body: Body) -> Job[Response]:
-            asked = _parsed(DetectRequest, await read_body(request, body))
+            asked = validated(DetectRequest, await read_body(request, body))
             check_key(self._policy, request, asked.api_key)
             variant = find_variant(asked.model_id, backend.variants, SEPARATOR)
             query = self._query(asked, manifest)
@@ -217,17 +216,7 @@ def _files(sent: object) -> list[bytes]:
 
 
 def _file(sent: object) -> bytes:
-    try:
-        image = EncodedImage.model_validate(sent)
-    except ValidationError as exc:
-        raise BadRequest(f"image: {first_error(exc, 'itself')}") from exc
+    image = validated(EncodedImage, sent, "itself", "image: ")
     if image.type != "base64" or not isinstance(image.value, str):
         raise BadRequest(f"image: send a text of type 'base64', not of type {image.type!r}")
     return from_base64(image.value)
-
-
-def _parsed(kind: type[T], body: bytes) -> T:
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as exc:
-        raise BadRequest(first_error(exc)) from exc

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import BadRequest, PayloadTooLarge, UnsupportedUpload
-from service.http.validation import BoundedObject, first_error
+from service.http.validation import BoundedObject, validated
 from service.protocols.oip.tensors import (
     Datatype,
     Port,
@@ -133,10 +133,7 @@ def read_request(
     if split == 0:  # "raw binary": the body is the value of the one input
         value = body if port.datatype == "BYTES" else floats_of_bytes(port, memoryview(body))
         return InferRequest(value, {}, dict.fromkeys(names, True))
-    try:
-        request = _Request.model_validate_json(body[:split])
-    except ValidationError as exc:
-        raise BadRequest(first_error(exc)) from exc
+    request = validated(_Request, body[:split])
     tail = None if split is None else memoryview(body)[split:]
     parameters = request.parameters
     return InferRequest(

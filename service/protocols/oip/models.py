@@ -7,11 +7,9 @@ NAME-boxes  an encoded image -> boxes: the same with pre- and postprocessing
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from pydantic import ValidationError
-
 from service.errors import BadRequest, ModelNotFound
 from service.http.params import BoxParams
-from service.http.validation import first_error
+from service.http.validation import validated
 from service.inference.backend import ImageRequest, InferenceBackend
 from service.inference.results import Answer, RawAnswer
 from service.manifest import Manifest
@@ -113,7 +111,4 @@ def _box_params(parameters: Mapping[str, object]) -> BoxParams:
     params = dict(parameters)
     if isinstance(classes := params.get("classes"), str):
         params["classes"] = [classes]  # a parameter is one value: commas separate the classes
-    try:
-        return BoxParams.model_validate(params)
-    except ValidationError as exc:
-        raise BadRequest(first_error(exc, "parameters")) from exc
+    return validated(BoxParams, params, "parameters")

@@ -1,6 +1,6 @@
-"""Tensors of the Open Inference Protocol: what a model declares, and values as JSON or bytes.
+"""Tensors of the Open Inference Protocol: ports, and values as JSON or bytes.
 
-Binary values are little-endian and row-major; an element of BYTES has its length before it.
+Binary values are little-endian and row-major; the length of a BYTES element precedes it.
 """
 
 import math
@@ -31,44 +31,43 @@ class Port:
 
 
 def floats_of_bytes(port: Port, data: memoryview) -> Floats:
-    """f32 of the port's shape; raises BadRequest."""
+    """Bytes -> f32 of the port's shape; raises BadRequest."""
     needed = 4 * math.prod(port.shape)
     if len(data) != needed:
         raise BadRequest(f"input {port.name!r} is {needed} bytes, {len(data)} were sent")
-    # The bytes begin anywhere in the body; engines want them aligned, which a copy is.
+    # The bytes may begin at any offset of the body; engines need aligned memory, hence a copy.
     return np.frombuffer(data, "<f4").astype(np.float32).reshape(port.shape)
 
 
 def floats_of_json(port: Port, data: list[Any]) -> Floats:
-    """The same of numbers, flat or nested; raises BadRequest."""
+    """Numbers, flat or nested -> f32 of the port's shape; raises BadRequest."""
     count = math.prod(port.shape)
-    wrong = BadRequest(f"the data of input {port.name!r} must be {count} numbers")
+    error = BadRequest(f"the data of input {port.name!r} must be {count} numbers")
     try:
         array = np.asarray(data)
     except (ValueError, OverflowError) as exc:
-        raise wrong from exc
+        raise error from exc
     if array.dtype.kind not in "fiu" or array.size != count:
-        raise wrong
-    with np.errstate(over="ignore"):  # too large for float32 is infinite in it
+        raise error
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
         return array.astype(np.float32).reshape(port.shape)
 
 
 def element_of_bytes(port: Port, data: memoryview) -> bytes:
-    """The one element of BYTES [1]; raises BadRequest."""
+    """Bytes -> the one element of BYTES [1]; raises BadRequest."""
     if len(data) < LENGTH.size:
         raise BadRequest(f"input {port.name!r} ends within its element's length")
     (length,) = LENGTH.unpack_from(data)
     element = data[LENGTH.size :]
     if len(element) != length:
         raise BadRequest(
-            f"the element of input {port.name!r} is {length} bytes long by its own account, "
-            f"{len(element)} were sent"
+            f"the element of input {port.name!r} declares {length} bytes, {len(element)} were sent"
         )
     return bytes(element)
 
 
 def element_of_json(port: Port, data: list[Any]) -> bytes:
-    """The same of one text: JSON holds no bytes, so it must be base64. Raises BadRequest."""
+    """One text in base64 -> the one element of BYTES [1]; raises BadRequest."""
     match data:
         case [str(text)]:
             return from_base64(text)
@@ -83,7 +82,7 @@ def bytes_of(values: Values) -> bytes:
 
 
 def json_of(values: Values) -> list[Any]:
-    """Flat, as Triton has it."""
+    """A flat list, as Triton sends it."""
     return list(values.ravel().tolist() if isinstance(values, np.ndarray) else values)
 
 

@@ -12,7 +12,16 @@ import pytest
 from service.experiments.shadow import MAX_QUEUED
 from service.inference.admission import Admission
 from tests.fakes import FakeEngine, variants_of
-from tests.service.live import FP32_RAW, Live, post, serving, two_variants
+from tests.service.live import (
+    FP32_RAW,
+    Live,
+    post,
+    sample,
+    samples,
+    serving,
+    stalled,
+    two_variants,
+)
 from tests.service.pictures import jpeg
 from tests.service.raw import RawClient, connected, head, upload
 from tests.waiting import WAIT_LIMIT_S, wait_until
@@ -117,12 +126,42 @@ def test_the_bytes_are_released_with_the_answer(sent, status):
         wait_until(lambda: admission(live).inflight_bytes == 0)
 
 
-def test_the_bytes_are_released_when_the_client_disconnects():
-    with limited() as live:
+def test_a_client_that_disconnects_within_its_body_is_counted_as_499():
+    with limited(capacity=1) as live:
         with connected(live.port) as client:
             begin(client)
             wait_until(lambda: admission(live).inflight_bytes == len(PART))
         wait_until(lambda: admission(live).inflight_bytes == 0)
+        assert post(live.client, jpeg()).status_code == 200
+        lost = {"route": "/v1/detect", "method": "POST", "status": "499"}
+        assert sample(samples(live.client), "qyolo_http_requests_total", **lost) == 1
+
+
+def test_a_disconnected_request_in_the_engine_keeps_its_slot_until_the_engine_returns():
+    engine = FakeEngine(FP32_RAW)
+    with limited(engine, capacity=1) as live:
+        engine.gate.clear()
+        with connected(live.port) as client:
+            client.send(upload(jpeg()))
+            assert engine.entered.wait(WAIT_LIMIT_S)
+        wait_until(lambda: admission(live).inflight_bytes == 0)
+        assert post(live.client, jpeg()).status_code == 429
+        engine.gate.set()
+        wait_until(lambda: post(live.client, jpeg()).status_code == 200)
+
+
+def test_a_disconnected_request_in_the_queue_is_never_inferred():
+    engine = FakeEngine(FP32_RAW)
+    with limited(engine, capacity=2) as live:
+        with stalled(engine, live) as request:
+            with connected(live.port) as client:
+                client.send(upload(jpeg()))
+                wait_until(lambda: admission(live).is_full)
+            wait_until(lambda: admission(live).inflight_bytes == len(jpeg()))
+            engine.gate.set()
+            assert request.result().status_code == 200
+        assert post(live.client, jpeg()).status_code == 200
+    assert engine.calls == 2
 
 
 def test_stalled_uploads_take_no_slot():
@@ -133,10 +172,10 @@ def test_stalled_uploads_take_no_slot():
         assert post(live.client, jpeg()).status_code == 200
 
 
-@pytest.mark.parametrize(("path", "request_of"), REQUESTS.items(), ids=REQUESTS)
-def test_a_full_server_refuses_every_route_before_it_reads_the_body(path, request_of):
+@pytest.mark.parametrize("path", REQUESTS)
+def test_a_full_server_refuses_every_route_before_it_reads_the_body(path):
     engine = FakeEngine(FP32_RAW)
-    body, headers = request_of
+    body, headers = REQUESTS[path]
     with limited(engine, capacity=1) as live:
         engine.gate.clear()
         with connected(live.port) as first, connected(live.port) as second:
@@ -144,9 +183,14 @@ def test_a_full_server_refuses_every_route_before_it_reads_the_body(path, reques
             assert engine.entered.wait(WAIT_LIMIT_S)
             assert admission(live).inflight_bytes == len(body)
             second.send(upload(body, path, **headers).removesuffix(body))
-            assert second.response().status == (503 if path.startswith("/v2") else 429)
+            refused = second.response()
+            assert refused.status == (503 if path.startswith("/v2") else 429)
+            assert refused.headers["retry-after"] == "1"
+            assert b"1 requests are in progress" in refused.body
+            assert live.client.get("/healthz").status_code == 200
             engine.gate.set()
             assert first.response().status == 200
+        assert post(live.client, jpeg()).status_code == 200
 
 
 def test_a_body_that_is_inflated_counts_with_its_full_size():

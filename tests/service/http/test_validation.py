@@ -8,9 +8,10 @@ import pytest
 from qyolo.cli.commands import main
 from service.errors import BadRequest
 from service.http.uploads import _from_json
+from service.http.validation import validated
 from service.protocols.oip.messages import read_request
 from service.protocols.oip.tensors import Port
-from service.protocols.roboflow import DetectRequest, _parsed
+from service.protocols.roboflow import DetectRequest
 
 MANY = 200_000
 IMAGES = Port("images", "FP32", (1, 3, 64, 64))
@@ -30,7 +31,7 @@ BODIES = {
     "parameters": lambda: infer(f'{{"inputs":[{INPUT}}}],"parameters":{{"a":0{fields("[]")}}}}}'),
     "an input": lambda: infer(f'{{"inputs":[{INPUT},"parameters":{{"a":0{fields("0")}}}}}]}}'),
     "outputs": lambda: infer(f'{{"inputs":[{INPUT}}}],"outputs":[{"0," * MANY}0]}}'),
-    "class names": lambda: _parsed(
+    "class names": lambda: validated(
         DetectRequest, f'{{"model_id":"","image":0,"class_filter":[{"0," * MANY}0]}}'.encode()
     ),
 }

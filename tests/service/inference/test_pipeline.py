@@ -46,14 +46,6 @@ async def settled(condition) -> None:
             await asyncio.sleep(0.005)
 
 
-def is_full(pipeline: Pipeline) -> bool:
-    try:
-        with pipeline.admission.request():
-            return False
-    except Overloaded:
-        return True
-
-
 def test_detect_answers_boxes_sizes_and_every_stage_once():
     events = []
     variants, *_ = two_variants()
@@ -202,7 +194,7 @@ def test_no_more_requests_are_in_progress_than_the_capacity(engine):
 
     with opened(variants_of({"fp32": engine}), capacity=3) as pipeline:
         assert asyncio.run(fill()) == [2, 2, 2]
-        assert not is_full(pipeline)
+        assert not pipeline.admission.is_full
 
 
 @pytest.mark.parametrize("failure", [None, EngineFailed("broken")])
@@ -220,9 +212,9 @@ def test_a_cancelled_request_keeps_its_slot_until_the_engine_is_done_and_logs_no
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert is_full(pipeline)
+        assert pipeline.admission.is_full
         engine.gate.set()
-        await settled(lambda: not is_full(pipeline))
+        await settled(lambda: not pipeline.admission.is_full)
 
     with opened(variants_of({"fp32": engine}), capacity=1) as pipeline:
         asyncio.run(cancel())
@@ -235,9 +227,9 @@ def test_a_cancelled_request_that_waits_for_the_engine_never_runs_it(engine):
         first = asyncio.create_task(pipeline.detect(IMAGE, "fp32"))
         await entered(engine)
         second = asyncio.create_task(pipeline.detect(IMAGE, "fp32"))
-        await settled(lambda: is_full(pipeline))
+        await settled(lambda: pipeline.admission.is_full)
         second.cancel()
-        await settled(lambda: not is_full(pipeline))
+        await settled(lambda: not pipeline.admission.is_full)
         engine.gate.set()
         await first
 
@@ -258,7 +250,7 @@ def test_an_error_releases_the_slot(engine, data, variant, error):
     with opened(variants_of({"fp32": engine}), capacity=1) as pipeline:
         with pytest.raises(error):
             asyncio.run(pipeline.detect(ImageRequest(data, Query()), variant))
-        assert not is_full(pipeline)
+        assert not pipeline.admission.is_full
 
 
 def test_close_frees_the_engines():
