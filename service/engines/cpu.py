@@ -114,7 +114,7 @@ def read_cpu(cpuinfo: Path = CPUINFO) -> Cpu:
 
 
 def _model(facts: dict[str, str]) -> str:
-    """Its name; on ARM, where the kernel gives none, the numbers of implementer and part."""
+    """The name of a CPU; on ARM, where the kernel gives none, its implementer and part number."""
     if "model name" in facts:
         return facts["model name"]
     numbers = [f"{key} {facts[key]}" for key in ("CPU implementer", "CPU part") if key in facts]

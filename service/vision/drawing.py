@@ -73,7 +73,7 @@ def draw_side_by_side(
     letter = max(12, round(max(size) / 45))
     font, margin = ImageFont.load_default(size=letter), letter // 2
     strip = letter + 2 * margin
-    # A narrow image may need less room than its caption.
+    # The caption may be wider than a narrow image.
     width = max(size[0], *(round(font.getlength(panel.caption)) for panel in panels))
     step = width + margin
     sheet = Image.new("RGB", (len(panels) * step + margin, size[1] + strip + margin), BACKGROUND)

@@ -45,7 +45,7 @@ def test_boxes_are_clipped_to_the_source(x, y):
     assert 0 <= y1 <= 200
 
 
-def test_no_boxes_stay_no_boxes():
+def test_an_array_without_boxes_is_mapped_to_another():
     box = Letterbox.fit(300, 200, 640, "centre")
     assert box.to_source(np.zeros((0, 4), np.float32)).shape == (0, 4)
 

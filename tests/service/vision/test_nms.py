@@ -66,7 +66,7 @@ def test_boxes_of_different_classes_do_not_suppress_each_other():
     assert non_max_suppression(found, 0.5, 300).class_ids.tolist() == [0, 1]
 
 
-def test_nor_do_boxes_at_negative_coordinates():
+def test_classes_stay_apart_at_negative_coordinates():
     xyxy = np.array([[-500, -500, -400, -400], [-500, -500, -400, -400]], np.float32)
     found = Detections(xyxy, np.array([0.9, 0.8], np.float32), np.array([0, 1]))
     assert len(non_max_suppression(found, 0.5, 300)) == 2
