@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tests.qyolo.commands import qyolo
+from tests.qyolo.commands import inline
 from tests.tiny_models import SIZE, save_tiny
 
 
@@ -11,7 +11,7 @@ from tests.tiny_models import SIZE, save_tiny
 def studied(photos, annotations, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     arguments = ("--calibration", photos, "--images", photos)
-    ran = qyolo(
+    ran = inline(
         *("study", save_tiny(folder, "yolov5"), "--size", SIZE, *arguments, "--bits", 4),
         *("--annotations", annotations, "--out", folder / "out", "--threads", 1),
     )

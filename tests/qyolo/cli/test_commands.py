@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from service.manifest import read_manifest
-from tests.qyolo.commands import ESCAPE, Ran, inline, on_terminal, qyolo
+from tests.qyolo.commands import ESCAPE, Ran, inline, qyolo
 from tests.tiny_models import save_tiny
 from zoo import bundle
 
@@ -90,7 +90,7 @@ def test_a_build_prints_the_folder_and_a_second_one_finds_it(model, photos, tmp_
     assert whole(folder)
     assert "ranges by uh from 17 images" in first.err
     assert "agrees with fp32" in first.err
-    for progress in ("\x1b", "━", "calibrate"):  # nobody watches: stderr is no terminal
+    for progress in ("\x1b", "━", "calibrate"):  # stderr is not a terminal
         assert progress not in first.err
     made = (folder.stat().st_mtime_ns, folder.stat().st_ino)
 
@@ -102,14 +102,6 @@ def test_a_build_prints_the_folder_and_a_second_one_finds_it(model, photos, tmp_
     assert third.out == first.out
     assert folder.stat().st_ino != made[1]
     assert whole(folder)
-
-
-def test_progress_is_shown_on_a_terminal(model, photos, tmp_path):
-    arguments = ["build", model, "--calibration", photos, "--size", 64, "--out", tmp_path / "m"]
-    shown = on_terminal(*arguments)
-    for phase in ("calibrate", "compile", "compare"):
-        assert phase in shown
-    assert "17/17" in shown
 
 
 def test_a_build_replaces_a_model_folder_and_shows_its_warnings(model, photos, tmp_path):

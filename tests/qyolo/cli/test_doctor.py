@@ -1,4 +1,4 @@
-"""`qyolo doctor` on this box, and on it with a stand-in for a driver and for TensorRT."""
+"""`qyolo doctor` here, on other machines, and with stand-ins for a driver and for TensorRT."""
 
 import ctypes.util
 import json
@@ -6,9 +6,11 @@ from importlib.metadata import version
 
 import pytest
 
+from quantizer.compile.hardware import Hardware
 from service.engines.cpu import read_cpu, usable_threads
 from tests.nvml import compile_nvml
-from tests.qyolo.commands import ESCAPE, qyolo
+from tests.quantizer.machines import RTX_4090, machine
+from tests.qyolo.commands import inline, qyolo
 
 driverless = pytest.mark.skipif(
     ctypes.util.find_library("nvidia-ml") is not None, reason="an NVIDIA driver is installed here"
@@ -17,34 +19,36 @@ driverless = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory) -> dict[str, object]:
-    """Settings that put an RTX 4090 into this box."""
+    """Settings that add an RTX 4090 to this machine."""
     library = compile_nvml(tmp_path_factory.mktemp("nvml"))
     return {"LD_LIBRARY_PATH": library, "CUDA_VISIBLE_DEVICES": "0"}
 
 
 @pytest.fixture(scope="module")
 def tensorrt(tmp_path_factory) -> dict[str, object]:
-    """Settings that install a TensorRT which imports."""
+    """Settings that install a TensorRT which can be imported."""
     folder = tmp_path_factory.mktemp("packages")
     (folder / "tensorrt.py").write_text("__version__ = '10.16.1.11'\n")
     return {"PYTHONPATH": folder}
 
 
-def doctor(*arguments: object, **settings: object) -> dict:
-    ran = qyolo("doctor", "--json", *arguments, **settings)
+@pytest.fixture
+def another_machine(monkeypatch):
+    def use(hardware: Hardware) -> None:
+        monkeypatch.setattr("quantizer.compile.hardware.detect", lambda: hardware)
+
+    return use
+
+
+def found_by(run, *arguments: object, **settings: object) -> dict:
+    ran = run("doctor", "--json", *arguments, **settings)
     assert (ran.code, ran.err) == (0, ""), ran.err
     return json.loads(ran.out)
 
 
-def test_the_help_names_the_options():
-    text = ESCAPE.sub("", qyolo("doctor", "--help").out)
-    for option in ("--device", "--runtime", "--json", "QYOLO_DEVICE"):
-        assert option in text
-
-
 @driverless
 def test_a_box_without_a_gpu_takes_openvino():
-    found = doctor()
+    found = found_by(qyolo)
     hardware = found["hardware"]
     assert hardware["cpu"]["model"] == read_cpu().model
     assert hardware["threads"] == usable_threads()
@@ -58,8 +62,8 @@ def test_a_box_without_a_gpu_takes_openvino():
 
 
 @driverless
-def test_the_same_for_people():
-    ran = qyolo("doctor")
+def test_the_same_as_a_table():
+    ran = inline("doctor")
     assert (ran.code, ran.err) == (0, "")
     for words in (
         read_cpu().model,
@@ -67,12 +71,13 @@ def test_the_same_for_people():
         f"│ openvino         │ {version('openvino')}",
         "a build takes OpenVINO: ",
         "for better: to use a GPU, install the driver",
+        "pip install 'qyolo[gpu]'",  # brackets are no markup
     ):
         assert words in ran.out
 
 
 def test_a_gpu_and_tensorrt_are_taken(driver, tensorrt):
-    found = doctor(**driver, **tensorrt)
+    found = found_by(qyolo, **driver, **tensorrt)
     assert found["hardware"]["gpu"] == {
         "name": "NVIDIA GeForce RTX 4090",
         "compute_capability": "8.9",
@@ -89,15 +94,10 @@ def test_a_gpu_and_tensorrt_are_taken(driver, tensorrt):
     }
 
 
-def test_a_gpu_is_described_for_people(driver, tensorrt):
-    ran = qyolo("doctor", **driver, **tensorrt)
-    for words in (
-        "NVIDIA GeForce RTX 4090, compute capability 8.9, 24564 MiB, driver 580.65.06, index 0",
-        "│ tensorrt         │ 10.16.1.11 ",
-        "a build takes TensorRT: NVIDIA GeForce RTX 4090",
-    ):
-        assert words in ran.out
-    assert "for better" not in ran.out
+def test_a_hidden_gpu_is_not_taken(driver, tensorrt):
+    choice = found_by(qyolo, **driver | tensorrt | {"CUDA_VISIBLE_DEVICES": ""})["choice"]
+    assert choice["runtime"] == "openvino"
+    assert choice["better"] == ["to use a GPU, unset CUDA_VISIBLE_DEVICES"]
 
 
 def test_a_gpu_without_tensorrt_says_how_to_install_it(driver, tmp_path):
@@ -110,9 +110,29 @@ def test_a_gpu_without_tensorrt_says_how_to_install_it(driver, tmp_path):
     ) in ran.out
 
 
-@driverless
-def test_brackets_are_shown_as_they_are():
-    assert "pip install 'qyolo[gpu]'" in qyolo("doctor").out
+def test_a_gpu_in_the_table(another_machine):
+    another_machine(machine(RTX_4090, tensorrt="10.16.1.11"))
+    ran = inline("doctor")
+    for words in (
+        "NVIDIA GeForce RTX 4090, compute capability 8.9, 24564 MiB, driver 580.65.06, index 0",
+        "│ tensorrt         │ 10.16.1.11 ",
+        "a build takes TensorRT: NVIDIA GeForce RTX 4090",
+    ):
+        assert words in ran.out
+    assert "for better" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "runtime"),
+    [
+        (["--device", "gpu"], "tensorrt"),
+        (["--device", "cpu"], "openvino"),
+        (["--runtime", "onnxruntime"], "onnxruntime"),
+    ],
+)
+def test_options_that_work_are_exit_code_zero(arguments, runtime, another_machine):
+    another_machine(machine(RTX_4090, tensorrt="10.16.1.11"))
+    assert found_by(inline, *arguments)["choice"]["runtime"] == runtime
 
 
 @pytest.mark.parametrize(
@@ -124,8 +144,8 @@ def test_brackets_are_shown_as_they_are():
     ],
 )
 @driverless
-def test_what_cannot_work_is_exit_code_two_and_a_reason(arguments, words):
-    ran = qyolo("doctor", *arguments)
+def test_options_that_cannot_work_are_exit_code_two_and_a_reason(arguments, words):
+    ran = inline("doctor", *arguments)
     assert ran.code == 2
     assert len(ran.err.splitlines()) == 1
     assert ran.err.startswith(f"qyolo: {words}")
@@ -134,26 +154,10 @@ def test_what_cannot_work_is_exit_code_two_and_a_reason(arguments, words):
 
 
 @driverless
-def test_the_environment_asks_for_a_device_too():
-    ran = qyolo("doctor", "--json", QYOLO_DEVICE="gpu")
+def test_the_environment_can_ask_for_a_device():
+    ran = inline("doctor", "--json", QYOLO_DEVICE="gpu")
     assert ran.code == 2
     found = json.loads(ran.out)
     assert found["choice"] is None
     assert found["refusal"].startswith("--device gpu: no NVIDIA driver here")
     assert found["refusal"] in ran.err
-
-
-def test_what_can_work_is_exit_code_zero(driver, tensorrt):
-    for arguments, runtime in (
-        (["--device", "gpu"], "tensorrt"),
-        (["--device", "cpu"], "openvino"),
-        (["--runtime", "onnxruntime"], "onnxruntime"),
-    ):
-        assert doctor(*arguments, **driver, **tensorrt)["choice"]["runtime"] == runtime
-
-
-def test_a_hidden_gpu_is_not_taken(driver, tensorrt):
-    settings = driver | tensorrt | {"CUDA_VISIBLE_DEVICES": ""}
-    choice = doctor(**settings)["choice"]
-    assert choice["runtime"] == "openvino"
-    assert choice["better"] == ["to use a GPU, unset CUDA_VISIBLE_DEVICES"]

@@ -1,10 +1,10 @@
-"""`qyolo models`, and what a name does where a file is expected: against a mirror on loopback."""
+"""`qyolo models`, and builds of models by their name, from a mirror on loopback."""
 
 import json
 
 import pytest
 
-from tests.qyolo.commands import on_terminal, qyolo
+from tests.qyolo.commands import inline, on_terminal
 from tests.tiny_models import save_tiny
 from tests.zoo.web import serving
 from zoo.catalogue import catalogue
@@ -23,22 +23,22 @@ def web(tiny):
 
 def build(web, tmp_path, *arguments):
     settings = {"QYOLO_CACHE_DIR": tmp_path / "cache", "QYOLO_MIRROR": web.url}
-    return qyolo("build", *arguments, "--size", 64, **settings)
+    return inline("build", *arguments, "--size", 64, **settings)
 
 
 def test_the_catalogue_as_a_table(tmp_path):
-    ran = qyolo("models", QYOLO_CACHE_DIR=tmp_path)
+    ran = inline("models", QYOLO_CACHE_DIR=tmp_path)
     assert ran.code == 0
     for model in catalogue():
         assert f"│ {model.name} " in ran.out
     assert "AGPL-3.0 *" in ran.out
 
 
-def test_the_catalogue_as_json_says_what_is_here(tmp_path):
+def test_the_catalogue_as_json_has_the_state_of_each_file(tmp_path):
     store = tmp_path / "models"
     store.mkdir()
     (store / "yolox_s.onnx").touch()
-    listed = json.loads(qyolo("models", "--json", QYOLO_CACHE_DIR=tmp_path).out)
+    listed = json.loads(inline("models", "--json", QYOLO_CACHE_DIR=tmp_path).out)
     states = {model["name"]: model["file"] for model in listed}
     assert set(states) == {model.name for model in catalogue()}
     assert states["yolox_s"] == "here"
@@ -58,13 +58,13 @@ def test_a_name_is_downloaded_built_and_kept(web, tmp_path):
     assert web.asked == [""]
 
 
-def test_a_download_shows_its_megabytes_on_a_terminal(web, tiny, tmp_path):
-    arguments = ["build", "yolov8s", "--trust-on-first-use", "--size", 64]
+def test_the_progress_of_download_and_build_is_shown_on_a_terminal(web, tiny, photos, tmp_path):
+    arguments = ("build", "yolov8s", "--trust-on-first-use", "--size", 64, "--calibration", photos)
     settings = {"QYOLO_CACHE_DIR": tmp_path / "cache", "QYOLO_MIRROR": web.url}
     shown = on_terminal(*arguments, **settings)
-    assert "download" in shown
     size = f"{len(tiny) / 1e6:.1f}"
-    assert f"{size}/{size} MB" in shown
+    for text in ("download", f"{size}/{size} MB", "calibrate", "17/17", "compile", "compare"):
+        assert text in shown
 
 
 def test_without_trust_nothing_is_downloaded(web, tmp_path):
@@ -77,15 +77,17 @@ def test_without_trust_nothing_is_downloaded(web, tmp_path):
 def test_another_file_than_the_published_one_is_refused(web, tmp_path):
     ran = build(web, tmp_path, "yolox_nano")
     assert (ran.code, ran.out) == (2, "")
-    assert "was expected: not used" in ran.err
+    assert "has the SHA-256" in ran.err
+    assert ran.err.endswith(": not used\n")
     assert not (tmp_path / "cache" / "models" / "yolox_nano.onnx").exists()
 
 
-def test_offline_the_message_says_where_to_put_which_file(tmp_path):
+def test_offline_the_message_says_where_to_put_which_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.download.PAUSE_S", 0)
     settings = {"QYOLO_CACHE_DIR": tmp_path, "QYOLO_MIRROR": "http://127.0.0.1:9"}
-    ran = qyolo("up", "yolox_tiny", **settings)
+    ran = inline("up", "yolox_tiny", **settings)
     assert (ran.code, ran.out) == (2, "")
-    assert "http://127.0.0.1:9/yolox_tiny.onnx cannot be had" in ran.err
+    assert "http://127.0.0.1:9/yolox_tiny.onnx cannot be downloaded" in ran.err
     assert str(tmp_path / "models" / "yolox_tiny.onnx") in ran.err
 
 
@@ -97,7 +99,7 @@ def test_offline_the_message_says_where_to_put_which_file(tmp_path):
     ],
 )
 def test_a_name_that_gives_no_file_says_what_to_do(name, words, tmp_path):
-    ran = qyolo("build", name, QYOLO_CACHE_DIR=tmp_path)
+    ran = inline("build", name, QYOLO_CACHE_DIR=tmp_path)
     assert (ran.code, ran.out) == (2, "")
     for word in words:
         assert word in ran.err

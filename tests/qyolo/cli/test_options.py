@@ -1,22 +1,122 @@
+from inspect import Parameter, signature
 from pathlib import Path
 
+import pytest
+from pydantic import BaseModel, Field
+
+from quantizer.errors import BadOption
+from qyolo.cli.fields import options_of, takes, takes_fields
+from qyolo.cli.options import message, takes_settings
+from qyolo.errors import CommandError
 from qyolo.user_cache import cache_root
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch):
-    monkeypatch.setenv("QYOLO_CACHE_DIR", "/somewhere/else")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_root() == Path("/somewhere/else")
+class Example(BaseModel):
+    folder: Path = Field(description="where it lies")
+    size_mib: int = Field(
+        default=3, ge=1, le=9, description="its size.", json_schema_extra={"option": "size"}
+    )
+    names: tuple[str, ...] = Field(default=(), json_schema_extra={"metavar": "NAME"})
+    fast: bool = Field(default=True, description="in a hurry")
+    share: float | None = Field(default=None, ge=0, json_schema_extra={"env": "QYOLO_SHARE"})
 
 
-def test_the_cache_follows_xdg(monkeypatch):
-    monkeypatch.delenv("QYOLO_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_root() == Path("/xdg/qyolo")
+def parts(option: Parameter) -> tuple[object, ...]:
+    kind, info = option.annotation.__origin__, option.annotation.__metadata__[0]
+    return kind, info.default, info.min, info.max, info.help, option.default  # typer: its names
 
 
-def test_the_cache_is_in_the_home_folder_otherwise(monkeypatch):
-    monkeypatch.delenv("QYOLO_CACHE_DIR", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "/home/me")
-    assert cache_root() == Path("/home/me/.cache/qyolo")
+def test_an_option_has_the_type_the_bounds_the_default_and_the_help_of_its_field():
+    made = {name: parts(option) for name, option in options_of(Example.model_fields).items()}
+    assert made == {
+        "folder": (Path | None, "--folder", None, None, "Where it lies.", None),
+        "size_mib": (int, "--size", 1, 9, "Its size.", 3),
+        "names": (list[str] | None, "--names", None, None, ".", None),
+        "fast": (bool, "--fast/--no-fast", None, None, "In a hurry.", True),
+        "share": (float | None, "--share", 0, None, ".", None),
+    }
+    infos = {
+        name: option.annotation.__metadata__[0]
+        for name, option in options_of(Example.model_fields, "Panel").items()
+    }
+    assert {info.rich_help_panel for info in infos.values()} == {"Panel"}
+    assert (infos["names"].metavar, infos["share"].envvar) == ("NAME", "QYOLO_SHARE")
+
+
+def test_the_environment_gives_the_default_of_a_setting():
+    options = options_of(Example.model_fields, env_prefix="QYOLO_")
+    assert parts(options["size_mib"]) == (
+        *(int | None, "--size", 1, 9),
+        "Its size. (env: QYOLO_SIZE_MIB, default: 3)",
+        None,
+    )
+
+
+def test_a_field_without_default_can_be_required():
+    options = options_of(Example.model_fields, required=True)
+    assert options["folder"].default is Parameter.empty
+    assert options["size_mib"].default == 3
+
+
+def test_options_replace_parameters_of_a_command():
+    @takes("example", options_of(Example.model_fields), dict)
+    def command(first: int, example: dict, last: int = 0) -> None:
+        seen.append((first, example, last))
+
+    seen: list[object] = []
+    assert list(signature(command).parameters) == ["first", *Example.model_fields, "last"]
+    given = dict.fromkeys(Example.model_fields, 1)
+    command(first=5, last=6, **given)
+    assert seen == [(5, given, 6)]
+
+    @takes_fields(Example.model_fields, "Panel")
+    def other(fast: bool, first: int = 0) -> None: ...
+
+    assert list(signature(other).parameters) == ["fast", "first"]
+    assert signature(other).parameters["fast"].default is True
+
+
+@takes_settings
+def settings_of(settings, results) -> None:
+    results.append(settings)
+
+
+def settings(**given):
+    names = [name for name in signature(settings_of).parameters if name != "results"]
+    results = []
+    settings_of(results=results, **dict.fromkeys(names) | given)
+    return results[0]
+
+
+def test_a_bad_setting_is_told_by_where_it_comes_from(monkeypatch):
+    with pytest.raises(BadOption) as caught:
+        settings(port=70000)
+    assert message(caught.value).startswith("--port 70000: Input should be less than or equal")
+    monkeypatch.setenv("QYOLO_PORT", "70000")
+    with pytest.raises(CommandError, match="QYOLO_PORT: Input should be less than or equal"):
+        settings()
+    assert settings(port=8001).port == 8001
+
+
+@pytest.mark.parametrize(
+    ("field", "option"),
+    [("workspace_mib", "--workspace"), ("min_sqnr", "--min-sqnr"), ("max_replicas", "--max")],
+)
+def test_an_error_names_the_option_of_its_field(field, option):
+    assert message(BadOption(field, "1: no")) == f"{option} 1: no"
+
+
+@pytest.mark.parametrize(
+    ("environment", "root"),
+    [
+        ({"QYOLO_CACHE_DIR": "/some/where", "XDG_CACHE_HOME": "/xdg"}, "/some/where"),
+        ({"XDG_CACHE_HOME": "/xdg", "HOME": "/home/me"}, "/xdg/qyolo"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/qyolo"),
+    ],
+)
+def test_the_root_of_the_cache(environment, root, monkeypatch):
+    for name in ("QYOLO_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_root() == Path(root)

@@ -1,4 +1,4 @@
-"""What runs with no argument at all: the detector, the pictures and the photos in the box."""
+"""Commands without arguments: they use the bundled detector, images and photos."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from service.manifest import read_manifest
-from tests.qyolo.commands import Ran, qyolo, running
+from tests.qyolo.commands import Ran, inline, running
 from zoo import bundle
 
 PHOTOS = sorted(bundle.SAMPLES.glob("*.jpg"))
@@ -21,7 +21,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def demo(cache, tmp_path_factory) -> tuple[Ran, Path]:
     folder = tmp_path_factory.mktemp("demo")
-    return qyolo("detect", "--demo", cwd=folder, QYOLO_CACHE_DIR=cache), folder
+    return inline("detect", "--demo", cwd=folder, QYOLO_CACHE_DIR=cache), folder
 
 
 def seen(ran: Ran) -> dict[str, set[str]]:
