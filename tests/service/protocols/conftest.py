@@ -1,22 +1,10 @@
-"""Servers to ask: one whose boxes are known in advance, one with real engines."""
+"""A server with real engines, beside the one of every test, whose boxes are known."""
 
 import pytest
 
 from service.lifecycle import FolderSource
-from tests.service.live import serving, two_variants
+from tests.service.live import serving
 from tests.waiting import wait_until
-
-
-@pytest.fixture(scope="package")
-def fake():
-    variants, *_ = two_variants()
-    with serving(variants, max_bytes=2_000_000, max_pixels=1_000_000) as live:
-        yield live
-
-
-@pytest.fixture
-def client(fake):
-    return fake.client
 
 
 @pytest.fixture(scope="package")

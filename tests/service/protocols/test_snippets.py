@@ -34,12 +34,12 @@ def run(python: str, code: str, folder: Path) -> str:
 
 
 @pytest.fixture
-def adapt(fake):
+def adapt(live):
     """Replace the address and the model of a snippet by those of the test server."""
 
     def adapted(text: str) -> str:
         assert "127.0.0.1:8000" in text
-        return text.replace("127.0.0.1:8000", f"127.0.0.1:{fake.port}").replace(
+        return text.replace("127.0.0.1:8000", f"127.0.0.1:{live.port}").replace(
             "qyolo-nano", "tiny"
         )
 
@@ -81,8 +81,8 @@ for rows in {answers!r}:
         assert json.loads(line) == expected
 
 
-def test_frigates_address_is_a_route(fake):
+def test_frigates_address_is_a_route(live):
     (url,) = re.findall(r"api_url: http://127\.0\.0\.1:8000(\S+)", PAGE)
     url = url.replace(",car", "")  # the tiny model knows no cars
-    answer = fake.client.post(url, files={"image": jpeg()}, data={"api_key": ""})
+    answer = live.client.post(url, files={"image": jpeg()}, data={"api_key": ""})
     assert [row["label"] for row in answer.json()["predictions"]] == ["person"]

@@ -8,17 +8,10 @@ import pytest
 from service.progress import Progress
 from service.web import SWAGGER, assets
 from tests.fakes import HeldSource
-from tests.service.live import serving, two_variants
+from tests.service.live import serving
 
 OURS = sorted(set(assets()) - set(SWAGGER))
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
-
-
-@pytest.fixture(scope="module")
-def client():
-    variants, *_ = two_variants()
-    with serving(variants) as live:
-        yield live.client
 
 
 @pytest.mark.parametrize(
