@@ -12,7 +12,7 @@ from random import Random
 from typing import Final
 from urllib.parse import quote
 
-from bench.load import BOUNDARY, MULTIPART, form, post, request_head
+from bench.load import BOUNDARY, MULTIPART, form, post, post_jpeg, request_head
 from bench.robustness.hostile_pictures import hostile, valid
 
 DETECT_PATHS: Final = (
@@ -21,6 +21,12 @@ DETECT_PATHS: Final = (
     "/v1/models/fp32/detect",
     "/v1/compare",
 )
+OIP: Final = "/v2/models/{}/infer"
+CHUNKED: Final = request_head(
+    "POST /v1/detect HTTP/1.1", "Content-Type: image/jpeg", "Transfer-Encoding: chunked"
+)
+NO_END: Final = "broken framing"  # the family whose requests end the connection
+FS: Final = "00-" + "f" * 5000
 ACCEPTS: Final = (*("*/*",) * 12, "image/png", "image/jpeg", "text/html", "a;q=9,,;/")
 WRONG_TYPES: Final = ("", "text/plain", "image", "a/b/c", "application/json", "multipart/mixed")
 QUERIES: Final = (
@@ -49,7 +55,7 @@ def cases(count: int, seed: int, model: str) -> Iterator[Case]:
             yield Case(picture.family, _carried(random, picture.data, model))
         else:
             family = random.choice(list(FAMILIES))
-            yield FAMILIES[family](random, family, model)
+            yield Case(family, FAMILIES[family](random, model), ends=family == NO_END)
 
 
 def _carried(random: Random, data: bytes, model: str) -> bytes:
@@ -83,10 +89,10 @@ def _v2(model: str, changes: dict[str, object], tail: bytes, length: str | None 
     sent["parameters"] = {"binary_data_size": len(tail)}
     head = json.dumps({"inputs": [sent | changes]}).encode()
     header = f"Inference-Header-Content-Length: {len(head) if length is None else length}"
-    return post(f"/v2/models/{model}/infer", "application/octet-stream", head + tail, header)
+    return post(OIP.format(model), "application/octet-stream", head + tail, header)
 
 
-def _multipart(random: Random, family: str, model: str) -> Case:
+def _multipart(random: Random, model: str) -> bytes:
     picture = valid("JPEG")
     whole = form(picture)
     field = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="n"\r\n\r\nx\r\n'.encode()
@@ -119,12 +125,10 @@ def _multipart(random: Random, family: str, model: str) -> Case:
             *(f"{MULTIPART}{'x' * 300}", 'multipart/form-data; boundary="', "multipart/mixed"),
         )
     )
-    return Case(
-        family, post(random.choice((*DETECT_PATHS, "/v1/vision/detection")), media_type, body)
-    )
+    return post(random.choice((*DETECT_PATHS, "/v1/vision/detection")), media_type, body)
 
 
-def _json(random: Random, family: str, model: str) -> Case:
+def _json(random: Random, model: str) -> bytes:
     many = 300_000 if random.random() < 0.05 else 100
     number = random.choice(NUMBERS)
     text = base64.b64encode(valid("PNG")).decode()
@@ -154,30 +158,22 @@ def _json(random: Random, family: str, model: str) -> Case:
             "",
         )
     )
-    paths = (
-        *DETECT_PATHS[:2],
-        "/infer/object_detection",
-        "/model/add",
-        f"/v2/models/{model}/infer",
-    )
-    path = random.choice(paths)
-    return Case(family, post(path, "application/json", body.encode("latin-1")))
+    paths = (*DETECT_PATHS[:2], "/infer/object_detection", "/model/add", OIP.format(model))
+    return post(random.choice(paths), "application/json", body.encode("latin-1"))
 
 
-def _tensors(random: Random, family: str, model: str) -> Case:
+def _tensors(random: Random, model: str) -> bytes:
     tail = random.randbytes(random.choice((0, 3, 4, 100)))
     boxes = f"{model}-boxes"
-    path = f"/v2/models/{random.choice((model, boxes))}/infer"
-    data = random.choice(
+    path = OIP.format(random.choice((model, boxes)))
+    lengths = ("-1", "1e3", "9" * 12, "9" * 400, "x", "0")
+    sizes = {"parameters": {"binary_data_size": random.choice((-1, 2**70))}}
+    return random.choice(
         (
-            lambda: _v2(
-                boxes, {}, tail, random.choice(("-1", "1e3", "9" * 12, "9" * 400, "x", "0"))
-            ),
+            lambda: _v2(boxes, {}, tail, random.choice(lengths)),
             lambda: _v2(boxes, {}, tail, str(random.randrange(200))),
             lambda: _v2(boxes, {}, struct.pack("<I", 2**32 - 1) + tail),
-            lambda: _v2(
-                boxes, {"parameters": {"binary_data_size": random.choice((-1, 2**70))}}, tail
-            ),
+            lambda: _v2(boxes, sizes, tail),
             lambda: _v2(model, {"name": "images", "datatype": "FP32", "shape": [2**62] * 8}, tail),
             lambda: _v2(model, {"shape": [0] * 100_000}, tail),
             lambda: _v2(model, {"parameters": {"shared_memory_region": "x"}}, tail),
@@ -189,7 +185,6 @@ def _tensors(random: Random, family: str, model: str) -> Case:
             lambda: post(path, "", tail, "Content-Encoding: br"),
         )
     )()
-    return Case(family, data)
 
 
 @cache
@@ -198,77 +193,59 @@ def _gzip_bomb() -> bytes:
     return gzip.compress(bytes(30 * 2**20))
 
 
-def _framing(random: Random, family: str, model: str) -> Case:
+def _framing(random: Random, model: str) -> bytes:
+    """What follows on the connection would not be a request, or never comes."""
     picture = valid("JPEG")
-    chunked = ("Content-Type: image/jpeg", "Transfer-Encoding: chunked")
-    start = request_head("POST /v1/detect HTTP/1.1", *chunked)
-    whole = post("/v1/detect", "image/jpeg", picture)
+    whole = post_jpeg("/v1/detect", picture)
     size = f"{len(picture):x}\r\n".encode()
     return random.choice(
         (
-            lambda: Case(family, start + size + picture + b"\r\n0\r\n\r\n"),
-            lambda: Case(
-                family, start + b"".join(b"1\r\n%c\r\n" % b for b in picture) + b"0\r\n\r\n"
-            ),
-            lambda: Case(family, start + b"-5\r\nx", ends=True),
-            lambda: Case(family, start + b"ffffffffffffffffff\r\nx", ends=True),
-            lambda: Case(family, start + b"5;" + b"a" * 50_000 + b"\r\nabcde\r\n", ends=True),
-            lambda: Case(family, start + size + picture, ends=True),
-            lambda: Case(family, start + b"0\r\n" + b"A: b\r\n" * 1000 + b"\r\n", ends=True),
-            lambda: Case(family, whole[: random.randrange(1, len(whole))], ends=True),
-            lambda: Case(
-                family, post("/v1/detect", "image/jpeg", b"", "Content-Length: 5"), ends=True
-            ),
-            lambda: Case(
-                family, post("/v1/detect", "image/jpeg", b"", f"A: {'b' * 2**20}"), ends=True
-            ),
-            lambda: Case(
-                family, post("/v1/detect", "image/jpeg", b"", *["A: b"] * 5000), ends=True
-            ),
-            lambda: Case(
-                family,
-                request_head("POST /v1/detect HTTP/1.1", "Content-Length: 9" + "9" * 90),
-                True,
-            ),
-            lambda: Case(
-                family, request_head("POST /v1/detect HTTP/1.1", "Transfer-Encoding: zip"), True
-            ),
-            lambda: Case(family, request_head(f"GET /{'a' * 100_000} HTTP/1.1"), ends=True),
-            lambda: Case(family, random.randbytes(random.choice((1, 500, 100_000))), ends=True),
-            lambda: Case(
-                family, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500), ends=True
-            ),
-            lambda: Case(family, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ends=True),
+            lambda: CHUNKED + b"-5\r\nx",
+            lambda: CHUNKED + b"ffffffffffffffffff\r\nx",
+            lambda: CHUNKED + b"5;" + b"a" * 50_000 + b"\r\nabcde\r\n",
+            lambda: CHUNKED + size + picture,
+            lambda: CHUNKED + b"0\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+            lambda: whole[: random.randrange(1, len(whole))],
+            lambda: post("/v1/detect", "image/jpeg", b"", "Content-Length: 5"),
+            lambda: post("/v1/detect", "image/jpeg", b"", f"A: {'b' * 2**20}"),
+            lambda: post("/v1/detect", "image/jpeg", b"", *["A: b"] * 5000),
+            lambda: request_head("POST /v1/detect HTTP/1.1", "Content-Length: 9" + "9" * 90),
+            lambda: request_head("POST /v1/detect HTTP/1.1", "Transfer-Encoding: zip"),
+            lambda: request_head(f"GET /{'a' * 100_000} HTTP/1.1"),
+            lambda: random.randbytes(random.choice((1, 500, 100_000))),
+            lambda: b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500),  # TLS
+            lambda: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         )
     )()
 
 
-def _routes(random: Random, family: str, model: str) -> Case:
+def _routes(random: Random, model: str) -> bytes:
     picture = valid("JPEG")
     path = f"{random.choice(DETECT_PATHS)}?{random.choice(QUERIES)}"
     junk = quote(random.choice(("../../etc/passwd", "\0", "é\u2028", "%", "a" * 3000)))
-    headers = ("X-Request-ID: \t\x01", "X-Qyolo-Client: " + "c" * 9000, "Content-Encoding: gzip")
-    data = random.choice(
+    headers = ("X-Qyolo-Client: " + "c" * 9000, "Content-Encoding: gzip", f"Traceparent: {FS}")
+    single_bytes = b"".join(b"1\r\n%c\r\n" % byte for byte in picture)
+    return random.choice(
         (
-            post(path, "image/jpeg", picture),
-            post(path, "image/jpeg", picture),
-            post(f"/v1/models/{junk}/detect", "image/jpeg", picture),
+            post_jpeg(path, picture),
+            post_jpeg(path, picture),
+            post_jpeg(f"/v1/models/{junk}/detect", picture),
             post(f"/v1/vision/custom/{junk}", MULTIPART, form(picture)),
-            post(f"/{junk}", "image/jpeg", picture),
-            post("/v1/detect", "image/jpeg", picture, random.choice(headers[1:])),
-            post("/v1/detect", "image/jpeg", picture, "Traceparent: 00-" + "f" * 5000),
-            post("/v1/detect", "image/jpeg", bytes(random.choice((10**5, 21 * 2**20)))),
+            post_jpeg(f"/{junk}", picture),
+            post("/v1/detect", "image/jpeg", picture, random.choice(headers)),
+            post_jpeg("/v1/detect", bytes(random.choice((10**5, 21 * 2**20)))),
             post("/healthz", "text/plain", bytes(10**6)),
             request_head(f"{random.choice(('PUT', 'TRACE', 'BREW'))} /v1/detect HTTP/1.1"),
+            CHUNKED + f"{len(picture):x}\r\n".encode() + picture + b"\r\n0\r\n\r\n",
+            CHUNKED + single_bytes + b"0\r\n\r\n",
         )
     )
-    return Case(family, data)
 
 
-FAMILIES: Final[dict[str, Callable[[Random, str, str], Case]]] = {
+FAMILIES: Final[dict[str, Callable[[Random, str], bytes]]] = {
     "broken multipart": _multipart,
     "broken JSON": _json,
     "broken tensors": _tensors,
-    "broken framing": _framing,
+    NO_END: _framing,
     "odd routes, queries, headers": _routes,
 }
