@@ -1,7 +1,6 @@
 """The application: its table of routes, its middleware, and the model behind them."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -99,19 +98,11 @@ def create_app(
         on_failure,
     )
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        lifecycle.start()
-        try:
-            yield
-        finally:
-            await lifecycle.stop()
-
     app = FastAPI(
         title="qyolo",
         summary="YOLO boxes over HTTP, by an int8 engine and by its float original",
         version="1",  # of the API; the release is not public
-        lifespan=lifespan,
+        lifespan=lambda app: lifecycle.running(),
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
@@ -80,21 +81,23 @@ class Lifecycle:
             raise NotReady(_describe(self._readiness))
         return self._backend
 
-    def start(self) -> None:
-        self._thread.start()
-
     async def settled(self) -> Readiness:
         """Wait until the model is loaded, or has failed."""
         await asyncio.to_thread(self._thread.join)
         return self._readiness
 
-    async def stop(self) -> None:
-        """Cancel a build, or close the backend after its running work."""
-        self._set(Readiness("stopping"))
-        self._source.cancel()
-        await asyncio.to_thread(self._thread.join)
-        if self._backend is not None:
-            await asyncio.to_thread(self._backend.close)
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """At the end of the block a build is cancelled; a backend finishes its work and closes."""
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._set(Readiness("stopping"))
+            self._source.cancel()
+            await asyncio.to_thread(self._thread.join)
+            if self._backend is not None:
+                await asyncio.to_thread(self._backend.close)
 
     def _load(self) -> None:
         try:
