@@ -67,7 +67,7 @@ def decode_image(data: bytes, max_pixels: int, target: int | None = None) -> Pho
         try:
             swap, down, right = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), (False, 1, 1))
             pixels = _pixels(image, data, target)
-        except Exception as exc:  # likewise
+        except Exception as exc:  # hostile data can raise nearly anything in a decoder
             raise CorruptImage("the image is truncated or corrupt") from exc
     if swap:
         pixels, width, height = pixels.transpose(1, 0, 2), height, width
@@ -103,7 +103,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise NotAnImage("the data is not a JPEG, PNG, WebP or BMP image") from exc
     except Image.DecompressionBombError as exc:
         raise ImageTooLarge(f"the image has more than {max_pixels} pixels") from exc
-    except Exception as exc:  # hostile data can raise nearly anything in a decoder
+    except Exception as exc:  # likewise
         raise CorruptImage("the image's header cannot be read") from exc
     if image.width * image.height > max_pixels:
         size = f"{image.width}x{image.height}"

@@ -58,17 +58,15 @@ class Asset:
 def add_page(app: FastAPI) -> None:
     """Add the routes, which the OpenAPI document does not list."""
 
-    async def index(request: Request) -> Response:
-        return _respond(request, "index.html")
+    def add(path: str, name: str | None = None) -> None:
+        async def respond(request: Request) -> Response:
+            return _respond(request, name or request.path_params["name"])
 
-    async def docs(request: Request) -> Response:
-        return _respond(request, "docs.html")
+        app.add_api_route(path, respond, methods=["GET", "HEAD"], include_in_schema=False)
 
-    async def asset(request: Request, name: str) -> Response:
-        return _respond(request, name)
-
-    for path, handler in (("/", index), ("/docs", docs), ("/page/{name}", asset)):
-        app.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False)
+    add("/", "index.html")
+    add("/docs", "docs.html")
+    add("/page/{name}")
 
 
 @cache

@@ -96,17 +96,11 @@ function drawFrame(container, { from, to, scale, description }) {
 
 /** An SVG path with gaps where the value is null; a point between two gaps is a dot. */
 function pathOf(points, { x, y }) {
-  let drawing = false;
-  return points
-    .map(([time, value]) => {
-      if (value === null) {
-        drawing = false;
-        return "";
-      }
-      const at = `${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
-      const step = drawing ? `L${at}` : `M${at}h0.01`; // round line ends make it a dot
-      drawing = true;
-      return step;
-    })
-    .join("");
+  const steps = points.map(([time, value], index) => {
+    if (value === null) return "";
+    const at = `${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
+    const isFirst = index === 0 || points[index - 1][1] === null;
+    return isFirst ? `M${at}h0.01` : `L${at}`; // round line ends make a lone point a dot
+  });
+  return steps.join("");
 }
