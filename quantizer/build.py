@@ -5,13 +5,10 @@ read -> calibrate -> decide -> quantize -> compile -> time -> judge -> publish
 Which variant is the default is decided in `quantizer.evaluation.accuracy_gate`.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import onnx
@@ -19,16 +16,14 @@ import onnx
 from quantizer.calibration import statistics
 from quantizer.calibration.images import ImageFiles, find_images, hold_out
 from quantizer.calibration.statistics import Calibration
-from quantizer.compile.builder import Builder, Built, Candidate, Resources
-from quantizer.compile.candidates import LOW_NAMES, candidates_for, keep_fastest, time_interleaved
-from quantizer.compile.hardware import detect
-from quantizer.compile.runtime import choose_runtime, load_builder
+from quantizer.compile.builder import Built, Candidate
+from quantizer.compile.candidates import candidates_for, keep_fastest, time_interleaved
 from quantizer.config import BuildConfig
-from quantizer.errors import BadOption
 from quantizer.evaluation.accuracy import evaluate_variants
 from quantizer.evaluation.accuracy_gate import Judgement, choose_default, gate
 from quantizer.evaluation.comparison import compare_variants
 from quantizer.int8 import Range, Scheme, WeightScheme
+from quantizer.job import Job, choose_builder
 from quantizer.model.layout import FloatDetector, read_detector
 from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.placement import asked_for, plan_placement
@@ -41,8 +36,6 @@ from quantizer.sensitivity import decision
 from quantizer.sensitivity.decision import Decision
 from quantizer.sensitivity.simulation import MOST_LOOKED_AT, Simulation, find_samples
 from quantizer.versions import sha256_of, versions
-from service.engines.cpu import usable_threads
-from service.inference.variants import AUTO
 from service.manifest import DEVICE_OF, PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
 from service.progress import Progress, ReportProgress
 
@@ -72,50 +65,9 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
         ms=engines.ms,
         judgement=judged,
         manifest=with_default(manifest, judged, engines, config),
-        seconds=job.clock.seconds,
+        seconds=job.seconds,
     )
     return publish(folder, findings)
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Wall seconds by the name of the stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def lap(self, name: str) -> Iterator[None]:
-        """Time a block."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One build: its configuration, the builder of its runtime, its folder, its progress."""
-
-    config: BuildConfig  # `threads` and `symmetric` hold what the build uses
-    builder: Builder
-    folder: Path
-    progress: ReportProgress
-    clock: Clock = field(default_factory=Clock)
-
-    @classmethod
-    def of(
-        cls, config: BuildConfig, builder: Builder, folder: Path, progress: ReportProgress
-    ) -> Self:
-        """The threads default to those of this process, the symmetry to that of the runtime."""
-        threads = config.threads or usable_threads()
-        symmetric = config.symmetric or builder.qdq_format.symmetric
-        return cls(replace(config, threads=threads, symmetric=symmetric), builder, folder, progress)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Report a stage that has no steps to count, and time it."""
-        self.progress(Progress(name))
-        with self.clock.lap(name):
-            yield
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,17 +105,6 @@ class Engines:
     ms: Mapping[Precision, float]
 
 
-def choose_builder(config: BuildConfig, progress: ReportProgress) -> Builder:
-    """The builder of the fastest runtime that works here; raises BadOption."""
-    runtime = choose_runtime(config.device, config.runtime, detect()).runtime
-    resources = Resources(config.workspace_mib, config.timing_caches)
-    builder = load_builder(runtime, config.threads or usable_threads(), resources, progress)
-    low = LOW_NAMES[builder.low_float] if builder.low_float else None
-    if config.default not in (AUTO, "fp32", "int8", low):
-        raise BadOption("default", f"{config.default}: this processor or its runtime lacks it")
-    return builder
-
-
 def read(job: Job) -> Source:
     """Read the model, recognise its layout, and find the images."""
     config = job.config
@@ -181,7 +122,7 @@ def calibrate(job: Job, source: Source) -> Calibration:
     placement = plan_placement(detector.graph, source.asked, job.builder.qdq_format)
     averaged = averaged_tensors(detector.graph, placement) if config.bias_correction else ()
     files = ImageFiles(source.calibrating, detector.size, detector.preprocess)
-    with job.clock.lap("calibrate"):
+    with job.timed("calibrate"):
         return statistics.calibrate(
             detector.graph, placement.tensors, averaged, files, config.threads, job.progress
         )
@@ -229,7 +170,7 @@ def compile_candidates(job: Job, source: Source, quantized: Quantized) -> Compil
     built = {}
     job.progress(Progress("compile", 0, len(candidates)))
     for done, candidate in enumerate(candidates, start=1):
-        with job.clock.lap(f"compile {candidate.name}"):
+        with job.timed(f"compile {candidate.name}"):
             built[candidate.name] = job.builder.build(candidate, job.folder)
         job.progress(Progress("compile", done, len(candidates)))
     return Compiled(candidates, built)
@@ -270,7 +211,7 @@ def judge(job: Job, source: Source, manifest: Manifest) -> Judgement:
     folder, threads, annotated = job.folder, job.config.threads, job.config.annotated
     images = source.held_out or source.calibrating
     accuracies = None
-    with job.clock.lap("compare"):
+    with job.timed("compare"):
         comparison = compare_variants(folder, manifest, images, threads, job.progress)
         if annotated is not None:
             evaluation = evaluate_variants(folder, manifest, annotated, threads, job.progress)

@@ -1,4 +1,4 @@
-"""Where the real models and photos lie, for the tests that need them."""
+"""The real models and photos, for the tests that need them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""YOLOs small enough to build in a test, laid out as the real exporters lay theirs out.
+"""YOLOs small enough to build in a test, with the graphs that the official exporters write.
 
 Random weights of a fixed seed, 64x64 pixels, three classes whose names are in the metadata.
 """
@@ -19,7 +19,7 @@ CELLS: Final = sum((SIZE // stride) ** 2 for stride in STRIDES)
 
 
 class Sketch:
-    """Grows a graph; every method returns the name of the tensor that it made."""
+    """Adds nodes to a graph; every method returns the names of its output tensors."""
 
     def __init__(self, image: Sequence[int | str] = (1, 3, SIZE, SIZE), opset: int = 17) -> None:
         self._image = list(image)
@@ -45,7 +45,7 @@ class Sketch:
         return made
 
     def top(self, name: str, x: str, count: int) -> list[str]:
-        """Values and indices of the largest."""
+        """Values and indices of the `count` largest."""
         made = [f"{name}.value", f"{name}.index"]
         limit = self.constant(f"{name}.count", [count])
         self._nodes.append(helper.make_node("TopK", [x, limit], made, name=name))
@@ -61,7 +61,7 @@ class Sketch:
         groups: int = 1,
         bias: float = 0.0,
     ) -> str:
-        """Weights that keep the variance; `channels` are those read and those made."""
+        """Weights that keep the variance; `channels` are those of the input and the output."""
         read, made = channels
         shape = (made, read // groups, kernel, kernel)
         scale = 1.5 / np.sqrt(np.prod(shape[1:]))
@@ -86,7 +86,7 @@ class Sketch:
         return self.silu(name, self.conv(name, x, channels, *shape))
 
     def bottleneck(self, name: str, x: str, width: int) -> str:
-        """Two convolutions and the way around them."""
+        """Two convolutions with a residual connection."""
         inner = self.conv_silu(f"{name}.cv1", x, (width, width))
         inner = self.conv_silu(f"{name}.cv2", inner, (width, width), 3)
         return self.node("Add", f"{name}.add", x, inner)
@@ -114,7 +114,7 @@ class Sketch:
         return self.node("Add", name, x, self.constant(f"{name}.term", term, np.float32))
 
     def pyramid(self, x: str, width: int) -> list[str]:
-        """Strides 8, 16 and 32 from a map of stride 4, coarser by plain convolutions."""
+        """Maps of stride 8, 16 and 32 from one of stride 4, by plain convolutions."""
         levels = []
         for stride in STRIDES:
             x = self.conv_silu(f"p{stride}", x, (width, width), 3, 2)
@@ -122,7 +122,7 @@ class Sketch:
         return levels
 
     def model(self, *outputs: str, rank: int = 3) -> onnx.ModelProto:
-        """The outputs' sizes are left open, as exporters with dynamic axes leave them."""
+        """The model; its outputs have dynamic sizes, as an export with dynamic axes has."""
         image = helper.make_tensor_value_info("images", TensorProto.FLOAT, self._image)
         shape = [f"d{axis}" for axis in range(rank)]
         made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs]
@@ -162,7 +162,7 @@ def yolov5(**options: object) -> onnx.ModelProto:
 
 
 def _anchored(s: Sketch, stride: int, cells: int, x: str) -> str:
-    """YOLOv5's decode of one level, its grid baked in."""
+    """YOLOv5's decode of one level, with a grid of fixed size."""
     name = f"decode{stride}"
     x = s.reshape(f"{name}.boxes", x, [1, 3, 5 + C, cells, cells])
     x = s.node("Transpose", f"{name}.last", x, perm=[0, 1, 3, 4, 2])
@@ -303,7 +303,7 @@ TINY: Final[dict[str, Callable[..., onnx.ModelProto]]] = {
 
 
 def save_tiny(folder: Path, name: str) -> Path:
-    """The file of one of TINY."""
+    """Write one of TINY to a file."""
     path = folder / f"{name}.onnx"
     onnx.save(TINY[name](), path)
     return path

@@ -17,12 +17,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.command_line import dataset_parser, print_header, print_row
-from quantizer.build import Job, calibrate, decide, read
+from quantizer.build import calibrate, decide, read
 from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.compile.conformance import check
 from quantizer.config import MIN_SQNR, AnnotatedDataset, BuildConfig
 from quantizer.evaluation.accuracy import Evaluation, evaluate_detectors
 from quantizer.evaluation.detectors import graph_detector, graph_manifest
+from quantizer.job import Job
 from quantizer.model.layout import FloatDetector
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT, QdqFormat

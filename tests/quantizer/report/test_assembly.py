@@ -47,7 +47,7 @@ def test_the_ratio_and_the_clipped_share_are_those_of_the_values(scheme, high):
     assert 0 <= report.clipped <= 1
 
 
-def test_the_range_is_what_the_grid_represents():
+def test_the_range_is_that_of_the_grid():
     report = reported(values(), Range(-1, 1.55), Scheme())
     assert report.scale == pytest.approx(0.01)
     assert report.zero_point == 100
@@ -70,7 +70,7 @@ PLACEMENT = Placement(
 )
 
 
-def test_layers_tell_the_plan_and_what_is_executed():
+def test_layers_have_the_plan_and_what_the_runtime_executes():
     engines = {"fp32": built("fp32", a="f32", d="f32"), "int8": built("int8", a="u8", d="f32")}
     first, second, _, last = layer_reports(PLACEMENT, engines)
     assert (first.layer, first.planned, dict(first.executed)) == (
@@ -82,7 +82,7 @@ def test_layers_tell_the_plan_and_what_is_executed():
     assert (last.planned, last.reason) == ("float", "why")
 
 
-def test_only_planned_convolutions_that_run_on_integers_count():
+def test_only_planned_convolutions_that_run_in_int8_count():
     engines = {"fp32": built("fp32"), "int8": built("int8", a="u8", b="i8", c="f32", d="u8")}
     layers = layer_reports(PLACEMENT, engines)
     assert int8_convolutions(layers) == Int8Convolutions(planned=3, executed=2)

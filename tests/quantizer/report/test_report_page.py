@@ -1,4 +1,4 @@
-"""The report as a person meets it: served over a socket, in a real browser."""
+"""report.html in a real browser, served over a socket."""
 
 import json
 
@@ -31,7 +31,7 @@ def browser():
 
 @pytest.fixture
 def watched(browser, served):
-    """The page, and what went wrong or was fetched while it loaded."""
+    """The loaded page, with its errors and the URLs that it fetched."""
     watched = watch(browser.new_page(viewport={"width": 1280, "height": 900}))
     watched.page.goto(f"http://127.0.0.1:{served.port}/v1/report.html", wait_until="networkidle")
     yield watched
@@ -51,7 +51,7 @@ def cells(page: Page, selector: str) -> list[list[str]]:
 
 
 @needs_browser
-def test_the_page_loads_alone_and_without_a_complaint(watched, page, served):
+def test_the_page_loads_without_errors_and_without_other_files(watched, page, served):
     assert watched.messages == []
     outside = [url for url in watched.requests if not url.startswith("data:")]
     assert outside == [f"http://127.0.0.1:{served.port}/v1/report.html"]
@@ -82,7 +82,7 @@ def test_the_variants_are_those_of_the_folder(page, tiny_folder):
 
 
 @needs_browser
-def test_every_convolution_has_its_row(page, tiny_folder):
+def test_every_convolution_has_a_row(page, tiny_folder):
     report = json.loads((tiny_folder / "report.json").read_text())
     rows = cells(page, ".scroll table")
     assert [row[0] for row in rows] == [layer["layer"] for layer in report["layers"]]
@@ -93,7 +93,7 @@ def test_every_convolution_has_its_row(page, tiny_folder):
 
 
 @needs_browser
-def test_the_page_fits_a_telephone(page):
+def test_the_page_fits_a_phone(page):
     page.set_viewport_size({"width": 390, "height": 800})
     wide = page.evaluate(
         "[...document.querySelectorAll('img, h1, p, .grid')]"
@@ -110,20 +110,21 @@ def test_names_in_the_page_are_escaped(tmp_path):
     target.mkdir()
     for index in range(6):
         Image.new("RGB", (40, 30), (40 * index, 80, 120)).save(photos / f"<i>{index}.png")
-    build(BuildConfig(model, photos, size=SIZE, threads=1), target, lambda _: None)
+    config = BuildConfig(model, photos, size=SIZE, threads=1, runtime="onnxruntime")
+    build(config, target, lambda _: None)
     text = (target / "report.html").read_text()
     assert "&lt;b&gt;&amp;model" in text
     assert "<b>&model" not in text
     assert "<i>" not in text
 
 
-def test_the_page_may_load_and_run_nothing(served):
+def test_the_page_forbids_scripts_and_requests(served):
     answer = served.client.get("/v1/report.html")
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-def test_a_folder_without_the_page_says_so():
+def test_a_folder_without_the_page_answers_404():
     variants, *_ = two_variants()
     with serving(variants) as live:
         answer = live.client.get("/v1/report.html")

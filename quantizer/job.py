@@ -1,0 +1,63 @@
+"""What every stage of one build needs: the configuration, the builder, the folder, the progress."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from quantizer.compile.builder import Builder, Resources
+from quantizer.compile.candidates import LOW_NAMES
+from quantizer.compile.hardware import detect
+from quantizer.compile.runtime import choose_runtime, load_builder
+from quantizer.config import BuildConfig
+from quantizer.errors import BadOption
+from service.engines.cpu import usable_threads
+from service.inference.variants import AUTO
+from service.progress import Progress, ReportProgress
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One build; `seconds` are filled in as the stages end."""
+
+    config: BuildConfig  # `threads` and `symmetric` hold what the build uses
+    builder: Builder
+    folder: Path
+    progress: ReportProgress
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time by stage
+
+    @classmethod
+    def of(
+        cls, config: BuildConfig, builder: Builder, folder: Path, progress: ReportProgress
+    ) -> Self:
+        """The threads default to those of this process, the symmetry to that of the runtime."""
+        threads = config.threads or usable_threads()
+        symmetric = config.symmetric or builder.qdq_format.symmetric
+        return cls(replace(config, threads=threads, symmetric=symmetric), builder, folder, progress)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Time a block that reports its own progress."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Report the start of a block that has no steps to count, and time it."""
+        self.progress(Progress(name))
+        with self.timed(name):
+            yield
+
+
+def choose_builder(config: BuildConfig, progress: ReportProgress) -> Builder:
+    """The builder of the fastest runtime that works here; raises BadOption."""
+    runtime = choose_runtime(config.device, config.runtime, detect()).runtime
+    resources = Resources(config.workspace_mib, config.timing_caches)
+    builder = load_builder(runtime, config.threads or usable_threads(), resources, progress)
+    low = LOW_NAMES[builder.low_float] if builder.low_float else None
+    if config.default not in (AUTO, "fp32", "int8", low):
+        raise BadOption("default", f"{config.default}: this processor or its runtime lacks it")
+    return builder
