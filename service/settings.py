@@ -29,9 +29,9 @@ class Settings(BaseSettings):
     capacity: int = Field(
         default=0,
         ge=0,
-        description="requests in flight; one more gets status 429. 0 allows two for each image "
-        "that the engine infers at a time and one for each decode worker (half as many as "
-        "threads, at most 8)",
+        description="requests in progress at a time; one more gets status 429. 0 allows two for "
+        "each image that the engine infers at a time and one for each decode worker (half as "
+        "many as threads, at most 8)",
     )
     max_bytes: int = Field(
         default=20 * 2**20,
@@ -69,14 +69,14 @@ class Settings(BaseSettings):
     )
     ab: str | None = Field(
         default=None,
-        description="A/B split: weights of the variants for requests that name none, as "
-        "int8:0.9,fp32:0.1",
+        description="A/B split: weights of the variants for requests that name none, for "
+        "example int8:0.9,fp32:0.1",
         json_schema_extra={"metavar": "VARIANT:WEIGHT,..."},
     )
     shadow: str | None = Field(
         default=None,
         description="shadow variant, and the share of the images that it infers in the "
-        "background, as fp32:0.05",
+        "background, for example fp32:0.05",
         json_schema_extra={"metavar": "VARIANT:SHARE"},
     )
     api_keys: SecretStr | None = Field(
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         default=None, description="file with more API keys, one a line"
     )
     insecure: bool = Field(
-        default=False, description="allow an address that others can reach without API keys"
+        default=False, description="serve without API keys on an address that others can reach"
     )
     published: IPvAnyAddress | None = Field(
         default=None,
