@@ -173,7 +173,7 @@ def print_outcome(outcome: Outcome) -> None:
 
 def main() -> int:
     parser = folder_parser(__doc__, "qyolo-nano at 64x64")
-    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--count", type=int, default=20_000, help="memory needs 10,000 or more")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     # Enough capacity that every case reaches a parser.
