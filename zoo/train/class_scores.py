@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.vision.image import Photo
-from service.vision.letterbox import PAD_GREY, resize_to_fit
+from service.vision.preprocess import PREPROCESS, preprocess
 from zoo.train.augment import FOUND
 from zoo.train.pack import CLASS_SCORES, Pack, Pixels
 from zoo.train.teacher import Teacher
@@ -36,10 +36,8 @@ def class_scores(pack: Pack, teacher: Path) -> NDArray[np.float16]:
 
 
 def _letterboxed(photo: Pixels) -> Pixels:
-    resized, box = resize_to_fit(Photo.from_pixels(photo), SIZE, "bottom-right")
-    square = np.full((SIZE, SIZE, 3), PAD_GREY, np.uint8)
-    square[box.rows, box.columns] = resized
-    return square
+    planes = preprocess(Photo.from_pixels(photo), SIZE, PREPROCESS["yolox"]).planes
+    return planes[0, ::-1].transpose(1, 2, 0)  # BGR to RGB, channels last
 
 
 def main() -> None:
