@@ -1,1 +1,1 @@
-"""The command line: qyolo build | serve | up | detect | eval | bench."""
+"""The command line, and what its commands do that is neither a build nor a server."""

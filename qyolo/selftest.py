@@ -59,10 +59,7 @@ class SelfTest:
 
 
 def selftest(config: BuildConfig, progress: ReportProgress) -> SelfTest:
-    """Build afresh in a scratch folder and compare with float32 on the CPU.
-
-    Raises what `build` raises.
-    """
+    """Build in a temporary folder and compare with float32 on the CPU; raises what `build` does."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
@@ -85,7 +82,7 @@ def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check
 
 
 def _int8_kernels(report: Report) -> Check:
-    """On a runtime that has them at all: ONNX Runtime on CUDA computes int8 graphs in float."""
+    """Some convolutions run in int8, except on CUDA: ONNX Runtime computes them in float there."""
     counts = report.int8_convolutions
     seen = f"{counts.executed} of {counts.planned} quantized convolutions"
     has_some = report.options.runtime in ("tensorrt", "openvino")
@@ -118,7 +115,7 @@ def _agrees(
 
 
 def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Check:
-    """The same numbers from one engine twice, and from one that was loaded anew."""
+    """Two runs of an engine, and of the same engine loaded again, give equal outputs."""
     raws = []
     for _ in range(2):
         detector = Detector.load(folder, manifest, name)

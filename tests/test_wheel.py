@@ -1,5 +1,6 @@
-"""The wheel: it holds what the program reads, nothing else, and runs from an empty environment."""
+"""The wheel holds the files that the program reads and no others, and runs once installed."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -44,7 +45,7 @@ def wheel(tmp_path_factory):
     return built
 
 
-def test_it_holds_the_packages_whole_and_nothing_else(wheel):
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     wanted = {
         path.relative_to(ROOT).as_posix()
@@ -68,12 +69,12 @@ def test_it_holds_the_packages_whole_and_nothing_else(wheel):
         ("zoo/catalogue.toml", 1),
     ],
 )
-def test_it_holds_what_the_program_reads(wheel, pattern, at_least):
+def test_the_wheel_holds_the_files_that_the_program_reads(wheel, pattern, at_least):
     inside = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
     assert sum(path.match(pattern) for path in inside) >= at_least
 
 
-def test_it_says_what_the_project_says(wheel):
+def test_the_metadata_is_that_of_the_project(wheel):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     archive = zipfile.ZipFile(wheel)
     (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
@@ -91,21 +92,22 @@ def test_the_extras_are_documented():
         assert f"| `{extra}` |" in page
 
 
-def test_it_runs_from_an_environment_that_holds_nothing_else_of_ours(wheel, tmp_path):
-    """The packages that it needs are those of this environment, by a path file."""
+def test_the_wheel_runs_without_the_source_tree(wheel, tmp_path):
+    """A path file lends it the dependencies of this environment."""
     home = tmp_path / "venv"
     run([sys.executable, "-m", "venv", "--without-pip", home])
     pip = [sys.executable, "-m", "pip", "--python", home, "--disable-pip-version-check"]
     run([*pip, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel])
     (packages,) = home.glob("lib/python*/site-packages")
     (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    told = run([home / "bin/qyolo", "--version"], cwd=tmp_path)
+    printed = run([home / "bin/qyolo", "--version"], cwd=tmp_path)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    assert told == f"qyolo {version}\n"
+    assert printed == f"qyolo {version}\n"
     assert run([home / "bin/python", "-c", PROOF], cwd=tmp_path).strip() == str(packages)
 
 
 def run(command, cwd=None):
-    ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ran = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout

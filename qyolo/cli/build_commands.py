@@ -10,7 +10,6 @@ from quantizer.config import BuildConfig, Device
 from quantizer.errors import BadOption
 from qyolo.cli.fields import takes_fields
 from qyolo.cli.options import BUILD, AsJson, takes_config
-from qyolo.cli.progress import progress_bars
 from qyolo.user_cache import cache_root
 from service.manifest import Runtime
 from zoo import bundle
@@ -39,6 +38,7 @@ def build(
     from quantizer.cache import build_key
     from quantizer.report.data import Report
     from qyolo.building import WAITING, check_target
+    from qyolo.cli.progress import progress_bars
     from qyolo.cli.tables import summarise
     from service.folder_cache import obtain, publish
 
@@ -106,6 +106,7 @@ def selftest(
     Compares every variant with float32 on the CPU, loads each one again, checks which kernels run,
     and writes a report to send in. Exit code 1 where a check fails.
     """
+    from qyolo.cli.progress import progress_bars
     from qyolo.cli.tables import show_selftest
     from qyolo.selftest import selftest as run
 

@@ -34,7 +34,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line: exit code 2 for what the user can mend, 1 for our own faults."""
+    """Run the command line. Exit code 2: the user can fix it; 1: an internal error."""
     set_up_process()
     try:
         app()

@@ -20,7 +20,6 @@ from qyolo.cli.options import (
     images_of,
     takes_annotated,
 )
-from qyolo.cli.progress import progress_bars
 from qyolo.errors import CommandError
 from qyolo.user_cache import cache_root
 from service.vision.postprocess import Query
@@ -73,6 +72,7 @@ def _demo_folder() -> Path:
     """The default detector as `qyolo up` would build it, from the cache or built now."""
     from quantizer.build import build
     from quantizer.cache import build_key
+    from qyolo.cli.progress import progress_bars
     from service.folder_cache import obtain
 
     config = BuildConfig(bundle.model(), bundle.CALIBRATION)
@@ -94,6 +94,7 @@ def evaluate(
 ) -> None:
     """Measure the COCO AP of every variant, and how far int8 agrees with fp32."""
     from quantizer.evaluation.accuracy import evaluate as run
+    from qyolo.cli.progress import progress_bars
     from qyolo.cli.tables import show_classes, show_evaluation
 
     with progress_bars() as progress:
@@ -129,6 +130,7 @@ def study(
     """
     from quantizer.study.settings import ALL_BITS, settings
     from quantizer.study.study import study as run
+    from qyolo.cli.progress import progress_bars
     from qyolo.cli.study_report import as_markdown, write_study
     from service.engines.cpu import usable_threads
 
@@ -159,6 +161,7 @@ def bench(
     """Measure the latency of every variant, interleaved in one run."""
     from qyolo.bench import bench as run
     from qyolo.bench import noise
+    from qyolo.cli.progress import progress_bars
     from qyolo.cli.tables import show_bench
     from service.vision.image import MAX_PIXELS, decode_image
 

@@ -1,4 +1,4 @@
-"""The options that commands share, and the values that groups of options make."""
+"""The options that commands share, and what their values are made into."""
 
 from collections.abc import Callable
 from inspect import Parameter

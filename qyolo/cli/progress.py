@@ -1,4 +1,4 @@
-"""Progress bars on a terminal; silence elsewhere."""
+"""Progress bars on a terminal; nothing elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from service.progress import Progress, ReportProgress
 
 
 class Amount(MofNCompleteColumn):
-    """How much of how much: bytes of a download in MB, otherwise the units themselves."""
+    """The bytes of a download in MB; other phases count their own units."""
 
     def render(self, task: Task) -> Text:
         if task.description != "download":
@@ -31,7 +31,7 @@ class Amount(MofNCompleteColumn):
 
 @contextmanager
 def progress_bars() -> Iterator[ReportProgress]:
-    """A reporter that keeps one bar for each phase on stderr, gone when the block ends."""
+    """A reporter that draws a bar for each phase on stderr, until the block ends."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:<10}"),

@@ -25,8 +25,11 @@ RULES: Final[dict[RangeRule, str]] = {
 }
 
 
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # title, heading, rows
+
+
 def write_study(study: Study, folder: Path) -> tuple[Path, ...]:
-    """study.md, study.json and study.svg in the folder; returns their paths."""
+    """Write study.md, study.json and study.svg into the folder; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(folder / f"study.{kind}" for kind in ("md", "json", "svg"))
     paths[0].write_text(as_markdown(study), "utf-8")
@@ -42,79 +45,70 @@ def bits_of(study: Study) -> list[int]:
 
 
 def as_markdown(study: Study) -> str:
-    """The paper's three tables, and one more of what better weights add."""
-    float_model = study.of()
-    assert float_model is not None
+    """The paper's tables 1 to 3, then activations alone and better methods for the weights."""
     lines = [
         f"# {study.model}, quantized in simulation",
         "",
         f"COCO AP on {study.images} images; ranges from {study.calibration_images} calibration "
         "images; SQNR is the outputs' signal-to-noise ratio. "
         f"Bits are those of weights and activations; {len(study.kept_float)} convolutions "
-        "(first and last) stay float. Weights by MinMax, symmetric, for each channel, unless said.",
-        "",
-        "## Ranges of the activations (the paper's table 1)",
-        "",
-        *_table(
-            ("method", "bits", "AP", "AP50", "AP75", "small", "medium", "large", "SQNR dB"),
-            [
-                ("float", "32-32", *_figures(float_model)),
-                *(
-                    (name, f"{b}-{b}", *_figures(found))
-                    for b in bits_of(study)
-                    for rule, name in RULES.items()
-                    if (found := study.of(weights=b, activations=b, ranges=rule))
-                ),
-            ],
-        ),
-        "",
-        "## Asymmetric against symmetric activations (table 2)",
-        "",
-        *_table(
-            ("method", "bits", "asymmetric AP", "symmetric AP"),
-            [
-                (name, f"{b}-{b}", _ap(study, b, b, rule), _ap(study, b, b, rule, True))
-                for b in bits_of(study)
-                for rule, name in RULES.items()
-            ],
-        ),
-        "",
-        "## Weights, activations, both (table 3; UH)",
-        "",
-        *_table(
-            ("bits", "weights only", "activations only", "both"),
-            [
-                (str(b), _ap(study, b, None), _ap(study, None, b), _ap(study, b, b))
-                for b in bits_of(study)
-            ],
-        ),
-        "",
-        "## Activations alone, by every rule",
-        "",
-        *_table(
-            ("method", *(f"32-{b}" for b in bits_of(study))),
-            [
-                (name, *(_ap(study, None, b, rule) for b in bits_of(study)))
-                for rule, name in RULES.items()
-            ],
-        ),
-        "",
-        "## What better weights add (UH unless said; AP, and SQNR in dB)",
-        "",
-        *_table(
-            ("weights", *(f"{b}-{b}" for b in bits_of(study))),
-            [
-                (title, *(_with_sqnr(study, setting) for setting in found))
-                for title, found in _better_weights(study)
-            ],
-        ),
-        "",
+        "(first and last) stay float. Weights: MinMax, symmetric, by channel, unless noted.",
     ]
-    return "\n".join(lines)
+    for table in (_ranges, _symmetry, _parts, _activations_alone, _weights):
+        title, heading, rows = table(study)
+        lines += ["", f"## {title}", "", *_markdown_table(heading, rows)]
+    return "\n".join([*lines, ""])
+
+
+def _ranges(study: Study) -> Table:
+    float_model = study.of()
+    assert float_model is not None
+    heading = ("method", "bits", "AP", "AP50", "AP75", "small", "medium", "large", "SQNR dB")
+    rows = [("float", "32-32", *_figures(float_model))]
+    for b in bits_of(study):
+        for rule, name in RULES.items():
+            if found := study.of(weights=b, activations=b, ranges=rule):
+                rows.append((name, f"{b}-{b}", *_figures(found)))
+    return "Ranges of the activations (the paper's table 1)", heading, rows
+
+
+def _symmetry(study: Study) -> Table:
+    rows = [
+        (name, f"{b}-{b}", _ap(study, b, b, rule), _ap(study, b, b, rule, True))
+        for b in bits_of(study)
+        for rule, name in RULES.items()
+    ]
+    heading = ("method", "bits", "asymmetric AP", "symmetric AP")
+    return "Asymmetric against symmetric activations (table 2)", heading, rows
+
+
+def _parts(study: Study) -> Table:
+    rows = [
+        (str(b), _ap(study, b, None), _ap(study, None, b), _ap(study, b, b)) for b in bits_of(study)
+    ]
+    heading = ("bits", "weights only", "activations only", "both")
+    return "Weights, activations, both (table 3; UH)", heading, rows
+
+
+def _activations_alone(study: Study) -> Table:
+    rows = [
+        (name, *(_ap(study, None, b, rule) for b in bits_of(study))) for rule, name in RULES.items()
+    ]
+    heading = ("method", *(f"32-{b}" for b in bits_of(study)))
+    return "Activations alone, by every rule", heading, rows
+
+
+def _weights(study: Study) -> Table:
+    rows = [
+        (title, *(_with_sqnr(study, setting) for setting in found))
+        for title, found in _better_weights(study)
+    ]
+    heading = ("weights", *(f"{b}-{b}" for b in bits_of(study)))
+    return "Better weights (UH unless noted; AP, and SQNR in dB)", heading, rows
 
 
 def _better_weights(study: Study) -> Iterator[tuple[str, list[Setting]]]:
-    """A row's title, and its settings by falling widths."""
+    """A row's title, and its settings, the widest first."""
     bits = bits_of(study)
     for method in (AS_THE_PAPER, *BETTER_WEIGHTS):
         yield _title(method), [Setting(b, b, method=method) for b in bits]
@@ -191,5 +185,5 @@ def _figures(result: Result) -> list[str]:
     return [*(f"{value:.4f}" for value in (*values, *sizes)), f"{result.sqnr:.1f}"]
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)]

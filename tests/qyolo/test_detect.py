@@ -29,12 +29,12 @@ def test_boxes_are_those_of_the_detector(tiny_folder, photos):
     detector.close()
 
 
-def test_the_default_variant_is_the_folders_own(tiny_folder, photos):
+def test_the_default_variant_is_that_of_the_folder(tiny_folder, photos):
     (answer,) = detect_images(tiny_folder, [photos / "photo00.jpg"], None, LOW, None, 1)
     assert answer.variant == "int8"
 
 
-def test_a_bad_image_is_an_answer_too(tiny_folder, photos, tmp_path):
+def test_an_image_that_cannot_be_read_does_not_end_the_run(tiny_folder, photos, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     paths = [photos / "photo00.jpg", tmp_path / "bad.jpg", tmp_path / "absent.jpg"]
     answers = list(detect_images(tiny_folder, [*paths, paths[0]], None, LOW, None, 1))

@@ -6,9 +6,8 @@ import pytest
 # How many arenas eight threads make that take memory at once, as glibc itself counts them.
 COUNT = """
 import ctypes, sys, threading
-from qyolo.process import limit_malloc_arenas
-if sys.argv[1] == "few":
-    limit_malloc_arenas()
+from qyolo.process import set_up_process
+set_up_process(serves=sys.argv[1] == "few")
 libc = ctypes.CDLL("libc.so.6")
 libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
 together = threading.Barrier(8)
@@ -32,5 +31,5 @@ def arenas(wanted: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
-def test_threads_share_what_has_been_freed():
+def test_threads_share_two_arenas():
     assert arenas("few") <= 2 < arenas("many")

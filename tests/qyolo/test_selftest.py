@@ -34,15 +34,15 @@ def test_every_variant_is_compared_with_float32_and_with_itself(result):
     assert checks["int8 runs on int8 kernels"].passed
 
 
-def test_the_report_tells_the_box_the_checks_and_the_build(result):
-    told = json.loads(result.to_json())
-    assert told["passed"] == all(check["passed"] for check in told["checks"])
-    assert told["runtime"] == "openvino"
-    assert told["hardware"]["cpu"]["model"]
-    assert told["report"]["ms"].keys() == result.report.ms.keys()
+def test_the_report_holds_the_hardware_the_checks_and_the_build(result):
+    report = json.loads(result.to_json())
+    assert report["passed"] == all(check["passed"] for check in report["checks"])
+    assert report["runtime"] == "openvino"
+    assert report["hardware"]["cpu"]["model"]
+    assert report["report"]["ms"].keys() == result.report.ms.keys()
 
 
-def test_boxes_that_are_not_those_of_the_cpu_fail(config, monkeypatch, capsys):
+def test_boxes_that_differ_from_those_of_the_cpu_fail(config, monkeypatch, capsys):
     def blind(detector, pictures):
         found = see(detector, pictures)
         return [each.take([]) for each in found] if len(calls) else calls.append(1) or found
@@ -57,7 +57,7 @@ def test_boxes_that_are_not_those_of_the_cpu_fail(config, monkeypatch, capsys):
     assert "FAILED" in capsys.readouterr().out
 
 
-def test_a_device_that_is_not_here_is_refused_and_nothing_is_written(tmp_path):
+def test_without_the_device_nothing_is_written(tmp_path):
     ran = qyolo("selftest", "--device", "gpu", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert ran.code == 2
     assert "--device gpu" in ran.err

@@ -51,7 +51,7 @@ def test_an_empty_cache_has_no_entry(tmp_path):
     assert lookup(tmp_path / "absent", KEY) is None
 
 
-def test_keys_have_entries_of_their_own(tmp_path):
+def test_each_key_has_its_own_entry(tmp_path):
     builds = Builds()
     assert obtain(tmp_path, KEY, builds) != obtain(tmp_path, KEY[::-1], builds)
     assert builds.count == 2
@@ -83,7 +83,7 @@ def test_a_damaged_entry_is_rebuilt(name, damage, tmp_path, caplog):
     read_manifest(entry)
 
 
-def test_a_file_that_the_build_did_not_write_is_damage_too(tmp_path):
+def test_an_additional_file_counts_as_damage(tmp_path):
     builds = Builds()
     (obtain(tmp_path, KEY, builds) / "extra").write_text("")
     obtain(tmp_path, KEY, builds)
@@ -91,7 +91,7 @@ def test_a_file_that_the_build_did_not_write_is_damage_too(tmp_path):
 
 
 def test_every_file_of_a_real_build_is_checked(tiny_folder, tmp_path):
-    """Whatever single file is damaged, the entry is not served."""
+    """No entry with a single damaged file is served."""
     files = [path for path in tiny_folder.rglob("*") if path.is_file()]
     # Manifest, checksums, two reports and the Q/DQ graph, and three files of each engine.
     assert len(files) == 5 + 3 * len(read_manifest(tiny_folder).variants)
@@ -103,7 +103,7 @@ def test_every_file_of_a_real_build_is_checked(tiny_folder, tmp_path):
     assert lookup(tiny_folder.parent, tiny_folder.name) == tiny_folder
 
 
-def test_what_a_killed_build_left_is_cleared(tmp_path):
+def test_the_remains_of_a_killed_build_are_deleted(tmp_path):
     staging = tmp_path / f"{KEY}.new"
     (staging / "fp32").mkdir(parents=True)
     (staging / "fp32" / "model.onnx").write_text("half")
@@ -140,7 +140,7 @@ def test_a_rebuild_that_fails_leaves_the_entry(tmp_path):
 
 
 def slow_build(folder: Path) -> None:
-    """Takes a while, and writes down that it ran."""
+    """Logs that it runs, and takes half a second."""
     with (folder.parent.parent / "log").open("a") as log:
         log.write("built\n")
     time.sleep(0.5)
@@ -196,7 +196,7 @@ def test_a_build_that_is_killed_leaves_no_entry_and_the_next_one_works(tmp_path)
 # ---------------------------------------------------------------------------------- publishing
 
 
-def test_publishing_makes_the_folders_on_the_way(tmp_path):
+def test_publishing_creates_the_parent_folders(tmp_path):
     target = tmp_path / "deep" / "er"
     publish(target, Builds())
     assert read_manifest(target).name == "tiny"
