@@ -35,7 +35,7 @@ class Deadlines:
             if not timeout.expired():
                 raise
             if body.is_pending:
-                received = f"only {body.received} bytes of it arrived in time"
+                received = f"only {body.received} bytes of the body arrived in time"
                 raise BodyTooSlow(received) from exc
             message = f"there was no answer within {self._deadline_s:g} s"
             raise DeadlineExceeded(message) from exc

@@ -100,11 +100,11 @@ class LimitedProtocol(H11Protocol):
         self._reading = what
         if self._read_timer is not None:
             self._read_timer.cancel()
-        settings = self._settings
-        limit_s = settings.header_timeout_s if what == "headers" else settings.body_timeout_s
-        self._read_timer = (
-            None if what is None else self.loop.call_later(limit_s, self._end_reading)
-        )
+            self._read_timer = None
+        if what is not None:
+            settings = self._settings
+            limit_s = settings.header_timeout_s if what == "headers" else settings.body_timeout_s
+            self._read_timer = self.loop.call_later(limit_s, self._end_reading)
 
     def _end_reading(self) -> None:
         if self.transport.is_closing():
