@@ -16,7 +16,7 @@ import onnx
 from quantizer.calibration import statistics
 from quantizer.calibration.images import ImageFiles, find_images, hold_out
 from quantizer.calibration.statistics import Calibration
-from quantizer.compile.builder import Built, Candidate
+from quantizer.compile.builder import Built
 from quantizer.compile.candidates import candidates_for, keep_fastest, time_interleaved
 from quantizer.config import BuildConfig
 from quantizer.evaluation.accuracy import evaluate_variants
@@ -50,8 +50,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     calibration = calibrate(job, source)
     decided = decide(job, source, calibration)
     quantized = quantize(job, decided)
-    compiled = compile_candidates(job, source, quantized)
-    engines = time_candidates(job, source, compiled)
+    engines = compile_and_time(job, source, quantized)
     manifest = describe(job, source, engines)
     judged = judge(job, source, manifest)
     findings = Findings(
@@ -87,14 +86,6 @@ class Decided:
     simulation: Simulation
     decision: Decision
     scheme: Scheme  # of the activations
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Compiled:
-    """The engine of each candidate, by the candidate's name."""
-
-    candidates: list[Candidate]
-    built: Mapping[str, Built]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,27 +153,21 @@ def quantize(job: Job, decided: Decided) -> Quantized:
     return quantized
 
 
-def compile_candidates(job: Job, source: Source, quantized: Quantized) -> Compiled:
-    """Compile every engine that this processor or GPU can run."""
-    divisor, low_float = source.detector.preprocess.divisor, job.builder.low_float
-    float_model = source.detector.model.model
-    candidates = candidates_for(float_model, quantized.model, low_float, divisor)
+def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
+    """Compile every engine that runs here, time them, and keep the fastest of each variant."""
+    detector, threads = source.detector, job.config.threads
+    divisor, low_float = detector.preprocess.divisor, job.builder.low_float
+    candidates = candidates_for(detector.model.model, quantized.model, low_float, divisor)
     built = {}
     job.progress(Progress("compile", 0, len(candidates)))
     for done, candidate in enumerate(candidates, start=1):
         with job.timed(f"compile {candidate.name}"):
             built[candidate.name] = job.builder.build(candidate, job.folder)
         job.progress(Progress("compile", done, len(candidates)))
-    return Compiled(candidates, built)
-
-
-def time_candidates(job: Job, source: Source, compiled: Compiled) -> Engines:
-    """Time the candidates, and keep the faster one of each variant."""
-    divisor, size = source.detector.preprocess.divisor, source.detector.size
-    image = np.zeros((1, 3, size, size), np.uint8)
+    image = np.zeros((1, 3, detector.size, detector.size), np.uint8)
     with job.stage("time"):
-        ms = time_interleaved(compiled.built, job.folder, image, job.config.threads, divisor)
-        return Engines(*keep_fastest(compiled.candidates, compiled.built, ms, job.folder))
+        ms = time_interleaved(built, job.folder, image, threads, divisor)
+        return Engines(*keep_fastest(candidates, built, ms, job.folder))
 
 
 def describe(job: Job, source: Source, engines: Engines) -> Manifest:

@@ -14,7 +14,7 @@ from quantizer.compile.builder import INT8_NAMES, Built
 from quantizer.config import BuildConfig
 from quantizer.evaluation.accuracy_gate import Judgement
 from quantizer.int8 import Scheme
-from quantizer.qdq.placement import Placement
+from quantizer.qdq.placement import ActivationSite, Placement
 from quantizer.qdq.quantize import GroupRange, Quantized
 from quantizer.report.data import (
     AgreementReport,
@@ -57,17 +57,34 @@ class Findings:
 
 def report_of(found: Findings) -> Report:
     """The report of a build."""
-    manifest = found.manifest
+    config, manifest, judgement = found.config, found.manifest, found.judgement
+    histograms = found.calibration.statistics.histograms
     calibration = _calibration_report(found)
     layers = layer_reports(found.decision.placement, found.built)
     return Report(
-        model=_model_report(manifest),
-        options=_options_report(found),
+        model=ModelReport(
+            name=manifest.name,
+            sha256=manifest.source_sha256,
+            head=manifest.head,
+            preprocess=manifest.preprocess,
+            size=manifest.size,
+            classes=len(manifest.class_names),
+            output=manifest.output_shape,
+        ),
+        options=OptionsReport(
+            ranges=config.ranges,
+            symmetric=config.symmetric,
+            bias_correction=config.bias_correction,
+            keep_float=config.keep_float,
+            min_sqnr=config.min_sqnr,
+            runtime=found.built["fp32"].variant.runtime,
+            threads=config.threads,
+        ),
         calibration=calibration,
         int8_convolutions=int8_convolutions(layers),
-        sensitivity=sensitivity_report(found.decision.sensitivity, found.config.min_sqnr),
-        agreement=AgreementReport(found.held_out > 0, found.judgement.comparison.agreements),
-        guard=_gate_report(found.judgement),
+        sensitivity=_sensitivity_report(found.decision.sensitivity, config.min_sqnr),
+        agreement=AgreementReport(found.held_out > 0, judgement.comparison.agreements),
+        guard=_gate_report(judgement),
         bytes={name: part.bytes for name, part in found.built.items()},
         default=manifest.default,
         ms=found.ms,
@@ -76,37 +93,12 @@ def report_of(found: Findings) -> Report:
         warnings=tuple(_warnings(found, calibration, layers)),
         layers=layers,
         engine_layers={name: part.layers for name, part in found.built.items() if part.layers},
-        tensors=tensor_reports(
-            found.decision.placement,
-            found.calibration.statistics.histograms,
-            found.quantized.ranges,
-            found.scheme,
+        tensors=tuple(
+            tensor_report(
+                site, histograms[site.tensor], found.quantized.ranges[site.group], found.scheme
+            )
+            for site in found.decision.placement.activations
         ),
-    )
-
-
-def _model_report(manifest: Manifest) -> ModelReport:
-    return ModelReport(
-        name=manifest.name,
-        sha256=manifest.source_sha256,
-        head=manifest.head,
-        preprocess=manifest.preprocess,
-        size=manifest.size,
-        classes=len(manifest.class_names),
-        output=manifest.output_shape,
-    )
-
-
-def _options_report(found: Findings) -> OptionsReport:
-    config = found.config
-    return OptionsReport(
-        ranges=config.ranges,
-        symmetric=config.symmetric,
-        bias_correction=config.bias_correction,
-        keep_float=config.keep_float,
-        min_sqnr=config.min_sqnr,
-        runtime=found.built["fp32"].variant.runtime,
-        threads=config.threads,
     )
 
 
@@ -121,20 +113,17 @@ def _calibration_report(found: Findings) -> CalibrationReport:
     )
 
 
-def sensitivity_report(
-    sensitivity: Sensitivity | None, wanted_db: float
-) -> SensitivityReport | None:
-    """Noise powers as decibels."""
-    if sensitivity is None:
+def _sensitivity_report(found: Sensitivity | None, wanted_db: float) -> SensitivityReport | None:
+    if found is None:
         return None
     return SensitivityReport(
         wanted_db,
-        round(decibels(sensitivity.before), 2),
-        round(decibels(sensitivity.after), 2),
-        sensitivity.executions,
+        round(decibels(found.before), 2),
+        round(decibels(found.after), 2),
+        found.executions,
         tuple(
             BlockReport(block.layers, round(decibels(block.noise), 2), block.kept_float)
-            for block in sensitivity.blocks
+            for block in found.blocks
         ),
     )
 
@@ -175,22 +164,10 @@ def int8_convolutions(layers: tuple[LayerReport, ...]) -> Int8Convolutions:
     return Int8Convolutions(len(planned), len(executed))
 
 
-def tensor_reports(
-    placement: Placement,
-    histograms: Mapping[str, Histogram],
-    ranges: Mapping[str, GroupRange],
-    scheme: Scheme,
-) -> tuple[TensorReport, ...]:
-    """The effect of its range on the values of every quantized activation."""
-    return tuple(
-        _tensor_report(site.tensor, site.group, histograms[site.tensor], ranges[site.group], scheme)
-        for site in placement.activations
-    )
-
-
-def _tensor_report(
-    tensor: str, group: str, histogram: Histogram, chosen: GroupRange, scheme: Scheme
+def tensor_report(
+    site: ActivationSite, histogram: Histogram, chosen: GroupRange, scheme: Scheme
 ) -> TensorReport:
+    """The effect of its range on the values of one quantized activation."""
     scale, zero = float(chosen.params.scale), int(chosen.params.zero_point)
     low, high = (scheme.lowest - zero) * scale, (scheme.highest - zero) * scale
     bins = histogram.bins
@@ -199,8 +176,8 @@ def _tensor_report(
     bounds = chosen.bounds
     (noise,) = squared_errors(bins, np.array([bounds.low]), np.array([bounds.high]), scheme)
     return TensorReport(
-        tensor=tensor,
-        group=group,
+        tensor=site.tensor,
+        group=site.group,
         observed_low=histogram.low,
         observed_high=histogram.high,
         floor=chosen.floor,

@@ -42,18 +42,13 @@ def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_the_output_has_a_known_shape(name, tmp_path):
-    model = read_float_model(save_tiny(tmp_path, name), SIZE)
-    assert model.output_shape == SHAPES[name]
-    assert model.graph.shapes["images"] == (1, 3, SIZE, SIZE)
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_the_outputs_are_unchanged(name, tmp_path):
+def test_the_output_has_a_static_shape_and_the_same_values(name, tmp_path):
     path = save_tiny(tmp_path, name)
     image = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
-    before, after = onnx.load(path), read_float_model(path, SIZE).model
-    np.testing.assert_allclose(run(after, image), run(before, image), rtol=1e-4, atol=1e-4)
+    before, after = onnx.load(path), read_float_model(path, SIZE)
+    assert after.output_shape == SHAPES[name]
+    assert after.graph.shapes["images"] == (1, 3, SIZE, SIZE)
+    np.testing.assert_allclose(run(after.model, image), run(before, image), rtol=1e-4, atol=1e-4)
 
 
 def test_an_old_opset_is_converted_and_a_newer_one_kept(tmp_path):
@@ -62,35 +57,23 @@ def test_an_old_opset_is_converted_and_a_newer_one_kept(tmp_path):
     assert opset_of(read(yolov5(opset=17), tmp_path).model) == 17
 
 
-def test_a_static_size_is_replaced(tmp_path):
-    model = read(yolox(), tmp_path, size=96)
+@pytest.mark.parametrize("image", [(1, 3, SIZE, SIZE), ("batch", 3, "height", "width")])
+def test_static_and_dynamic_sizes_are_replaced(image, tmp_path):
+    model = read(yolox(image=image), tmp_path, size=96)
     assert model.graph.shapes["images"] == (1, 3, 96, 96)
     assert model.output_shape == (1, cells_of(96), 5 + C)
-    image = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
-    assert run(model.model, image).shape == model.output_shape
+    pixels = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    assert run(model.model, pixels).shape == model.output_shape
 
 
-def test_dynamic_sizes_are_replaced(tmp_path):
-    model = read(yolox(image=("batch", 3, "height", "width")), tmp_path)
-    assert model.graph.shapes["images"] == (1, 3, SIZE, SIZE)
-    assert model.output_shape == SHAPES["yolox"]
-
-
-def test_every_tensor_has_a_shape(tmp_path):
-    graph = read(yolov5(), tmp_path).graph
-    made = {name for node in graph.nodes for name in node.output}
-    assert made <= set(graph.shapes)
-
-
-def test_outputs_after_the_first_are_dropped(tmp_path):
+def test_every_tensor_has_a_shape_and_only_the_first_output_and_the_metadata_are_kept(tmp_path):
     model = yolov5()
     raw = helper.make_tensor_value_info("detect8.y", TensorProto.FLOAT, ["a", "b", "c", "d"])
     model.graph.output.append(raw)
-    assert read(model, tmp_path).graph.outputs == ("output.y",)
-
-
-def test_the_metadata_is_kept(tmp_path):
-    assert read(yolov5(), tmp_path).metadata["names"] == "{0: 'cat', 1: 'dog', 2: 'bird'}"
+    found = read(model, tmp_path)
+    assert {name for node in found.graph.nodes for name in node.output} <= set(found.graph.shapes)
+    assert found.graph.outputs == ("output.y",)
+    assert found.metadata["names"] == "{0: 'cat', 1: 'dog', 2: 'bird'}"
 
 
 def test_constants_are_folded_and_batch_norms_fused(tmp_path):
@@ -103,11 +86,14 @@ def test_constants_are_folded_and_batch_norms_fused(tmp_path):
     assert kinds == ["Conv", "Conv", "Reshape"]
 
 
-def test_external_data_is_read(tmp_path):
-    path = tmp_path / "model.onnx"
-    onnx.save(yolov5(), path, save_as_external_data=True, location="model.onnx.data")
-    assert (tmp_path / "model.onnx.data").stat().st_size > 1000
+def test_external_data_is_read_and_refused_where_it_is_missing(tmp_path):
+    path, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    onnx.save(yolov5(), path, save_as_external_data=True, location=data.name)
+    assert data.stat().st_size > 1000
     assert read_float_model(path, SIZE).output_shape == SHAPES["yolov5"]
+    data.unlink()
+    with pytest.raises(UnsupportedModel, match="not a readable ONNX"):
+        read_float_model(path, SIZE)
 
 
 # -------------------------------------------------------------------------------- refusals
@@ -175,14 +161,6 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         read_float_model(tmp_path / "absent.onnx", SIZE)
     with pytest.raises(UnsupportedModel, match="no such file"):
         read_float_model(tmp_path, SIZE)
-
-
-def test_external_data_that_is_missing_is_refused(tmp_path):
-    path = tmp_path / "model.onnx"
-    onnx.save(yolov5(), path, save_as_external_data=True, location="model.onnx.data")
-    (tmp_path / "model.onnx.data").unlink()
-    with pytest.raises(UnsupportedModel, match="not a readable ONNX"):
-        read_float_model(path, SIZE)
 
 
 def test_a_decode_of_a_fixed_size_is_refused_at_another_size(tmp_path):

@@ -142,20 +142,12 @@ def test_names_without_a_file_or_metadata_are_those_of_coco(shape, tmp_path):
     assert layout_of(named(of_shape(*shape)), tmp_path).class_names == COCO_NAMES
 
 
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [("a\nb\n", ("3 classes", "names 2")), ("a\n" * 4, ("3 classes", "names 4"))],
-)
-def test_another_number_of_names_is_refused(lines, words, tmp_path):
+@pytest.mark.parametrize("count", [2, 4])
+def test_another_number_of_names_is_refused(count, tmp_path):
     file = tmp_path / "names.txt"
-    file.write_text(lines)
-    with pytest.raises(BadOption) as caught:
+    file.write_text("a\n" * count)
+    with pytest.raises(BadOption, match=f"^classes .*{C} classes, .*names.txt names {count}"):
         layout_of(yolov5(), tmp_path, classes=file)
-    for word in (*words, "classes ", str(file)):
-        assert word in str(caught.value)
-
-
-def test_cocos_names_do_not_fit_a_model_of_three_classes(tmp_path):
     with pytest.raises(BadOption, match=f"{C} classes, COCO names 80"):
         layout_of(named(yolov5()), tmp_path)
 

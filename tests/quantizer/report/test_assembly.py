@@ -9,7 +9,7 @@ from quantizer.compile.builder import Built
 from quantizer.int8 import Range, Scheme, activation_params, dequantize_array, quantize_array
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite
 from quantizer.qdq.quantize import GroupRange
-from quantizer.report.assembly import int8_convolutions, layer_reports, tensor_reports
+from quantizer.report.assembly import int8_convolutions, layer_reports, tensor_report
 from quantizer.report.data import Int8Convolutions, TensorReport
 from service.manifest import Variant
 
@@ -23,11 +23,9 @@ def built(precision: str, **executed: str) -> Built:
 
 
 def reported(values: np.ndarray, bounds: Range, scheme: Scheme) -> TensorReport:
-    placement = Placement((ActivationSite("t", "t"),), (), ())
     histogram = histogram_of(values, float(values.min()), float(values.max()))
     choice = GroupRange(bounds, None, activation_params(bounds, scheme))
-    (report,) = tensor_reports(placement, {"t": histogram}, {"t": choice}, scheme)
-    return report
+    return tensor_report(ActivationSite("t", "t"), histogram, choice, scheme)
 
 
 def values() -> np.ndarray:
