@@ -88,7 +88,7 @@ def test_a_range_beside_zero_is_widened_to_hold_it():
     assert (below.scale, below.zero_point) == (np.float32(0.02), 255)
 
 
-def test_steps_are_uint8_or_with_a_zero_of_zero_int8():
+def test_steps_are_uint8_or_symmetric_int8():
     bounds = Range(-1.0, 3.0)
     plain, symmetric = (activation_params(bounds, scheme) for scheme in SCHEMES.values())
     assert (plain.zero_point.dtype, int(plain.zero_point)) == (np.uint8, 64)
@@ -122,7 +122,7 @@ def test_ties_go_to_the_even_step():
 
 
 @schemes
-def test_a_range_of_nothing_still_has_a_scale(scheme):
+def test_an_empty_range_has_a_scale(scheme):
     params = activation_params(Range(0.0, 0.0), scheme)
     assert params.scale > 0
     assert round_trip(np.zeros(2, np.float32), params).tolist() == [0, 0]
@@ -140,7 +140,7 @@ def test_weights_have_a_scale_for_each_channel_and_none_is_clipped():
     assert (error <= params.scale * 0.5001).all()
 
 
-def test_weights_are_quantized_along_the_axis_that_is_named():
+def test_weights_are_quantized_along_the_given_axis():
     weight = np.array([[1, 100], [2, 200]], np.float32)
     assert weight_params(weight, axis=1).scale.tolist() == pytest.approx([2 / 127, 200 / 127])
     params = weight_params(weight, axis=1)
@@ -175,7 +175,7 @@ def test_weights_are_quantized_as_the_onnx_operators_do_bit_for_bit():
     np.testing.assert_array_equal(dequantize_array(steps, params), real)
 
 
-def test_the_operators_were_really_asked():
+def test_the_onnx_operators_quantize():
     """Guards the two tests above against an operator that does nothing."""
     steps, _ = by_onnxruntime(np.array([1.0], np.float32), QuantParams(np.float32(1), np.uint8(7)))
     assert (steps.dtype, steps.tolist()) == (np.uint8, [8])

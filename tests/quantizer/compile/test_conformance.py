@@ -396,7 +396,7 @@ def test_one_breach_is_one_finding(breach):
     assert found == [(breach.rule, breach.at, breach.consequence)]
 
 
-def test_every_rule_is_broken_here_once_and_says_what_it_wants():
+def test_every_rule_has_a_breach_and_a_docstring():
     rules = {rule.__name__: rule for of_one in RULES.values() for rule in of_one}
     assert {breach.rule for breach in BREACHES} == set(rules)
     assert all(rule.__doc__ for rule in rules.values())
@@ -410,7 +410,7 @@ def test_nothing_is_found_in_a_float_graph(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_what_is_written_for_tensorrt_is_conformant(name):
+def test_graphs_in_tensorrts_format_are_conformant(name):
     """Except that tiny models have too few channels for some kernels."""
     model = quantized(graph_of(name), Scheme(symmetric=True, half=True), TENSORRT)
     for written in (model, to_float16(model)):

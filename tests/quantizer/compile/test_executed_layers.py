@@ -33,7 +33,7 @@ def read(*layers: object) -> tuple[ExecutedLayer, ...]:
         ("something of the future", "unknown"),
     ],
 )
-def test_a_layers_precision_is_that_of_what_it_reads(written, precision):
+def test_the_precision_of_a_layer_is_that_of_its_first_input(written, precision):
     (found,) = read(layer("CaskConvolution", written, "/model.0/conv/Conv"))
     assert found.precision == precision
     assert found.covers == ("/model.0/conv/Conv",)
@@ -44,12 +44,12 @@ def test_every_fused_node_is_named():
     assert found.covers == ("/0/Conv", "/0/act/Sigmoid", "/0/act/Mul")
 
 
-def test_without_metadata_the_name_tells_what_was_fused():
+def test_without_metadata_the_name_lists_the_fused_nodes():
     (found,) = read(layer("CaskConvolution", "Int8", name="/0/Conv + PWN(/0/act/Sigmoid)"))
     assert found.covers == ("/0/Conv", "PWN(/0/act/Sigmoid)")
 
 
-def test_of_the_layers_that_name_a_convolution_the_one_that_convolves_counts():
+def test_of_the_layers_that_name_a_convolution_the_one_that_computes_it_counts():
     layers = read(
         layer("Reformat", "Half", "/0/Conv"),
         layer("CaskConvolution", "Int8", "/0/Conv"),
@@ -59,6 +59,6 @@ def test_of_the_layers_that_name_a_convolution_the_one_that_convolves_counts():
     assert kernels(layers, ["/0/Conv"])["/0/Conv"].kind == "CaskConvolution"
 
 
-def test_an_engine_built_without_detail_tells_nothing():
+def test_an_engine_built_without_detail_has_no_layers():
     assert read("just a name", "another") == ()
     assert read_layers("{}") == ()

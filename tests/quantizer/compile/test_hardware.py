@@ -51,7 +51,7 @@ def package(folder: Path, name: str, code: str) -> Path:
     return folder
 
 
-def test_this_box():
+def test_this_machine():
     found = detect()
     assert (found.cpu, found.threads, found.cores) == (
         read_cpu(),
@@ -63,14 +63,14 @@ def test_this_box():
         assert found.runtimes[name] == Installed(version(name))
 
 
-def test_this_box_is_looked_at_once():
+def test_the_machine_is_detected_once():
     assert detect() is detect()
 
 
 @pytest.mark.skipif(
     ctypes.util.find_library("nvidia-ml") is not None, reason="an NVIDIA driver is installed here"
 )
-def test_a_box_without_a_driver_has_no_gpu():
+def test_a_machine_without_a_driver_has_no_gpu():
     gpu = detect().gpu
     assert isinstance(gpu, NoGpu)
     assert gpu.problem == "no NVIDIA driver here"
@@ -80,7 +80,7 @@ def test_a_gpu_is_found(tmp_path):
     assert look(LD_LIBRARY_PATH=compile_nvml(tmp_path))["gpu"]["name"] == "NVIDIA GeForce RTX 4090"
 
 
-def test_no_runtime_is_left_in_the_process_that_looks(tmp_path):
+def test_detection_loads_no_runtime_into_its_own_process(tmp_path):
     tensorrt = package(tmp_path, "tensorrt", "__version__ = '10.16.1.11'")
     assert look(tensorrt)["heavy"] == []
 
@@ -140,7 +140,7 @@ def onnxruntime_gpu(folder: Path, outcome: str) -> Path:
     return folder
 
 
-def test_onnxruntime_of_the_processor_has_no_cuda():
+def test_onnxruntime_for_the_cpu_has_no_cuda():
     state = runtime("onnxruntime-cuda")
     assert isinstance(state, Missing)
     assert "pip uninstall onnxruntime, pip install onnxruntime-gpu" in state.reason

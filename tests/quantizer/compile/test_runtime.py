@@ -33,7 +33,7 @@ def test_the_fastest_that_works_is_chosen(device, hardware, expected):
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"])
-def test_one_that_works_can_be_asked_for(runtime):
+def test_a_runtime_that_works_can_be_requested(runtime):
     choice = choose_runtime("auto", runtime, SERVER)
     assert choice.runtime == runtime
     assert f"runtime {runtime} was asked for" in choice.reason
@@ -62,7 +62,7 @@ def test_one_that_works_can_be_asked_for(runtime):
         ("cpu", SERVER, "OpenVINO: the fastest on device cpu, and the processor has AVX-VNNI"),
     ],
 )
-def test_the_reason_is_in_words(device, hardware, reason):
+def test_the_reason_for_a_runtime(device, hardware, reason):
     assert choose_runtime(device, None, hardware).reason == reason
 
 
@@ -107,7 +107,7 @@ def test_the_reason_is_in_words(device, hardware, reason):
         ("cpu", machine(RTX_4090), []),
     ],
 )
-def test_what_is_missing_for_better_is_told(device, hardware, better):
+def test_what_a_faster_runtime_would_need_is_listed(device, hardware, better):
     assert list(choose_runtime(device, None, hardware).better) == better
 
 
@@ -146,7 +146,7 @@ def test_what_is_missing_for_better_is_told(device, hardware, better):
         ),
     ],
 )
-def test_what_cannot_work_is_refused_not_silently_replaced(device, runtime, hardware, words):
+def test_what_cannot_work_is_refused(device, runtime, hardware, words):
     with pytest.raises(BadOption) as refused:
         choose_runtime(device, runtime, hardware)
     for word in words:
@@ -154,7 +154,7 @@ def test_what_cannot_work_is_refused_not_silently_replaced(device, runtime, hard
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_a_reason_that_two_runtimes_share_is_told_once():
+def test_a_reason_that_two_runtimes_share_is_given_once():
     with pytest.raises(BadOption) as refused:
         choose_runtime("gpu", None, LAPTOP)
     assert str(refused.value).count("no NVIDIA driver here") == 1

@@ -156,7 +156,7 @@ def test_a_graph_that_breaks_a_rule_is_refused_before_tensorrt_builds_it(tensorr
     assert tensorrt.builds == []
 
 
-def test_what_will_be_slow_is_logged(tensorrt, int8, tmp_path, caplog):
+def test_rules_broken_at_the_cost_of_speed_are_logged(tensorrt, int8, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         builder_of().build(Candidate("int8", int8), tmp_path)
     assert "convolution_has_an_int8_kernel is broken" in caplog.text

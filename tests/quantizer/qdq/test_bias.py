@@ -61,7 +61,7 @@ def flat(level: float) -> np.ndarray:
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_on_images_of_the_calibrated_mean_rounded_weights_shift_nothing(groups, with_bias):
+def test_on_images_of_the_calibrated_mean_the_corrected_output_is_exact(groups, with_bias):
     graph = two_convs(groups, with_bias)
     placement = plan_placement(graph, OTHERS)
     assert [site.layer for site in placement.weights] == ["first"]
@@ -75,7 +75,7 @@ def test_on_images_of_the_calibrated_mean_rounded_weights_shift_nothing(groups, 
     np.testing.assert_allclose(repaired, expected, atol=1e-5)
 
 
-def test_only_quantized_layers_change_and_the_input_graph_stays_as_it_is():
+def test_only_quantized_layers_change_and_the_input_graph_does_not():
     graph = two_convs()
     before = graph.model.SerializeToString()
     placement = plan_placement(graph, OTHERS)
@@ -90,7 +90,7 @@ def test_only_quantized_layers_change_and_the_input_graph_stays_as_it_is():
     assert changed == ["first"]
 
 
-def test_a_computed_bias_is_left_alone():
+def test_a_computed_bias_stays_as_it_is():
     graph = two_convs(computed_bias=True)
     placement = plan_placement(graph, OTHERS)
     means = {name: np.ones(4, np.float32) for name in averaged_tensors(graph, placement)}

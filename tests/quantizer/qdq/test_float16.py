@@ -38,14 +38,14 @@ def test_convolutions_compute_in_float16_and_the_decode_tail_in_float32(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_the_outputs_stay_what_they_were(name):
+def test_the_outputs_are_close_to_those_in_float32(name):
     model, (image,) = graph_of(name).model, images(1)
     expected = by_onnxruntime(model, image)
     found = by_onnxruntime(to_float16(model), image)
     np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.05)
 
 
-def test_an_output_without_a_decode_leaves_in_float32():
+def test_an_output_without_a_decode_tail_is_float32():
     s = Sketch()
     model = s.model(s.conv("only", "images", (3, 5)), rank=4)
     typed = to_float16(model)
@@ -53,7 +53,7 @@ def test_an_output_without_a_decode_leaves_in_float32():
     assert [node.op_type for node in typed.graph.node] == ["Cast", "Conv", "Cast"]
 
 
-def test_a_constant_of_body_and_tail_is_there_in_both_types():
+def test_a_constant_that_body_and_tail_read_has_both_types():
     s = Sketch()
     two = s.constant("two", 2.0, np.float32)
     body = s.node("Mul", "body", s.conv("one", "images", (3, 8)), two)
@@ -64,7 +64,7 @@ def test_a_constant_of_body_and_tail_is_there_in_both_types():
     assert (known[read["body"]], known[read["tail"]]) == (HALF, FULL)
 
 
-def test_weights_beyond_float16_are_its_largest_number_not_infinite():
+def test_weights_beyond_float16_become_its_largest_number():
     s = Sketch()
     model = s.model(s.conv("only", "images", (3, 5)), rank=4)
     (weight,) = (each for each in model.graph.initializer if each.name == "only.weight")
@@ -73,7 +73,7 @@ def test_weights_beyond_float16_are_its_largest_number_not_infinite():
     assert half["only.weight/float16"].max() == np.finfo(np.float16).max
 
 
-def test_an_operator_that_does_not_take_float16_is_an_error_that_says_so():
+def test_an_operator_that_does_not_take_float16_is_an_error():
     s = Sketch()
     boxes, scores = (s.reshape(name, "images", [1, n, -1]) for name, n in (("b", 3072), ("s", 1)))
     kept = s.node("Cast", "cast", s.node("NonMaxSuppression", "nms", boxes, scores), to=FULL)

@@ -33,7 +33,7 @@ def test_a_model_that_quantizes_well_costs_one_execution():
     assert result.before == result.after == pytest.approx(64 * SMALL)
 
 
-def test_the_layers_that_hurt_are_freed_worst_first_and_no_other():
+def test_the_noisy_layers_and_no_others_are_kept_float_most_noise_first():
     noise = Measured({"layer7": 0.5, "layer40": 0.2, "layer41": 0.003})
     result = found(noise, 0.01)
     assert result.kept_float == ("layer7", "layer40")
@@ -41,13 +41,13 @@ def test_the_layers_that_hurt_are_freed_worst_first_and_no_other():
     assert result.after == pytest.approx(0.003 + 61 * SMALL)
 
 
-def test_few_executions_find_one_of_many():
+def test_few_executions_find_one_noisy_layer_of_many():
     noise = Measured({"layer23": 0.5})
     assert found(noise, 0.01).kept_float == ("layer23",)
     assert noise.asked <= 2 + 2 * 6  # all, all but one, and two halves for each of six levels
 
 
-def test_freeing_goes_on_where_noises_do_not_add_up():
+def test_the_search_continues_where_noises_do_not_add_up():
     """Each of two layers hides the other: quantizing both is no worse than one of them."""
 
     def noise(layers: frozenset[str]) -> float:
@@ -56,7 +56,7 @@ def test_freeing_goes_on_where_noises_do_not_add_up():
     assert set(search(LAYERS, noise, 0.01, {}, lambda _: None).kept_float) == {"layer3", "layer50"}
 
 
-def test_of_two_layers_that_hurt_the_same_the_cheap_one_is_freed():
+def test_of_two_equally_noisy_layers_the_cheap_one_is_kept_float():
     noise = Measured({"layer10": 0.01, "layer50": 0.01})
     costs = dict.fromkeys(LAYERS, 0.001) | {"layer10": 0.02}
     assert found(noise, 0.0107, **costs).kept_float == ("layer50",)
@@ -64,7 +64,7 @@ def test_of_two_layers_that_hurt_the_same_the_cheap_one_is_freed():
     assert found(noise, 0.0107, **costs).kept_float == ("layer10",)
 
 
-def test_a_layer_that_costs_nothing_is_no_bargain():
+def test_a_layer_without_cost_does_not_come_before_one_with_much_noise():
     """Its noise is a hundredth of the other's; only with a floor under costs does that count."""
     noise = Measured({"layer10": 0.2, "layer50": 0.002})
     costs = dict.fromkeys(LAYERS, 0.01) | {"layer50": -0.005}
@@ -72,7 +72,7 @@ def test_a_layer_that_costs_nothing_is_no_bargain():
     assert found(noise, 0.01, **costs).kept_float == ("layer10",)
 
 
-def test_noise_that_is_spread_thinly_frees_nothing():
+def test_thinly_spread_noise_keeps_no_layer_float():
     noise = Measured(dict.fromkeys(LAYERS, 0.0004))
     result = found(noise, 0.01)
     assert result.kept_float == ()
@@ -88,7 +88,7 @@ def test_a_layer_that_costs_more_than_it_is_worth_stays_int8():
     assert found(Measured(noises | {"layer1": 0.011}), 0.01, **dear).kept_float == ("layer1",)
 
 
-def test_what_can_be_freed_is_and_the_shortfall_is_told():
+def test_where_the_budget_cannot_be_met_the_result_exceeds_it():
     noise = Measured(dict.fromkeys(LAYERS, 0.0004) | {"layer5": 0.3})
     result = found(noise, 0.01)
     assert result.kept_float == ("layer5",)
@@ -103,7 +103,7 @@ def test_the_blocks_partition_the_layers_worst_first():
     assert all(len(block.layers) == 1 for block in result.blocks if block.kept_float)
 
 
-def test_no_layers_are_no_noise():
+def test_without_layers_there_is_no_noise():
     result = search((), Measured({}), 0.01, {}, lambda _: None)
     assert (result.before, result.after, result.blocks) == (0, 0, ())
 

@@ -57,7 +57,7 @@ def test_a_moved_box_counts_by_its_score_and_the_overlap_it_lost():
     assert moved == pytest.approx((0.8 * (2 / 3) / LOST) ** 2 / power, rel=1e-5)
 
 
-def test_what_happens_to_the_background_hardly_counts():
+def test_changes_of_the_background_hardly_count():
     reference = raw(SURE, NOTHING)
     elsewhere = noise(reference, raw(SURE, changed(NOTHING, x=20.0, width=5.0)))
     same_on_the_object = noise(reference, raw(changed(SURE, x=25.0), NOTHING))
@@ -80,7 +80,7 @@ def test_where_nothing_is_detected_the_ratio_is_finite():
     assert np.isfinite(noise(raw(NOTHING), raw(SURE)))
 
 
-def test_noises_of_the_same_box_in_another_row_are_those_of_the_box_end_to_end():
+def test_an_end_to_end_model_may_have_a_box_in_another_row():
     """Such a model sorts its boxes, so rows do not correspond."""
     a, b = (0.0, 0.0, 10.0, 10.0, 0.9, 1.0), (30.0, 30.0, 50.0, 50.0, 0.5, 0.0)
     swapped = noise(raw(a, b), raw(b, a), END2END)
@@ -89,7 +89,7 @@ def test_noises_of_the_same_box_in_another_row_are_those_of_the_box_end_to_end()
     assert lost == pytest.approx(0.9**2 / (0.9**2 + 0.5**2))
 
 
-def test_decibels_and_back():
+def test_noise_to_decibels_and_back():
     assert decibels(0.01) == pytest.approx(20)
     assert from_decibels(decibels(0.0345)) == pytest.approx(0.0345)
     assert decibels(0.0) == pytest.approx(120)

@@ -34,7 +34,7 @@ def output_error(weight, steps, params, statistics: ActivationStatistics) -> flo
     ("shape", "groups"),
     [((16, 8, 3, 3), 1), ((16, 130, 1, 1), 1), ((16, 4, 3, 3), 2), ((12, 1, 5, 5), 12)],
 )
-def test_the_output_changes_less_than_with_rounding_to_the_nearest(shape, groups, bits):
+def test_the_output_changes_less_than_with_rounding_to_nearest(shape, groups, bits):
     weight = weights(*shape)
     params = weight_params(weight, 0, WeightScheme("minmax", bits))
     statistics = correlated(groups, int(np.prod(shape[1:])))
@@ -47,7 +47,7 @@ def test_the_output_changes_less_than_with_rounding_to_the_nearest(shape, groups
     assert low <= adaptive.min() <= adaptive.max() <= high
 
 
-def test_where_inputs_have_nothing_in_common_it_is_rounding_to_the_nearest():
+def test_with_uncorrelated_inputs_it_is_rounding_to_nearest():
     weight = weights(8, 4, 3, 3)
     params = weight_params(weight, 0)
     statistics = ActivationStatistics(np.zeros((1, 36)), np.diag(np.linspace(1, 2, 36))[None])
@@ -56,7 +56,7 @@ def test_where_inputs_have_nothing_in_common_it_is_rounding_to_the_nearest():
     )
 
 
-def test_inputs_that_never_fire_and_channels_of_zeros_do_no_harm():
+def test_inputs_and_channels_of_zeros_are_rounded_to_nearest():
     weight = weights(4, 6, 1, 1)
     weight[2] = 0
     params = weight_params(weight, 0)

@@ -50,7 +50,7 @@ def values_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
-def test_every_setting_is_measured_in_the_order_that_was_asked_for(measured):
+def test_every_setting_is_measured_in_the_given_order(measured):
     assert [result.setting for result in measured.results] == SOME
     assert (measured.model, measured.images, measured.calibration_images) == ("yolov5", 4, 20)
     for result in measured.results:
@@ -95,7 +95,7 @@ def test_at_eight_bits_the_simulation_is_the_graph_that_is_built(calibrated, pho
 
 
 @pytest.mark.parametrize("bits", [2, 4, 6])
-def test_no_weight_leaves_the_steps_of_its_width(calibrated, bits):
+def test_no_weight_exceeds_the_steps_of_its_bits(calibrated, bits):
     steps = values_of(calibrated.model(Setting(bits, bits)))
     whole = calibrated.whole
     for site in whole.weights:
@@ -105,7 +105,7 @@ def test_no_weight_leaves_the_steps_of_its_width(calibrated, bits):
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_no_activation_takes_more_values_than_its_width_has(calibrated, symmetric):
+def test_no_activation_has_more_values_than_its_bits_allow(calibrated, symmetric):
     whole = calibrated.whole
     quantized = calibrated.model(Setting(None, 4, symmetric=symmetric))
     model = onnx.ModelProto()
@@ -158,13 +158,13 @@ def test_better_weights_bring_the_outputs_closer(calibrated):
     assert better[-1] > calibrated.sqnr(calibrated.model(Setting(4, None))) + 2
 
 
-def test_more_bits_are_closer_and_the_float_model_is_there(calibrated):
+def test_more_bits_are_closer_and_the_float_model_is_exact(calibrated):
     found = [calibrated.sqnr(calibrated.model(Setting(bits, bits))) for bits in (4, 6, 8)]
     assert found == sorted(found)
     assert calibrated.sqnr(calibrated.model(Setting())) == 120
 
 
-def test_the_whole_study_is_every_rule_at_every_width():
+def test_the_whole_study_has_every_rule_at_every_width():
     wanted = list(settings())
     assert (
         len(wanted)
@@ -179,7 +179,7 @@ def test_the_whole_study_is_every_rule_at_every_width():
         assert Setting(bits, None) in wanted
 
 
-def test_annotations_and_images_that_cannot_be_used_are_named(photos, tmp_path):
+def test_a_folder_without_images_and_missing_annotations_are_errors(photos, tmp_path):
     model = save_tiny(tmp_path, "yolov5")
     (tmp_path / "none").mkdir()
     absent = AnnotatedDataset(photos, tmp_path / "absent.json")
@@ -189,7 +189,7 @@ def test_annotations_and_images_that_cannot_be_used_are_named(photos, tmp_path):
         study(model, photos, absent, SIZE, 1, SOME[:1], lambda _: None)
 
 
-def test_images_that_cannot_be_decoded_are_told_by_their_folder(photos, tmp_path):
+def test_images_that_cannot_be_decoded_are_named(photos, tmp_path):
     broken = tmp_path / "broken"
     (broken / "deep").mkdir(parents=True)
     (broken / "deep" / "a.jpg").write_bytes(b"not a picture")
