@@ -6,7 +6,7 @@ from quantizer.compile.executed_layers import ExecutedLayer, executed, kernels, 
 
 
 def layer(kind: str, read: str, *covers: str, name: str = "a layer") -> dict[str, object]:
-    """As the engine inspector describes one."""
+    """A layer as the engine inspector describes it."""
     return {
         "Name": name,
         "LayerType": kind,

@@ -1,10 +1,11 @@
-"""What is found on this box, and on it with packages that work, break or crash put before ours."""
+"""Detection of this machine, and of it with other packages in front of the installed ones."""
 
 import ctypes.util
 import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,21 +17,21 @@ from service.engines.cpu import read_cpu, usable_threads
 from service.engines.gpu import NoGpu
 from tests.nvml import compile_nvml
 
-LOOK = """
+DETECT = """
 import json, sys
 from dataclasses import asdict
 from quantizer.compile.hardware import detect
 found = asdict(detect())
-heavy = {"onnxruntime", "openvino", "tensorrt", "cuda.bindings.runtime"} & set(sys.modules)
-print(json.dumps(found | {"heavy": sorted(heavy)}))
+loaded = {"onnxruntime", "openvino", "tensorrt", "cuda.bindings.runtime"} & set(sys.modules)
+print(json.dumps(found | {"loaded": sorted(loaded)}))
 """
-NO_LIBRARY = "libnvinfer.so.10: cannot open shared object file: No such file or directory"
 
 
-def look(*packages: Path, **settings: object) -> dict:
+def detected(*packages: Path, **settings: object) -> dict:
+    """As another process detects it, with these folders on its path."""
     path = os.pathsep.join(map(str, packages))
     done = subprocess.run(
-        [sys.executable, "-c", LOOK],
+        [sys.executable, "-c", DETECT],
         env=os.environ | {"PYTHONPATH": path} | {name: str(at) for name, at in settings.items()},
         capture_output=True,
         text=True,
@@ -40,31 +41,28 @@ def look(*packages: Path, **settings: object) -> dict:
 
 
 def runtime(name: str, *packages: Path) -> RuntimeState:
-    found = look(*packages)["runtimes"][name]
+    found = detected(*packages)["runtimes"][name]
     return Installed(**found) if "version" in found else Missing(**found)
 
 
 def package(folder: Path, name: str, code: str) -> Path:
-    """A folder for PYTHONPATH with a package of that name."""
+    """The folder, with a package of that name."""
     (folder / name).mkdir(parents=True)
     (folder / name / "__init__.py").write_text(code)
     return folder
 
 
-def test_this_machine():
+def test_this_machine_is_detected_once():
     found = detect()
-    assert (found.cpu, found.threads, found.cores) == (
-        read_cpu(),
-        usable_threads(),
-        os.cpu_count(),
-    )
+    threads = usable_threads(), os.cpu_count()
+    assert (found.cpu, (found.threads, found.cores)) == (read_cpu(), threads)
     assert list(found.runtimes) == ["tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
     for name in ("openvino", "onnxruntime"):
         assert found.runtimes[name] == Installed(version(name))
-
-
-def test_the_machine_is_detected_once():
-    assert detect() is detect()
+    cuda = found.runtimes["onnxruntime-cuda"]
+    assert isinstance(cuda, Missing)
+    assert "pip uninstall onnxruntime, pip install onnxruntime-gpu" in cuda.reason
+    assert detect() is found
 
 
 @pytest.mark.skipif(
@@ -77,30 +75,31 @@ def test_a_machine_without_a_driver_has_no_gpu():
 
 
 def test_a_gpu_is_found(tmp_path):
-    assert look(LD_LIBRARY_PATH=compile_nvml(tmp_path))["gpu"]["name"] == "NVIDIA GeForce RTX 4090"
+    found = detected(LD_LIBRARY_PATH=compile_nvml(tmp_path))
+    assert found["gpu"]["name"] == "NVIDIA GeForce RTX 4090"
 
 
-def test_detection_loads_no_runtime_into_its_own_process(tmp_path):
-    tensorrt = package(tmp_path, "tensorrt", "__version__ = '10.16.1.11'")
-    assert look(tensorrt)["heavy"] == []
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed here")
+def test_without_tensorrt_the_reason_is_how_to_install_it():
+    assert detect().runtimes["tensorrt"] == Missing("is not installed: pip install 'qyolo[gpu]'")
 
 
-# ----------------------------------------------------------------------------------- TensorRT
+NO_LIBRARY = "libnvinfer.so.10: cannot open shared object file: No such file or directory"
 
 
-def test_tensorrt_that_loads_has_its_own_version(tmp_path):
-    works = package(tmp_path, "tensorrt", "print('hello')\n__version__ = '10.16.1.11'")
-    assert runtime("tensorrt", works) == Installed("10.16.1.11")
-
-
-def test_tensorrt_without_its_library_is_told_in_the_words_of_the_loader(tmp_path):
-    broken = package(tmp_path, "tensorrt", f"raise ImportError({NO_LIBRARY!r})")
-    assert runtime("tensorrt", broken) == Missing(f"does not load: {NO_LIBRARY}")
-
-
-def test_tensorrt_that_takes_its_process_down_is_survived(tmp_path):
-    crashes = package(tmp_path, "tensorrt", "import os; os.kill(os.getpid(), 11)")
-    assert runtime("tensorrt", crashes) == Missing("does not load: exit code -11")
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        ("print('hello')\n__version__ = '10.16.1.11'", Installed("10.16.1.11")),
+        (f"raise ImportError({NO_LIBRARY!r})", Missing(f"does not load: {NO_LIBRARY}")),
+        ("import os; os.kill(os.getpid(), 11)", Missing("does not load: exit code -11")),
+    ],
+    ids=["loads", "lacks its library", "crashes its process"],
+)
+def test_tensorrt_is_loaded_in_a_process_of_its_own(code, state, tmp_path):
+    found = detected(package(tmp_path, "tensorrt", code))
+    assert found["runtimes"]["tensorrt"] == asdict(state)
+    assert found["loaded"] == []
 
 
 def test_tensorrt_needs_cuda_bindings(tmp_path):
@@ -111,15 +110,9 @@ def test_tensorrt_needs_cuda_bindings(tmp_path):
     )
 
 
-@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed here")
-def test_tensorrt_that_is_absent_says_how_to_install_it():
-    assert runtime("tensorrt") == Missing("is not installed: pip install 'qyolo[gpu]'")
-
-
-# ------------------------------------------------------------------------------- ONNX Runtime
-
 CUDA_ERROR = "libcublasLt.so.13: cannot open shared object file: No such file or directory"
-OF_CUDA = """
+LOADER_LINE = f"[E:onnxruntime:Default] Failed to load library x.so with error: {CUDA_ERROR}"
+ONNXRUNTIME_GPU = """
 import sys
 __version__ = "1.31.1"
 def preload_dlls():
@@ -132,27 +125,19 @@ class OrtValue:
 """
 
 
-def onnxruntime_gpu(folder: Path, outcome: str) -> Path:
-    """As the wheel of onnxruntime-gpu lies on the disk."""
-    package(folder, "onnxruntime", OF_CUDA.format(outcome=outcome))
-    (folder / "onnxruntime" / "capi").mkdir()
-    (folder / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so").touch()
-    return folder
-
-
-def test_onnxruntime_for_the_cpu_has_no_cuda():
-    state = runtime("onnxruntime-cuda")
-    assert isinstance(state, Missing)
-    assert "pip uninstall onnxruntime, pip install onnxruntime-gpu" in state.reason
-
-
-def test_onnxruntime_that_reaches_the_gpu(tmp_path):
-    works = onnxruntime_gpu(tmp_path, "return array")
-    assert runtime("onnxruntime-cuda", works) == Installed("1.31.1")
-
-
-def test_onnxruntime_without_cuda_is_told_in_the_words_of_the_loader(tmp_path):
-    said = f"[E:onnxruntime:Default] Failed to load library x.so with error: {CUDA_ERROR}"
-    outcome = f"print({said!r}, file=sys.stderr); raise RuntimeError('CUDA not available\\n')"
-    broken = onnxruntime_gpu(tmp_path, outcome)
-    assert runtime("onnxruntime-cuda", broken) == Missing(f"does not load: {CUDA_ERROR}")
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        ("return array", Installed("1.31.1")),
+        (
+            f"print({LOADER_LINE!r}, file=sys.stderr); raise RuntimeError('CUDA not available\\n')",
+            Missing(f"does not load: {CUDA_ERROR}"),
+        ),
+    ],
+    ids=["reaches the GPU", "lacks a library"],
+)
+def test_onnxruntime_on_cuda_gives_the_loaders_reason(outcome, state, tmp_path):
+    package(tmp_path, "onnxruntime", ONNXRUNTIME_GPU.format(outcome=outcome))
+    (tmp_path / "onnxruntime" / "capi").mkdir()
+    (tmp_path / "onnxruntime" / "capi" / "libonnxruntime_providers_cuda.so").touch()
+    assert runtime("onnxruntime-cuda", tmp_path) == state

@@ -95,7 +95,7 @@ def test_the_reason_for_a_runtime(device, hardware, reason):
                 "libnvinfer.so.10: cannot open shared object file"
             ],
         ),
-        (  # TensorRT cannot be had for it
+        (  # TensorRT does not support this GPU
             "auto",
             machine(GTX_1080),
             [

@@ -43,7 +43,7 @@ def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
 
 
 def one_conv(scheme: Scheme) -> tuple[Graph, Placement, dict[str, QuantParams]]:
-    """images -> conv -> Relu, with pairs on the image and on what the convolution makes."""
+    """images -> conv -> Relu, with Q/DQ on the image and on the convolution's output."""
     s = Sketch()
     made = s.conv("conv", "images", (3, 16), 3, 2)
     graph = Graph.of(s.model(s.node("Relu", "act", made), rank=4))

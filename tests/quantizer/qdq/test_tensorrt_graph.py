@@ -1,4 +1,4 @@
-"""The graph that TensorRT gets breaks no rule and, executed as written, keeps the accuracy."""
+"""The graph for TensorRT breaks no rule and, executed as written, keeps the accuracy."""
 
 import random
 
@@ -12,6 +12,7 @@ from quantizer.compile.conformance import check
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.evaluation.detectors import graph_manifest
 from quantizer.int8 import Range, Scheme, WeightScheme, activation_params
+from quantizer.model.execution import open_session
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.float16 import to_float16
@@ -19,14 +20,17 @@ from quantizer.qdq.format import TENSORRT
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.weights import Weights
+from tests.quantizer.graphs import graph_of
 from tests.shared import COCO_CALIB, COCO_VAL, COCO_VAL_JSON, YOLOV5N, YOLOX_NANO, needs_shared
-from tests.tiny_models import SIZE, TINY, save_tiny
+from tests.tiny_models import TINY
 
 CALIBRATING = 36  # photos: fewer than a user should take, and enough to keep the accuracy
+# dB, below the default: a shorter search, and fewer float layers to keep the same accuracy.
+MIN_SQNR = 15.0
 
 
 def quantized(graph: Graph, floats: list[str]) -> onnx.ModelProto:
-    """With these layers float, and one range for all, which rules do not look at."""
+    """With these layers float, and one range for all tensors, which the rules do not check."""
     placement = plan_placement(graph, dict.fromkeys(floats, "asked for"), TENSORRT)
     params = activation_params(Range(-0.2785, 4.0), Scheme(symmetric=True, half=True))
     sites = (*placement.activations, *placement.propagated)
@@ -34,9 +38,9 @@ def quantized(graph: Graph, floats: list[str]) -> onnx.ModelProto:
     return insert_qdq(graph, placement, {site.tensor: params for site in sites}, weights)
 
 
-# What float layers among int8 ones cost anyway: their inputs are integers for their neighbours. And
-# of shapes without an int8 kernel, as tiny models have, the runtime itself is asked.
-OF_ISLANDS = {
+# What a float region costs in any case: its inputs are int8 for its neighbours. And of shapes
+# without an int8 kernel, which tiny models have, the runtime itself is asked.
+OF_FLOAT_REGIONS = {
     "both_inputs_are_quantized",
     "concat_has_one_scale",
     "convolution_has_an_int8_kernel",
@@ -45,13 +49,13 @@ OF_ISLANDS = {
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("seed", range(4))
-def test_layers_left_float_cost_no_more_than_themselves(name, seed, tmp_path):
-    graph = read_float_model(save_tiny(tmp_path, name), SIZE).graph
+def test_float_regions_break_no_other_rules(name, seed):
+    graph = graph_of(name)
     layers = plan_placement(graph).layers
     floats = random.Random(seed).sample(layers, (seed + 1) * len(layers) // 5)
     model = quantized(graph, floats)
     for typed in (model, to_float16(model)):
-        assert {finding.rule for finding in check(typed)} <= OF_ISLANDS
+        assert {finding.rule for finding in check(typed)} <= OF_FLOAT_REGIONS
 
 
 @needs_shared
@@ -67,10 +71,11 @@ def test_real_models_break_no_rule(path):
     [(YOLOV5N, 0.3253, 0.005), (YOLOX_NANO, 0.3465, 0.010)],
     ids=["yolov5n", "yolox_nano"],
 )
-def test_symmetric_int8_with_float16_islands_keeps_the_accuracy(path, fp32, most, tmp_path):
+def test_symmetric_int8_with_float16_regions_keeps_the_accuracy(path, fp32, most, tmp_path):
     for photo in sorted(COCO_CALIB.iterdir())[:CALIBRATING]:
         (tmp_path / photo.name).symlink_to(photo)
-    detector, int8 = bench.quantized(BuildConfig(path, tmp_path), lambda _: None)
+    config = BuildConfig(path, tmp_path, min_sqnr=MIN_SQNR)
+    detector, int8 = bench.quantized(config, lambda _: None)
     graphs = {"int8": bench.in_float16(to_float16(int8))}
     annotated = AnnotatedDataset(COCO_VAL, COCO_VAL_JSON)
     found = bench.accuracy(graphs, graph_manifest(path, detector), annotated, lambda _: None)
@@ -78,8 +83,6 @@ def test_symmetric_int8_with_float16_islands_keeps_the_accuracy(path, fp32, most
 
 
 def test_the_emulation_rounds_to_float16_after_each_operator():
-    from quantizer.model.execution import open_session
-
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])
     made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])
     nodes = [

@@ -43,8 +43,8 @@ def reasons(decision: Decision) -> dict[str, str]:
 
 
 def sabotaged() -> onnx.ModelProto:
-    """One channel of what detect8 reads is ten thousand times as wide as the others, and detect8
-    takes that back: in float that is a channel like others, in int8 the others are lost."""
+    """One input channel of detect8 has ten thousand times the range of the others, and detect8
+    divides it again: in float nothing changes, in int8 the other channels are lost."""
     model = yolov5()
     values = {tensor.name: tensor for tensor in model.graph.initializer}
     maker, after = (

@@ -1,4 +1,4 @@
-"""The search against noises that are known: of layers that add up, and of some that do not."""
+"""The search with known noises: some add up over the layers, some do not."""
 
 import pytest
 
@@ -10,14 +10,14 @@ SMALL = 1e-5
 
 
 class Measured:
-    """Adds the noises of the quantized layers up and counts how often it was asked."""
+    """The sum of the noises of the quantized layers; counts the executions."""
 
     def __init__(self, noises: dict[str, float]) -> None:
         self.noises = dict.fromkeys(LAYERS, SMALL) | noises
-        self.asked = 0
+        self.executions = 0
 
     def __call__(self, layers: frozenset[str]) -> float:
-        self.asked += 1
+        self.executions += 1
         return sum(self.noises[layer] for layer in layers)
 
 
@@ -29,7 +29,7 @@ def test_a_model_that_quantizes_well_costs_one_execution():
     noise = Measured({})
     result = found(noise, 0.01)
     assert result.kept_float == ()
-    assert (noise.asked, result.executions) == (1, 1)
+    assert (noise.executions, result.executions) == (1, 1)
     assert result.before == result.after == pytest.approx(64 * SMALL)
 
 
@@ -44,11 +44,11 @@ def test_the_noisy_layers_and_no_others_are_kept_float_most_noise_first():
 def test_few_executions_find_one_noisy_layer_of_many():
     noise = Measured({"layer23": 0.5})
     assert found(noise, 0.01).kept_float == ("layer23",)
-    assert noise.asked <= 2 + 2 * 6  # all, all but one, and two halves for each of six levels
+    assert noise.executions <= 2 + 2 * 6  # all, all but one, and two halves for each of six levels
 
 
 def test_the_search_continues_where_noises_do_not_add_up():
-    """Each of two layers hides the other: quantizing both is no worse than one of them."""
+    """Two layers hide each other: both in int8 make no more noise than one of them."""
 
     def noise(layers: frozenset[str]) -> float:
         return 0.5 * bool(layers & {"layer3", "layer50"}) + SMALL * len(layers)
@@ -65,7 +65,7 @@ def test_of_two_equally_noisy_layers_the_cheap_one_is_kept_float():
 
 
 def test_a_layer_without_cost_does_not_come_before_one_with_much_noise():
-    """Its noise is a hundredth of the other's; only with a floor under costs does that count."""
+    """Its noise is a hundredth of the other's: that counts because a least cost is assumed."""
     noise = Measured({"layer10": 0.2, "layer50": 0.002})
     costs = dict.fromkeys(LAYERS, 0.01) | {"layer50": -0.005}
     assert LEAST_COST > 0.01
@@ -80,7 +80,7 @@ def test_thinly_spread_noise_keeps_no_layer_float():
 
 
 def test_a_layer_that_costs_more_than_it_is_worth_stays_int8():
-    """Four hundredths of the time: not for less than a budget of noise, but for more."""
+    """Four hundredths of the time are worth a whole budget of noise, but not less."""
     noises = dict.fromkeys(LAYERS[:4], 0.008)
     dear = dict.fromkeys(LAYERS, 0.04)
     assert found(Measured(noises), 0.01, **dear).kept_float == ()

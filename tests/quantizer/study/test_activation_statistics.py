@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quantizer.model.graph import Graph
 from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
 
-SIZE = 12  # few enough positions for all to be looked at
+SIZE = 12  # few enough positions for all to be sampled
 
 
 def one_conv(weight: np.ndarray, **attributes: object) -> Graph:

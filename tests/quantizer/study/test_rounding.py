@@ -14,7 +14,7 @@ def weights(*shape: int) -> np.ndarray:
 
 
 def correlated(groups: int, size: int) -> ActivationStatistics:
-    """Of inputs that go together, as neighbouring pixels do."""
+    """Of correlated inputs, as neighbouring pixels are."""
     random = np.random.default_rng(1)
     mixed = random.standard_normal((groups, size, size)) + 3 * random.standard_normal(
         (groups, 1, size)
