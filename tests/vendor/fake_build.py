@@ -41,7 +41,7 @@ class IHostMemory(Fake):
 
 
 class INetworkDefinition(Fake):
-    """Has `_flags` and, once it is parsed, `_model`."""
+    """Has `_flags` and, after the parse, `_model`."""
 
 
 class ParserError(Fake):
@@ -88,11 +88,11 @@ class IBuilderConfig(Fake):
     def create_timing_cache(self, serialized_timing_cache: Any) -> Any:
         """Of another version or damaged, it is empty and does not match."""
         content, version = bytes(serialized_timing_cache), self._vendor.interface.version
-        told = {"version": None if content else version, "layers": []}
+        saved = {"version": None if content else version, "layers": []}
         if content.startswith(CACHE_MAGIC):
-            told = json.loads(content.removeprefix(CACHE_MAGIC))
-        matches = told["version"] == version
-        layers = told["layers"] if matches else []
+            saved = json.loads(content.removeprefix(CACHE_MAGIC))
+        matches = saved["version"] == version
+        layers = saved["layers"] if matches else []
         return self._vendor.new("ITimingCache", _layers=layers, _matches=matches)
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
@@ -107,8 +107,8 @@ class IBuilderConfig(Fake):
 
 class ITimingCache(Fake):
     def serialize(self) -> Any:
-        told = {"version": self._vendor.interface.version, "layers": self._layers}
-        return self._vendor.host_memory(CACHE_MAGIC + json.dumps(told).encode())
+        saved = {"version": self._vendor.interface.version, "layers": self._layers}
+        return self._vendor.host_memory(CACHE_MAGIC + json.dumps(saved).encode())
 
 
 class Builder(Fake):

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from cuda.bindings import runtime as real
 
+from tests.vendor.conversions import accepts
 from tests.vendor.device import Device, Refused, Values
-from tests.vendor.kinds import accepts
 from tests.vendor.signatures import Signature, cython_signature
 
 SUCCESS: Final = real.cudaError_t.cudaSuccess

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import onnx
 
+from tests.vendor.conversions import accepts
 from tests.vendor.device import Device
 from tests.vendor.interface import Interface
-from tests.vendor.kinds import accepts
 from tests.vendor.signatures import Signature
 
 Failure = Literal["parse", "build", "deserialize", "context", "execute"]
@@ -38,26 +38,30 @@ class Build:
 class FakeTensorRt:
     """The module, what is to fail in it, and what it built."""
 
-    def __init__(self, interface: Interface, device: Device, kinds: Iterable[type]) -> None:
+    def __init__(self, interface: Interface, device: Device, fakes: Iterable[type]) -> None:
         self.interface = interface
         self.device = device
         self.parser_error = ("/0/Conv", "Conv", "unsupported")  # node, operator, description
         self.builds: list[Build] = []
         self._failures: dict[Failure, Iterator[bool]] = {}
-        self.module = ModuleType("tensorrt")
-        self.module.__version__ = interface.version  # type: ignore[attr-defined]
-        self.enums = {name: _enum(name, each["members"]) for name, each in interface.classes.items()
-                      if each["members"]}  # fmt: skip
-        self.fakes = {kind.__name__: self._fake(kind) for kind in kinds}
+        members = {name: each["members"] for name, each in interface.classes.items()}
+        self.enums = {name: _enum(name, members[name]) for name in members if members[name]}
+        self.fakes = {fake.__name__: self._checked_class(fake) for fake in fakes}
         self.classes: dict[str, type] = {**self.enums, **self.fakes}
-        for name, kind in self.classes.items():
+        self.module = self._module()
+
+    def _module(self) -> ModuleType:
+        module = ModuleType("tensorrt")
+        module.__version__ = self.interface.version  # type: ignore[attr-defined]
+        for name, each in self.classes.items():
             owner, _, attribute = name.rpartition(".")
             if not owner or owner in self.classes:
-                setattr(self.classes[owner] if owner else self.module, attribute, kind)
-        for name, value in interface.constants.items():
+                setattr(self.classes[owner] if owner else module, attribute, each)
+        for name, value in self.interface.constants.items():
             owner, _, member = value.rpartition(".")
-            setattr(self.module, name, self.enums[owner][member])
-        exec(interface.sources["nptype"], vars(self.module))
+            setattr(module, name, self.enums[owner][member])
+        exec(self.interface.sources["nptype"], vars(module))
+        return module
 
     def fail(self, what: Failure, calls: int | None = None, after: int = 0) -> None:
         """Let calls fail from now on, or only so many of them, once `after` have succeeded."""
@@ -87,18 +91,18 @@ class FakeTensorRt:
         """The members of an enum whose bits are set."""
         return frozenset(each.name for each in self.enums[enum_name] if flags >> int(each) & 1)
 
-    def _fake(self, kind: type) -> type:
+    def _checked_class(self, fake: type) -> type:
         """The class with every method checked; fails where the real class lacks one."""
-        name = kind.__name__
-        if "__bytes__" in vars(kind):
+        name = fake.__name__
+        if "__bytes__" in vars(fake):
             assert self.interface.classes[name]["buffer"], f"{name} is no buffer"
         checked: dict[str, Any] = {"_vendor": self, "_is_vendor": True}
-        for each, value in vars(kind).items():
+        for each, value in vars(fake).items():
             if isinstance(value, property):
                 assert self.interface.readable(name, each), f"there is no {name}.{each}"
             elif inspect.isfunction(value) and (not each.startswith("_") or each == "__init__"):
                 checked[each] = self._checked(name, each, value)
-        return type(kind)(name, (kind,), checked)
+        return type(fake)(name, (fake,), checked)
 
     def _checked(self, owner: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         overloads = self.interface.method(owner, name)

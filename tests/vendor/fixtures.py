@@ -54,8 +54,8 @@ def nvidia(tensorrt_interface) -> Iterator[Nvidia]:
     from tests.vendor.fake_tensorrt import FakeTensorRt
 
     cuda = FakeCuda()
-    kinds = (*fake_build.CLASSES, *fake_run.CLASSES)
-    tensorrt = FakeTensorRt(tensorrt_interface, cuda.device, kinds)
+    fakes = (*fake_build.CLASSES, *fake_run.CLASSES)
+    tensorrt = FakeTensorRt(tensorrt_interface, cuda.device, fakes)
     with installed(tensorrt.module, cuda.module):
         yield Nvidia(tensorrt, cuda)
 

@@ -28,7 +28,7 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What describe.py prints of a module: docstrings, enum members, Python sources."""
+    """The output of describe.py: docstrings, enum members, Python sources."""
 
     version: str
     classes: Mapping[str, Mapping[str, Any]]
@@ -37,10 +37,10 @@ class Interface:
 
     def method(self, owner: str, name: str) -> tuple[Signature, ...] | None:
         """The overloads of a method, its own or inherited; None where there is none."""
-        told = self.classes[owner]
-        if name in told["methods"]:
-            return pybind_signatures(told["methods"][name], self.classes)
-        inherited = (self.method(base, name) for base in told["bases"] if base in self.classes)
+        found = self.classes[owner]
+        if name in found["methods"]:
+            return pybind_signatures(found["methods"][name], self.classes)
+        inherited = (self.method(base, name) for base in found["bases"] if base in self.classes)
         return next((each for each in inherited if each is not None), None)
 
     def setter(self, owner: str, name: str) -> str | None:
