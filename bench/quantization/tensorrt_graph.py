@@ -91,10 +91,11 @@ def accuracy(
     manifest: Manifest,
     annotated: AnnotatedDataset,
     progress: ReportProgress,
+    threads: int = 0,
 ) -> Evaluation:
-    """COCO AP of each graph."""
-    threads = usable_threads()
-    detectors = {name: graph_detector(graph, manifest, threads) for name, graph in graphs.items()}
+    """COCO AP of each graph; 0 threads: as many as this process may use."""
+    count = threads or usable_threads()
+    detectors = {name: graph_detector(graph, manifest, count) for name, graph in graphs.items()}
     return evaluate_detectors(detectors, manifest, annotated, progress)
 
 
