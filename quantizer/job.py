@@ -10,7 +10,8 @@ from typing import Self
 from quantizer.compile.builder import Builder, Resources
 from quantizer.compile.candidates import LOW_NAMES
 from quantizer.compile.hardware import detect
-from quantizer.compile.runtime import choose_runtime, load_builder
+from quantizer.compile.load import load_builder
+from quantizer.compile.runtime import choose_runtime
 from quantizer.config import BuildConfig
 from quantizer.errors import BadOption
 from service.engines.cpu import usable_threads

@@ -30,7 +30,7 @@ from bench.peers.environments import measured, quantize_nncf
 from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.statistics import Observed, observe
 from quantizer.compile.builder import Candidate
-from quantizer.compile.runtime import load_builder
+from quantizer.compile.load import load_builder
 from quantizer.int8 import Range, Scheme
 from quantizer.model.execution import open_session
 from quantizer.model.float_model import FloatModel, read_float_model

@@ -1,18 +1,14 @@
-"""Choose the runtime that compiles and serves, and load its builder."""
+"""Choose the runtime that compiles and serves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from quantizer.compile.hardware import Hardware, Installed
 from quantizer.config import Device
 from quantizer.errors import BadOption
 from service.engines.gpu import Gpu, NoGpu
 from service.manifest import DEVICE_OF, Runtime
-from service.progress import Progress, ReportProgress
-
-if TYPE_CHECKING:  # it imports onnx, which the server of `qyolo up` must not hold
-    from quantizer.compile.builder import Builder, Resources
 
 # The fastest first, with their common names.
 NAMES: Final[Mapping[Runtime, str]] = {
@@ -56,33 +52,6 @@ def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) 
     reasons = dict.fromkeys(reason for reason in obstacles.values() if reason)
     field, value = ("device", device) if runtime is None else ("runtime", runtime)
     raise BadOption(field, f"{value}: {'; '.join(reasons)}")
-
-
-def load_builder(
-    runtime: Runtime,
-    threads: int,
-    resources: "Resources | None" = None,
-    progress: ReportProgress | None = None,
-) -> "Builder":
-    """The builder of a runtime that is installed; raises DeviceUnavailable."""
-    match runtime:
-        case "openvino":
-            from quantizer.compile.openvino_builder import OpenVinoBuilder
-
-            return OpenVinoBuilder(threads)
-        case "onnxruntime" | "onnxruntime-cuda":
-            from quantizer.compile.onnxruntime_builder import OnnxRuntimeBuilder
-
-            return OnnxRuntimeBuilder(threads, cuda=runtime == "onnxruntime-cuda")
-        case "tensorrt":
-            from quantizer.compile.builder import NO_LIMITS
-            from quantizer.compile.tensorrt_builder import TensorRtBuilder
-
-            return TensorRtBuilder(resources or NO_LIMITS, progress or _no_progress)
-
-
-def _no_progress(progress: Progress) -> None:
-    """Report nothing."""
 
 
 def _obstacle(runtime: Runtime, hardware: Hardware) -> str | None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from quantizer.build import build
 from quantizer.compile.candidates import LOW_NAMES
-from quantizer.compile.runtime import load_builder
+from quantizer.compile.load import load_builder
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
 from quantizer.report.data import Report

@@ -8,7 +8,7 @@ import pytest
 
 from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Built, Candidate
-from quantizer.compile.runtime import load_builder
+from quantizer.compile.load import load_builder
 from quantizer.errors import BuildFailed
 from quantizer.int8 import Range, Scheme, activation_params
 from quantizer.model.graph import Graph
@@ -97,14 +97,16 @@ def test_openvino_executes_every_planned_convolution_in_int8(name, scheme, tmp_p
 
 
 @needs_int8
-def test_openvino_profiles_each_convolution(tmp_path):
+def test_openvino_profiles_each_convolution():
     graph = graph_of("yolov5")
     builder = load_builder("openvino", 1)
     before, after = builder.profile(graph.model), builder.profile(uh_quantized(graph, Scheme()))
     layers = plan_placement(graph).layers
     assert {before.executed[layer] for layer in layers} == {builder.low_float or "f32"}
     assert {after.executed[layer] for layer in layers} <= {"u8", "i8"}
-    assert all(0 < profile.ms[layer] < 1000 for profile in (before, after) for layer in layers)
+    for profile in (before, after):  # a tiny layer may take less than a microsecond
+        assert all(0 <= profile.ms[layer] < 1000 for layer in layers)
+        assert sum(profile.ms[layer] for layer in layers) > 0
 
 
 def test_onnxruntime_has_no_profile():

@@ -6,7 +6,7 @@ import pytest
 
 from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.candidates import candidates_for, keep_fastest, time_interleaved
-from quantizer.compile.runtime import load_builder
+from quantizer.compile.load import load_builder
 from service.engines import load_engine
 from service.manifest import Variant
 from tests.quantizer.graphs import graph_of

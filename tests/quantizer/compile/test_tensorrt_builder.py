@@ -11,9 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from quantizer import build as building
+from quantizer import job
+from quantizer.build import build
 from quantizer.compile.builder import Candidate, Resources
-from quantizer.compile.runtime import load_builder
+from quantizer.compile.load import load_builder
 from quantizer.config import BuildConfig
 from quantizer.errors import BuildFailed
 from quantizer.int8 import Scheme
@@ -172,11 +173,11 @@ def test_there_is_no_builder_without_a_gpu(nvidia, monkeypatch):
 def test_the_whole_build_ends_in_a_folder_that_serves(
     nvidia, tensorrt, photos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(building, "detect", lambda: machine(RTX_4090, tensorrt="a version"))
+    monkeypatch.setattr(job, "detect", lambda: machine(RTX_4090, tensorrt="a version"))
     folder = tmp_path / "built"
     folder.mkdir()
     config = BuildConfig(save_tiny(tmp_path, "yolov5"), photos, size=SIZE, threads=1)
-    report = building.build(config, folder, lambda progress: None)
+    report = build(config, folder, lambda progress: None)
     manifest = read_manifest(folder)
     assert manifest.device == "gpu"
     assert manifest.variants.keys() == {"fp32", "fp16", "int8"}

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Builder
-from quantizer.compile.runtime import load_builder
+from quantizer.compile.load import load_builder
 from quantizer.int8 import Range, Scheme
 from quantizer.model.graph import Graph
 from quantizer.qdq.placement import plan_placement

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from quantizer.compile.builder import Candidate
-from quantizer.compile.runtime import load_builder
+from quantizer.compile.load import load_builder
 from quantizer.model.float_model import read_float_model
 from service.engines import gpu, load_engine
 from service.errors import DeviceUnavailable, EngineFailed
