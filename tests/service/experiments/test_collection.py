@@ -1,4 +1,4 @@
-"""Keeping a sample of the served images: how many, which, and never at a request's cost."""
+"""The collection keeps a bounded, uniform sample of the served images."""
 
 import io
 import random
@@ -10,7 +10,7 @@ from PIL import Image
 
 from service.experiments.collection import Collection
 from service.settings import Settings
-from tests.service.live import serving, two_variants
+from tests.service.live import serving
 from tests.service.pictures import gradient, jpeg, png
 
 
@@ -19,10 +19,10 @@ def picture(shade: int = 90) -> np.ndarray:
 
 
 def offer(collection: Collection, pixels: np.ndarray) -> int | None:
-    slot = collection.reserve()
-    if slot is not None:
-        collection.keep(slot, pixels)
-    return slot
+    index = collection.reserve()
+    if index is not None:
+        collection.keep(index, pixels)
+    return index
 
 
 def loaded(folder) -> list[Image.Image]:
@@ -38,44 +38,40 @@ def shades(folder) -> list[int]:
     return [round(float(np.asarray(image).mean())) for image in loaded(folder)]
 
 
-def test_the_first_images_are_all_kept(tmp_path):
+def test_the_first_images_are_all_kept_and_never_more_than_the_limit(tmp_path):
     collection = Collection(tmp_path / "kept", 3)
     for shade in (10, 20, 30):
         offer(collection, picture(shade))
     assert shades(tmp_path / "kept") == [10, 20, 30]
-
-
-def test_there_are_never_more_than_the_limit(tmp_path):
-    collection = Collection(tmp_path, 3)
     for _ in range(200):
         offer(collection, picture())
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
 def test_every_image_is_as_likely_to_be_kept_as_any_other(tmp_path):
     chance, kept = random.Random(5), Counter()
     for _ in range(1000):
-        collection, places = Collection(tmp_path, 2, chance), {}
+        collection, images = Collection(tmp_path, 2, chance), {}
         for image in range(6):
-            if (slot := collection.reserve()) is not None:
-                places[slot] = image
-        kept.update(places.values())
+            if (index := collection.reserve()) is not None:
+                images[index] = image
+        kept.update(images.values())
     assert all(count == pytest.approx(1000 / 3, rel=0.15) for count in kept.values())
     assert set(kept) == set(range(6))
 
 
-def test_a_restart_goes_on_with_what_is_there(tmp_path):
+def test_after_a_restart_the_images_that_are_there_count(tmp_path):
     for shade in (10, 20):
         offer(Collection(tmp_path, 2), picture(shade))
     assert shades(tmp_path) == [10, 20]
 
 
-def test_large_images_are_kept_small(tmp_path):
+def test_large_images_are_reduced(tmp_path):
     offer(Collection(tmp_path, 1), np.zeros((1000, 2560, 3), np.uint8))
     assert [image.size for image in loaded(tmp_path)] == [(1280, 500)]
 
 
-def test_a_disk_that_refuses_ends_the_collection_with_one_line(tmp_path, caplog):
+def test_a_failing_disk_ends_the_collection_with_one_log_line(tmp_path, caplog):
     collection = Collection(tmp_path / "kept", 5)
     (tmp_path / "kept").rmdir()
     assert offer(collection, picture()) == 0
@@ -88,7 +84,7 @@ def test_a_disk_that_refuses_ends_the_collection_with_one_line(tmp_path, caplog)
 
 def served(tmp_path, *requests, **settings) -> list[Image.Image]:
     """What the folder holds after a server answered POSTs of (path, body) and stopped."""
-    with serving(two_variants()[0], **settings) as live:
+    with serving(**settings) as live:
         for path, body in requests:
             headers = {"Content-Type": "image/jpeg"}
             assert live.client.post(path, content=body, headers=headers).status_code < 500
@@ -106,7 +102,7 @@ def test_served_images_are_kept_without_their_metadata(tmp_path):
     assert not kept[0].getexif()
 
 
-def test_a_client_can_refuse(tmp_path):
+def test_collect_false_is_respected(tmp_path):
     refused = ("/v1/detect?collect=false", png())
     path = ("/v1/models/fp32/detect?collect=false", png())
     assert served(tmp_path, refused, path, collect=tmp_path) == []
@@ -117,6 +113,6 @@ def test_images_that_cannot_be_decoded_leave_no_gap(tmp_path):
     assert len(served(tmp_path, bad, good, bad, good, collect=tmp_path, collect_limit=2)) == 2
 
 
-def test_nothing_is_kept_unless_asked(tmp_path):
+def test_by_default_nothing_is_kept(tmp_path):
     assert Settings().collect is None
     assert served(tmp_path, ("/v1/detect", jpeg())) == []

@@ -1,4 +1,4 @@
-"""Who gets which variant: by weight, always the same, and moved as little as can be."""
+"""The split gives each variant its share, each client always the same one, and moves few."""
 
 import math
 
@@ -38,12 +38,12 @@ def test_only_the_proportions_and_the_client_matter(split, factor, client):
 
 @settings(max_examples=60)
 @given(splits, names, st.floats(1.01, 50), weights)
-def test_what_grows_takes_clients_and_nobody_else_moves(split, name, factor, fresh):
+def test_a_growing_weight_moves_clients_only_to_its_variant(split, name, factor, fresh):
     grown = split.weights.get(name, fresh / factor) * factor
     after = Split({**split.weights, name: grown})
     moved = [new for old, new in zip(chosen(split), chosen(after), strict=True) if old != new]
     assert set(moved) <= {name}
-    gained = after.share(name) - split.share(name)  # fewer cannot move
+    gained = after.share(name) - split.share(name)  # at least so many must move
     tolerance = 5 * math.sqrt(gained * (1 - gained) / len(CLIENTS)) + 1 / len(CLIENTS)
     assert abs(len(moved) / len(CLIENTS) - gained) < tolerance
 
@@ -54,7 +54,7 @@ def test_the_hash_is_the_documented_one_in_every_release():
     assert few == [3, 13, 18, 21, 49, 50]
 
 
-def test_share_of_a_variant_that_is_not_in_the_split_is_nothing():
+def test_a_variant_outside_the_split_has_no_share():
     assert Split({"int8": 9, "fp32": 1}).share("bf16") == 0.0
 
 
@@ -67,7 +67,7 @@ def test_both_settings_are_read():
 
 
 @pytest.mark.parametrize("blank", [None, "", "  "])
-def test_nothing_is_asked_for(blank):
+def test_blank_settings_are_no_experiment(blank):
     experiment = read_experiment(blank, blank)
     assert experiment == Experiment()
     assert [experiment.share(name, "int8") for name in ("int8", "fp32")] == [1, 0]
@@ -80,7 +80,7 @@ def test_nothing_is_asked_for(blank):
     ["int8", "int8:", ":1", "int8:0", "int8:-1", "int8:nan", "int8:inf", "int8:1e999", "int8:x",
      "int8:1,", ",", "int8:1:2", "int8=1"],
 )  # fmt: skip
-def test_a_split_that_is_none_is_refused_with_an_example(ab):
+def test_a_malformed_split_is_refused_with_an_example(ab):
     with pytest.raises(BadExperiment, match=r"A/B split: .* as in int8:0\.9,fp32:0\.1"):
         read_experiment(ab, None)
 
@@ -91,7 +91,7 @@ def test_a_variant_has_one_weight():
 
 
 @pytest.mark.parametrize("shadow", ["fp32", "fp32:0", "fp32:1.1", "fp32:nan", "fp32:.1,int8:.1"])
-def test_a_shadow_that_is_none_is_refused_with_an_example(shadow):
+def test_a_malformed_shadow_is_refused_with_an_example(shadow):
     with pytest.raises(BadExperiment, match=r"shadow: .* as in fp32:0\.05"):
         read_experiment(None, shadow)
 
@@ -100,7 +100,7 @@ def test_a_shadow_that_is_none_is_refused_with_an_example(shadow):
     ("ab", "shadow", "where"),
     [("int8:1,fp16:1", "fp32:1", "A/B split"), (None, "fp16:1", "shadow")],
 )
-def test_a_variant_that_the_model_lacks_is_named(ab, shadow, where):
+def test_an_unknown_variant_is_named(ab, shadow, where):
     experiment = read_experiment(ab, shadow)
     experiment.check(["fp16", "fp32", "int8"])
     message = f"the {where} names no variant of this model: 'fp16'; there are: fp32, int8"

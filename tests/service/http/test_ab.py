@@ -1,7 +1,5 @@
-"""An A/B experiment over a socket: who gets what, what is told of it, and what is refused."""
+"""A/B experiments over a socket: the variant of each client, metrics, and bad settings."""
 
-import base64
-import json
 from pathlib import Path
 
 import httpx
@@ -13,6 +11,7 @@ from service.lifecycle import FolderSource
 from service.settings import Settings
 from tests.fakes import FakeEngine, variants_of
 from tests.qyolo.commands import qyolo, running, wait_for
+from tests.service.bodies import REQUESTS
 from tests.service.live import FP32_RAW, INT8_RAW, post, sample, samples, serving, two_variants
 from tests.service.pictures import jpeg
 from tests.waiting import WAIT_LIMIT_S, wait_until
@@ -25,7 +24,7 @@ PAIR = {"a": "fp32", "b": "int8"}
 
 @pytest.fixture(scope="module")
 def client():
-    with serving(two_variants()[0], ab=AB) as live:
+    with serving(ab=AB) as live:
         yield live.client
 
 
@@ -40,68 +39,54 @@ def test_each_client_keeps_its_variant_on_every_replica(client):
     chosen = {name: variant_for(client, name) for name in CLIENTS}
     assert chosen == {name: SPLIT.choose(name) for name in CLIENTS}
     assert set(chosen.values()) == {"fp32", "int8"}
-    with serving(two_variants()[0], ab="fp32:7, int8:7") as replica:
+    with serving(ab="fp32:7, int8:7") as replica:
         assert chosen == {name: variant_for(replica.client, name) for name in CLIENTS}
 
 
-def test_a_client_without_a_name_is_known_by_its_address(client):
+def test_a_client_without_a_name_is_identified_by_its_address(client):
     assert variant_for(client, None) == SPLIT.choose("127.0.0.1")
     assert variant_for(client, "") == SPLIT.choose("127.0.0.1")
 
 
-def test_a_client_with_a_key_is_known_by_the_keys_name():
+def test_a_client_with_a_key_is_identified_by_the_name_of_the_key():
     keys = {name: f"secret-of-{name}" for name in CLIENTS}
     listed = ",".join(f"{name}:{secret}" for name, secret in keys.items())
-    with serving(two_variants()[0], ab=AB, api_keys=listed) as live:
+    with serving(ab=AB, api_keys=listed) as live:
         for name, secret in keys.items():
             live.client.headers["X-API-Key"] = secret
             assert variant_for(live.client, None) == SPLIT.choose(name)
         assert variant_for(live.client, "camera-0") == SPLIT.choose("camera-0")
 
 
-def test_a_variant_that_is_named_is_not_split(client):
+def test_a_requested_variant_ignores_the_split(client):
     for name in CLIENTS[:4]:
         assert variant_for(client, name, "/v1/models/fp32/detect") == "fp32"
         assert variant_for(client, name, "/v1/detect?variant=int8") == "int8"
         assert variant_for(client, name, "/v1/detect?variant=auto") == SPLIT.choose(name)
 
 
-def test_protocols_of_others_are_split_too(client):
+@pytest.mark.parametrize("path", [path for path in REQUESTS if path != "/v1/compare"])
+def test_every_route_follows_the_split(client, path):
+    body, headers = REQUESTS[path]
     for name in CLIENTS:
-        headers = {"X-Qyolo-Client": name}
-        answer = client.post(
-            "/v1/vision/detection", files={"image": ("a.jpg", jpeg())}, headers=headers
-        )
-        assert answer.json()["moduleName"] == f"tiny {SPLIT.choose(name)}"
-        answer = client.post(
-            "/v2/models/tiny-boxes/infer",
-            content=jpeg(),
-            headers=headers | {"Inference-Header-Content-Length": "0"},
-        )
-        head = json.JSONDecoder().raw_decode(answer.content.decode("latin-1"))[0]
-        assert head["model_version"] == SPLIT.choose(name)
-        image = {"type": "base64", "value": base64.b64encode(jpeg()).decode()}
-        body = {"model_id": "tiny", "image": image}
-        answer = client.post("/infer/object_detection", json=body, headers=headers)
+        answer = client.post(path, content=body, headers=headers | {"X-Qyolo-Client": name})
         assert answer.headers["x-qyolo-variant"] == SPLIT.choose(name)
 
 
-def test_models_tells_the_split_and_the_shadow():
-    with serving(two_variants()[0], ab="int8:3,fp32:1", shadow="fp32:0.05") as live:
+@pytest.mark.parametrize(
+    ("settings", "shares"),
+    [
+        ({"ab": "int8:3,fp32:1", "shadow": "fp32:0.05"}, {"fp32": (0.25, 0.05), "int8": (0.75, 0)}),
+        ({}, {"fp32": (0, 0), "int8": (1, 0)}),
+    ],
+)
+def test_models_shows_the_split_and_the_shadow(settings, shares):
+    with serving(**settings) as live:
         rows = live.client.get("/v1/models").json()["variants"]
-        assert {row["name"]: (row["share"], row["shadow"]) for row in rows} == {
-            "fp32": (0.25, 0.05),
-            "int8": (0.75, 0.0),
-        }
-    with serving(two_variants()[0]) as live:
-        rows = live.client.get("/v1/models").json()["variants"]
-        assert {row["name"]: (row["share"], row["shadow"]) for row in rows} == {
-            "fp32": (0.0, 0.0),
-            "int8": (1.0, 0.0),
-        }
+    assert {row["name"]: (row["share"], row["shadow"]) for row in rows} == shares
 
 
-def test_metrics_count_whom_the_split_gave_what(client):
+def test_metrics_count_the_requests_that_the_split_assigned(client):
     def counted() -> dict[str, float]:
         found = samples(client)
         names = ("fp32", "int8")
@@ -118,7 +103,7 @@ def test_metrics_count_whom_the_split_gave_what(client):
     }
 
 
-def test_the_answer_is_there_while_the_shadow_is_at_work():
+def test_the_server_answers_while_the_shadow_infers():
     variants, fp32, _ = two_variants()
     with serving(variants, shadow="fp32:1") as live:
         fp32.gate.clear()
@@ -129,7 +114,7 @@ def test_the_answer_is_there_while_the_shadow_is_at_work():
 
 
 @pytest.mark.parametrize("default", ["int8", "fp32"])
-def test_the_shadow_compares_in_one_order_whoever_answered(default):
+def test_the_shadow_s_metrics_have_one_order_of_variants(default):
     engines = {"fp32": FakeEngine(FP32_RAW), "int8": FakeEngine(INT8_RAW)}
     (other,) = set(engines) - {default}
     with serving(variants_of(engines, default=default), shadow=f"{other}:1") as live:
@@ -161,7 +146,7 @@ def test_the_shadow_compares_in_one_order_whoever_answered(default):
         assert value("qyolo_stage_duration_seconds_count", **stages) == 0
 
 
-def test_compare_is_counted_apart_and_not_against_itself(client):
+def test_compare_has_metrics_of_its_own_unless_both_variants_are_the_same(client):
     by = PAIR | {"source": "compare"}
 
     def images() -> float:
@@ -183,7 +168,7 @@ def test_openapi_tells_of_the_header(client):
 
 
 @pytest.mark.parametrize("settings", [{"ab": "int8:1,fp16:1"}, {"shadow": "fp16:0.1"}])
-def test_an_experiment_with_a_variant_that_is_not_there_fails_when_that_is_known(settings):
+def test_an_experiment_with_an_unknown_variant_fails_when_the_model_is_loaded(settings):
     variants, fp32, int8 = two_variants()
     with serving(variants, FolderSource(Path()), **settings) as live:
         wait_until(lambda: bool(live.failures))
@@ -195,12 +180,12 @@ def test_an_experiment_with_a_variant_that_is_not_there_fails_when_that_is_known
     assert int8.closed
 
 
-def test_an_experiment_that_cannot_be_read_fails_before_anything_starts(tmp_path):
+def test_a_malformed_experiment_fails_at_once(tmp_path):
     with pytest.raises(BadExperiment):
         create_app(Settings(ab="int8"), FolderSource(tmp_path))
 
 
-def test_the_command_line_asks_for_both(tiny_folder, photos):
+def test_the_command_line_sets_both(tiny_folder, photos):
     picture = (photos / "photo00.jpg").read_bytes()
     options = ("--ab", "int8:1,fp32:1", "--shadow", "fp32:1")
     with running("serve", tiny_folder, *options, QYOLO_AB="nonsense") as server:

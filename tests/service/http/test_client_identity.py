@@ -20,7 +20,7 @@ def request(host: str | None = None, key: str | None = None, name: str | None = 
         (request(), ""),  # a Unix socket
     ],
 )
-def test_a_client_is_known_by_the_first_of_its_names(asks, name):
+def test_the_header_comes_before_the_key_and_the_address(asks, name):
     assert client_of(asks) == name
 
 
@@ -33,5 +33,5 @@ def test_a_client_is_known_by_the_first_of_its_names(asks, name):
         ("no:address", "no:address"),
     ],
 )
-def test_an_ipv6_client_is_its_network(address, site):
+def test_an_ipv6_address_stands_for_its_network(address, site):
     assert network_of(address) == site

@@ -66,7 +66,7 @@ def test_an_unknown_variant_is_404(client):
 
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/png"])
-def test_both_sides_come_in_one_picture_of_the_type_asked_for(client, media_type):
+def test_both_variants_are_drawn_into_one_picture_of_the_accepted_type(client, media_type):
     answer = compare(client, BLANK, media_type)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == media_type
@@ -77,7 +77,7 @@ def test_both_sides_come_in_one_picture_of_the_type_asked_for(client, media_type
     assert 100 < picture.height < 200
 
 
-def test_json_is_the_answer_where_the_client_does_not_mind(client):
+def test_json_is_the_default(client):
     for accept in ("*/*", "application/json", "text/html, */*;q=0.1"):
         answer = compare(client, jpeg(), accept)
         assert answer.headers["content-type"] == "application/json"

@@ -1,17 +1,17 @@
 """What is in flight over a socket: uploads that stall, clients that disconnect, a full server."""
 
-import base64
 import gzip
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from select import select
 
 import pytest
 
+from service.errors import EngineFailed
 from service.experiments.shadow import MAX_QUEUED
 from service.inference.admission import Admission
 from tests.fakes import FakeEngine, variants_of
+from tests.service.bodies import REQUESTS
 from tests.service.live import (
     FP32_RAW,
     Live,
@@ -28,28 +28,16 @@ from tests.waiting import WAIT_LIMIT_S, wait_until
 
 MAX_BYTES, BUDGET = 100_000, 300_000
 PART = bytes(40_000)
-IMAGE = base64.b64encode(jpeg()).decode()
-ROBOFLOW = json.dumps({"model_id": "tiny", "image": {"type": "base64", "value": IMAGE}}).encode()
-FORM = (
-    b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    + jpeg()
-    + b"\r\n--x--\r\n"
-)
-MULTIPART = {"Content_Type": "multipart/form-data; boundary=x"}
-RAW_BODY = {"Inference_Header_Content_Length": 0}
-REQUESTS = {  # path -> body, headers
-    "/v1/detect": (jpeg(), {}),
-    "/v1/compare": (jpeg(), {}),
-    "/v1/vision/detection": (FORM, MULTIPART),
-    "/infer/object_detection": (ROBOFLOW, {}),
-    "/v2/models/tiny-boxes/infer": (jpeg(), RAW_BODY),
-    "/v2/models/tiny/infer": (bytes(4 * 3 * 64 * 64), RAW_BODY),
-}
 NOT_SAMPLED = ("/v1/compare", "/v2/models/tiny/infer")
 
 
 def admission(live: Live) -> Admission:
     return live.server.config.app.state.lifecycle.backend.admission
+
+
+def raw_request(path: str) -> bytes:
+    body, headers = REQUESTS[path]
+    return upload(body, path, **{name.replace("-", "_"): value for name, value in headers.items()})
 
 
 @contextmanager
@@ -175,14 +163,14 @@ def test_stalled_uploads_take_no_slot():
 @pytest.mark.parametrize("path", REQUESTS)
 def test_a_full_server_refuses_every_route_before_it_reads_the_body(path):
     engine = FakeEngine(FP32_RAW)
-    body, headers = REQUESTS[path]
+    body, _ = REQUESTS[path]
     with limited(engine, capacity=1) as live:
         engine.gate.clear()
         with connected(live.port) as first, connected(live.port) as second:
-            first.send(upload(body, path, **headers))
+            first.send(raw_request(path))
             assert engine.entered.wait(WAIT_LIMIT_S)
             assert admission(live).inflight_bytes == len(body)
-            second.send(upload(body, path, **headers).removesuffix(body))
+            second.send(raw_request(path).removesuffix(body))
             refused = second.response()
             assert refused.status == (503 if path.startswith("/v2") else 429)
             assert refused.headers["retry-after"] == "1"
@@ -191,6 +179,18 @@ def test_a_full_server_refuses_every_route_before_it_reads_the_body(path):
             engine.gate.set()
             assert first.response().status == 200
         assert post(live.client, jpeg()).status_code == 200
+
+
+@pytest.mark.parametrize("failure", [EngineFailed("/root/secret"), RuntimeError("/root/secret")])
+def test_a_failing_engine_is_500_on_every_route_and_the_response_says_no_more(failure):
+    engine = FakeEngine(FP32_RAW)
+    engine.failure = failure
+    with limited(engine) as live:
+        for path, (body, headers) in REQUESTS.items():
+            answer = live.client.post(path, content=body, headers=headers)
+            assert answer.status_code == 500
+            assert "its log says why" in answer.text
+            assert "secret" not in answer.text
 
 
 def test_a_body_that_is_inflated_counts_with_its_full_size():
@@ -208,20 +208,19 @@ def test_a_body_that_is_inflated_counts_with_its_full_size():
 
 @pytest.mark.parametrize("path", [path for path in REQUESTS if path not in NOT_SAMPLED])
 def test_the_shadow_sees_an_image_unless_its_client_has_disconnected(path):
-    body, headers = REQUESTS[path]
     variants, fp32, int8 = two_variants()
     with serving(variants, shadow="fp32:1") as live:
         for _ in range(MAX_QUEUED + 1):
             int8.gate.clear()
             int8.entered.clear()
             with connected(live.port) as gone:
-                gone.send(upload(body, path, **headers))
+                gone.send(raw_request(path))
                 assert int8.entered.wait(WAIT_LIMIT_S)
             wait_until(lambda: admission(live).inflight_bytes == 0)
             int8.gate.set()
             wait_until(lambda: admission(live).is_idle)
         assert fp32.calls == 0
         with connected(live.port) as client:
-            client.send(upload(body, path, **headers))
+            client.send(raw_request(path))
             assert client.response().status == 200
         wait_until(lambda: fp32.calls == 1)

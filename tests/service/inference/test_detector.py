@@ -20,7 +20,7 @@ def test_boxes_are_in_source_pixels_best_first_and_free_of_duplicates():
     np.testing.assert_allclose(found.xyxy, [[75, 37.5, 125, 62.5], [25, 12.5, 50, 37.5]])
 
 
-def test_the_three_steps_are_detect():
+def test_detect_is_its_three_stages():
     detector = Detector(FakeEngine(FP32_RAW), manifest_of("fp32"))
     prepared = detector.preprocess(PHOTO)
     found = detector.postprocess(detector.infer(prepared), prepared, Query())

@@ -31,8 +31,9 @@ def loaded(folder):
     variants.close()
 
 
-def test_every_variant_of_a_folder_is_loaded_and_they_agree(loaded):
-    assert loaded.names == ("fp32", "other")
+def test_every_variant_of_a_folder_is_loaded(loaded):
+    assert loaded.names == ("fp32", "other")  # the manifest's order
+    assert loaded.report == b'{"made": "here"}'
     photo = Photo.from_pixels(np.asarray(gradient(200, 100)))
     found = [loaded.get(name).detect(photo, Query()) for name in loaded.names]
     for detections in found:
@@ -41,14 +42,14 @@ def test_every_variant_of_a_folder_is_loaded_and_they_agree(loaded):
     np.testing.assert_allclose(found[0].xyxy, found[1].xyxy, atol=0.01)
 
 
-def test_for_throughput_every_thread_has_a_stream(folder):
+def test_for_throughput_each_thread_has_a_stream(folder):
     for throughput, streams in ((False, 1), (True, 3)):
         variants = load_variants(folder, 3, throughput)
         assert variants.streams == streams
         variants.close()
 
 
-def test_images_are_inferred_beside_each_other_for_throughput(folder):
+def test_for_throughput_images_are_inferred_at_the_same_time(folder):
     with serving(source=FolderSource(folder), throughput=True, threads=2) as live:
         wait_until(lambda: live.client.get("/readyz").status_code == 200)
         picture = {"content": jpeg(200, 100), "headers": {"Content-Type": "image/jpeg"}}
@@ -57,10 +58,6 @@ def test_images_are_inferred_beside_each_other_for_throughput(folder):
     boxes = {str(answer.json()["detections"]) for answer in answers}
     assert len(boxes) == 1
     assert "[]" not in boxes
-
-
-def test_the_report_is_read_with_the_folder(loaded):
-    assert loaded.report == b'{"made": "here"}'
 
 
 @pytest.mark.parametrize(
@@ -130,8 +127,3 @@ def test_a_served_folder_answers_over_a_socket(folder):
             (row,) = answer["detections"]
             assert row["class_name"] == "person"
             np.testing.assert_allclose(row["box"], [75, 37.5, 125, 62.5], atol=1.5)
-
-
-def test_names_keep_the_manifests_order():
-    variants, *_ = two_variants()
-    assert variants.names == ("fp32", "int8")

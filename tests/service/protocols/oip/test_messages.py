@@ -1,4 +1,4 @@
-"""Bodies of the Open Inference Protocol, whatever their bytes are."""
+"""Bodies of the Open Inference Protocol: any bytes are read, or refused as a bad request."""
 
 import gzip
 import json
@@ -43,13 +43,13 @@ inputs = st.fixed_dictionaries(
     st.none() | st.integers(-1, 100).map(str) | st.just(str(len(LIKELY))) | st.text(max_size=3),
     st.sampled_from([PICTURE, TENSOR]),
 )
-def test_any_bytes_are_a_request_or_a_bad_one(body, length, port):
+def test_any_bytes_are_a_request_or_a_bad_request(body, length, port):
     with suppress(BadRequest):
         read_request(body, length, port, BOX_OUTPUTS)
 
 
 @given(inputs, st.one_of(st.none(), st.just([]), st.lists(junk, max_size=2)), junk)
-def test_any_json_is_a_request_or_a_bad_one(sent, outputs, parameters):
+def test_any_json_is_a_request_or_a_bad_request(sent, outputs, parameters):
     body = {"inputs": [sent], "outputs": outputs, "parameters": parameters}
     try:
         asked = read_request(json.dumps(body).encode(), None, TENSOR, BOX_OUTPUTS)
@@ -70,7 +70,7 @@ def test_any_json_is_a_request_or_a_bad_one(sent, outputs, parameters):
     ),
     st.lists(st.booleans(), min_size=4, max_size=4),
 )
-def test_an_answer_reads_back(columns, binary):
+def test_a_response_can_be_parsed_again(columns, binary):
     names = [port.name for port in BOX_OUTPUTS]
     asked = InferRequest(b"", {}, dict(zip(names, binary, strict=True)))
     values = dict(zip(names, columns, strict=True))
@@ -96,7 +96,7 @@ def test_an_answer_reads_back(columns, binary):
 
 
 @given(st.binary(max_size=200), st.sampled_from([gzip.compress, zlib.compress]))
-def test_what_was_compressed_is_read_up_to_the_limit(body, compress):
+def test_compressed_bodies_are_inflated_up_to_the_limit(body, compress):
     packed = compress(body)
     assert inflate(packed, "gzip", len(body)) == body
     with pytest.raises(BadRequest):
@@ -107,6 +107,6 @@ def test_what_was_compressed_is_read_up_to_the_limit(body, compress):
 
 
 @given(st.binary(max_size=64))
-def test_any_bytes_can_be_inflated_or_not(body):
+def test_any_bytes_are_inflated_or_refused(body):
     with suppress(BadRequest, PayloadTooLarge):
         assert len(inflate(body, "deflate", 100)) <= 100
