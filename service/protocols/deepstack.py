@@ -30,7 +30,7 @@ from service.settings import Settings
 from service.vision.postprocess import Query
 
 PATHS: Final = ApiPaths(
-    ("/v1/vision/*",),
+    ("/v1/vision", "/v1/vision/*"),
     ErrorFormat(
         lambda status, text: {"success": False, "error": text, "code": status, "duration": 0},
         {413: 400, 415: 400, 422: 400},

@@ -34,7 +34,7 @@ from service.settings import Settings
 from service.vision.postprocess import Query
 
 PATHS: Final = ApiPaths(
-    ("/info", "/model/*", "/infer/*"),
+    ("/info", "/info/*", "/model", "/model/*", "/infer", "/infer/*"),
     ErrorFormat(lambda status, text: {"message": text}, {415: 400, 422: 400}),
     key_in_request=("/model/*", "/infer/*"),
 )

@@ -131,7 +131,8 @@ def test_unknown_paths_models_and_classes(client):
     assert_error(ask(client, "/v1/vision/custom/other"), 404, "there are: tiny, tiny-fp32")
     assert_error(ask(client, f"{PATH}?classes=cat"), 400, "no class 'cat'")
     assert_error(client.get(PATH), 405)
-    assert_error(client.post("/v1/vision/face"), 404)
+    for path in ("/v1/vision", "/v1/vision/face"):
+        assert_error(client.post(path), 404)
 
 
 def test_the_key_may_be_in_the_form():

@@ -139,7 +139,8 @@ def test_invalid_bodies_models_and_paths(client):
     assert_error(ask(client, image=large), 413, "1001x1000")
     assert_error(ask(client, model_id="coco/3"), 404, "there are: tiny, tiny/fp32, tiny/int8")
     assert_error(client.get(PATH), 405)
-    assert_error(client.post("/infer/classification"), 404)
+    for path in ("/info/more", "/model", "/infer", "/infer/classification"):
+        assert_error(client.post(path), 404)
 
 
 def test_the_key_may_be_in_the_body_or_the_query():
