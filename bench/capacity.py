@@ -58,7 +58,8 @@ def main() -> None:
         columns = ("cores", "p50 ms", "p99 ms", "images/s", "for each core", "CPU ms an image")
         print_header(*columns, "J an image")
         for count in sorted({1, cores}):
-            with serve(folder, cores=count, QYOLO_LOG_LEVEL="warning") as server:
+            quiet = {"QYOLO_LOG_LEVEL": "warning"}
+            with serve(folder, cores=count, environment=quiet) as server:
                 cost = cost_of(server, requests, count, arguments.seconds)
                 print_cost(cost)
                 if count == cores:

@@ -72,16 +72,16 @@ def main() -> None:
 def cluster() -> Iterator[tuple[str, Path]]:
     """The cluster's address, and the folder in which each node has its cache."""
     scratch = Path(tempfile.mkdtemp(prefix="qyolo"))  # a short path: Ray's sockets lie in it
-    nodes = [{"env_vars": {"QYOLO_CACHE_DIR": str(scratch / str(n))}} for n in range(NODES + 1)]
-    head = nodes[0] | {"num_cpus": 0, "include_dashboard": False}
+    caches = [{"QYOLO_CACHE_DIR": str(scratch / str(number))} for number in range(NODES + 1)]
+    head = {"num_cpus": 0, "include_dashboard": False, "env_vars": caches[0]}
     os.environ["RAY_TMPDIR"] = str(scratch)
     running = Cluster(initialize_head=True, head_node_args=head)
     try:
-        for node in nodes[1:]:
-            running.add_node(num_cpus=NODE_CPUS, **node)
+        for cache in caches[1:]:
+            running.add_node(num_cpus=NODE_CPUS, env_vars=cache)
         yield running.address, scratch
     finally:
-        running.shutdown()
+        running.shutdown()  # type: ignore[no-untyped-call]
         shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -157,7 +157,8 @@ def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float)
     chance = random.Random(0)
 
     async def run() -> Responses:
-        seen, idle, begun = Responses(), [], time.perf_counter()
+        seen, begun = Responses(), time.perf_counter()
+        idle: list[Connection] = []
 
         async def one(request: bytes) -> None:
             connection = idle.pop() if idle else Connection(port)

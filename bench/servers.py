@@ -44,10 +44,10 @@ def main() -> None:
     to_peer = post_form("/detect", picture)
     with model_folder(arguments.folder) as folder, ExitStack() as stack:
         settings = {"QYOLO_CAPACITY": 2 * max(CLIENTS), "QYOLO_LOG_LEVEL": "warning"}
-        servers = {
-            name: (stack.enter_context(serve(folder, *options, **settings)).port, to_qyolo)
-            for name, options in (("qyolo", ()), ("qyolo --throughput", ("--throughput",)))
-        }
+        servers = {}
+        for name, options in (("qyolo", ()), ("qyolo --throughput", ("--throughput",))):
+            server = serve(folder, *options, environment=settings)
+            servers[name] = (stack.enter_context(server).port, to_qyolo)
         for name, command in peer_commands().items():
             peer = running_peer(name, command, to_peer, folder, arguments.variant)
             servers[name] = (stack.enter_context(peer), to_peer)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,17 +74,17 @@ def tiny_folder(given: Path | None) -> AbstractContextManager[Path]:
     return built(bundle.NAME, "--size", str(TINY_SIZE), *sample_images, "--default", "int8")
 
 
-@contextmanager
 def serve(
-    folder: Path, *options: str, cores: int | None = None, **environment: object
-) -> Iterator[Server]:
+    folder: Path, *options: str, cores: int | None = None, environment: Mapping[str, object] = {}
+) -> AbstractContextManager[Server]:
     """`qyolo serve FOLDER OPTIONS`, on the first `cores` cores if given."""
-    with running("serve", str(folder), *options, cores=cores, **environment) as server:
-        yield server
+    return running("serve", str(folder), *options, cores=cores, environment=environment)
 
 
 @contextmanager
-def running(*command: str, cores: int | None = None, **environment: object) -> Iterator[Server]:
+def running(
+    *command: str, cores: int | None = None, environment: Mapping[str, object] = {}
+) -> Iterator[Server]:
     """Run `qyolo COMMAND` on a free port until the block ends; it must exit with 0 on SIGTERM."""
     all_cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(all_cores)[:cores])  # a child process inherits it

@@ -38,7 +38,7 @@ def main() -> None:
 def start(command: list[str], cache: str) -> tuple[float, float]:
     """Seconds until the server is ready, and until it has found the boxes of one photo."""
     begun = time.perf_counter()
-    with running(*command, QYOLO_CACHE_DIR=cache) as server:
+    with running(*command, environment={"QYOLO_CACHE_DIR": cache}) as server:
         ready_s = time.perf_counter() - begun
         photo = urllib.request.Request(
             f"http://127.0.0.1:{server.port}/v1/detect",

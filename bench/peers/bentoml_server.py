@@ -1,6 +1,7 @@
 """BentoML around the detector: `bentoml serve bentoml_server:Detect --port PORT`."""
 
 from pathlib import Path
+from typing import Any
 
 import bentoml
 
@@ -15,6 +16,6 @@ class Detect:
         self.detector = Detector()
 
     @bentoml.api
-    def detect(self, file: Path) -> dict[str, list]:  # type: ignore[type-arg]
+    def detect(self, file: Path) -> dict[str, list[Any]]:
         """BentoML stores an upload in a file."""
         return self.detector.detect(file.read_bytes())

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from service.inference.detector import Detector as QyoloDetector
 from service.manifest import read_manifest
@@ -16,6 +17,6 @@ class Detector:
         folder = Path(os.environ["MODEL_FOLDER"])
         self._detector = QyoloDetector.load(folder, read_manifest(folder), os.environ["VARIANT"])
 
-    def detect(self, data: bytes) -> dict[str, list]:  # type: ignore[type-arg]
+    def detect(self, data: bytes) -> dict[str, list[Any]]:
         found = self._detector.detect(self._detector.decode(data, MAX_PIXELS), Query())
         return {"boxes": found.xyxy.tolist(), "scores": found.scores.tolist()}

@@ -1,6 +1,7 @@
 """A plain FastAPI handler around the detector: `fastapi_server.py PORT`."""
 
 import sys
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, UploadFile
@@ -12,7 +13,7 @@ app = FastAPI()
 
 
 @app.post("/detect")
-def detect(file: UploadFile) -> dict[str, object]:
+def detect(file: UploadFile) -> dict[str, list[Any]]:
     """Runs in a thread of Starlette's pool."""
     return detector.detect(file.file.read())
 

@@ -22,7 +22,7 @@ from PIL import Image
 from bench.command_line import parser_of, print_header, print_row
 from bench.quantization.networks import ARCHITECTURES, SIZE
 from quantizer.build import build
-from quantizer.compile.hardware import detect
+from quantizer.compile.hardware import Installed, detect
 from quantizer.compile.runtime import choose_runtime
 from quantizer.config import MIN_SQNR, BuildConfig
 from quantizer.model.float_model import read_float_model
@@ -71,8 +71,11 @@ def main() -> None:
         rows = {name: _measured(name, arguments, progress) for name in arguments.model}
     hardware = detect()
     runtime = choose_runtime(arguments.device, None, hardware).runtime
-    version = hardware.runtimes[runtime].version
-    print(f"{runtime} {version}, threads: {arguments.threads}, rounds: {arguments.rounds}\n")
+    installed = hardware.runtimes[runtime]
+    assert isinstance(installed, Installed)
+    print(
+        f"{runtime} {installed.version}, threads: {arguments.threads}, rounds: {arguments.rounds}\n"
+    )
     _print_table(rows, PAPER[DEVICE_OF[runtime]])
 
 

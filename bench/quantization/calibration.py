@@ -28,7 +28,7 @@ import openvino as ov
 from bench.command_line import parser_of, print_header, print_row
 from bench.peers.environments import measured, quantize_nncf
 from quantizer.calibration.images import ImageFiles, find_images
-from quantizer.calibration.statistics import Observed, observe
+from quantizer.calibration.statistics import Statistics, observe
 from quantizer.compile.builder import Candidate
 from quantizer.compile.load import load_builder
 from quantizer.int8 import Range, Scheme
@@ -81,7 +81,7 @@ def _tensors(model: FloatModel, paths: list[Path]) -> Iterable[np.ndarray]:
     return ImageFiles(paths, SIZE, preprocess).decodable()
 
 
-def _statistics(graph: Graph, tensors: Iterable[np.ndarray]) -> tuple[Placement, Observed]:
+def _statistics(graph: Graph, tensors: Iterable[np.ndarray]) -> tuple[Placement, Statistics]:
     placement = plan_placement(graph)
     averaged = averaged_tensors(graph, placement)
     return placement, observe(graph, placement.tensors, tensors, usable_threads(), averaged)

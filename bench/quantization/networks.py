@@ -6,16 +6,18 @@ anchors are those of the published repositories; the weights are the same in eve
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+Anchors = Sequence[tuple[int, int]]  # width and height in pixels, of one level
+
 SIZE: Final = 640
 CLASSES: Final = 80
 STRIDES: Final = (8, 16, 32)
-ANCHORS: Final = {  # pixels, by stride
+ANCHORS: Final = {  # by level
     "yolov5": (
         ((10, 13), (16, 30), (33, 23)),
         ((30, 61), (62, 45), (59, 119)),
@@ -45,7 +47,7 @@ class Network:
         self._graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
-    def node(self, kind: str, *inputs: str, channels: int = 0, **attributes: object) -> str:
+    def node(self, kind: str, *inputs: str, channels: int = 0, **attributes: Any) -> str:
         name = f"{kind}_{len(self._graph.node)}"
         made = f"{name}_output"
         self._graph.node.append(helper.make_node(kind, inputs, [made], name=name, **attributes))
@@ -89,8 +91,12 @@ class Network:
 
     def upsample(self, x: str) -> str:
         """Nearest neighbour by two, as PyTorch exports it."""
-        terms = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return self.node("Resize", x, "", self.constant([1, 1, 2, 2]), mode="nearest", **terms)
+        return self.node(
+            *("Resize", x, "", self.constant([1, 1, 2, 2])),
+            mode="nearest",
+            nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        )
 
     def c3(self, x: str, made: int, depth: int, shortcut: bool = True) -> str:
         """YOLOv5's stage: `depth` bottlenecks on one branch, one convolution on the other."""
@@ -127,7 +133,7 @@ class Network:
         main = self.conv(self.conv(self.concat(main, *pools), made), made, 3)
         return self.conv(self.concat(main, self.conv(x, made)), made)
 
-    def detect(self, maps: Sequence[str], anchors: Sequence[object]) -> onnx.ModelProto:
+    def detect(self, maps: Sequence[str], anchors: Sequence[Anchors]) -> onnx.ModelProto:
         """The anchor head on maps of strides 8, 16 and 32 -> [1,25200,85]."""
         levels = zip(maps, STRIDES, anchors, strict=True)
         rows = [self._decoded(x, stride, boxes) for x, stride, boxes in levels]
@@ -137,7 +143,7 @@ class Network:
         opset = helper.make_opsetid("", 17)
         return helper.make_model(self._graph, opset_imports=[opset], ir_version=9)
 
-    def _decoded(self, x: str, stride: int, anchors: object) -> str:
+    def _decoded(self, x: str, stride: int, anchors: Anchors) -> str:
         """Raw feature map -> centre and size in pixels, objectness, class scores."""
         cells = SIZE // stride
         x = self.plain_conv(x, 3 * (5 + CLASSES), bias=_prior(stride))

@@ -37,11 +37,12 @@ def main() -> None:
     parser = dataset_parser(__doc__)
     parser.add_argument("--min-sqnr", type=float, default=MIN_SQNR)
     arguments = parser.parse_args()
+    annotated = AnnotatedDataset(arguments.images, arguments.annotations)
     config = BuildConfig(
         arguments.model,
         arguments.calibration,
         min_sqnr=arguments.min_sqnr,
-        annotated=AnnotatedDataset(arguments.images, arguments.annotations),
+        annotated=annotated,
     )
     with progress_bars() as progress:
         detector, int8 = quantized(config, progress)
@@ -52,7 +53,7 @@ def main() -> None:
             "int8": in_float16(to_float16(int8)),
         }
         manifest = graph_manifest(config.model, detector)
-        found = accuracy(graphs, manifest, config.annotated, progress)
+        found = accuracy(graphs, manifest, annotated, progress)
     findings = check(to_float16(int8))
     print(f"\n{arguments.model.stem}, {found.images} images, {len(findings)} rules broken\n")
     print_header("", "AP", "AP50", "against fp32")
@@ -142,4 +143,4 @@ def _rounded(original: onnx.NodeProto, halves: set[str]) -> Iterator[onnx.NodePr
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

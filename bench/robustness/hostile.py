@@ -179,7 +179,7 @@ def main() -> int:
     # Enough capacity that every case reaches a parser.
     settings = {"QYOLO_LOG_LEVEL": "warning", "QYOLO_CAPACITY": 32}
     outcome, samples, began = Outcome(), [], time.monotonic()
-    with tiny_folder(arguments.folder) as folder, serve(folder, **settings) as server:
+    with tiny_folder(arguments.folder) as folder, serve(folder, environment=settings) as server:
         sent = cases(arguments.count, arguments.seed, read_manifest(folder).name)
         for _ in range(STEPS):
             attack(server.port, islice(sent, arguments.count // STEPS), outcome)

@@ -151,12 +151,11 @@ def exif(random: Random) -> bytes:
         kind = 3 if number == 0 else random.choice(TYPES)
         count = random.choice((0, 1, 1, 1, 2, 30_000, 2**32 - 1))
         value = random.choice((0, 1, 6, 8, 9, 65_535, 2**31, 2**32 - 1))
-        in_place = struct.pack(order + "HH", value & 0xFFFF, 0)
-        value = in_place if kind == 3 else struct.pack(order + "I", value)
-        block += struct.pack(order + "HHI", tag, kind, count) + value
-    block += struct.pack(
-        order + "I", random.choice((0, 8, 8, 2**31))
-    )  # the next directory: this one
+        short = struct.pack(order + "HH", value & 0xFFFF, 0)
+        block += struct.pack(order + "HHI", tag, kind, count)
+        block += short if kind == 3 else struct.pack(order + "I", value)
+    next_directory = random.choice((0, 8, 8, 2**31))  # 8: this one
+    block += struct.pack(order + "I", next_directory)
     match random.randrange(4):
         case 0:
             parts = (block[at : at + 65_000] for at in range(0, len(block), 65_000))

@@ -5,7 +5,7 @@ import gzip
 import json
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -73,9 +73,10 @@ def _carried(random: Random, data: bytes, model: str) -> bytes:
         case 4:
             return post("/v1/vision/detection", MULTIPART, form(data, "image"))
         case 5:
-            query = {"model_id": model, "image": {"type": "base64", "value": text}}
+            image = {"type": "base64", "value": text}
+            query: dict[str, object] = {"model_id": model, "image": image}
             if random.random() < 0.3:
-                query |= {"visualize_predictions": True, "image": [query["image"]] * 3}
+                query |= {"visualize_predictions": True, "image": [image] * 3}
             return post("/infer/object_detection", "application/json", json.dumps(query).encode())
         case 6:
             return post(path, random.choice(WRONG_TYPES), data, accept)
@@ -83,11 +84,11 @@ def _carried(random: Random, data: bytes, model: str) -> bytes:
             return _v2(f"{model}-boxes", {"name": "image"}, struct.pack("<I", len(data)) + data)
 
 
-def _v2(model: str, changes: dict[str, object], tail: bytes, length: str | None = None) -> bytes:
+def _v2(model: str, changes: Mapping[str, object], tail: bytes, length: str | None = None) -> bytes:
     """Open Inference Protocol with the binary data extension."""
     sent = {"name": "image", "datatype": "BYTES", "shape": [1]}
-    sent["parameters"] = {"binary_data_size": len(tail)}
-    head = json.dumps({"inputs": [sent | changes]}).encode()
+    size = {"parameters": {"binary_data_size": len(tail)}}
+    head = json.dumps({"inputs": [{**sent, **size, **changes}]}).encode()
     header = f"Inference-Header-Content-Length: {len(head) if length is None else length}"
     return post(OIP.format(model), "application/octet-stream", head + tail, header)
 

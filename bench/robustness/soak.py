@@ -69,7 +69,7 @@ def main() -> int:
     sent, failed, samples = requests(), 0, []
     settings = {"QYOLO_LOG_LEVEL": "warning", "QYOLO_CAPACITY": CLIENTS}
     began = time.monotonic()
-    with tiny_folder(arguments.folder) as folder, serve(folder, **settings) as server:
+    with tiny_folder(arguments.folder) as folder, serve(folder, environment=settings) as server:
         print_header("requests", "MiB", "files", "threads")
         for number in range(SAMPLES):
             failed += asyncio.run(send(server.port, sent, number * step, step))
