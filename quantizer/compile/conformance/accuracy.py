@@ -17,15 +17,15 @@ from quantizer.model.graph import layer_name
 
 def pair_has_one_scale(network: Network) -> Violations:
     """A DQ has the scale of its Q: another one multiplies the values (ONNX's definition)."""
-    for node in network.of_kind(DEQUANTIZE):
-        maker = network.maker(node.input[0], QUANTIZE)
-        if maker is not None and not network.same_scale(maker, node):
+    for node in network.of_type(DEQUANTIZE):
+        producer = network.producer(node.input[0], QUANTIZE)
+        if producer is not None and not network.same_scale(producer, node):
             yield node, "its scale is not that of its QuantizeLinear"
 
 
 def quantized_to_int8_by_name(network: Network) -> Violations:
     """Without a zero point, ONNX means uint8, but TensorRT's parser assumes int8."""
-    for node in network.of_kind(QUANTIZE):
+    for node in network.of_type(QUANTIZE):
         named = any(each.name == "output_dtype" and each.i for each in node.attribute)
         if not named and not any(node.input[2:]):
             yield node, "it has no zero point of type int8"
@@ -33,7 +33,7 @@ def quantized_to_int8_by_name(network: Network) -> Violations:
 
 def weight_has_a_scale_for_each_channel(network: Network) -> Violations:
     """Per channel for weights, per tensor for activations: the guide's recommendation."""
-    for node in network.of_kind(*WEIGHTED):
+    for node in network.of_type(*WEIGHTED):
         weight = network.weight(node)
         scale = None if weight is None else network.scale(weight)
         if weight is None or scale is None or scale.size != 1:
@@ -49,8 +49,8 @@ def activation_function_reads_exact_sums(network: Network) -> Violations:
 
     Such a Q rounds the kernel's 32-bit sums, and prevents the fusion of the function.
     """
-    for node in network.of_kind(QUANTIZE):
-        convolution = network.maker(node.input[0], "Conv", "ConvTranspose")
+    for node in network.of_type(QUANTIZE):
+        convolution = network.producer(node.input[0], "Conv", "ConvTranspose")
         if convolution is None:
             continue
         for pair in network.readers(node.output[0]):

@@ -44,7 +44,7 @@ PACKED: Final = 8  # channels that int8 kernels read or write together
 
 def both_inputs_are_quantized(network: Network) -> Violations:
     """Of a weighted layer, both input and weight are quantized, or neither (the guide)."""
-    for node in network.of_kind(*WEIGHTED):
+    for node in network.of_type(*WEIGHTED):
         quantized = network.weight(node) is not None
         if not quantized and not network.graph.is_constant(node.input[1]):
             continue
@@ -58,7 +58,7 @@ def weight_has_scales_on_its_output_channels(network: Network) -> Violations:
 
     Where a DQ names no axis, ONNX means 1, but TensorRT's parser assumes 0.
     """
-    for node in network.of_kind(*WEIGHTED):
+    for node in network.of_type(*WEIGHTED):
         weight = network.weight(node)
         scale = None if weight is None else network.scale(weight)
         if weight is None or scale is None or scale.size == 1:
@@ -73,7 +73,7 @@ def weight_has_scales_on_its_output_channels(network: Network) -> Violations:
 
 def convolution_has_an_int8_kernel(network: Network) -> Violations:
     """With few channels, only some shapes have one; Model Optimizer keeps the others float."""
-    for node in network.of_kind("Conv"):
+    for node in network.of_type("Conv"):
         weight = network.weight(node)
         if weight is None or not network.runs_in_int8(node):
             continue
@@ -101,7 +101,7 @@ def term_of_a_convolution_is_not_quantized(network: Network) -> Violations:
             continue
         for name in node.input:
             pair = network.dequantizer(name)
-            quantizer = None if pair is None else network.maker(pair.input[0], QUANTIZE)
+            quantizer = None if pair is None else network.producer(pair.input[0], QUANTIZE)
             if quantizer is None or _has_other_readers(network, name):
                 continue
             convolution = _int8_convolution(network, quantizer.input[0])
@@ -116,7 +116,7 @@ def concat_has_one_scale(network: Network) -> Violations:
 
     Source: Model Optimizer (get_concat_eliminated_tensors).
     """
-    for node in network.of_kind("Concat"):
+    for node in network.of_type("Concat"):
         before = [network.dequantizer(name) for name in node.input]
         after = network.quantizers(node.output[0])
         pairs = [each for each in before if each is not None]
@@ -169,14 +169,14 @@ def has_int8_kernel(weight: Sequence[int], groups: int, first: bool) -> bool:
 def _reads_the_image(network: Network, node: onnx.NodeProto) -> bool:
     """Whether only Q, DQ and Cast stand between the image and this node."""
     tensor: str = node.input[0]
-    while (maker := network.maker(tensor, QUANTIZE, DEQUANTIZE, "Cast")) is not None:
-        tensor = maker.input[0]
+    while (producer := network.producer(tensor, QUANTIZE, DEQUANTIZE, "Cast")) is not None:
+        tensor = producer.input[0]
     return tensor == network.graph.input
 
 
 def _sums(network: Network) -> Iterator[onnx.NodeProto]:
     """The Adds of two computed tensors."""
-    for node in network.of_kind("Add"):
+    for node in network.of_type("Add"):
         if len(network.graph.activations_of(node)) == 2:
             yield node
 
@@ -194,11 +194,11 @@ def _has_other_readers(network: Network, dequantized: str) -> bool:
 
 def _int8_convolution(network: Network, tensor: str) -> onnx.NodeProto | None:
     """The int8 convolution that computes a tensor, directly or through its activation function."""
-    node = network.maker(tensor, "Mul", *ACTIVATIONS)
+    node = network.producer(tensor, "Mul", *ACTIVATIONS)
     if node is not None:
         value = silu_input(network.graph, node)
         tensor = value or (node.input[0] if node.op_type in ACTIVATIONS else "")
-    convolution = network.maker(tensor, "Conv", "ConvTranspose")
+    convolution = network.producer(tensor, "Conv", "ConvTranspose")
     if convolution is None or not network.runs_in_int8(convolution):
         return None
     return convolution
@@ -211,14 +211,11 @@ def _passes_through(node: onnx.NodeProto) -> bool:
     return node.op_type in PASS_THROUGH_OPS and node.op_type != "Concat" and nearest
 
 
-def _chain_input(network: Network, node: onnx.NodeProto) -> str:
+def _chain_input(network: Network, last: onnx.NodeProto) -> str:
     """The input of the chain of pass-through operators that ends in this node."""
-    tensor: str = node.input[0]
-    while (maker := network.maker(tensor, *PASS_THROUGH_OPS)) is not None and _passes_through(
-        maker
-    ):
-        tensor = maker.input[0]
-    return tensor
+    tensor: str = last.input[0]
+    node = network.producer(tensor, *PASS_THROUGH_OPS)
+    return tensor if node is None or not _passes_through(node) else _chain_input(network, node)
 
 
 KERNEL_RULES: Final[tuple[Rule, ...]] = (

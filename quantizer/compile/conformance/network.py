@@ -48,13 +48,13 @@ class Network:
         opset = next((item.version for item in model.opset_import if item.domain in STANDARD), 1)
         return cls(Graph.of(described), known, opset)
 
-    def of_kind(self, *kinds: str) -> Iterator[onnx.NodeProto]:
-        return (node for node in self.graph.nodes if node.op_type in kinds)
+    def of_type(self, *op_types: str) -> Iterator[onnx.NodeProto]:
+        return (node for node in self.graph.nodes if node.op_type in op_types)
 
-    def maker(self, tensor: str, *kinds: str) -> onnx.NodeProto | None:
-        """The node that computes a tensor, if it is of one of these kinds."""
+    def producer(self, tensor: str, *op_types: str) -> onnx.NodeProto | None:
+        """The node that computes a tensor, if it is of one of these types."""
         node = self.graph.producer.get(tensor)
-        return node if node is not None and node.op_type in kinds else None
+        return node if node is not None and node.op_type in op_types else None
 
     def readers(self, tensor: str) -> tuple[onnx.NodeProto, ...]:
         return self.graph.consumers.get(tensor, ())
@@ -65,12 +65,12 @@ class Network:
 
     def dequantizer(self, tensor: str) -> onnx.NodeProto | None:
         """The DQ that computes an activation."""
-        node = self.maker(tensor, DEQUANTIZE)
+        node = self.producer(tensor, DEQUANTIZE)
         return None if node is None or self.works_on_a_constant(node) else node
 
     def weight(self, layer: onnx.NodeProto) -> onnx.NodeProto | None:
         """The DQ of a layer's constant weight."""
-        node = self.maker(layer.input[1], DEQUANTIZE)
+        node = self.producer(layer.input[1], DEQUANTIZE)
         return node if node is not None and self.works_on_a_constant(node) else None
 
     def runs_in_int8(self, layer: onnx.NodeProto) -> bool:
@@ -79,7 +79,7 @@ class Network:
 
     def before(self, node: onnx.NodeProto) -> str:
         """The tensor that is quantized: the input of a Q, or of the Q in front of a DQ."""
-        source: str = (self.maker(node.input[0], QUANTIZE) or node).input[0]
+        source: str = (self.producer(node.input[0], QUANTIZE) or node).input[0]
         return source
 
     def works_on_a_constant(self, node: onnx.NodeProto) -> bool:
@@ -87,9 +87,9 @@ class Network:
 
     def parametrized(self) -> Iterator[onnx.NodeProto]:
         """Every Q and DQ, except a DQ that shares scale and zero point with its Q."""
-        for node in self.of_kind(QUANTIZE, DEQUANTIZE):
-            maker = self.maker(node.input[0], QUANTIZE)
-            if maker is None or maker.input[1:] != node.input[1:]:
+        for node in self.of_type(QUANTIZE, DEQUANTIZE):
+            producer = self.producer(node.input[0], QUANTIZE)
+            if producer is None or producer.input[1:] != node.input[1:]:
                 yield node
 
     def scale(self, node: onnx.NodeProto) -> NDArray[np.float64] | None:

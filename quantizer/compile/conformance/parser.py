@@ -90,7 +90,7 @@ def scales_are_as_many_as_channels(network: Network) -> Violations:
 
 def quantized_is_dequantized(network: Network) -> Violations:
     """Only DQs read the integers of a Q; all other layers read floats."""
-    for node in network.of_kind(QUANTIZE):
+    for node in network.of_type(QUANTIZE):
         others = [each for each in network.readers(node.output[0]) if each.op_type != DEQUANTIZE]
         if others:
             yield node, f"{layer_name(others[0])} reads its integers without a DequantizeLinear"
@@ -98,15 +98,15 @@ def quantized_is_dequantized(network: Network) -> Violations:
 
 def dequantized_was_quantized(network: Network) -> Violations:
     """A DQ reads the output of a Q or a constant weight (NvInfer.h; the guide)."""
-    for node in network.of_kind(DEQUANTIZE):
+    for node in network.of_type(DEQUANTIZE):
         source = node.input[0]
-        if network.maker(source, QUANTIZE) is None and not network.graph.is_constant(source):
+        if network.producer(source, QUANTIZE) is None and not network.graph.is_constant(source):
             yield node, f"it reads {source}, which is neither quantized nor constant"
 
 
 def bias_is_float(network: Network) -> Violations:
     """No DQ reads int32, the type in which ONNX Runtime writes biases (onnxruntime #14229)."""
-    for node in network.of_kind(DEQUANTIZE):
+    for node in network.of_type(DEQUANTIZE):
         if network.types.get(node.input[0]) == TensorProto.INT32:
             yield node, "it dequantizes int32, but biases must stay float"
 
