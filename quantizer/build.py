@@ -34,7 +34,7 @@ from quantizer.report.data import Report
 from quantizer.report.page import render
 from quantizer.sensitivity import decision
 from quantizer.sensitivity.decision import Decision
-from quantizer.sensitivity.simulation import MOST_LOOKED_AT, Simulation, find_samples
+from quantizer.sensitivity.simulation import SEARCHED_IMAGES, Simulation, find_samples
 from quantizer.versions import sha256_of, versions
 from service.manifest import DEVICE_OF, PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
 from service.progress import Progress, ReportProgress
@@ -125,7 +125,7 @@ def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
     graph, half = detector.graph, job.builder.qdq_format.half_scales
     scheme = Scheme(config.symmetric, half=half)
     image_range = Range(0.0, 255 / detector.preprocess.divisor)
-    spread = source.calibrating[:: max(1, len(source.calibrating) // MOST_LOOKED_AT)]
+    spread = source.calibrating[:: max(1, len(source.calibrating) // SEARCHED_IMAGES)]
     images = ImageFiles(spread, detector.size, detector.preprocess).decodable()
     with job.stage("precision"):
         simulation = Simulation(

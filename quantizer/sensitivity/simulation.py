@@ -17,8 +17,8 @@ from service.vision.detections import Floats
 from service.vision.heads import Head
 
 SAMPLES: Final = 4  # images on which sets of layers are tried
-MOST_LOOKED_AT: Final = 32  # images that are searched for samples
-LEAST_SIGNAL: Final = 0.25  # of a sample: one box at a score of 0.5
+SEARCHED_IMAGES: Final = 32  # at most, for samples
+SAMPLE_SIGNAL: Final = 0.25  # the least of a sample: one box at a score of 0.5
 
 
 class SensitivitySample(NamedTuple):
@@ -74,5 +74,5 @@ def find_samples(
     def look(number: int, image: Floats, outputs: list[Floats]) -> SensitivitySample:
         return SensitivitySample(image, Reference.of(outputs[0], head, size))
 
-    looks = over_images(graph.model, islice(images, MOST_LOOKED_AT), threads, look)
-    return list(islice((each for each in looks if each.reference.signal > LEAST_SIGNAL), count))
+    looks = over_images(graph.model, islice(images, SEARCHED_IMAGES), threads, look)
+    return list(islice((each for each in looks if each.reference.signal > SAMPLE_SIGNAL), count))
