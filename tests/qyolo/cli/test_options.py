@@ -5,10 +5,11 @@ import pytest
 from pydantic import BaseModel, Field
 
 from quantizer.errors import BadOption
-from qyolo.cli.fields import options_of, takes, takes_fields
+from qyolo.cli.fields import options_of, takes
 from qyolo.cli.options import message, takes_settings
 from qyolo.errors import CommandError
 from qyolo.user_cache import cache_root
+from service.settings import Settings
 
 
 class Example(BaseModel):
@@ -27,35 +28,25 @@ def parts(option: Parameter) -> tuple[object, ...]:
 
 
 def test_an_option_has_the_type_the_bounds_the_default_and_the_help_of_its_field():
-    made = {name: parts(option) for name, option in options_of(Example.model_fields).items()}
-    assert made == {
+    options = options_of(Example.model_fields)
+    assert {name: parts(option) for name, option in options.items()} == {
         "folder": (Path | None, "--folder", None, None, "Where it lies.", None),
         "size_mib": (int, "--size", 1, 9, "Its size.", 3),
         "names": (list[str] | None, "--names", None, None, ".", None),
         "fast": (bool, "--fast/--no-fast", None, None, "In a hurry.", True),
         "share": (float | None, "--share", 0, None, ".", None),
     }
-    infos = {
-        name: option.annotation.__metadata__[0]
-        for name, option in options_of(Example.model_fields, "Panel").items()
-    }
-    assert {info.rich_help_panel for info in infos.values()} == {"Panel"}
-    assert (infos["names"].metavar, infos["share"].envvar) == ("NAME", "QYOLO_SHARE")
+    names, share = (options[name].annotation.__metadata__[0] for name in ("names", "share"))
+    assert (names.metavar, share.envvar) == ("NAME", "QYOLO_SHARE")
 
 
-def test_the_environment_gives_the_default_of_a_setting():
-    options = options_of(Example.model_fields, env_prefix="QYOLO_")
-    assert parts(options["size_mib"]) == (
-        *(int | None, "--size", 1, 9),
-        "Its size. (env: QYOLO_SIZE_MIB, default: 3)",
-        None,
-    )
-
-
-def test_a_field_without_default_can_be_required():
-    options = options_of(Example.model_fields, required=True)
-    assert options["folder"].default is Parameter.empty
-    assert options["size_mib"].default == 3
+def test_the_default_can_come_from_the_environment_or_be_missing():
+    option = options_of(Example.model_fields, env_prefix="QYOLO_")["size_mib"]
+    text = "Its size. (env: QYOLO_SIZE_MIB, default: 3)"
+    assert parts(option) == (int | None, "--size", 1, 9, text, None)
+    required = options_of(Example.model_fields, required=True)
+    assert required["folder"].default is Parameter.empty
+    assert required["size_mib"].default == 3
 
 
 def test_options_replace_parameters_of_a_command():
@@ -69,33 +60,19 @@ def test_options_replace_parameters_of_a_command():
     command(first=5, last=6, **given)
     assert seen == [(5, given, 6)]
 
-    @takes_fields(Example.model_fields, "Panel")
-    def other(fast: bool, first: int = 0) -> None: ...
-
-    assert list(signature(other).parameters) == ["fast", "first"]
-    assert signature(other).parameters["fast"].default is True
-
-
-@takes_settings
-def settings_of(settings, results) -> None:
-    results.append(settings)
-
-
-def settings(**given):
-    names = [name for name in signature(settings_of).parameters if name != "results"]
-    results = []
-    settings_of(results=results, **dict.fromkeys(names) | given)
-    return results[0]
-
 
 def test_a_bad_setting_is_told_by_where_it_comes_from(monkeypatch):
+    seen: list[Settings] = []
+    command = takes_settings(lambda settings: seen.append(settings))
+    nothing = dict.fromkeys(signature(command).parameters)
+    command(**nothing | {"port": 8001})
+    assert seen[0].port == 8001
     with pytest.raises(BadOption) as caught:
-        settings(port=70000)
+        command(**nothing | {"port": 70000})
     assert message(caught.value).startswith("--port 70000: Input should be less than or equal")
     monkeypatch.setenv("QYOLO_PORT", "70000")
     with pytest.raises(CommandError, match="QYOLO_PORT: Input should be less than or equal"):
-        settings()
-    assert settings(port=8001).port == 8001
+        command(**nothing)
 
 
 @pytest.mark.parametrize(

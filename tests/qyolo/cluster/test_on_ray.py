@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,15 +90,9 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def deploy(self, folder: Path) -> None:
-        options = {
-            "--address": self.cluster.address,
-            "--port": self.port,
-            "--min": 2,
-            "--cpus": CPUS_OF_A_REPLICA,
-        }
-        options |= {"--ab": "fp32:1,int8:1"}
-        flat = [part for pair in options.items() for part in pair]
-        ran = qyolo("cluster", folder, *flat, QYOLO_CACHE_DIR=self.caches[0])
+        options = ("--address", self.cluster.address, "--port", self.port, "--min", 2)
+        options += ("--cpus", CPUS_OF_A_REPLICA, "--ab", "fp32:1,int8:1")
+        ran = qyolo("cluster", folder, *options, QYOLO_CACHE_DIR=self.caches[0])
         assert ran.code == 0, ran.err
 
 
@@ -132,60 +127,57 @@ def running(tmp_path_factory):
 
 
 @dataclass
-class Posts:
-    """What clients have received that post all the time."""
+class Clients:
+    """Clients that post all the time; with `retries` they post again after errors of Ray."""
 
+    url: str
+    body: bytes
+    retries: bool
     answers: list[httpx.Response] = field(default_factory=list)
-    retries: Counter[str] = field(default_factory=Counter)  # by their reason
-    errors: list[Exception] = field(default_factory=list)
+    retried: Counter[str] = field(default_factory=Counter)  # by the reason
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def await_more(self, count: int) -> None:
         wanted = len(self.answers) + count
-        wait_until(lambda: len(self.answers) >= wanted or self.errors, WAIT_LIMIT_S)
+        wait_until(lambda: len(self.answers) >= wanted or self.stopped.is_set(), WAIT_LIMIT_S)
+
+    def run(self) -> None:
+        try:
+            with httpx.Client(timeout=WAIT_LIMIT_S) as client:
+                while not self.stopped.is_set():
+                    self.answers.append(self._post(client))
+                    time.sleep(PAUSE_S)
+        finally:
+            self.stopped.set()
+
+    def _post(self, client: httpx.Client) -> httpx.Response:
+        while True:
+            try:
+                answer = client.post(self.url, content=self.body, headers=JPEG)
+            except httpx.TransportError as exc:
+                if not self.retries:
+                    raise
+                self.retried[type(exc).__name__] += 1
+                continue
+            is_ours = "json" in answer.headers.get("content-type", "")
+            if not self.retries or answer.status_code < 500 or is_ours:
+                return answer
+            self.retried[str(answer.status_code)] += 1
 
 
 @contextmanager
-def posting(url: str, body: bytes, retries: bool, clients: int = CLIENTS) -> Iterator[Posts]:
-    """Clients post until the block ends; with `retries` they do so again after errors of Ray."""
-    posts, enough = Posts(), threading.Event()
-
-    def work() -> None:
+def posting(url: str, body: bytes, retries: bool, count: int = CLIENTS) -> Iterator[Clients]:
+    """So many clients until the block ends; each of their answers must be 200."""
+    clients = Clients(url, body, retries)
+    with ThreadPoolExecutor(count) as pool:
+        jobs = [pool.submit(clients.run) for _ in range(count)]
         try:
-            with httpx.Client(timeout=WAIT_LIMIT_S) as client:
-                while not enough.is_set():
-                    posts.answers.append(_post(client, url, body, posts.retries, retries))
-                    time.sleep(PAUSE_S)
-        except Exception as exc:
-            posts.errors.append(exc)
-
-    threads = [threading.Thread(target=work) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield posts
-    finally:
-        enough.set()
-        for thread in threads:
-            thread.join(WAIT_LIMIT_S)
-    assert not posts.errors
-
-
-def _post(
-    client: httpx.Client, url: str, body: bytes, seen: Counter[str], retries: bool
-) -> httpx.Response:
-    """Retry after a broken connection and after an error that is Ray's and not qyolo's."""
-    while True:
-        try:
-            answer = client.post(url, content=body, headers=JPEG)
-        except httpx.TransportError as exc:
-            if not retries:
-                raise
-            seen[type(exc).__name__] += 1
-            continue
-        is_ours = "json" in answer.headers.get("content-type", "")
-        if not retries or answer.status_code < 500 or is_ours:
-            return answer
-        seen[str(answer.status_code)] += 1
+            yield clients
+        finally:
+            clients.stopped.set()
+        for job in jobs:
+            job.result(WAIT_LIMIT_S)
+    assert {answer.status_code for answer in clients.answers} == {200}
 
 
 def boxes(answer: httpx.Response) -> list[object]:
@@ -214,26 +206,15 @@ def test_answers_equal_those_of_a_plain_server(running):
             assert without_times(ours) == without_times(theirs)
         for path in ("/v1/models", "/v1/report", "/v2/models/tiny", "/healthz", "/readyz"):
             assert client.get(path).json() == plain.client.get(path).json()
-        drawn = [
-            each.post("/v1/compare", content=picture, headers=JPEG | {"Accept": "image/png"})
-            for each in (client, plain.client)
-        ]
-        assert drawn[0].content == drawn[1].content
-        raw = {
-            "inputs": [
-                {
-                    "name": "images",
-                    "shape": [1, 3, 64, 64],
-                    "datatype": "FP32",
-                    "data": np.zeros(3 * 64 * 64).tolist(),
-                }
-            ]
-        }
-        tensors = [
-            each.post("/v2/models/tiny/infer", json=raw).json()["outputs"][0]["shape"]
-            for each in (client, plain.client)
-        ]
-        assert tensors[0] == tensors[1]
+        tensor = {"name": "images", "shape": [1, 3, 64, 64], "datatype": "FP32"}
+        raw = {"inputs": [tensor | {"data": np.zeros(3 * 64 * 64).tolist()}]}
+        pictures, shapes = set(), set()
+        for each in (client, plain.client):
+            headers = JPEG | {"Accept": "image/png"}
+            pictures.add(each.post("/v1/compare", content=picture, headers=headers).content)
+            answer = each.post("/v2/models/tiny/infer", json=raw).json()
+            shapes.add(tuple(answer["outputs"][0]["shape"]))
+        assert (len(pictures), len(shapes)) == (1, 1)
 
 
 BAD_REQUESTS = [
@@ -258,14 +239,13 @@ def test_bad_input_is_the_same_problem_as_on_a_plain_server(running):
 
 
 def test_the_split_sends_clients_to_both_deployments(running):
+    seen = set()
     with httpx.Client(base_url=running.url, timeout=WAIT_LIMIT_S) as client:
-        seen = [
-            client.post(
-                "/v1/detect", content=jpeg(), headers=JPEG | {CLIENT_HEADER: str(n)}
-            ).headers["X-Qyolo-Variant"]
-            for n in range(12)
-        ]
-    assert set(seen) == {"fp32", "int8"}
+        for n in range(12):
+            headers = JPEG | {CLIENT_HEADER: str(n)}
+            answer = client.post("/v1/detect", content=jpeg(), headers=headers)
+            seen.add(answer.headers["X-Qyolo-Variant"])
+    assert seen == {"fp32", "int8"}
 
 
 def test_each_node_gets_the_folder_once(running):
@@ -279,24 +259,11 @@ def test_each_node_gets_the_folder_once(running):
 
 
 def test_requests_beyond_the_capacity_get_429(running):
-    slow = encoded(gradient(1500, 1500), "PNG")
-    answers: list[httpx.Response] = []
-
-    def ask() -> None:
-        answers.append(
-            httpx.post(
-                f"{running.url}/v1/models/fp32/detect",
-                content=slow,
-                headers={"Content-Type": "image/png"},
-                timeout=WAIT_LIMIT_S,
-            )
-        )
-
-    threads = [threading.Thread(target=ask) for _ in range(48)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(WAIT_LIMIT_S)
+    slow = {"content": encoded(gradient(1500, 1500), "PNG"), "timeout": WAIT_LIMIT_S}
+    slow |= {"headers": {"Content-Type": "image/png"}}
+    url = f"{running.url}/v1/models/fp32/detect"
+    with ThreadPoolExecutor(48) as pool:
+        answers = list(pool.map(lambda _: httpx.post(url, **slow), range(48)))
     counts = Counter(answer.status_code for answer in answers)
     assert set(counts) == {200, 429}, counts
     refused = next(answer for answer in answers if answer.status_code == 429)
@@ -325,14 +292,13 @@ def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
     """
     url = f"{running.url}/v1/models/fp32/detect"
     slow = encoded(gradient(2000, 2000), "PNG")
-    with posting(url, slow, retries=False, clients=2 * CLIENTS) as posts:
-        posts.await_more(5)
+    with posting(url, slow, retries=False, count=2 * CLIENTS) as clients:
+        clients.await_more(5)
         victims = replicas_of(running, "fp32")
         assert len(victims) == 2
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
-            posts.await_more(10)
-    assert {answer.status_code for answer in posts.answers} == {200}
+            clients.await_more(10)
 
     def retried() -> bool:  # either replica of the ingress may answer
         text = httpx.get(f"{running.url}/metrics").text
@@ -343,14 +309,13 @@ def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
 
 def test_another_folder_takes_over_without_a_lost_request(running):
     url = f"{running.url}/v1/models/fp32/detect"
-    with posting(url, jpeg(), retries=False) as posts:
-        posts.await_more(5)
+    with posting(url, jpeg(), retries=False) as clients:
+        clients.await_more(5)
         running.deploy(running.second)
-        posts.await_more(10)
-    assert {answer.status_code for answer in posts.answers} == {200}
-    first, last = boxes(posts.answers[0]), boxes(posts.answers[-1])
+        clients.await_more(10)
+    first, last = boxes(clients.answers[0]), boxes(clients.answers[-1])
     assert first != last
-    assert {str(boxes(answer)) for answer in posts.answers} == {str(first), str(last)}
+    assert {str(boxes(answer)) for answer in clients.answers} == {str(first), str(last)}
     final = httpx.post(url, content=jpeg(), headers=JPEG, timeout=WAIT_LIMIT_S)
     assert boxes(final) == last
 
@@ -358,23 +323,18 @@ def test_another_folder_takes_over_without_a_lost_request(running):
 def test_a_node_that_dies_under_load_loses_no_request(running):
     """Clients whose connection ends with the node retry; all get the right boxes."""
     url = f"{running.url}/v1/models/int8/detect"
-    with posting(url, jpeg(), retries=True) as posts:
-        posts.await_more(20)
+    with posting(url, jpeg(), retries=True) as clients:
+        clients.await_more(20)
         running.cluster.remove_node(running.second_node, allow_graceful=False)
-        posts.await_more(100)
-    assert {answer.status_code for answer in posts.answers} == {200}
-    assert len({str(boxes(answer)) for answer in posts.answers}) == 1
-    assert posts.retries.total() <= CLIENTS * 10, posts.retries
+        clients.await_more(100)
+    assert len({str(boxes(answer)) for answer in clients.answers}) == 1
+    assert clients.retried.total() <= CLIENTS * 10, clients.retried
 
 
 def test_without_ray_the_command_names_the_extra(tmp_path):
     hidden = "import sys; sys.modules['ray'] = None; from qyolo.cli.commands import main; main()"
-    ran = subprocess.run(
-        [sys.executable, "-c", hidden, "cluster", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", hidden, "cluster", tmp_path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert ran.stderr == "qyolo: a cluster needs the extra cluster: pip install 'qyolo[cluster]'\n"
 
