@@ -1,6 +1,6 @@
 """The build, top to bottom: each stage takes frozen values and returns new ones.
 
-read -> calibrate -> decide -> quantize -> compile -> time -> judge -> publish
+read -> calibrate -> decide -> quantize -> compile and time -> judge -> publish
 
 Which variant is the default is decided in `quantizer.evaluation.accuracy_gate`.
 """

@@ -23,7 +23,7 @@ from service.manifest import Manifest, read_manifest
 from service.progress import Progress
 from service.vision.image import Photo
 from service.vision.postprocess import Query
-from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, save_tiny, yolov5
+from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, yolov5
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,15 @@ def make(tmp_path_factory, photos) -> Callable[..., Built]:
     """Builds a tiny model. ONNX Runtime is the default because it compiles fastest."""
 
     def run(
-        model: str = "yolov5",
+        model: str | onnx.ModelProto = "yolov5",
         images: Path = photos,
-        runtime: str | None = "onnxruntime",
+        runtime: str = "onnxruntime",
         **options: object,
     ) -> Built:
         home = tmp_path_factory.mktemp("build")
-        path, folder, progress = save_tiny(home, model), home / "built", []
+        path, folder, progress = home / "yolov5.onnx", home / "built", []
         folder.mkdir()
+        onnx.save(TINY[model]() if isinstance(model, str) else model, path)
         config = BuildConfig(path, images, size=SIZE, threads=1, runtime=runtime, **options)
         return Built(config, folder, build(config, folder, progress.append), progress)
 
@@ -305,7 +306,7 @@ def test_images_of_which_none_can_be_decoded_are_an_error(make, tmp_path):
         make(images=tmp_path)
 
 
-# ---------------------------------------------------------------------------------- refusals
+# --------------------------------------------------------------------------------- models
 
 
 def test_a_device_or_a_default_that_is_not_here_is_refused_before_anything_is_read(tmp_path):
@@ -316,12 +317,23 @@ def test_a_device_or_a_default_that_is_not_here_is_refused_before_anything_is_re
         build(BuildConfig(*absent, device="cpu", default="fp16"), tmp_path, lambda _: None)
 
 
-def test_a_model_that_computes_no_numbers_is_refused(tmp_path, photos):
+def filled(suffix: str, value: float) -> onnx.ModelProto:
+    """The tiny YOLOv5 with this value in the constants whose names end so."""
     model = yolov5()
-    weight = next(t for t in model.graph.initializer if t.name == "c3.cv1.weight")
-    broken = np.full(tuple(weight.dims), np.nan, np.float32)
-    weight.CopyFrom(onnx.numpy_helper.from_array(broken, weight.name))
-    onnx.save(model, tmp_path / "nan.onnx")
-    config = BuildConfig(tmp_path / "nan.onnx", photos, size=SIZE, threads=1)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(suffix):
+            values = np.full(tuple(tensor.dims), value, np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    return model
+
+
+def test_a_model_that_computes_nan_is_refused(make):
     with pytest.raises(UnsupportedModel, match="not finite"):
-        build(config, tmp_path, lambda _: None)
+        make(filled("c3.cv1.weight", np.nan))
+
+
+def test_a_model_that_detects_nothing_is_quantized_without_a_search(make):
+    built = make(filled(".bias", -50.0))
+    assert built.warned("detects nothing", "every layer is quantized")
+    assert built.report.sensitivity is None
+    assert built.report.int8_convolutions.planned == len(built.report.layers)
