@@ -1,10 +1,8 @@
 """How much may be in flight: requests in progress, and bytes of request bodies."""
 
-import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from contextlib import ExitStack, contextmanager
+from typing import Final
 
 from service.errors import Overloaded, PayloadTooLarge
 
@@ -36,15 +34,15 @@ class Admission:
 
     def __init__(self, capacity: int, max_bytes: int, max_inflight_bytes: int) -> None:
         self.capacity = capacity
-        self.on_idle: Callable[[], None] = lambda: None  # called when the last slot is released
-        self._max_bytes = max_bytes  # of one body
-        self._max_inflight_bytes = max(max_bytes, max_inflight_bytes)
-        self._slots_taken = 0
+        self.max_bytes = max_bytes  # of one body
+        self.max_inflight_bytes = max(max_bytes, max_inflight_bytes)
         self.inflight_bytes = 0
+        self.on_idle: Callable[[], None] = lambda: None  # called when the last slot is released
+        self._slots_taken = 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is worked on."""
+        """Whether no slot is taken."""
         return self._slots_taken == 0
 
     @property
@@ -73,30 +71,16 @@ class Admission:
             body.hold(0)
 
     @contextmanager
-    def slot(self) -> Iterator["Slot"]:
-        """Take a slot while an image or a tensor is worked on; raises Overloaded."""
+    def slot(self) -> Iterator[ExitStack]:
+        """Take a slot while an image or a tensor is worked on; raises Overloaded.
+
+        The stack releases the slot when the block ends, unless `pop_all` has passed that on.
+        """
         self._refuse_when_full()
         self._slots_taken += 1
-        slot = Slot(self._release_slot)
-        try:
-            yield slot
-        finally:
-            slot.close()
-
-    def check(self, held: int, size: int) -> None:
-        """Raise unless a body that holds `held` bytes may hold `size`."""
-        if size > self._max_bytes:
-            raise PayloadTooLarge(f"the request body is larger than {self._max_bytes} bytes")
-        if size > held and self.inflight_bytes + size - held > self._max_inflight_bytes:
-            raise Overloaded(
-                f"request bodies of {self.inflight_bytes} bytes are in flight, of at most "
-                f"{self._max_inflight_bytes}; try again shortly"
-            )
-
-    def recount(self, held: int, size: int) -> None:
-        """A body that held `held` bytes holds `size`; raises as `check`."""
-        self.check(held, size)
-        self.inflight_bytes += size - held
+        with ExitStack() as stack:
+            stack.callback(self._release_slot)
+            yield stack
 
     def _refuse_when_full(self) -> None:
         if self.is_full:
@@ -116,34 +100,18 @@ class Body:
         self._held = 0
 
     def expect(self, size: int) -> None:
-        """Raise PayloadTooLarge or Overloaded when a body of `size` bytes cannot be held now."""
-        self._admission.check(self._held, size)
+        """Raise PayloadTooLarge or Overloaded if a body of `size` bytes cannot be held now."""
+        limits = self._admission
+        if size > limits.max_bytes:
+            raise PayloadTooLarge(f"the request body is larger than {limits.max_bytes} bytes")
+        if limits.inflight_bytes + max(0, size - self._held) > limits.max_inflight_bytes:
+            raise Overloaded(
+                f"request bodies of {limits.inflight_bytes} bytes are in flight, of at most "
+                f"{limits.max_inflight_bytes}; try again shortly"
+            )
 
     def hold(self, size: int) -> None:
         """The body is `size` bytes large now; raises as `expect`."""
-        self._admission.recount(self._held, size)
+        self.expect(size)
+        self._admission.inflight_bytes += size - self._held
         self._held = size
-
-
-class Slot:
-    """One request in progress."""
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release = release
-        self._is_kept = False
-
-    def keep_until(self, job: Future[Any]) -> None:
-        """Release the slot when the job ends, since a thread cannot be interrupted."""
-        self._is_kept = True
-        loop = asyncio.get_running_loop()
-
-        def release(_: Future[Any]) -> None:
-            with suppress(RuntimeError):  # the loop is closed, and the server with it
-                loop.call_soon_threadsafe(self._release)
-
-        job.add_done_callback(release)
-
-    def close(self) -> None:
-        """Release the slot, unless a job keeps it."""
-        if not self._is_kept:
-            self._release()

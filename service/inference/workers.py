@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from service.inference.admission import Slot
 from service.inference.semaphore import FairSemaphore, Waiter
 from service.inference.timings import Stopwatch
 
@@ -21,7 +20,7 @@ class Workers:
         self._pool = ThreadPoolExecutor(threads, "image")
         self._engines = FairSemaphore(streams)
 
-    async def run(self, work: Callable[[Waiter], T], clock: Stopwatch, slot: Slot) -> T:
+    async def run(self, work: Callable[[Waiter], T], clock: Stopwatch, slot: ExitStack) -> T:
         """The result of `work` in a thread; the wait for the thread counts as `queue`.
 
         When cancelled, work that has not begun never does. Work that has begun keeps the slot and
@@ -39,7 +38,7 @@ class Workers:
         except asyncio.CancelledError:
             if not job.cancel():
                 self._engines.cancel(waiter)
-                slot.keep_until(job)
+                _close_when_done(slot.pop_all(), job)
             raise
 
     @contextmanager
@@ -59,3 +58,14 @@ class Workers:
     def shutdown(self) -> None:
         """Wait for what has been submitted."""
         self._pool.shutdown()
+
+
+def _close_when_done(slot: ExitStack, job: Future[Any]) -> None:
+    """In the event loop, since the slot belongs to it and the job ends in its thread."""
+    loop = asyncio.get_running_loop()
+
+    def close(_: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and the server with it
+            loop.call_soon_threadsafe(slot.close)
+
+    job.add_done_callback(close)

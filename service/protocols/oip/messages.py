@@ -108,8 +108,6 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
     Raises PayloadTooLarge, UnsupportedUpload or BadRequest.
     """
-    if encoding == "identity":
-        return body
     if encoding not in ENCODINGS:
         raise UnsupportedUpload(f"a body may be encoded as {' or '.join(ENCODINGS)}")
     decoder = zlib.decompressobj(GZIP_OR_ZLIB)

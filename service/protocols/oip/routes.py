@@ -1,8 +1,8 @@
 """Open Inference Protocol v2, as Triton, OpenVINO Model Server and KServe speak it.
 
 https://github.com/kserve/open-inference-protocol: metadata, readiness and inference over REST,
-with Triton's binary tensors, model configuration and repository index. A model's versions are its
-variants; none means the default one.
+with Triton's binary tensors, model configuration and repository index. The versions of a model are
+its variants; without a version, the split or the default chooses.
 """
 
 import asyncio
@@ -123,10 +123,11 @@ class OpenInference:
 
         async def read(body: Body) -> Job[Response]:
             data = await read_body(request, body)
-            # In threads, since these are megabytes and the event loop serves everyone.
+            # Megabytes are inflated, parsed and written in threads; the event loop serves everyone.
             encoding = request.headers.get("content-encoding", "identity").strip().lower()
-            data = await asyncio.to_thread(inflate, data, encoding, self._settings.max_bytes)
-            body.hold(len(data))
+            if encoding != "identity":
+                data = await asyncio.to_thread(inflate, data, encoding, self._settings.max_bytes)
+                body.hold(len(data))
             length = request.headers.get(HEADER_LENGTH)
             asked = await asyncio.to_thread(read_request, data, length, model.input, model.outputs)
 
