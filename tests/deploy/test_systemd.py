@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
-from tests.docker.compose import ROOT
 
-UNIT = ROOT / "deploy/systemd/qyolo.service"
+UNIT = Path(__file__).parents[2] / "deploy/systemd/qyolo.service"
 TEXT = UNIT.read_text(encoding="utf-8")
 
 
