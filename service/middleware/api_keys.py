@@ -4,10 +4,8 @@ Only the SHA-256 of a key is kept, and only its name is logged.
 """
 
 import hashlib
-import hmac
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,68 +20,45 @@ class BadKeys(ServiceError):
     """The configured keys cannot be used; the message contains none of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Names need not be unique: during a rotation two keys share one."""
+def read_keys(listed: str | None, file: Path | None) -> Mapping[bytes, str]:
+    """Digest -> name, of a comma-separated list and of a file, one a line; `#` starts a comment.
 
-    name: str
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The known keys; none means that the server is open to everyone."""
-
-    known: tuple[Key, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.known)
-
-    def name_of(self, presented: str) -> str | None:
-        """The name of the presented key, None if it is unknown; timing reveals nothing of a key."""
-        digest = hashlib.sha256(presented.encode()).digest()
-        found = None
-        for key in self.known:
-            if hmac.compare_digest(key.digest, digest):
-                found = key.name
-        return found
-
-
-def read_keys(listed: str | None, file: Path | None) -> Keys:
-    """The keys of a comma-separated list and those of a file, one a line; `#` starts a comment.
-
-    Raises BadKeys.
+    Names need not be unique: during a rotation two keys share one. Raises BadKeys.
     """
-    keys: list[Key] = []
+    keys: dict[bytes, str] = {}
     if listed is not None:
-        keys += _parse(listed.split(","), "API key")
+        keys.update(_parse(listed.split(","), "API key"))
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as exc:
             raise BadKeys(f"the API keys in {file} cannot be read: {exc}") from exc
-        keys += _parse((line.partition("#")[0] for line in lines), f"{file}, line")
+        keys.update(_parse((line.partition("#")[0] for line in lines), f"{file}, line"))
     if not keys and (listed, file) != (None, None):
         raise BadKeys("API keys are configured, but none is given")
-    return Keys(tuple(keys))
+    return keys
 
 
-def _parse(entries: Iterable[str], where: str) -> Iterator[Key]:
+def _parse(entries: Iterable[str], where: str) -> Iterator[tuple[bytes, str]]:
     for number, entry in enumerate(entries, start=1):
         if text := entry.strip():
             yield _key(text, f"{where} {number}")
 
 
-def _key(text: str, where: str) -> Key:
+def _key(text: str, where: str) -> tuple[bytes, str]:
     named = None if HASHED.fullmatch(text) else NAMED.fullmatch(text)
     name, secret = named.groups() if named else (None, text)
     if hashed := HASHED.fullmatch(secret):
         digest = bytes.fromhex(hashed[1])
     elif SECRET.fullmatch(secret) and name != "sha256":  # sha256: and less than 64 digits
-        digest = hashlib.sha256(secret.encode()).digest()
+        digest = digest_of(secret)
     else:
         raise BadKeys(
             f"{where} is not [name:]secret or [name:]sha256:<hex>; a secret has at least 16 "
             "characters, no spaces and no colon: `openssl rand -hex 32` makes one"
         )
-    return Key(name or f"key-{digest.hex()[:8]}", digest)
+    return digest, name or f"key-{digest.hex()[:8]}"
+
+
+def digest_of(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

@@ -5,10 +5,11 @@ The two read different keys of the answer, so the answer has both.
 
 from email.utils import formatdate
 from functools import partial
-from typing import Final, Self
+from typing import Final
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -24,7 +25,6 @@ from service.inference.results import Answer
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
 from service.middleware.auth import AccessPolicy
-from service.protocols.key_in_body import check_key
 from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
 from service.vision.postprocess import Query
@@ -45,52 +45,6 @@ class Options(BaseModel):
     """The form fields that are used; 0.4 is the default of Frigate and CodeProject.AI."""
 
     min_confidence: float = Field(default=0.4, ge=0, lt=1, allow_inf_nan=False)
-
-
-class Prediction(BaseModel):
-    """A box in whole pixels of the source image."""
-
-    confidence: float
-    label: str
-    x_min: int
-    y_min: int
-    x_max: int
-    y_max: int
-
-    @classmethod
-    def of(cls, box: Box) -> Self:
-        x_min, y_min, x_max, y_max = map(round, box.box)
-        return cls(
-            confidence=box.score,
-            label=box.class_name,
-            x_min=x_min,
-            y_min=y_min,
-            x_max=x_max,
-            y_max=y_max,
-        )
-
-
-class Detected(BaseModel):
-    """The answer: DeepStack's keys, then those that CodeProject.AI adds."""
-
-    success: bool = True
-    predictions: list[Prediction]
-    duration: float
-    message: str
-    count: int
-    code: int = 200
-    command: str = "detect"
-    moduleId: str = "qyolo"
-    moduleName: str
-    inferenceMs: int
-    processMs: int
-    analysisRoundTripMs: int
-    executionProvider: str
-    inferenceDevice: str
-    canUseGPU: bool
-    processedBy: str = "localhost"
-    timestampUTC: str
-    requestId: str
 
 
 class DeepStack:
@@ -114,7 +68,7 @@ class DeepStack:
         has_form = request.headers.get("content-type", "").startswith("multipart/")
         with backend.admission.body() as body:
             form = await read_form(request, body) if has_form else Form({}, {})
-        check_key(self._policy, request, form.fields.get("api_key"))
+        self._policy.admit_key_of(request, form.fields.get("api_key"))
         names = variants_by_name(backend.variants, SEPARATOR)
         return JSONResponse({"success": True, "models": list(names), "duration": 0})
 
@@ -124,7 +78,7 @@ class DeepStack:
 
         async def read(body: Body) -> Job[Answer]:
             form = await read_form(request, body)
-            check_key(self._policy, request, form.fields.get("api_key"))
+            self._policy.admit_key_of(request, form.fields.get("api_key"))
             name = request.path_params.get("name", manifest.name)
             variant = find_variant(name, backend.variants, SEPARATOR)
             query = self._query(request, form, manifest)
@@ -132,7 +86,7 @@ class DeepStack:
 
         answer = await exchange(request, backend, read)
         detected = _detected(manifest, answer, request.state.request_id)
-        return respond(detected.model_dump_json(), [answer])
+        return respond(to_json(detected), [answer])
 
     def _query(self, request: Request, form: Form, manifest: Manifest) -> Query:
         options = validated(Options, form.fields)
@@ -144,23 +98,35 @@ class DeepStack:
         return params.query(self._settings, manifest.class_names)
 
 
-def _detected(manifest: Manifest, answer: Answer, request_id: str) -> Detected:
-    predictions = [Prediction.of(box) for box in boxes(manifest, answer.detections)]
-    labels = ", ".join(dict.fromkeys(prediction.label for prediction in predictions))
+def _detected(manifest: Manifest, answer: Answer, request_id: str) -> dict[str, object]:
+    """DeepStack's keys, then those that CodeProject.AI adds."""
+    predictions = [_prediction(box) for box in boxes(manifest, answer.detections)]
+    labels = ", ".join(dict.fromkeys(str(prediction["label"]) for prediction in predictions))
     timings = answer.timings
     device = manifest.device.upper()
-    return Detected(
-        predictions=predictions,
-        duration=round(timings["total"], 4),
-        message=f"Found {labels}" if labels else "No objects found",
-        count=len(predictions),
-        moduleName=f"{manifest.name} {answer.variant}",
-        inferenceMs=round(timings["infer"] * 1000),
-        processMs=round((timings["total"] - timings["queue"]) * 1000),
-        analysisRoundTripMs=round(timings["total"] * 1000),
-        executionProvider=device,
-        inferenceDevice=device,
-        canUseGPU=manifest.device == "gpu",
-        timestampUTC=formatdate(usegmt=True),
-        requestId=request_id,
-    )
+    return {
+        "success": True,
+        "predictions": predictions,
+        "duration": round(timings["total"], 4),
+        "message": f"Found {labels}" if labels else "No objects found",
+        "count": len(predictions),
+        "code": 200,
+        "command": "detect",
+        "moduleId": "qyolo",
+        "moduleName": f"{manifest.name} {answer.variant}",
+        "inferenceMs": round(timings["infer"] * 1000),
+        "processMs": round((timings["total"] - timings["queue"]) * 1000),
+        "analysisRoundTripMs": round(timings["total"] * 1000),
+        "executionProvider": device,
+        "inferenceDevice": device,
+        "canUseGPU": manifest.device == "gpu",
+        "processedBy": "localhost",
+        "timestampUTC": formatdate(usegmt=True),
+        "requestId": request_id,
+    }
+
+
+def _prediction(box: Box) -> dict[str, object]:
+    """A box in whole pixels of the source image."""
+    corners = zip(("x_min", "y_min", "x_max", "y_max"), map(round, box.box), strict=True)
+    return {"confidence": box.score, "label": box.class_name, **dict(corners)}

@@ -5,11 +5,12 @@ a client, and "numpy" would be a pickle, which can run code.
 """
 
 import base64
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,7 +19,7 @@ from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.exchange import Job, exchange, respond
 from service.http.params import BoxParams
 from service.http.pictures import renderer
-from service.http.schemas import Box, ImageSize, boxes
+from service.http.schemas import Box, boxes
 from service.http.uploads import from_base64, read_body
 from service.http.validation import validated
 from service.inference.admission import Body
@@ -28,7 +29,6 @@ from service.inference.variants import VariantSet
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
 from service.middleware.auth import AccessPolicy
-from service.protocols.key_in_body import check_key
 from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
 from service.vision.postprocess import Query
@@ -69,44 +69,6 @@ class DetectRequest(ModelRequest):
     visualize_predictions: bool = False
 
 
-class Prediction(BaseModel):
-    """A box: its centre and size in pixels of the source image."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    confidence: float
-    class_: str = Field(serialization_alias="class")
-    class_id: int
-    detection_id: str
-
-    @classmethod
-    def of(cls, box: Box) -> Self:
-        left, top, right, bottom = box.box
-        return cls(
-            x=round((left + right) / 2, 3),
-            y=round((top + bottom) / 2, 3),
-            width=round(right - left, 2),
-            height=round(bottom - top, 2),
-            confidence=box.score,
-            class_=box.class_name,
-            class_id=box.class_id,
-            detection_id=str(uuid4()),
-        )
-
-
-class Detected(BaseModel):
-    inference_id: str
-    time: float  # seconds
-    image: ImageSize
-    predictions: list[Prediction]
-    visualization: str | None = None
-
-
-CONTENT: Final = TypeAdapter[Detected | list[Detected]](Detected | list[Detected])
-
-
 class Roboflow:
     """The handlers. The one model is always loaded: adding and removing change nothing."""
 
@@ -133,14 +95,14 @@ class Roboflow:
         return JSONResponse(self._info)
 
     async def registry(self, request: Request) -> Response:
-        check_key(self._policy, request, request.query_params.get("api_key"))
+        self._policy.admit_key_of(request, request.query_params.get("api_key"))
         return _registry(self._lifecycle.backend.variants)
 
     async def add(self, request: Request) -> Response:
         backend = self._lifecycle.backend
         with backend.admission.body() as body:
             asked = validated(ModelRequest, await read_body(request, body))
-        check_key(self._policy, request, asked.api_key)
+        self._policy.admit_key_of(request, asked.api_key)
         find_variant(asked.model_id, backend.variants, SEPARATOR)
         return _registry(backend.variants)
 
@@ -150,7 +112,7 @@ class Roboflow:
 
         async def read(body: Body) -> Job[Response]:
             asked = validated(DetectRequest, await read_body(request, body))
-            check_key(self._policy, request, asked.api_key)
+            self._policy.admit_key_of(request, asked.api_key)
             variant = find_variant(asked.model_id, backend.variants, SEPARATOR)
             query = self._query(asked, manifest)
             drawn = renderer("image/jpeg", manifest.class_name)
@@ -162,9 +124,7 @@ class Roboflow:
                 answers = [await backend.detect(image, variant) for image in images]
                 found = [_detected(manifest, answer) for answer in answers]
                 content = found if isinstance(asked.image, list) else found[0]
-                return respond(
-                    CONTENT.dump_json(content, by_alias=True, exclude_none=True), answers
-                )
+                return respond(to_json(content), answers)
 
             return Job(variant, detect)
 
@@ -197,15 +157,31 @@ def _registry(variants: VariantSet[Any]) -> Response:
     return JSONResponse({"models": models})
 
 
-def _detected(manifest: Manifest, answer: Answer) -> Detected:
-    picture = answer.picture
-    return Detected(
-        inference_id=str(uuid4()),
-        time=round(answer.timings["total"], 6),
-        image=ImageSize(width=answer.width, height=answer.height),
-        predictions=[Prediction.of(box) for box in boxes(manifest, answer.detections)],
-        visualization=None if picture is None else base64.b64encode(picture).decode(),
-    )
+def _detected(manifest: Manifest, answer: Answer) -> dict[str, object]:
+    detected = {
+        "inference_id": str(uuid4()),
+        "time": round(answer.timings["total"], 6),  # seconds
+        "image": {"width": answer.width, "height": answer.height},
+        "predictions": [_prediction(box) for box in boxes(manifest, answer.detections)],
+    }
+    if answer.picture is not None:
+        detected["visualization"] = base64.b64encode(answer.picture).decode()
+    return detected
+
+
+def _prediction(box: Box) -> dict[str, object]:
+    """A box as its centre and size in pixels of the source image."""
+    left, top, right, bottom = box.box
+    return {
+        "x": round((left + right) / 2, 3),
+        "y": round((top + bottom) / 2, 3),
+        "width": round(right - left, 2),
+        "height": round(bottom - top, 2),
+        "confidence": box.score,
+        "class": box.class_name,
+        "class_id": box.class_id,
+        "detection_id": str(uuid4()),
+    }
 
 
 def _files(sent: object) -> list[bytes]:

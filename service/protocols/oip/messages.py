@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from service.errors import BadRequest, PayloadTooLarge, UnsupportedUpload
 from service.http.validation import BoundedObject, validated
 from service.protocols.oip.tensors import (
-    Datatype,
     Port,
     Values,
     bytes_of,
@@ -78,21 +78,6 @@ class _Request(BaseModel):
     outputs: list[_RequestedOutput] | None = Field(default=None, max_length=64)
 
 
-class _Output(BaseModel):
-    name: str
-    datatype: Datatype
-    shape: list[int]
-    parameters: dict[str, int] | None = None
-    data: list[Any] | None = None
-
-
-class _Response(BaseModel):
-    model_name: str
-    model_version: str
-    id: str | None
-    outputs: list[_Output]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class InferRequest:
     """The value of the one input, and the outputs to send: name -> whether as bytes."""
@@ -149,15 +134,19 @@ def write_response(
     datatypes = {port.name: port.datatype for port in ports}
     outputs, tails = [], []
     for name, is_binary in asked.outputs.items():
-        output = _Output(name=name, datatype=datatypes[name], shape=shape_of(values[name]))
+        value = values[name]
+        output: dict[str, object] = {"name": name, "datatype": datatypes[name]}
+        output["shape"] = shape_of(value)
         if is_binary:
-            tails.append(bytes_of(values[name]))
-            output.parameters = {"binary_data_size": len(tails[-1])}
+            tails.append(bytes_of(value))
+            output["parameters"] = {"binary_data_size": len(tails[-1])}
         else:
-            output.data = json_of(values[name])
+            output["data"] = json_of(value)
         outputs.append(output)
-    response = _Response(model_name=model, model_version=variant, id=asked.id, outputs=outputs)
-    head = response.model_dump_json(exclude_none=True).encode()
+    response: dict[str, object] = {"model_name": model, "model_version": variant}
+    if asked.id is not None:
+        response["id"] = asked.id
+    head = to_json(response | {"outputs": outputs}, inf_nan_mode="null")
     if not tails:
         return head, {"Content-Type": "application/json"}
     headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}

@@ -5,7 +5,7 @@ NAME-boxes  an encoded image -> boxes: the same with pre- and postprocessing
 """
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from service.errors import BadRequest, ModelNotFound
 from service.http.params import BoxParams
@@ -27,18 +27,6 @@ BOX_OUTPUTS: Final = (
 )
 
 
-class Model(Protocol):
-    """A model under /v2: its name, its ports, and its inference."""
-
-    name: str
-    input: Port
-    outputs: tuple[Port, ...]
-    parameters: Mapping[str, str]  # of its configuration
-
-    async def infer(self, asked: InferRequest, variant: str) -> tuple[Answer | RawAnswer, Outputs]:
-        """The backend's answer, and the values of all outputs; raises BadRequest."""
-
-
 class TensorModel:
     """The engine without pre- and postprocessing."""
 
@@ -49,9 +37,10 @@ class TensorModel:
         self.input = Port(manifest.input_name, "FP32", (1, 3, manifest.size, manifest.size))
         shape = manifest.output_shape or (-1, -1, -1)
         self.outputs: tuple[Port, ...] = (Port(manifest.output_name, "FP32", shape),)
-        self.parameters: Mapping[str, str] = {"metadata": repr(_ultralytics_metadata(manifest))}
+        self.parameters = {"metadata": repr(_ultralytics_metadata(manifest))}  # of its config
 
     async def infer(self, asked: InferRequest, variant: str) -> tuple[RawAnswer, Outputs]:
+        """The backend's answer, and the values of all outputs; raises BadRequest."""
         for name in asked.parameters:
             raise BadRequest(f"no parameter {name!r}: {self.name} answers raw tensors")
         assert not isinstance(asked.value, bytes)
@@ -68,10 +57,11 @@ class BoxModel:
         self._manifest = backend.variants.manifest
         self.name = self._manifest.name + BOXES_SUFFIX
         self.input = Port("image", "BYTES", (1,))
-        self.outputs: tuple[Port, ...] = BOX_OUTPUTS
-        self.parameters: Mapping[str, str] = {}
+        self.outputs = BOX_OUTPUTS
+        self.parameters: dict[str, str] = {}
 
     async def infer(self, asked: InferRequest, variant: str) -> tuple[Answer, Outputs]:
+        """The backend's answer, and the values of all outputs; raises BadRequest."""
         query = _box_params(asked.parameters).query(self._settings, self._manifest.class_names)
         assert isinstance(asked.value, bytes)
         answer = await self._backend.detect(ImageRequest(asked.value, query), variant)
@@ -82,14 +72,15 @@ class BoxModel:
         return answer, dict(zip(names, columns, strict=True))
 
 
+Model = TensorModel | BoxModel
+
+
 def find_model(name: str, backend: InferenceBackend, settings: Settings) -> Model:
     """Raises ModelNotFound."""
-    both: tuple[Model, ...] = (TensorModel(backend), BoxModel(backend, settings))
-    for model in both:
-        if model.name == name:
-            return model
-    names = ", ".join(names_of(backend.variants.manifest))
-    raise ModelNotFound(f"no model {name!r}; there are: {names}")
+    names = names_of(backend.variants.manifest)
+    if name not in names:
+        raise ModelNotFound(f"no model {name!r}; there are: {', '.join(names)}")
+    return TensorModel(backend) if name == names[0] else BoxModel(backend, settings)
 
 
 def names_of(manifest: Manifest) -> tuple[str, str]:
