@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, IPvAnyAddress, SecretStr
+from pydantic import (
+    Field,
+    IPvAnyAddress,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,9 +23,8 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one"
     )
-    threads: int = Field(
+    threads: NonNegativeInt = Field(
         default=0,
-        ge=0,
         description="inference threads; 0 takes the CPU quota of the cgroup, rounded down",
     )
     throughput: bool = Field(
@@ -26,21 +32,18 @@ class Settings(BaseSettings):
         description="infer as many images at a time as there are threads, each on one thread: more "
         "images a second, but each takes longer",
     )
-    capacity: int = Field(
+    capacity: NonNegativeInt = Field(
         default=0,
-        ge=0,
         description="requests in progress at a time; one more gets status 429. 0 allows two for "
         "each image that the engine infers at a time and one for each decode worker (half as "
         "many as threads, at most 8)",
     )
-    max_bytes: int = Field(
+    max_bytes: PositiveInt = Field(
         default=20 * 2**20,
-        ge=1,
         description="largest request body in bytes; a larger one gets status 413",
     )
-    max_inflight_bytes: int = Field(
+    max_inflight_bytes: PositiveInt = Field(
         default=64 * 2**20,
-        ge=1,
         description="bytes of all request bodies in memory, at least `max_bytes`; a request that "
         "does not fit gets status 429",
     )
@@ -55,10 +58,8 @@ class Settings(BaseSettings):
     max_det: int = Field(
         default=300, ge=1, le=1000, description="default limit of boxes in a response"
     )
-    drain_s: int = Field(
-        default=30,
-        ge=1,
-        description="seconds that requests in flight have to finish after SIGTERM",
+    drain_s: PositiveInt = Field(
+        default=30, description="seconds that requests in flight have to finish after SIGTERM"
     )
     collect: Path | None = Field(
         default=None,
@@ -114,23 +115,20 @@ class Settings(BaseSettings):
         default=None,
         description="addresses of proxies whose X-Forwarded-For is trusted, comma-separated",
     )
-    deadline_s: float = Field(
+    deadline_s: PositiveFloat = Field(
         default=30,
-        gt=0,
         description="seconds from a request's headers to its response; then it gets status 504",
     )
-    header_timeout_s: float = Field(
-        default=10, gt=0, description="seconds for a request's headers; then it gets status 408"
+    header_timeout_s: PositiveFloat = Field(
+        default=10, description="seconds for a request's headers; then it gets status 408"
     )
-    body_timeout_s: float = Field(
+    body_timeout_s: PositiveFloat = Field(
         default=10,
-        gt=0,
         description="seconds for a request's body, plus one for each 64 KiB received; then it "
         "gets status 408",
     )
-    max_connections: int = Field(
+    max_connections: PositiveInt = Field(
         default=512,
-        ge=1,
         description="open connections; a new one replaces an idle one, or gets status 503",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -79,19 +79,23 @@ def _cpu_quota(folder: Path) -> float | None:
 def _integers(path: Path) -> list[int]:
     """The integers in a file; none if it is missing or has other content, such as `max`."""
     try:
-        return [int(word) for word in path.read_text().split()]
-    except (OSError, ValueError):
+        return [int(word) for word in _text(path).split()]
+    except ValueError:
         return []
+
+
+def _text(path: Path) -> str:
+    """The content of a file, empty if it cannot be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _cgroup_folders(root: Path, own: Path, controller: str, *mounts: str) -> list[Path]:
     """This process's groups and their ancestors; `mounts`: v1's other names for the controller."""
     folders = [root, *(root / name for name in (controller, *mounts))]
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return folders
-    for line in lines:
+    for line in _text(own).splitlines():
         _, controllers, path = line.split(":", 2)
         base = root / controllers if controller in controllers.split(",") else root
         relative = Path(path.lstrip("/"))
@@ -101,12 +105,8 @@ def _cgroup_folders(root: Path, own: Path, controller: str, *mounts: str) -> lis
 
 def read_cpu(cpuinfo: Path = CPUINFO) -> Cpu:
     """The first core in /proc/cpuinfo."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
     facts: dict[str, str] = {}
-    for line in lines:
+    for line in _text(cpuinfo).splitlines():
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
     flags = facts.get("flags", facts.get("Features", "")).split()
@@ -124,11 +124,7 @@ def _model(facts: dict[str, str]) -> str:
 @cache
 def cpu_fingerprint() -> str:
     """A digest of architecture, model and instruction sets, on which compiled blobs depend."""
-    try:
-        lines = CPUINFO.read_text().splitlines()
-    except OSError:
-        lines = [platform.processor()]
     relevant = ("model name", "flags", "Features", "CPU implementer", "CPU part")
-    facts = sorted({line for line in lines if line.startswith(relevant)})
+    facts = sorted({line for line in _text(CPUINFO).splitlines() if line.startswith(relevant)})
     text = "\n".join([platform.machine(), *facts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

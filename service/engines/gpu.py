@@ -2,8 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -72,21 +70,15 @@ def find_gpu() -> Gpu | NoGpu:
     if visible in ("", "-1"):
         return NoGpu(f"{VISIBLE} hides every GPU", f"unset {VISIBLE}")
     try:
-        with _nvml():
+        pynvml.nvmlInit()
+        try:
             handle = _handle(visible)
             return handle if isinstance(handle, NoGpu) else _describe(handle, visible)
+        finally:
+            pynvml.nvmlShutdown()
     except pynvml.NVMLError as exc:
         unknown = NoGpu(f"the NVIDIA driver fails ({exc})", "run nvidia-smi to see why")
         return NVML_ERRORS.get(exc.value, unknown)
-
-
-@contextmanager
-def _nvml() -> Iterator[None]:
-    pynvml.nvmlInit()
-    try:
-        yield
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _handle(visible: str) -> Any:

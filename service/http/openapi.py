@@ -85,7 +85,12 @@ _PROBLEMS: Final = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may return these statuses."""
-    return {status: _problem(status) for status in statuses}
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {
+        status: {"description": _PROBLEMS[status], "content": content}
+        | ({"headers": _RETRY} if status in (429, 503) else {})
+        for status in statuses
+    }
 
 
 def document_keys(app: FastAPI) -> None:
@@ -99,12 +104,3 @@ def document_keys(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _problem(status: int) -> dict[str, Any]:
-    schema = Problem.model_json_schema()
-    answer: dict[str, Any] = {
-        "description": _PROBLEMS[status],
-        "content": {MEDIA_TYPE: {"schema": schema}},
-    }
-    return answer | {"headers": _RETRY} if status in (429, 503) else answer

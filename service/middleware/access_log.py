@@ -17,7 +17,6 @@ from service.observability.metrics import Metrics
 from service.observability.tracing import TRACEPARENT, TRACERESPONSE, Trace, current_trace
 
 REQUEST_ID: Final = "X-Request-ID"
-VARIANT: Final = VARIANT_HEADER.lower().encode()
 VALID_ID: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)  # safe in logs and headers
 UNMATCHED: Final = "unmatched"
 NO_RESPONSE: Final = 499  # the request was cancelled before its response began
@@ -57,8 +56,8 @@ class AccessLog:
         async def recorded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 response.status = message["status"]
-                response.variant = _variant(message)
                 out = MutableHeaders(scope=message)
+                response.variant = out.get(VARIANT_HEADER)
                 out[REQUEST_ID] = request_id
                 if trace is not None:
                     out[TRACERESPONSE] = trace.header
@@ -66,7 +65,7 @@ class AccessLog:
                 response.bytes += len(message.get("body", b""))
             await send(message)
 
-        with self._metrics.in_flight():
+        with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, recorded)
             finally:
@@ -95,13 +94,6 @@ class AccessLog:
         }
         known = {name: value for name, value in fields.items() if value is not None}
         log.log(level, "answered", extra={"fields": known})
-
-
-def _variant(message: Message) -> str | None:
-    for name, value in message["headers"]:
-        if name == VARIANT:
-            return str(value, "latin-1")
-    return None
 
 
 def _route(scope: Scope) -> str:

@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -50,7 +49,7 @@ class Metrics:
         self._requests = counter(
             "qyolo_http_requests", "Completed requests", ["route", "method", "status"]
         )
-        self._in_flight = Gauge(
+        self.in_flight = Gauge(
             "qyolo_requests_in_flight", "Requests in flight", registry=self.registry
         )
         self.retries = counter(
@@ -110,11 +109,6 @@ class Metrics:
         for name in manifest.variants:
             accepted.labels(name).set(name not in manifest.rejected)
         return ModelMetrics(self, manifest)
-
-    @contextmanager
-    def in_flight(self) -> Iterator[None]:
-        with self._in_flight.track_inprogress():
-            yield
 
     def count_request(self, route: str, method: str, status: int) -> None:
         """`route` must be a template: each raw path would make a new time series."""

@@ -7,7 +7,7 @@ traces are on.
 import logging
 import os
 import secrets
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import time_ns
@@ -15,7 +15,6 @@ from typing import Final
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import context, trace
-from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -119,16 +118,15 @@ class TraceStages:
         span.set_attribute("qyolo.request_id", scope["state"]["request_id"])
         if b"api_key" in scope["query_string"]:
             span.set_attribute(QUERY, "REDACTED")
-        watcher = WATCHER.set(self._recorder(context.get_current()))
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            WATCHER.reset(watcher)
+        parent = context.get_current()
 
-    def _recorder(self, parent: Context) -> Callable[[Stage, float], None]:
         def record(stage: Stage, seconds: float) -> None:
             end = time_ns()
             start = end - int(seconds * 1e9)
             self._tracer.start_span(stage, context=parent, start_time=start).end(end)
 
-        return record
+        watcher = WATCHER.set(record)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            WATCHER.reset(watcher)

@@ -5,11 +5,12 @@ prefix. The files of Swagger UI come from the package fastapi-swagger.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import PurePath
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
@@ -17,9 +18,9 @@ from starlette.exceptions import HTTPException
 
 PATHS: Final = ("/", "/docs", "/page/*")
 MEDIA_TYPES: Final = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
 SWAGGER: Final = ("swagger-ui-bundle.js", "swagger-ui.css")
@@ -72,23 +73,18 @@ def add_page(app: FastAPI) -> None:
 @cache
 def assets() -> Mapping[str, Asset]:
     """All files by name."""
-    return {file.name: _read(file) for file in _files()}
-
-
-def _files() -> Iterator[Traversable]:
-    yield from (file for file in files(__name__).iterdir() if _suffix(file) in MEDIA_TYPES)
     swagger = files("fastapi_swagger") / "resources"
-    yield from (swagger / name for name in SWAGGER)
+    served = [*files(__name__).iterdir(), *(swagger / name for name in SWAGGER)]
+    return {
+        file.name: _read(file, media_type)
+        for file in served
+        if (media_type := MEDIA_TYPES.get(PurePath(file.name).suffix))
+    }
 
 
-def _read(file: Traversable) -> Asset:
+def _read(file: Traversable, media_type: str) -> Asset:
     content = file.read_bytes()
-    etag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
-    return Asset(content, MEDIA_TYPES[_suffix(file)], etag)
-
-
-def _suffix(file: Traversable) -> str:
-    return "." + file.name.rpartition(".")[2]
+    return Asset(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:20]}"')
 
 
 def _respond(request: Request, name: str) -> Response:
