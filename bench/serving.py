@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from zoo import bundle
 
-TIMEOUT_S: Final = 120.0
+TIMEOUT_S: Final = 600.0  # `qyolo up` may build
 POLL_S: Final = 0.01
 TINY_SIZE: Final = 64  # input side in pixels: the engine takes next to no time
 
