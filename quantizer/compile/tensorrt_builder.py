@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -15,13 +15,14 @@ import tensorrt as trt
 from quantizer.compile.builder import Built, Candidate, Profile, Resources
 from quantizer.compile.conformance import check
 from quantizer.compile.executed_layers import ExecutedLayer, executed, kernels, read_layers
+from quantizer.compile.tensorrt_callbacks import BuildMonitor, LayerTimes
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import layer_name
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT, QdqFormat
 from service.engines.tensorrt_engine import TensorRtEngine, TensorRtLog, plan_key
 from service.manifest import FloatType, Variant
-from service.progress import Progress, ReportProgress
+from service.progress import ReportProgress
 
 PROFILE_ROUNDS: Final = 8
 MEBIBYTE: Final = 1 << 20
@@ -52,7 +53,7 @@ class TensorRtBuilder:
     def profile(self, model: onnx.ModelProto) -> Profile:
         """Build in a temporary folder and time each layer; raises BuildFailed."""
         typed = to_float16(model)
-        times = _Times()
+        times = LayerTimes()
         with TemporaryDirectory() as folder:
             plan = Path(folder) / "profile.plan"
             plan.write_bytes(self._plan(typed, "profile"))
@@ -101,7 +102,7 @@ class TensorRtBuilder:
         config = self._builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is the reference: no 10-bit mantissas
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        config.progress_monitor = _Monitor(f"compile {name}", self._progress)
+        config.progress_monitor = BuildMonitor(f"compile {name}", self._progress)
         if self._resources.workspace_mib is not None:
             limit = self._resources.workspace_mib * MEBIBYTE
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
@@ -149,51 +150,6 @@ class TensorRtBuilder:
     def _timing_cache(self) -> Path | None:
         folder = self._resources.timing_caches
         return None if folder is None else folder / f"{self._key}.timing"
-
-
-class _Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-    """Reports the outermost phase of a build as progress; inner phases only add detail."""
-
-    def __init__(self, phase: str, progress: ReportProgress) -> None:
-        trt.IProgressMonitor.__init__(self)
-        self._phase = phase
-        self._progress = progress
-        self._steps: dict[str, int] = {}
-
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        if not parent_phase:
-            self._steps[phase_name] = num_steps
-            self._progress(Progress(self._phase, 0, num_steps))
-
-    def step_complete(self, phase_name: str, step: int) -> bool:
-        if phase_name in self._steps:
-            self._progress(Progress(self._phase, step + 1, self._steps[phase_name]))
-        return True
-
-    def phase_finish(self, phase_name: str) -> None:
-        steps = self._steps.pop(phase_name, None)
-        if steps is not None:
-            self._progress(Progress(self._phase, steps, steps))
-
-
-class _Times(trt.IProfiler):  # type: ignore[misc]
-    """Milliseconds of each layer: the least of many rounds, since other work only adds time."""
-
-    def __init__(self) -> None:
-        trt.IProfiler.__init__(self)
-        self._rounds: list[defaultdict[str, float]] = []
-
-    def begin(self) -> None:
-        """Start a round."""
-        self._rounds.append(defaultdict(float))
-
-    def report_layer_time(self, layer_name: str, ms: float) -> None:
-        if self._rounds:
-            self._rounds[-1][layer_name] += ms
-
-    def least(self, layer: str) -> float:
-        """The least time of a layer; 0 where it was never reported."""
-        return min((times[layer] for times in self._rounds), default=0.0)
 
 
 def _check_conformance(graph: onnx.ModelProto, name: str) -> None:
