@@ -11,7 +11,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -73,21 +72,15 @@ def test_the_environment_chooses_the_port_and_the_command_line_wins(tiny_folder)
 # ----------------------------------------------------------------------------- in production
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A request that a client sent, and its status."""
+def keep_asking(server: Running, image: bytes) -> list[tuple[float, int | None]]:
+    """Send requests on one connection until it gives no more answers.
 
-    at: float
-    status: int | None  # None: the connection ended without an answer
-    is_last: bool = False
-
-
-def keep_asking(server: Running, image: bytes) -> list[Sent]:
-    """Send requests on one connection until it gives no more answers."""
-    host, port = server.url.removeprefix("http://").split(":")
-    sent = []
-    with closing(http.client.HTTPConnection(host, int(port), timeout=WAIT_LIMIT_S)) as connection:
-        while not sent or not (sent[-1].is_last or sent[-1].status is None):
+    Returns when each was sent, and its status: None if the connection ended without an answer.
+    """
+    sent: list[tuple[float, int | None]] = []
+    address = server.url.removeprefix("http://")
+    with closing(http.client.HTTPConnection(address, timeout=WAIT_LIMIT_S)) as connection:
+        while True:
             at = math.inf  # not sent yet
             try:
                 connection.request("POST", "/v1/detect", image, {"Content-Type": "image/jpeg"})
@@ -95,11 +88,10 @@ def keep_asking(server: Running, image: bytes) -> list[Sent]:
                 answer = connection.getresponse()
                 answer.read()
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-                sent.append(Sent(at, None))
-            else:
-                is_last = answer.getheader("connection") == "close"
-                sent.append(Sent(at, answer.status, is_last))
-    return sent
+                return [*sent, (at, None)]
+            sent.append((at, answer.status))
+            if answer.getheader("connection") == "close":
+                return sent
 
 
 def test_a_termination_under_load_answers_earlier_requests(tiny_folder, image):
@@ -108,24 +100,23 @@ def test_a_termination_under_load_answers_earlier_requests(tiny_folder, image):
         server.wait_until_ready()
         clients = [pool.submit(keep_asking, server, image) for _ in range(8)]
         time.sleep(0.5)
-        told = time.monotonic()
+        stopped = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - told < 10
+        assert time.monotonic() - stopped < 10
         histories = [client.result() for client in clients]
         with pytest.raises(httpx.ConnectError):
             server.get("/healthz")
-    before = [sent for history in histories for sent in history if sent.at < told]
+    before = [status for history in histories for at, status in history if at < stopped]
     assert len(before) > 8
-    assert {sent.status for sent in before} == {200}
+    assert set(before) == {200}
     assert "Traceback" not in server.err
 
 
 def test_others_reach_a_server_only_with_keys_or_if_it_is_insecure(tiny_folder):
     refused = qyolo("serve", tiny_folder, "--host", "0.0.0.0", "--port", 0)
     assert refused.code == 2
-    (line,) = refused.err.splitlines()
-    assert "QYOLO_API_KEYS" in line
-    assert "--insecure" in line
+    assert "QYOLO_API_KEYS" in only_line(refused.err)
+    assert "--insecure" in refused.err
     with running("serve", tiny_folder, "--insecure", QYOLO_HOST="0.0.0.0") as server:
         assert server.get("/metrics").status_code == 200
         assert "has no API keys" in server.err

@@ -6,7 +6,6 @@ from importlib.metadata import version
 
 import pytest
 
-from quantizer.compile.hardware import Hardware
 from service.engines.cpu import read_cpu, usable_threads
 from tests.nvml import compile_nvml
 from tests.quantizer.machines import RTX_4090, machine
@@ -18,26 +17,18 @@ driverless = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory) -> dict[str, object]:
-    """Settings that add an RTX 4090 to this machine."""
-    library = compile_nvml(tmp_path_factory.mktemp("nvml"))
-    return {"LD_LIBRARY_PATH": library, "CUDA_VISIBLE_DEVICES": "0"}
-
-
-@pytest.fixture(scope="module")
-def tensorrt(tmp_path_factory) -> dict[str, object]:
-    """Settings that install a TensorRT which can be imported."""
+def gpu_box(tmp_path_factory) -> dict[str, object]:
+    """Settings that add an RTX 4090, and a TensorRT that can be imported, to this machine."""
     folder = tmp_path_factory.mktemp("packages")
     (folder / "tensorrt.py").write_text("__version__ = '10.16.1.11'\n")
-    return {"PYTHONPATH": folder}
+    library = compile_nvml(tmp_path_factory.mktemp("nvml"))
+    return {"LD_LIBRARY_PATH": library, "CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": folder}
 
 
 @pytest.fixture
-def another_machine(monkeypatch):
-    def use(hardware: Hardware) -> None:
-        monkeypatch.setattr("quantizer.compile.hardware.detect", lambda: hardware)
-
-    return use
+def on_another_machine(monkeypatch) -> None:
+    hardware = machine(RTX_4090, tensorrt="10.16.1.11")
+    monkeypatch.setattr("quantizer.compile.hardware.detect", lambda: hardware)
 
 
 def found_by(run, *arguments: object, **settings: object) -> dict:
@@ -76,8 +67,8 @@ def test_the_same_as_a_table():
         assert words in ran.out
 
 
-def test_a_gpu_and_tensorrt_are_taken(driver, tensorrt):
-    found = found_by(qyolo, **driver, **tensorrt)
+def test_a_gpu_and_tensorrt_are_taken(gpu_box):
+    found = found_by(qyolo, **gpu_box)
     assert found["hardware"]["gpu"] == {
         "name": "NVIDIA GeForce RTX 4090",
         "compute_capability": "8.9",
@@ -94,15 +85,15 @@ def test_a_gpu_and_tensorrt_are_taken(driver, tensorrt):
     }
 
 
-def test_a_hidden_gpu_is_not_taken(driver, tensorrt):
-    choice = found_by(qyolo, **driver | tensorrt | {"CUDA_VISIBLE_DEVICES": ""})["choice"]
+def test_a_hidden_gpu_is_not_taken(gpu_box):
+    choice = found_by(qyolo, **gpu_box | {"CUDA_VISIBLE_DEVICES": ""})["choice"]
     assert choice["runtime"] == "openvino"
     assert choice["better"] == ["to use a GPU, unset CUDA_VISIBLE_DEVICES"]
 
 
-def test_a_gpu_without_tensorrt_says_how_to_install_it(driver, tmp_path):
+def test_a_gpu_without_tensorrt_says_how_to_install_it(gpu_box, tmp_path):
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')")
-    ran = qyolo("doctor", **driver, PYTHONPATH=tmp_path)
+    ran = qyolo("doctor", **gpu_box | {"PYTHONPATH": tmp_path})
     assert ran.code == 0
     assert (
         "for better: NVIDIA GeForce RTX 4090 is here, but TensorRT does not load: "
@@ -110,8 +101,7 @@ def test_a_gpu_without_tensorrt_says_how_to_install_it(driver, tmp_path):
     ) in ran.out
 
 
-def test_a_gpu_in_the_table(another_machine):
-    another_machine(machine(RTX_4090, tensorrt="10.16.1.11"))
+def test_a_gpu_in_the_table(on_another_machine):
     ran = inline("doctor")
     for words in (
         "NVIDIA GeForce RTX 4090, compute capability 8.9, 24564 MiB, driver 580.65.06, index 0",
@@ -130,8 +120,7 @@ def test_a_gpu_in_the_table(another_machine):
         (["--runtime", "onnxruntime"], "onnxruntime"),
     ],
 )
-def test_options_that_work_are_exit_code_zero(arguments, runtime, another_machine):
-    another_machine(machine(RTX_4090, tensorrt="10.16.1.11"))
+def test_options_that_work_are_exit_code_zero(arguments, runtime, on_another_machine):
     assert found_by(inline, *arguments)["choice"]["runtime"] == runtime
 
 

@@ -3,12 +3,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.qyolo.commands import qyolo, running
-from tests.tiny_models import save_tiny
 
 # Python runs it in every process: it notes whether telemetry is off when a runtime is looked for.
 WATCH = """
@@ -40,41 +38,20 @@ assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 """
 
 
-@pytest.fixture
-def watched(tmp_path):
-    """Settings that make every process write to a file, and what the file says then."""
+@pytest.mark.parametrize(("command", "processes"), [("build", 1), ("up", 2)])
+def test_telemetry_is_off_when_a_runtime_is_imported(command, processes, tiny_build, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(WATCH)
-    log = tmp_path / "log"
-    search = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    settings = {"PYTHONPATH": search, "WATCHED": log, "QYOLO_CACHE_DIR": tmp_path / "cache"}
-
-    def read() -> list[list[str]]:
-        return [line.split() for line in log.read_text().splitlines()]
-
-    return settings, read
-
-
-def assert_off(lines: list[list[str]], processes: int) -> None:
-    assert {line[1] for line in lines} == {"onnxruntime", "openvino"}
-    assert {line[2] for line in lines} == {"True"}
-    assert len({line[0] for line in lines}) == processes
-
-
-def build_of(folder: Path, photos: Path) -> tuple[object, ...]:
-    return (save_tiny(folder, "yolov5"), "--calibration", photos, "--size", 64)
-
-
-def test_telemetry_is_off_in_a_build(watched, photos, tmp_path):
-    settings, read = watched
-    assert qyolo("build", *build_of(tmp_path, photos), **settings).code == 0
-    assert_off(read(), processes=1)
-
-
-def test_telemetry_is_off_in_a_server_and_in_its_build_process(watched, photos, tmp_path):
-    settings, read = watched
-    with running("up", *build_of(tmp_path, photos), **settings) as server:
-        server.wait_until_ready()
-    assert_off(read(), processes=2)
+    log, search = tmp_path / "log", [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    settings = {"PYTHONPATH": os.pathsep.join(search), "WATCHED": log}
+    settings |= {"QYOLO_CACHE_DIR": tmp_path / "cache"}
+    if command == "build":
+        assert qyolo("build", *tiny_build, **settings).code == 0
+    else:
+        with running("up", *tiny_build, **settings) as server:
+            server.wait_until_ready()
+    lines = [line.split() for line in log.read_text().splitlines()]
+    pids, runtimes, off = map(set, zip(*lines, strict=True))
+    assert (len(pids), runtimes, off) == (processes, {"onnxruntime", "openvino"}, {"True"})
 
 
 @pytest.mark.parametrize("code", [PLAIN_IMPORT, STUB], ids=["an import", "a set-up process"])
