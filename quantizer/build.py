@@ -19,9 +19,10 @@ from quantizer.calibration.statistics import Calibration
 from quantizer.compile.builder import Built
 from quantizer.compile.candidates import candidates_for, keep_fastest, time_interleaved
 from quantizer.config import BuildConfig
-from quantizer.evaluation.accuracy import evaluate_variants
+from quantizer.evaluation.accuracy import evaluate_detectors
 from quantizer.evaluation.accuracy_gate import Judgement, choose_default, gate
 from quantizer.evaluation.comparison import compare_variants
+from quantizer.evaluation.detectors import open_variants
 from quantizer.int8 import Range, Scheme, WeightScheme
 from quantizer.job import Job, choose_builder
 from quantizer.model.layout import FloatDetector, read_detector
@@ -193,13 +194,15 @@ def describe(job: Job, source: Source, engines: Engines) -> Manifest:
 
 def judge(job: Job, source: Source, manifest: Manifest) -> Judgement:
     """Compare every variant with fp32 on held-out images and, if given, on annotated ones."""
-    folder, threads, annotated = job.folder, job.config.threads, job.config.annotated
-    images = source.held_out or source.calibrating
+    images, annotated = source.held_out or source.calibrating, job.config.annotated
     accuracies = None
-    with job.timed("compare"):
-        comparison = compare_variants(folder, manifest, images, threads, job.progress)
+    with (
+        job.timed("compare"),
+        open_variants(job.folder, manifest, job.config.threads) as detectors,
+    ):
+        comparison = compare_variants(detectors, images, job.progress)
         if annotated is not None:
-            evaluation = evaluate_variants(folder, manifest, annotated, threads, job.progress)
+            evaluation = evaluate_detectors(detectors, manifest, annotated, job.progress)
             accuracies = evaluation.variants
     results = gate(comparison.agreements, accuracies, job.config.max_drop)
     return Judgement(comparison, accuracies, results)

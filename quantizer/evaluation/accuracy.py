@@ -65,19 +65,9 @@ def evaluate(
 
     Raises BadAnnotations, BadModelFolder, or the ServiceError of an image that cannot be decoded.
     """
-    annotated = AnnotatedDataset(images, annotations)
-    return evaluate_variants(folder, read_manifest(folder), annotated, threads, progress)
-
-
-def evaluate_variants(
-    folder: Path,
-    manifest: Manifest,
-    annotated: AnnotatedDataset,
-    threads: int,
-    progress: ReportProgress,
-) -> Evaluation:
-    """The same for engines whose manifest is not written yet."""
+    manifest = read_manifest(folder)
     with open_variants(folder, manifest, threads) as detectors:
+        annotated = AnnotatedDataset(images, annotations)
         return evaluate_detectors(detectors, manifest, annotated, progress)
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from quantizer.calibration.images import read_pixels
-from quantizer.evaluation.detectors import open_variants
-from service.manifest import Manifest
+from service.inference.detector import Detector
 from service.progress import Progress, ReportProgress
 from service.vision.agreement import Agreement, agreement
 from service.vision.detections import Detections
@@ -36,29 +35,23 @@ class Comparison:
 
 
 def compare_variants(
-    folder: Path,
-    manifest: Manifest,
-    paths: Sequence[Path],
-    threads: int,
-    progress: ReportProgress,
+    detectors: Mapping[str, Detector], paths: Sequence[Path], progress: ReportProgress
 ) -> Comparison:
-    """Run every variant on every image that can be decoded, by the engines in the folder."""
+    """Run every variant on every image that can be decoded."""
     pairs: dict[str, list[tuple[Detections, Detections]]]
-    pairs = {name: [] for name in manifest.variants if name != "fp32"}
+    pairs = {name: [] for name in detectors if name != "fp32"}
     examples: list[Example] = []
     query = Query()
     progress(Progress("compare", 0, len(paths)))
-    with open_variants(folder, manifest, threads) as detectors:
-        images = zip(paths, read_pixels(paths), strict=True)
-        for done, (path, pixels) in enumerate(images, start=1):
-            if pixels is not None:
-                photo = Photo.from_pixels(pixels)
-                fp32 = detectors["fp32"].detect(photo, query)
-                for name, found in pairs.items():
-                    found.append((fp32, detectors[name].detect(photo, query)))
-                examples.append(Example(path.name, pixels, *pairs["int8"][-1]))
-                examples = with_most_boxes(examples)
-            progress(Progress("compare", done, len(paths)))
+    for done, (path, pixels) in enumerate(zip(paths, read_pixels(paths), strict=True), start=1):
+        if pixels is not None:
+            photo = Photo.from_pixels(pixels)
+            fp32 = detectors["fp32"].detect(photo, query)
+            for name, found in pairs.items():
+                found.append((fp32, detectors[name].detect(photo, query)))
+            examples.append(Example(path.name, pixels, *pairs["int8"][-1]))
+            examples = with_most_boxes(examples)
+        progress(Progress("compare", done, len(paths)))
     agreements = {name: agreement(found) for name, found in pairs.items()}
     return Comparison(agreements, tuple(examples))
 
