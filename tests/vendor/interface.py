@@ -98,17 +98,19 @@ def _write_stubs(module: Path, folder: Path) -> None:
 
     Symbols of libc and libstdc++ have a version; those of the interpreter begin with Py.
     """
-    symbols = _lines("nm", "-D", "--undefined-only", str(module))
-    names = sorted({line.split()[1] for line in symbols if line.split()[0] == "U"})
-    stubs = [name for name in names if "@" not in name and not name.startswith(("Py", "_Py"))]
+    names = []
+    for line in _readelf("--dyn-syms", module):
+        match line.split():
+            case [_, _, _, _, "GLOBAL", _, "UND", name] if not name.startswith(("Py", "_Py")):
+                names.append(name)
     source = folder / "stub.c"
-    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in stubs))
-    for line in _lines("readelf", "-d", str(module)):
+    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in names))
+    for line in _readelf("--dynamic", module):
         if library := re.search(r"\(NEEDED\).*\[(libnv.*)\]", line):
             target = folder / library[1]
             subprocess.run(["gcc", "-shared", "-fPIC", "-o", target, source], check=True)
 
 
-def _lines(*command: str) -> list[str]:
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+def _readelf(table: str, module: Path) -> list[str]:
+    command = ["readelf", "--wide", table, str(module)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()

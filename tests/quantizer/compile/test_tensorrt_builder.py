@@ -184,8 +184,8 @@ def test_the_whole_build_ends_in_a_folder_that_serves(
     assert report.options.runtime == "tensorrt"
     assert report.options.symmetric
     assert report.int8_convolutions.executed == report.int8_convolutions.planned > 0
-    told = json.loads((folder / "report.json").read_text())
-    assert told["engine_layers"].keys() == manifest.variants.keys()
+    written = json.loads((folder / "report.json").read_text())
+    assert written["engine_layers"].keys() == manifest.variants.keys()
     assert "engine-int8" in (folder / "report.html").read_text()
     variants = load_variants(folder, 1)
     picture = Photo.from_pixels(np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8))
