@@ -77,20 +77,6 @@ def test_both_variants_are_drawn_into_one_picture_of_the_accepted_type(client, m
     assert 100 < picture.height < 200
 
 
-def test_json_is_the_default(client):
-    for accept in ("*/*", "application/json", "text/html, */*;q=0.1"):
-        answer = compare(client, jpeg(), accept)
-        assert answer.headers["content-type"] == "application/json"
-        assert answer.headers["vary"] == "Accept"
-        assert len(answer.json()["matched"]) == 1
-
-
-def test_an_unacceptable_answer_is_406(client):
-    answer = compare(client, jpeg(), "text/html")
-    assert answer.status_code == 406
-    assert answer.headers["content-type"] == "application/problem+json"
-
-
 def test_the_picture_shows_the_boxes_above_the_confidence(client):
     def coloured(query: str) -> int:
         pixels = pixels_of(compare(client, BLANK, "image/png", query))

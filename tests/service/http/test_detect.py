@@ -235,6 +235,7 @@ def test_a_picture_comes_with_its_boxes_drawn(client, media_type):
     assert pixels[80:, 140:].max() < 30  # nothing was seen there
 
 
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/compare"])
 @pytest.mark.parametrize(
     ("accept", "media_type"),
     [
@@ -244,13 +245,13 @@ def test_a_picture_comes_with_its_boxes_drawn(client, media_type):
         ("image/png;q=0.5, application/json;q=0.4", "image/png"),
         ("image/png;q=0.5, application/json", "application/json"),
         ("text/html, */*;q=0.1", "application/json"),
+        ("text/html", None),
     ],
 )
-def test_the_accept_header_selects_the_media_type(client, accept, media_type):
-    answer = post(client, jpeg(), headers={"Accept": accept})
-    assert answer.headers["content-type"] == media_type
-
-
-def test_an_unacceptable_answer_is_406(client):
-    problem = assert_problem(post(client, jpeg(), headers={"Accept": "text/html"}), 406)
-    assert "image/png" in problem["detail"]
+def test_the_accept_header_selects_the_media_type(client, path, accept, media_type):
+    answer = post(client, jpeg(), path, headers={"Accept": accept})
+    if media_type is None:
+        assert "image/png" in assert_problem(answer, 406)["detail"]
+    else:
+        assert answer.headers["content-type"] == media_type
+        assert answer.headers["vary"] == "Accept"

@@ -65,17 +65,6 @@ def test_permits_are_given_in_the_order_of_arrival():
     assert order == list("abcdefgh")
 
 
-def test_there_are_as_many_permits_as_configured():
-    semaphore, order = FairSemaphore(3), []
-    with semaphore.permit(Waiter()), semaphore.permit(Waiter()):
-        Waiting(semaphore, order, "third").join()
-        with semaphore.permit(Waiter()):
-            fourth = Waiting(semaphore, order, "fourth")
-            assert order == ["third"]
-        fourth.join()
-    assert order == ["third", "fourth"]
-
-
 def test_a_cancelled_waiter_stops_waiting_at_once_and_delays_no_other():
     semaphore, order = FairSemaphore(1), []
     with semaphore.permit(Waiter()):
