@@ -16,7 +16,7 @@ class Waiter:
     def __init__(self) -> None:
         self.is_cancelled = False
         self.has_permit = False
-        self.wake = Lock()  # released by whoever ends the wait: a free permit, or `cancel`
+        self.wake = Lock()  # released when the wait ends: with a permit, or by `cancel`
         self.wake.acquire()
 
 
