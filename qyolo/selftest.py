@@ -84,14 +84,14 @@ def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check
 def _int8_kernels(report: Report) -> Check:
     """Some convolutions run in int8, except on CUDA: ONNX Runtime computes them in float there."""
     counts = report.int8_convolutions
-    seen = f"{counts.executed} of {counts.planned} quantized convolutions"
+    ratio = f"{counts.executed} of {counts.planned} quantized convolutions"
     has_some = report.options.runtime in ("tensorrt", "openvino")
     others = {
         layer.executed["int8"]
         for layer in report.layers
         if layer.planned == "int8" and layer.executed["int8"] not in INT8_NAMES
     }
-    detail = f"{seen}; the others in {', '.join(sorted(others))}" if others else seen
+    detail = f"{ratio}; the others in {', '.join(sorted(others))}" if others else ratio
     return Check("int8 runs on int8 kernels", counts.executed > 0 or not has_some, detail)
 
 
@@ -106,7 +106,7 @@ def _agrees(
     agreed = agreement(list(zip(expected, found, strict=True)))
     limit = FP32_DROP if name == "fp32" else AGREEMENT_DROP
     return Check(
-        f"{name} sees what float32 on the CPU sees",
+        f"{name} finds the boxes of float32 on the CPU",
         agreed.drop <= limit,
         f"{agreed.matched:.1%} of {agreed.boxes_a} and {agreed.boxes_b} boxes in {agreed.images} "
         f"pictures match, mean IoU {agreed.mean_iou:.3f}, mean score difference "
@@ -124,7 +124,7 @@ def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Ch
         detector.close()
     differences = [float(np.abs(raw - raws[0]).max()) for raw in raws[1:]]
     return Check(
-        f"{name} repeats itself",
+        f"{name} repeats its output",
         max(differences) == 0,
         f"largest difference of four runs and two loads: {max(differences):g}",
     )

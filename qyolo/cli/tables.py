@@ -1,19 +1,23 @@
 """Results as tables and lines for a terminal."""
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
 from quantizer.evaluation.accuracy import Evaluation
 from quantizer.report.data import Report
 from qyolo.bench import PERCENTILES, Bench
-from qyolo.selftest import SelfTest
+
+if TYPE_CHECKING:  # it imports what only a build uses
+    from qyolo.selftest import SelfTest
 
 
 def summarise(report: Report) -> None:
     """A finished build in a few lines on stderr; stdout carries the folder's path."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     counts, calibration = report.int8_convolutions, report.calibration
-    seen = "held-out" if report.agreement.held_out else "calibration"
+    source = "held-out" if report.agreement.held_out else "calibration"
     console.print(
         f"{report.model.name}: {report.model.head} head, {report.model.classes} classes, "
         f"{report.model.size}x{report.model.size}, ranges by {report.options.ranges} from "
@@ -23,15 +27,15 @@ def summarise(report: Report) -> None:
     )
     for name, ms in report.ms.items():
         agreed = report.agreement.with_fp32.get(name)
-        said = (
-            f", agrees with fp32 on {agreed.matched:.1%} of the boxes in {agreed.images} {seen} "
+        agreement = (
+            f", agrees with fp32 on {agreed.matched:.1%} of the boxes in {agreed.images} {source} "
             f"images (mean IoU {agreed.mean_iou:.3f}, mean score difference "
             f"{agreed.mean_score_difference:.3f})"
             if agreed
             else ""
         )
         mark = "; the default" if name == report.default else ""
-        console.print(f"{name}: {ms:.1f} ms{said}{mark}")
+        console.print(f"{name}: {ms:.1f} ms{agreement}{mark}")
     console.print(f"built in {sum(report.seconds.values()):.1f} s")
     for warning in report.warnings:
         console.print(f"warning: {warning}")
@@ -104,10 +108,10 @@ def show_bench(result: Bench) -> None:
     Console().print(table)
 
 
-def show_selftest(result: SelfTest) -> None:
+def show_selftest(result: "SelfTest") -> None:
     """A row for each check, then the build's times."""
     table = Table(title=f"{result.runtime}: {'passed' if result.passed else 'FAILED'}")
-    for heading in ("check", "", "seen"):
+    for heading in ("check", "", "measured"):
         table.add_column(heading, overflow="fold")
     for check in result.checks:
         table.add_row(check.name, "ok" if check.passed else "FAILED", check.detail)

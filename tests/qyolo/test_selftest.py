@@ -28,9 +28,9 @@ def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
 def test_every_variant_is_compared_with_float32_and_with_itself(result):
     checks = by_name(result.checks)
     for variant in result.report.ms:
-        assert f"{variant} sees what float32 on the CPU sees" in checks
-        assert checks[f"{variant} repeats itself"].passed
-    assert checks["fp32 sees what float32 on the CPU sees"].passed
+        assert f"{variant} finds the boxes of float32 on the CPU" in checks
+        assert checks[f"{variant} repeats its output"].passed
+    assert checks["fp32 finds the boxes of float32 on the CPU"].passed
     assert checks["int8 runs on int8 kernels"].passed
 
 
@@ -52,7 +52,7 @@ def test_boxes_that_differ_from_those_of_the_cpu_fail(config, monkeypatch, capsy
     monkeypatch.setattr(module, "_boxes", blind)  # all but the first, the reference, see nothing
     result = selftest(config, lambda _: None)
     assert not result.passed
-    assert not by_name(result.checks)["fp32 sees what float32 on the CPU sees"].passed
+    assert not by_name(result.checks)["fp32 finds the boxes of float32 on the CPU"].passed
     show_selftest(result)
     assert "FAILED" in capsys.readouterr().out
 
