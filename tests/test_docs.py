@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +19,7 @@ from service.app import create_app
 from service.lifecycle import FolderSource
 from service.observability.metrics import Metrics
 from service.settings import Settings
+from tests.processes import run, run_python
 from tests.tiny_models import save_tiny
 
 ROOT = Path(__file__).parent.parent
@@ -41,9 +41,7 @@ def site(tmp_path_factory):
     """All files of the site, the generated pages among them."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, folder / "docs", ignore=lambda path, _: {"reference", "__pycache__"})
-    subprocess.run(
-        [sys.executable, DOCS / "pages", folder / "docs/reference"], cwd=ROOT, check=True
-    )
+    run(sys.executable, DOCS / "pages", folder / "docs/reference", cwd=ROOT)
     shutil.copy(CONFIG, folder)
     for package in ("qyolo", "quantizer", "service", "zoo"):
         (folder / package).symlink_to(ROOT / package)
@@ -177,29 +175,14 @@ def test_the_python_example_runs(tmp_path, photos):
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.jpg")
     of_the_tiny_model = code.replace('Path("images")', 'Path("images"), size=64')
-    ran = subprocess.run(
-        [sys.executable, "-c", of_the_tiny_model],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "phase='compare'" in ran.stdout
+    paths = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert "phase='compare'" in run_python(of_the_tiny_model, cwd=tmp_path, env=paths)
 
 
 @pytest.mark.skipif(not MKDOCS.exists(), reason="mkdocs is not installed: make docs installs it")
 def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site):
-    ran = subprocess.run(
-        [MKDOCS, "build", "--strict", "--quiet"],
-        cwd=site,
-        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
+    without_advice = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    run(MKDOCS, "build", "--strict", "--quiet", cwd=site, env=without_advice)
     built = site / "site"
     assert (built / "index.html").is_file()
     for path in built.rglob("*.html"):

@@ -1,7 +1,6 @@
 """The wheel holds the files that the program reads and no others, and runs once installed."""
 
 import os
-import subprocess
 import sys
 import sysconfig
 import tomllib
@@ -9,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run
 
 pytest.importorskip("hatchling", reason="hatchling is not installed: make test installs it")
 
@@ -40,7 +41,7 @@ print(home)
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT)
+    run_apart([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -95,19 +96,18 @@ def test_the_extras_are_documented():
 def test_the_wheel_runs_without_the_source_tree(wheel, tmp_path):
     """A path file lends it the dependencies of this environment."""
     home = tmp_path / "venv"
-    run([sys.executable, "-m", "venv", "--without-pip", home])
+    run_apart([sys.executable, "-m", "venv", "--without-pip", home])
     pip = [sys.executable, "-m", "pip", "--python", home, "--disable-pip-version-check"]
-    run([*pip, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel])
+    run_apart([*pip, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel])
     (packages,) = home.glob("lib/python*/site-packages")
     (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    printed = run([home / "bin/qyolo", "--version"], cwd=tmp_path)
+    printed = run_apart([home / "bin/qyolo", "--version"], cwd=tmp_path)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert printed == f"qyolo {version}\n"
-    assert run([home / "bin/python", "-c", PROOF], cwd=tmp_path).strip() == str(packages)
+    assert run_apart([home / "bin/python", "-c", PROOF], cwd=tmp_path).strip() == str(packages)
 
 
-def run(command, cwd=None):
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ran = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
+def run_apart(command, cwd=None):
+    """Without the packages of this checkout."""
+    apart = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return run(*command, cwd=cwd, env=apart)

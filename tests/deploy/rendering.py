@@ -2,12 +2,13 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
+
+from tests.processes import run
 
 Object = dict[str, Any]
 
@@ -49,9 +50,7 @@ def _kustomize(folder: Path) -> list[Object]:
         command = [found, "kustomize"]
     else:
         pytest.skip("neither kustomize nor kubectl is installed")
-    ran = subprocess.run([*command, folder], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return list(yaml.safe_load_all(ran.stdout))
+    return list(yaml.safe_load_all(run(*command, folder)))
 
 
 def kserve_pod() -> Object:

@@ -12,6 +12,7 @@ import pytest
 
 from service.settings import Settings
 from tests.docker.compose import ROOT, read, variables
+from tests.processes import run
 
 COMPOSE = read("docker-compose.yml")
 SERVICES = COMPOSE["services"]
@@ -98,9 +99,8 @@ def test_docker_compose_reads_both_files():
     command += ["--env-file", "/dev/null", "--profile", "*", "config", "--format", "json"]
     others = {name: value for name, value in os.environ.items() if not name.startswith("QYOLO_")}
     environment = others | {"QYOLO_KEYS": "./keys"}
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["services"].keys() == SERVICES.keys()
+    shown = run(*command, cwd=ROOT, env=environment)
+    assert json.loads(shown)["services"].keys() == SERVICES.keys()
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)

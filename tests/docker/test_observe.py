@@ -4,7 +4,6 @@ import json
 import re
 import runpy
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from service.observability.metrics import Metrics
 from service.vision.detections import Detections
 from tests.docker.compose import ROOT, read
 from tests.fakes import manifest_of
+from tests.processes import run
 
 OBSERVE = ROOT / "docker/observe"
 DASHBOARD = json.loads((OBSERVE / "grafana/dashboards/qyolo.json").read_text(encoding="utf-8"))
@@ -47,9 +47,7 @@ expressions = runpy.run_path(str(ROOT / "docker/queries.py"))["expressions"]
     ids=lambda arguments: " ".join(arguments[:2]),
 )
 def test_promtool_accepts(arguments):
-    command = [PROMTOOL, *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run(PROMTOOL, *arguments)
 
 
 def exposed() -> dict[str, set[str]]:

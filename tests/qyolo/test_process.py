@@ -1,7 +1,8 @@
-import subprocess
 import sys
 
 import pytest
+
+from tests.processes import run_python
 
 # How many arenas eight threads make that take memory at once, as glibc itself counts them.
 COUNT = """
@@ -25,9 +26,7 @@ libc.fflush(out)
 
 
 def arenas(wanted: str) -> int:
-    command = [sys.executable, "-c", COUNT, wanted]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    return ran.stdout.count("<heap nr=")
+    return run_python(COUNT, wanted).count("<heap nr=")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")

@@ -6,8 +6,6 @@ import json
 import math
 import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,6 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.manifest import read_manifest
+from tests.processes import run_python
 from tests.qyolo.commands import WAIT_LIMIT_S, Running, gone, inline, qyolo, running, wait_for
 
 
@@ -180,8 +179,7 @@ def test_json_logs_and_traces_reach_their_collectors(tiny_folder, image):
 
 def test_the_sdk_is_not_loaded_without_traces():
     code = "import sys, qyolo.serving; print([m for m in sys.modules if 'opentelemetry.sdk' in m])"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
+    assert run_python(code) == "[]\n"
 
 
 # ----------------------------------------------------------------------------------------- up

@@ -1,11 +1,10 @@
 """Entry points turn the runtimes' telemetry off before they import a runtime; imports do not."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
+from tests.processes import run_python
 from tests.qyolo.commands import qyolo, running
 
 # Python runs it in every process: it notes whether telemetry is off when a runtime is looked for.
@@ -56,5 +55,4 @@ def test_telemetry_is_off_when_a_runtime_is_imported(command, processes, tiny_bu
 
 @pytest.mark.parametrize("code", [PLAIN_IMPORT, STUB], ids=["an import", "a set-up process"])
 def test_only_a_process_that_is_set_up_differs(code):
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_python(code)

@@ -1,11 +1,10 @@
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from service.progress import Progress
+from tests.processes import run_python
 from tests.zoo.web import serving
 from zoo import download as module
 from zoo.download import download
@@ -126,10 +125,7 @@ def test_a_full_disk_during_the_download_is_a_clear_error(web, tmp_path):
         "    print(exc)\n"
     )
     target = tmp_path / "model.onnx"
-    done = subprocess.run(
-        [sys.executable, "-c", program, f"{web.url}/model.onnx", str(target)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "model.onnx.part cannot be written: File too large" in done.stdout
+    printed = run_python(program, f"{web.url}/model.onnx", target)
+    assert "model.onnx.part cannot be written: File too large" in printed
     assert not target.exists()
     assert fetched(web, tmp_path).read_bytes() == BODY  # with the limit gone

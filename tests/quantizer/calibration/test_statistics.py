@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +17,7 @@ from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.placement import plan_placement
 from service.vision.preprocess import PREPROCESS
+from tests.processes import run_python
 from tests.quantizer.calibration.test_histogram import counted
 from tests.shared import COCO_CALIB, YOLOV5N, needs_shared
 from tests.tiny_models import SIZE, Sketch, save_tiny
@@ -184,8 +183,7 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 
 
 def peak_kib(model, count: int) -> int:
-    command = [sys.executable, "-c", PEAK, str(model), str(count)]
-    return int(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
+    return int(run_python(PEAK, model, count, timeout=120))
 
 
 def test_five_hundred_images_take_the_memory_of_fifty(tmp_path, graph, tensors):

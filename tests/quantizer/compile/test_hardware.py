@@ -3,8 +3,6 @@
 import ctypes.util
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,6 +14,7 @@ from quantizer.compile.hardware import Installed, Missing, RuntimeState, detect
 from service.engines.cpu import read_cpu, usable_threads
 from service.engines.gpu import NoGpu
 from tests.nvml import compile_nvml
+from tests.processes import run_python
 
 DETECT = """
 import json, sys
@@ -30,14 +29,8 @@ print(json.dumps(found | {"loaded": sorted(loaded)}))
 def detected(*packages: Path, **settings: object) -> dict:
     """As another process detects it, with these folders on its path."""
     path = os.pathsep.join(map(str, packages))
-    done = subprocess.run(
-        [sys.executable, "-c", DETECT],
-        env=os.environ | {"PYTHONPATH": path} | {name: str(at) for name, at in settings.items()},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    environment = {"PYTHONPATH": path} | {name: str(at) for name, at in settings.items()}
+    return json.loads(run_python(DETECT, env=os.environ | environment))
 
 
 def runtime(name: str, *packages: Path) -> RuntimeState:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 
 import pytest
@@ -18,6 +17,7 @@ from service.inference.results import Answer
 from service.manifest import read_manifest, verify
 from service.settings import Settings
 from service.vision.postprocess import Query
+from tests.processes import run_python
 from tests.service.pictures import jpeg
 from tests.service.tiny import write_model_folder
 
@@ -66,8 +66,7 @@ def test_errors_for_the_client_are_returned(worker, folder):
 
 def test_moving_a_folder_needs_no_module_of_the_quantizer():
     code = "import sys, qyolo.cluster.worker; print([m for m in sys.modules if 'quantizer' in m])"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
+    assert run_python(code) == "[]\n"
 
 
 def test_it_turns_telemetry_off_before_it_loads_a_runtime(folder, monkeypatch):

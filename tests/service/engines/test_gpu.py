@@ -3,14 +3,13 @@
 import ctypes.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from service.engines.gpu import Gpu, NoGpu
 from tests.nvml import GPU_UUID, MIG_UUID, compile_nvml
+from tests.processes import run_python
 
 LOOK = """
 import json
@@ -30,14 +29,8 @@ def library(tmp_path_factory) -> Path:
 
 def look(**settings: object) -> Gpu | NoGpu:
     ours = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK],
-        env=ours | {name: str(value) for name, value in settings.items()},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = json.loads(done.stdout)
+    environment = ours | {name: str(value) for name, value in settings.items()}
+    found = json.loads(run_python(LOOK, env=environment))
     return Gpu(**found) if "name" in found else NoGpu(**found)
 
 

@@ -1,12 +1,12 @@
 """The clients of others, as their users run them: each in the interpreter that make installed."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run
 from tests.waiting import WAIT_LIMIT_S
 
 HOMES = Path(sys.prefix) / "clients"
@@ -25,9 +25,5 @@ def interpreter(client: str) -> str:
 
 def say(client: str, script: str, *arguments: object) -> dict:
     """What a script that uses the client prints, which is JSON."""
-    command = [interpreter(client), str(SCRIPTS / script), *map(str, arguments)]
-    ran = subprocess.run(
-        command, capture_output=True, text=True, timeout=6 * WAIT_LIMIT_S, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    command = (interpreter(client), SCRIPTS / script, *arguments)
+    return json.loads(run(*command, timeout=6 * WAIT_LIMIT_S))

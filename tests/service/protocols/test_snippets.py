@@ -2,13 +2,13 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from textwrap import indent
 
 import pytest
 
+from tests.processes import run
 from tests.service.live import DOG, PERSON
 from tests.service.pictures import jpeg
 from tests.service.protocols.clients import interpreter
@@ -23,14 +23,9 @@ def snippet(word: str) -> str:
     return found
 
 
-def run(python: str, code: str, folder: Path) -> str:
+def run_snippet(python: str, code: str, folder: Path) -> str:
     (folder / "photo.jpg").write_bytes(jpeg())
-    command = [python, "-c", code]
-    ran = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=6 * WAIT_LIMIT_S, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    return run(python, "-c", code, cwd=folder, timeout=6 * WAIT_LIMIT_S)
 
 
 @pytest.fixture
@@ -47,19 +42,21 @@ def adapt(live):
 
 
 def test_plain_http(adapt, tmp_path):
-    shown = run(sys.executable, adapt(snippet("import httpx")), tmp_path)
+    shown = run_snippet(sys.executable, adapt(snippet("import httpx")), tmp_path)
     assert shown.splitlines()[0] == "person 0.85 [76.25, 37.5, 123.75, 62.5]"
     assert len(shown.splitlines()) == 2
 
 
 def test_tritonclient(adapt, tmp_path):
-    shown = run(interpreter("tritonclient"), adapt(snippet("import tritonclient")), tmp_path)
+    shown = run_snippet(
+        interpreter("tritonclient"), adapt(snippet("import tritonclient")), tmp_path
+    )
     assert "person" in shown
     assert "76.25" in shown
 
 
 def test_inference_sdk(adapt, tmp_path):
-    shown = run(
+    shown = run_snippet(
         interpreter("inference-sdk"), adapt(snippet("import InferenceHTTPClient")), tmp_path
     )
     assert "'class': 'person'" in shown
@@ -75,7 +72,7 @@ for rows in {answers!r}:
 {indent(snippet("sv.Detections"), "    ")}
     print(json.dumps([boxes.xyxy.tolist(), boxes.confidence.tolist(), boxes.class_id.tolist()]))
 """
-    seen = run(interpreter("inference-sdk"), code, tmp_path).splitlines()
+    seen = run_snippet(interpreter("inference-sdk"), code, tmp_path).splitlines()
     for line, rows in zip(seen, answers, strict=True):
         expected = [[row[key] for row in rows] for key in ("box", "score", "class_id")]
         assert json.loads(line) == expected
