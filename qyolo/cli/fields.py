@@ -75,7 +75,8 @@ def _option(
         names += f"/--no-{names[2:]}"
     text = (field.description or "").rstrip(".") + "."
     if env_prefix is not None:
-        known = "" if default is None else f", default: {str(default).lower()}"
+        shown = str(default).lower() if isinstance(default, bool) else default
+        known = "" if default is None else f", default: {shown}"
         text += f" (env: {env_prefix}{name.upper()}{known})"
         default = None
     option = typer.Option(

@@ -102,13 +102,15 @@ def _config(
 
 def _settings(**given: Any) -> Settings:
     """The environment's settings, except those that the command line gives."""
+    given = {name: value for name, value in given.items() if value is not None}
     try:
-        return _validated(Settings, **given)
-    except BadOption as exc:
-        if given.get(exc.field) is not None:
-            raise
-        reason = exc.reason.partition(": ")[2]  # without the value, which may be a secret
-        raise CommandError(f"QYOLO_{exc.field.upper()}: {reason}") from exc
+        return Settings(**given)
+    except ValidationError as exc:
+        error = _first_error(exc)
+        if error.field in given:
+            raise error from exc
+        reason = exc.errors()[0]["msg"]  # without the value, which may be a secret
+        raise CommandError(f"QYOLO_{error.field.upper()}: {reason}") from exc
 
 
 def _plan(folder: Path, **given: Any) -> Plan:
@@ -121,8 +123,12 @@ def _validated(make: Callable[..., T], **given: Any) -> T:
     try:
         return make(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as exc:
-        first = exc.errors()[0]
-        raise BadOption(str(first["loc"][0]), f"{first['input']}: {first['msg']}") from exc
+        raise _first_error(exc) from exc
+
+
+def _first_error(exc: ValidationError) -> BadOption:
+    error = exc.errors()[0]
+    return BadOption(str(error["loc"][0]), f"{error['input']}: {error['msg']}")
 
 
 def _server(*names: str) -> dict[str, Parameter]:
