@@ -125,13 +125,16 @@ def test_a_client_that_disconnects_within_its_body_is_counted_as_499():
         assert sample(samples(live.client), "qyolo_http_requests_total", **lost) == 1
 
 
-def test_a_disconnected_request_in_the_engine_keeps_its_slot_until_the_engine_returns():
+@pytest.mark.parametrize("deadline_s", [30, 0.2], ids=["disconnect", "deadline"])
+def test_a_cancelled_request_releases_its_bytes_at_once_and_its_slot_after_the_engine(deadline_s):
     engine = FakeEngine(FP32_RAW)
-    with limited(engine, capacity=1) as live:
+    with limited(engine, capacity=1, deadline_s=deadline_s) as live:
         engine.gate.clear()
         with connected(live.port) as client:
             client.send(upload(jpeg()))
             assert engine.entered.wait(WAIT_LIMIT_S)
+            if deadline_s < 1:
+                assert client.response().status == 504
         wait_until(lambda: admission(live).inflight_bytes == 0)
         assert post(live.client, jpeg()).status_code == 429
         engine.gate.set()
