@@ -1,15 +1,11 @@
 """DeepStack's detection over a socket, as Frigate, Blue Iris and Home Assistant use it."""
 
-import io
-
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.fakes import FakeEngine, variants_of, yolov5_raw
-from tests.service.live import serving, two_variants
-from tests.service.pictures import encoded, gradient, jpeg
+from tests.service.live import serving
+from tests.service.pictures import jpeg
 
 PATH = "/v1/vision/detection"
 KEY = "0123456789abcdef"
@@ -62,12 +58,8 @@ def test_the_default_threshold_is_0_4(client):
 def test_frigate_gets_at_most_20_boxes_of_the_classes_in_its_url():
     """It stops at a score below 0.4 or at an unknown label, and fails at a 21st box."""
     rows = [(32.0, 2.0 * row, 8.0, 1.0, 0.99 - row / 100, row % 3) for row in range(32)]
-    frame = np.asarray(gradient(64, 64))
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG")
     with serving(variants_of({"int8": FakeEngine(yolov5_raw(rows))})) as live:
-        url = f"{PATH}?classes=person,dog"
-        answer = ask(live.client, url, buffer.getvalue(), api_key="")
+        answer = ask(live.client, f"{PATH}?classes=person,dog", jpeg(64, 64), api_key="")
     predictions = answer.json()["predictions"]
     scores = [row["confidence"] for row in predictions]
     assert len(predictions) == 20
@@ -92,33 +84,16 @@ def test_the_custom_models_are_the_variants(client, options):
         assert found.headers["x-qyolo-variant"] == variant
 
 
+FORM = {"files": {"image": jpeg()}}
 BAD = {
-    "no form": ({"content": jpeg(), "headers": {"Content-Type": "image/jpeg"}}, "multipart"),
-    "nothing": ({"content": b""}, "multipart"),
+    "no form": ({"content": b""}, "multipart"),
     "no image": ({"files": {"photo": jpeg()}}, "image"),
-    "an image without filename": ({"files": {"image": (None, b"text")}}, "filename"),
-    "an empty image": ({"files": {"image": b""}}, "empty"),
     "not an image": ({"files": {"image": b"hello"}}, "not a JPEG"),
     "a torn image": ({"files": {"image": jpeg()[:-500]}}, "truncated"),
-    "a torn form": (
-        {
-            "content": b"--x\r\nContent-Disposition: form-data; name=",
-            "headers": {"Content-Type": "multipart/form-data; boundary=x"},
-        },
-        "boundary",
-    ),
-    "two images": ({"files": [("image", jpeg()), ("image2", jpeg())]}, "multipart"),
     "too much": ({"files": {"image": bytes(2_000_001)}}, "larger than 2000000"),
-    "too many pixels": (
-        {"files": {"image": encoded(Image.new("L", (1001, 1000)), "PNG")}},
-        "1001x1000",
-    ),
-} | {
-    f"min_confidence {value!r}": (
-        {"files": {"image": jpeg()}, "data": {"min_confidence": value}},
-        "min_confidence",
-    )
-    for value in ("", "much", "-0.1", "1.5", "nan")
+    "no number": (FORM | {"data": {"min_confidence": "much"}}, "min_confidence"),
+    "not a number": (FORM | {"data": {"min_confidence": "nan"}}, "min_confidence"),
+    "a number too large": (FORM | {"data": {"min_confidence": "1.5"}}, "min_confidence"),
 }
 
 
@@ -136,8 +111,7 @@ def test_unknown_paths_models_and_classes(client):
 
 
 def test_the_key_may_be_in_the_form():
-    variants, *_ = two_variants()
-    with serving(variants, api_keys=KEY) as live:
+    with serving(api_keys=KEY) as live:
         for fields in ({}, {"api_key": ""}, {"api_key": "wrong"}):
             assert_error(ask(live.client, **fields), 401, "API key")
             assert_error(ask(live.client, "/v1/vision/custom/other", **fields), 401)

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.service.live import serving, two_variants
-from tests.service.pictures import encoded, jpeg
+from tests.service.live import serving
+from tests.service.pictures import jpeg
 
 PATH = "/infer/object_detection"
 KEY = "0123456789abcdef"
@@ -57,18 +57,16 @@ def test_boxes_are_given_by_their_centre_in_source_pixels(client):
     ("options", "classes"),
     [
         ({}, ["person", "dog"]),
-        ({"confidence": "best", "source": "inference-sdk", "fix_batch_size": True}, None),
+        ({"confidence": "best", "source": "inference-sdk"}, ["person", "dog"]),
         ({"confidence": 0.05}, ["person", "dog", "traffic light"]),
         ({"confidence": 0.7, "iou_threshold": 1}, ["person", "person"]),
         ({"max_detections": 1}, ["person"]),
         ({"class_filter": ["dog"]}, ["dog"]),
-        ({"class_filter": []}, ["person", "dog"]),
         ({"api_key": None, "class_agnostic_nms": False}, ["person", "dog"]),
     ],
 )
 def test_options_select_boxes(client, options, classes):
-    found = [row["class"] for row in ask(client, **options).json()["predictions"]]
-    assert found == (classes or ["person", "dog"])
+    assert [row["class"] for row in ask(client, **options).json()["predictions"]] == classes
 
 
 def test_a_list_of_images_is_answered_by_a_list(client):
@@ -107,17 +105,12 @@ def test_adding_and_removing_models_changes_nothing(client):
 BAD = {
     "an address": ({"image": {"type": "url", "value": "http://localhost/"}}, "'url'"),
     "a pickle": ({"image": {"type": "numpy", "value": "gASVAAAA"}}, "'numpy'"),
-    "an empty image": ({"image": picture(value="")}, "not a JPEG"),
-    "not base64": ({"image": picture(value="?")}, "base64"),
-    "a number": ({"image": picture(value=7)}, "base64"),
     "a string": ({"image": "abcd"}, "image"),
     "no image": ({"image": picture(b"hello")}, "not a JPEG"),
-    "a truncated image": ({"image": picture(jpeg()[:-500])}, "truncated"),
     "one bad of two": ({"image": [picture(), {"type": "url"}]}, "image"),
     "no images": ({"image": []}, "1 to 16"),
     "17 images": ({"image": [picture(value="")] * 17}, "1 to 16 images, not 17"),
     "a confidence": ({"confidence": 1.5}, "confidence"),
-    "a confidence of nan": ({"confidence": "nan"}, "confidence"),
     "an unknown confidence": ({"confidence": "worst"}, "confidence"),
     "an overlap": ({"iou_threshold": 0}, "iou_threshold"),
     "a count": ({"max_detections": 0}, "max_detections"),
@@ -135,8 +128,6 @@ def test_invalid_bodies_models_and_paths(client):
     assert_error(client.post(PATH, content=b"{"), 400, "body")
     assert_error(client.post(PATH, json={"model_id": "tiny"}), 400, "image")
     assert_error(client.post(PATH, content=bytes(2_000_001)), 413, "larger than 2000000")
-    large = picture(encoded(Image.new("L", (1001, 1000)), "PNG"))
-    assert_error(ask(client, image=large), 413, "1001x1000")
     assert_error(ask(client, model_id="coco/3"), 404, "there are: tiny, tiny/fp32, tiny/int8")
     assert_error(client.get(PATH), 405)
     for path in ("/info/more", "/model", "/infer", "/infer/classification"):
@@ -144,8 +135,7 @@ def test_invalid_bodies_models_and_paths(client):
 
 
 def test_the_key_may_be_in_the_body_or_the_query():
-    variants, *_ = two_variants()
-    with serving(variants, api_keys=KEY) as live:
+    with serving(api_keys=KEY) as live:
         for wrong in ({}, {"api_key": None}, {"api_key": "wrong"}):
             assert_error(ask(live.client, **wrong), 401, "API key")
             assert_error(live.client.get("/model/registry", params=wrong), 401)

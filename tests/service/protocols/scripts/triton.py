@@ -65,7 +65,6 @@ as_json = [
     for wanted in ("boxes", "scores", "class_ids", "labels")
 ]
 of_class = [InferRequestedOutput("scores", class_count=2)]
-shared = InferInput("image", [1], "BYTES").set_shared_memory("region", 100)
 said = {
     "live": client.is_server_live(),
     "ready": client.is_server_ready(),
@@ -98,14 +97,8 @@ said = {
     },
     "refused": {
         "model": refused(lambda: client.get_model_metadata("other")),
-        "version": refused(lambda: boxes(model_version="fp7")),
         "shape": refused(lambda: head(floats(tensor[:, :, :32]))),
-        "output": refused(lambda: boxes(outputs=[InferRequestedOutput("masks")])),
         "classification": refused(lambda: boxes(outputs=of_class)),
-        "shared memory": refused(lambda: boxes(sent=shared)),
-        "parameter": refused(lambda: boxes(parameters={"confidence": 0.5})),
-        "load": refused(lambda: client.load_model(raw_model)),
-        "statistics": refused(lambda: client.get_inference_statistics()),
     },
 }
 json.dump(said, sys.stdout)
