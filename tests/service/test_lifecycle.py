@@ -5,7 +5,6 @@ import socket
 import pytest
 
 from service.errors import BadModelFolder
-from service.lifecycle import FolderSource
 from service.progress import Progress
 from tests.fakes import FailingSource, HeldSource
 from tests.service.live import assert_problem, post, sample, samples, serving, stalled, two_variants
@@ -58,13 +57,6 @@ def test_only_the_log_says_why_a_build_failed(failure, message, caplog):
         assert "secret" not in post(live.client, jpeg()).text
     assert live.failures == [message]
     assert message in caplog.text
-
-
-def test_a_folder_that_is_no_model_folder_fails(tmp_path):
-    with serving(source=FolderSource(tmp_path)) as live:
-        wait_until(lambda: bool(live.failures))
-        assert live.client.get("/readyz").json()["status"] == "failed"
-    assert "is not a model folder" in live.failures[0]
 
 
 def test_a_rejected_variant_is_reported_and_served_on_request():

@@ -25,23 +25,19 @@ def test_what_is_written_is_read(folder):
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
-@pytest.mark.parametrize("position", [0, -1])
-def test_one_flipped_byte_is_noticed(folder, name, position):
-    path = folder / name
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
+def test_one_flipped_byte_is_noticed(folder, name):
+    data = bytearray((folder / name).read_bytes())
+    data[-1] ^= 1
+    (folder / name).write_bytes(data)
     with pytest.raises(BadModelFolder, match=f"{name} has changed"):
         read_manifest(folder)
 
 
 def test_a_flipped_byte_in_the_checksums_is_noticed(folder):
-    path = folder / CHECKSUMS
-    intact = path.read_bytes()
+    intact = (folder / CHECKSUMS).read_bytes()
     for position in range(0, len(intact), 7):
-        data = bytearray(intact)
-        data[position] ^= 1
-        path.write_bytes(data)
+        damaged = intact[:position] + bytes([intact[position] ^ 1]) + intact[position + 1 :]
+        (folder / CHECKSUMS).write_bytes(damaged)
         with pytest.raises(BadModelFolder):
             read_manifest(folder)
 

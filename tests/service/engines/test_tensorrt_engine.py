@@ -82,14 +82,7 @@ def test_a_plan_that_cannot_be_loaded_fails_with_tensorrts_reason(nvidia, built,
 
 
 @pytest.mark.parametrize(
-    ("call", "after"),
-    [
-        ("cudaStreamCreate", 0),
-        ("cudaMallocHost", 0),
-        ("cudaMalloc", 0),
-        ("cudaMallocHost", 1),
-        ("cudaMalloc", 1),
-    ],
+    ("call", "after"), [("cudaStreamCreate", 0), ("cudaMallocHost", 1), ("cudaMalloc", 1)]
 )
 def test_a_failed_allocation_is_an_error_and_frees_everything(nvidia, built, call, after):
     nvidia.cuda.fail(call, "cudaErrorMemoryAllocation", after=after)

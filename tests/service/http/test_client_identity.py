@@ -4,24 +4,12 @@ from starlette.requests import Request
 from service.http.client_identity import client_of, network_of
 
 
-def request(host: str | None = None, key: str | None = None, name: str | None = None) -> Request:
-    headers = [] if name is None else [(b"x-qyolo-client", name.encode())]
-    client = None if host is None else (host, 1234)
-    return Request({"type": "http", "headers": headers, "client": client, "state": {"key": key}})
-
-
 @pytest.mark.parametrize(
-    ("asks", "name"),
-    [
-        (request("10.0.0.1", "door", "camera-1"), "camera-1"),
-        (request("10.0.0.1", "door", ""), "door"),
-        (request("10.0.0.1"), "10.0.0.1"),
-        (request("2001:db8::1"), "2001:db8::/64"),  # a host has many addresses, and changes them
-        (request(), ""),  # a Unix socket
-    ],
+    ("client", "name"), [(("2001:db8::1", 1234), "2001:db8::/64"), (None, "")], ids=["IPv6", "Unix"]
 )
-def test_the_header_comes_before_the_key_and_the_address(asks, name):
-    assert client_of(asks) == name
+def test_a_client_without_a_name_or_a_key_is_its_network(client, name):
+    """tests/service/http/test_ab.py has the names, the keys and IPv4."""
+    assert client_of(Request({"type": "http", "headers": [], "client": client})) == name
 
 
 @pytest.mark.parametrize(

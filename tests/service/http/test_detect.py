@@ -10,26 +10,21 @@ from PIL import Image
 from tests.service.live import DOG, PERSON, STAGES, assert_problem, post
 from tests.service.pictures import encoded, gradient, jpeg, png
 
+
+def raw(data: bytes | list[bytes], media_type: str) -> dict:
+    return {"content": data, "headers": {"Content-Type": media_type}}
+
+
 BODIES = {
-    "raw jpeg": {"content": jpeg(), "headers": {"Content-Type": "image/jpeg"}},
-    "raw png": {"content": png(), "headers": {"Content-Type": "image/png"}},
-    "raw webp": {
-        "content": encoded(gradient(200, 100), "WEBP"),
-        "headers": {"Content-Type": "image/webp"},
-    },
-    "raw bmp": {
-        "content": encoded(gradient(200, 100), "BMP"),
-        "headers": {"Content-Type": "image/bmp"},
-    },
-    "octets": {"content": png(), "headers": {"Content-Type": "application/octet-stream"}},
-    "a wrong subtype": {"content": png(), "headers": {"Content-Type": "image/gif"}},
-    "capitals and parameters": {
-        "content": png(),
-        "headers": {"Content-Type": "Image/PNG; name=a.png"},
-    },
+    "raw jpeg": raw(jpeg(), "image/jpeg"),
+    "raw png": raw(png(), "image/png"),
+    "raw webp": raw(encoded(gradient(200, 100), "WEBP"), "image/webp"),
+    "raw bmp": raw(encoded(gradient(200, 100), "BMP"), "image/bmp"),
+    "octets": raw(png(), "application/octet-stream"),
+    "a wrong subtype, capitals and parameters": raw(png(), "Image/GIF; name=a.gif"),
+    "chunks": raw([png()[:99], png()[99:]], "image/x"),
     "part file": {"files": {"file": ("a.jpg", jpeg(), "image/jpeg")}},
-    "part image": {"files": {"image": ("a.jpg", jpeg())}},
-    "part and fields": {"files": {"file": ("a.jpg", jpeg())}, "data": {"note": "hello"}},
+    "part image and a field": {"files": {"image": ("a.jpg", jpeg())}, "data": {"note": "hello"}},
     "json": {"json": {"image": base64.b64encode(jpeg()).decode()}},
     "json data url": {
         "json": {"image": "data:image/jpeg;base64," + base64.b64encode(jpeg()).decode()}
@@ -77,10 +72,8 @@ def test_exif_orientation_is_applied_first(client):
     ("path", "variant"),
     [
         ("/v1/detect", "int8"),
-        ("/v1/detect?variant=auto", "int8"),
         ("/v1/detect?variant=fp32", "fp32"),
         ("/v1/models/fp32/detect", "fp32"),
-        ("/v1/models/int8/detect", "int8"),
         ("/v1/models/auto/detect", "int8"),
     ],
 )
@@ -130,32 +123,28 @@ def test_an_unknown_class_is_422_and_is_named(client, name):
     assert name in problem["detail"]
 
 
-@pytest.mark.parametrize("path", ["/v1/detect?variant=fp16", "/v1/models/fp16/detect"])
+@pytest.mark.parametrize(
+    "path", ["/v1/detect?variant=fp16", "/v1/models/fp16/detect", "/v1/compare?b=fp16"]
+)
 def test_an_unknown_variant_is_404_and_names_the_known_ones(client, path):
     problem = assert_problem(post(client, jpeg(), path), 404, "variant-not-found")
     assert "fp32, int8" in problem["detail"]
 
 
+FORM = "multipart/form-data; boundary=x"
+CUT_FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nab'
 BAD_BODIES = {
-    "empty": {"content": b"", "headers": {"Content-Type": "image/png"}},
+    "empty": raw(b"", "image/png"),
     "no such part": {"files": {"picture": ("a.jpg", jpeg())}},
     "part without filename": {"files": {"file": (None, b"text")}},
     "empty part": {"files": {"file": ("a.jpg", b"")}},
     "two files": {"files": [("file", ("a.jpg", jpeg())), ("image", ("b.jpg", jpeg()))]},
-    "no boundary": {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
-    "incomplete multipart": {
-        "content": b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nab',
-        "headers": {"Content-Type": "multipart/form-data; boundary=x"},
-    },
-    "no multipart": {
-        "content": b"hello",
-        "headers": {"Content-Type": "multipart/form-data; boundary=x"},
-    },
-    "not json": {"content": b"{", "headers": {"Content-Type": "application/json"}},
-    "json of another shape": {"json": ["a"]},
+    "no boundary": raw(b"x", "multipart/form-data"),
+    "incomplete multipart": raw(CUT_FORM, FORM),
+    "no multipart": raw(b"hello", FORM),
+    "not json": raw(b"{", "application/json"),
     "json without image": {"json": {"file": "abcd"}},
     "json with another field": {"json": {"image": "abcd", "conf": 0.5}},
-    "image is a number": {"json": {"image": 7}},
     "bad alphabet": {"json": {"image": "ab$d"}},
     "bad padding": {"json": {"image": "abc"}},
     "not ascii": {"json": {"image": "äöüß"}},
@@ -187,15 +176,8 @@ def test_another_media_type_is_415_and_names_the_accepted_ones(client, headers):
 
 BAD_IMAGES = {
     "text": (b"hello", 415, "not-an-image"),
-    "gif": (b"GIF89a" + bytes(100), 415, "not-an-image"),
-    "svg": (b"<svg/>", 415, "not-an-image"),
-    "zeros": (bytes(1000), 415, "not-an-image"),
     "truncated": (jpeg()[:-500], 422, "corrupt-image"),
-    "too many pixels": (
-        encoded(Image.new("L", (1001, 1000)), "PNG"),
-        413,
-        "image-too-large",
-    ),
+    "too many pixels": (encoded(Image.new("L", (1001, 1000)), "PNG"), 413, "image-too-large"),
     "too many bytes": (bytes(2_000_001), 413, "payload-too-large"),
 }
 
@@ -213,13 +195,6 @@ def test_a_body_without_a_length_that_becomes_too_large_is_413(client):
     assert_problem(answer, 413)
 
 
-def test_a_body_without_a_length_is_read(client):
-    data = png()
-    chunks = (data[start : start + 1000] for start in range(0, len(data), 1000))
-    answer = client.post("/v1/detect", content=chunks, headers={"Content-Type": "image/png"})
-    assert answer.status_code == 200
-
-
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/png"])
 def test_a_picture_comes_with_its_boxes_drawn(client, media_type):
     blank = encoded(Image.new("RGB", (200, 100)), "PNG")
@@ -235,23 +210,32 @@ def test_a_picture_comes_with_its_boxes_drawn(client, media_type):
     assert pixels[80:, 140:].max() < 30  # nothing was seen there
 
 
+ACCEPTED = {
+    "": "application/json",
+    "*/*": "application/json",
+    "IMAGE/PNG": "image/png",
+    "image/*": "image/jpeg",
+    "image/*, image/jpeg;q=0.5": "image/png",
+    "image/png;q=0.5, application/json;q=0.4": "image/png",
+    "application/json; charset=utf-8; q=0.9, image/png ;q=0.8": "application/json",
+    "image/png, application/json": "application/json",
+    "*/*, application/json;q=0, image/jpeg;q=0.0": "image/png",
+    "text/html, */*;q=0.1": "application/json",
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/compare"])
+def test_the_accept_header_selects_the_media_type(client, path):
+    for accept, media_type in ACCEPTED.items():
+        answer = post(client, jpeg(), path, headers={"Accept": accept})
+        assert answer.headers["content-type"] == media_type, accept
+        assert answer.headers["vary"] == "Accept"
+
+
 @pytest.mark.parametrize("path", ["/v1/detect", "/v1/compare"])
 @pytest.mark.parametrize(
-    ("accept", "media_type"),
-    [
-        ("*/*", "application/json"),
-        ("image/*", "image/jpeg"),
-        ("image/png, image/jpeg;q=0.9", "image/png"),
-        ("image/png;q=0.5, application/json;q=0.4", "image/png"),
-        ("image/png;q=0.5, application/json", "application/json"),
-        ("text/html, */*;q=0.1", "application/json"),
-        ("text/html", None),
-    ],
+    "accept", ["text/html", "image/png;q=0", "image/png;q=high", "image/png;q=2", ",;,"]
 )
-def test_the_accept_header_selects_the_media_type(client, path, accept, media_type):
-    answer = post(client, jpeg(), path, headers={"Accept": accept})
-    if media_type is None:
-        assert "image/png" in assert_problem(answer, 406)["detail"]
-    else:
-        assert answer.headers["content-type"] == media_type
-        assert answer.headers["vary"] == "Accept"
+def test_an_unacceptable_answer_is_406(client, path, accept):
+    problem = assert_problem(post(client, jpeg(), path, headers={"Accept": accept}), 406)
+    assert "image/png" in problem["detail"]

@@ -24,13 +24,6 @@ def test_a_burst_passes_and_then_one_for_each_interval():
     assert limit.take("a") > 0
 
 
-def test_clients_do_not_share_a_bucket():
-    limit = RateLimit(per_second=1, burst=1, clock=Clock())
-    assert limit.take("a") == 0
-    assert limit.take("a") > 0
-    assert limit.take("b") == 0
-
-
 def test_a_pause_fills_the_bucket_and_no_more():
     clock = Clock()
     limit = RateLimit(per_second=1, burst=2, clock=clock)

@@ -1,7 +1,5 @@
 """The W3C trace context, and spans as OpenTelemetry's own SDK collects them."""
 
-import re
-
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -112,26 +110,7 @@ def test_a_failure_marks_the_span_without_its_message():
     assert "secret" not in server.to_json()
 
 
-@pytest.mark.parametrize("header", [TRACEPARENT, f"cc-{TRACE}-{CALLER}-01-what-follows"])
-def test_a_caller_s_trace_continues_with_a_new_span(header):
-    trace = current_trace(header)
-    assert trace.trace_id == TRACE
-    span_id = re.fullmatch(f"00-{TRACE}-([0-9a-f]{{16}})-01", trace.header)[1]
-    assert span_id != CALLER
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        "",
-        f"00-{TRACE}-{CALLER}",
-        f"00-{TRACE}-{CALLER}-01-more",
-        f"ff-{TRACE}-{CALLER}-01",
-        f"00-{'0' * 32}-{CALLER}-01",
-        f"00-{TRACE}-{'0' * 16}-01",
-        f"00-{TRACE.upper()}-{CALLER}-01",
-        f"00-{TRACE}-{CALLER}-01\nforged",
-    ],
-)
+@pytest.mark.parametrize("header", [f"00-{TRACE}-{CALLER}", f"00-{'0' * 32}-{CALLER}-01"])
 def test_an_invalid_traceparent_starts_no_trace(header):
+    """OpenTelemetry parses it; a valid one is in test_access_log.py."""
     assert current_trace(header) is None

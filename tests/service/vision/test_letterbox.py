@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -68,13 +68,6 @@ def test_an_image_of_the_right_size_is_unchanged():
     np.testing.assert_array_equal(square, image)
 
 
-@settings(max_examples=30)
-@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(PADDINGS))
-def test_an_image_of_any_size_fills_the_square(width, height, padding):
-    square, _ = letterboxed(np.zeros((height, width, 3), np.uint8), 64, padding)
-    assert square.shape == (64, 64, 3)
-
-
 @pytest.mark.parametrize("shape", [(375, 500, 3), (900, 1200, 3), (1080, 1920, 3)])
 def test_resizing_agrees_with_pillow_on_smooth_images(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
@@ -89,5 +82,6 @@ def test_resizing_agrees_with_pillow_on_smooth_images(shape):
 @pytest.mark.parametrize("shape", [(1, 3000, 3), (3000, 1, 3), (1, 1, 3)])
 def test_an_image_one_pixel_wide_or_high_keeps_a_pixel(shape):
     square, box = letterboxed(np.zeros(shape, np.uint8), 64, "centre")
+    assert square.shape == (64, 64, 3)
     assert min(box.width, box.height) >= 1
     assert (square == 0).any()

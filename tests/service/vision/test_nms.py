@@ -50,22 +50,6 @@ def test_nms_keeps_the_boxes_of_a_plain_loop(boxes, iou, max_det):
     np.testing.assert_array_equal(kept.class_ids, found.class_ids[index])
 
 
-@given(rows, ious)
-def test_nms_is_idempotent_and_leaves_no_overlap_within_a_class(boxes, iou):
-    kept = non_max_suppression(detections(boxes), iou, 300)
-    again = non_max_suppression(kept, iou, 300)
-    np.testing.assert_array_equal(again.xyxy, kept.xyxy)
-    for i in range(len(kept)):
-        for j in range(i):
-            if kept.class_ids[i] == kept.class_ids[j]:
-                assert overlap(kept.xyxy[i].tolist(), kept.xyxy[j].tolist()) <= iou
-
-
-def test_boxes_of_different_classes_do_not_suppress_each_other():
-    found = detections([(0, 0, 10, 10, 0), (0, 0, 10, 10, 1), (0, 0, 10, 10, 0)])
-    assert non_max_suppression(found, 0.5, 300).class_ids.tolist() == [0, 1]
-
-
 def test_classes_stay_apart_at_negative_coordinates():
     xyxy = np.array([[-500, -500, -400, -400], [-500, -500, -400, -400]], np.float32)
     found = Detections(xyxy, np.array([0.9, 0.8], np.float32), np.array([0, 1]))
