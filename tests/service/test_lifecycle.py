@@ -1,10 +1,11 @@
 """The server while its model is built, loaded or stopped, and when it cannot be served."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
-from service.errors import BadModelFolder
+from service.lifecycle import FolderSource
 from service.progress import Progress
 from tests.fakes import FailingSource, HeldSource
 from tests.service.live import assert_problem, post, sample, samples, serving, stalled, two_variants
@@ -41,21 +42,21 @@ def test_shutdown_cancels_a_build_which_is_no_failure():
 
 
 @pytest.mark.parametrize(
-    ("failure", "message"),
+    ("source", "message"),
     [
-        (BadModelFolder("/secret/folder is corrupt"), "/secret/folder is corrupt"),
-        (ValueError("/secret/file"), "ValueError: /secret/file"),
+        (FolderSource(Path("/secret/folder")), "/secret/folder is not a model folder: "),
+        (FailingSource(ValueError("/secret/file")), "ValueError: /secret/file"),
     ],
 )
-def test_only_the_log_says_why_a_build_failed(failure, message, caplog):
-    with serving(source=FailingSource(failure)) as live:
+def test_only_the_log_says_why_a_model_cannot_be_served(source, message, caplog):
+    with serving(source=source) as live:
         wait_until(lambda: bool(live.failures))
         ready = live.client.get("/readyz")
         assert ready.status_code == 503
         assert ready.json()["status"] == "failed"
         assert "secret" not in ready.text
         assert "secret" not in post(live.client, jpeg()).text
-    assert live.failures == [message]
+    assert live.failures[0].startswith(message)
     assert message in caplog.text
 
 
