@@ -7,7 +7,6 @@ Which variant is the default is decided in `quantizer.evaluation.accuracy_gate`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +21,20 @@ from quantizer.config import BuildConfig
 from quantizer.evaluation.accuracy import evaluate_detectors
 from quantizer.evaluation.accuracy_gate import Judgement, choose_default, gate
 from quantizer.evaluation.comparison import compare_variants
-from quantizer.evaluation.detectors import open_variants
-from quantizer.int8 import Range, Scheme, WeightScheme
+from quantizer.evaluation.detectors import describe, open_variants
+from quantizer.int8 import Range, WeightScheme
 from quantizer.job import Job, choose_builder
 from quantizer.model.layout import FloatDetector, read_detector
 from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.placement import asked_for, plan_placement
 from quantizer.qdq.quantize import Quantized, Ranges
 from quantizer.qdq.weights import Weights
-from quantizer.report.assembly import Findings, report_of
-from quantizer.report.data import Report
+from quantizer.report.data import Findings, Report
 from quantizer.report.page import render
 from quantizer.sensitivity import decision
 from quantizer.sensitivity.decision import Decision
 from quantizer.sensitivity.simulation import SEARCHED_IMAGES, Simulation, find_samples
-from quantizer.versions import sha256_of, versions
-from service.manifest import DEVICE_OF, PAGE, QDQ, REPORT, Manifest, Precision, write_manifest
+from service.manifest import PAGE, QDQ, REPORT, Manifest, Precision, Variant, write_manifest
 from service.progress import Progress, ReportProgress
 
 
@@ -52,22 +49,21 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     decided = decide(job, source, calibration)
     quantized = quantize(job, decided)
     engines = compile_and_time(job, source, quantized)
-    manifest = describe(job, source, engines)
+    variants: dict[str, Variant] = {name: each.variant for name, each in engines.built.items()}
+    manifest = describe(config.model, source.detector, variants)
     judged = judge(job, source, manifest)
     findings = Findings(
-        config=job.config,
+        job=job,
         held_out=len(source.held_out),
         calibration=calibration,
         decision=decided.decision,
-        scheme=decided.scheme,
         quantized=quantized,
         built=engines.built,
         ms=engines.ms,
         judgement=judged,
         manifest=with_default(manifest, judged, engines, config),
-        seconds=job.seconds,
     )
-    return publish(folder, findings)
+    return publish(findings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +82,6 @@ class Decided:
 
     simulation: Simulation
     decision: Decision
-    scheme: Scheme  # of the activations
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +119,13 @@ def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
     """Decide which layers stay float, by their sensitivity and by the time that int8 saves."""
     config, detector, found = job.config, source.detector, calibration.statistics
     graph, half = detector.graph, job.builder.qdq_format.half_scales
-    scheme = Scheme(config.symmetric, half=half)
     image_range = Range(0.0, 255 / detector.preprocess.divisor)
     spread = source.calibrating[:: max(1, len(source.calibrating) // SEARCHED_IMAGES)]
     images = ImageFiles(spread, detector.size, detector.preprocess).decodable()
     with job.stage("precision"):
         simulation = Simulation(
             graph=graph,
-            ranges=Ranges(graph, found.histograms, config.ranges, scheme, image_range),
+            ranges=Ranges(graph, found.histograms, config.ranges, job.scheme, image_range),
             weights=Weights(graph, WeightScheme(half=half)),
             means=found.channel_means if config.bias_correction else None,
             head=detector.head,
@@ -142,7 +136,7 @@ def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
         decided = decision.decide(
             simulation, source.asked, job.builder, config.min_sqnr, job.progress
         )
-    return Decided(simulation, decided, scheme)
+    return Decided(simulation, decided)
 
 
 def quantize(job: Job, decided: Decided) -> Quantized:
@@ -171,31 +165,10 @@ def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
         return Engines(*keep_fastest(candidates, built, ms, job.folder))
 
 
-def describe(job: Job, source: Source, engines: Engines) -> Manifest:
-    """The manifest before the variants are judged: fp32 is the default."""
-    detector = source.detector
-    return Manifest(
-        name=job.config.model.stem,
-        device=DEVICE_OF[engines.built["fp32"].variant.runtime],
-        size=detector.size,
-        head=detector.layout.head,
-        preprocess=detector.layout.preprocess,
-        class_names=detector.layout.class_names,
-        input_name=detector.graph.input,
-        output_name=detector.graph.outputs[0],
-        output_shape=detector.model.output_shape,
-        default="fp32",
-        variants={name: part.variant for name, part in engines.built.items()},
-        source_sha256=sha256_of(job.config.model),
-        versions=versions(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
 def judge(job: Job, source: Source, manifest: Manifest) -> Judgement:
     """Compare every variant with fp32 on held-out images and, if given, on annotated ones."""
     images, annotated = source.held_out or source.calibrating, job.config.annotated
-    accuracies = None
+    ap = None
     with (
         job.timed("compare"),
         open_variants(job.folder, manifest, job.config.threads) as detectors,
@@ -203,9 +176,8 @@ def judge(job: Job, source: Source, manifest: Manifest) -> Judgement:
         comparison = compare_variants(detectors, images, job.progress)
         if annotated is not None:
             evaluation = evaluate_detectors(detectors, manifest, annotated, job.progress)
-            accuracies = evaluation.variants
-    results = gate(comparison.agreements, accuracies, job.config.max_drop)
-    return Judgement(comparison, accuracies, results)
+            ap = {name: accuracy.ap for name, accuracy in evaluation.variants.items()}
+    return Judgement(comparison, ap, gate(comparison.agreements, ap, job.config.max_drop))
 
 
 def with_default(
@@ -219,9 +191,9 @@ def with_default(
     return Manifest(**(dict(manifest) | chosen))
 
 
-def publish(folder: Path, found: Findings) -> Report:
+def publish(found: Findings) -> Report:
     """Write the report, the page and, last, the manifest with the checksums."""
-    report = report_of(found)
+    report, folder = Report.of(found), found.job.folder
     (folder / REPORT).write_text(report.to_json())
     (folder / PAGE).write_text(render(report, found), "utf-8")
     write_manifest(folder, found.manifest)

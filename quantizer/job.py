@@ -14,6 +14,7 @@ from quantizer.compile.load import load_builder
 from quantizer.compile.runtime import choose_runtime
 from quantizer.config import BuildConfig
 from quantizer.errors import BadOption
+from quantizer.int8 import Scheme
 from service.engines.cpu import usable_threads
 from service.inference.variants import AUTO
 from service.progress import Progress, ReportProgress
@@ -37,6 +38,11 @@ class Job:
         threads = config.threads or usable_threads()
         symmetric = config.symmetric or builder.qdq_format.symmetric
         return cls(replace(config, threads=threads, symmetric=symmetric), builder, folder, progress)
+
+    @property
+    def scheme(self) -> Scheme:
+        """Of the activations."""
+        return Scheme(self.config.symmetric, half=self.builder.qdq_format.half_scales)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

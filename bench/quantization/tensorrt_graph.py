@@ -22,7 +22,7 @@ from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.compile.conformance import check
 from quantizer.config import MIN_SQNR, AnnotatedDataset, BuildConfig
 from quantizer.evaluation.accuracy import Evaluation, evaluate_detectors
-from quantizer.evaluation.detectors import graph_detector, graph_manifest
+from quantizer.evaluation.detectors import describe, graph_detector
 from quantizer.job import Job
 from quantizer.model.layout import FloatDetector
 from quantizer.qdq.float16 import to_float16
@@ -52,7 +52,7 @@ def main() -> None:
             "fp16": in_float16(to_float16(float_model)),
             "int8": in_float16(to_float16(int8)),
         }
-        manifest = graph_manifest(config.model, detector)
+        manifest = describe(config.model, detector)
         found = accuracy(graphs, manifest, annotated, progress)
     findings = check(to_float16(int8))
     print(f"\n{arguments.model.stem}, {found.images} images, {len(findings)} rules broken\n")

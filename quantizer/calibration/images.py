@@ -18,10 +18,6 @@ HELD_OUT_SHARE: Final = 6  # one image in six, so that the ranges lose little
 T = TypeVar("T")
 
 
-def silent(_: Progress) -> None:
-    """Ignore the progress."""
-
-
 def find_images(folder: Path) -> list[Path]:
     """Every JPEG, PNG, WebP and BMP file below the folder, by name.
 
@@ -62,7 +58,7 @@ class ImageFiles:
     size: int
     preprocess: Preprocess
 
-    def tensors(self, progress: ReportProgress = silent) -> Iterator[Floats | None]:
+    def tensors(self, progress: ReportProgress = lambda _: None) -> Iterator[Floats | None]:
         """f32[1,3,size,size] of each file, read one at a time; None where it cannot be decoded."""
         total = len(self.paths)
         progress(Progress("calibrate", 0, total))
@@ -71,7 +67,7 @@ class ImageFiles:
             yield None if photo is None else preprocess(photo, self.size, self.preprocess).tensor
             progress(Progress("calibrate", done, total))
 
-    def decodable(self, progress: ReportProgress = silent) -> Iterator[Floats]:
+    def decodable(self, progress: ReportProgress = lambda _: None) -> Iterator[Floats]:
         """The tensors of the files that can be decoded."""
         return (tensor for tensor in self.tensors(progress) if tensor is not None)
 

@@ -26,7 +26,7 @@ def unilateral_histogram(histogram: Histogram, floor: float | None, scheme: Sche
     """
     low = histogram.low if floor is None else floor
     bins = histogram.bins
-    highs = _candidates(bins)
+    highs = bins.edges[START_BIN:]
     errors = squared_errors(bins, np.full_like(highs, low), highs, scheme)
     return Range(low, float(highs[errors.argmin()]))
 
@@ -48,7 +48,7 @@ def percentile(histogram: Histogram, floor: float | None, scheme: Scheme) -> Ran
 def two_sided_mse(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
     """Both bounds minimise the squared error, alternately."""
     bins = histogram.bins
-    highs, lows = _candidates(bins), bins.edges[:-START_BIN]
+    highs, lows = bins.edges[START_BIN:], bins.edges[:-START_BIN]
     low, high = histogram.low, histogram.high
     for _ in range(MSE_ROUNDS):
         before = (low, high)
@@ -107,9 +107,7 @@ def squared_errors(
         block = slice(start, start + ROWS_AT_ONCE)
         scale = scales[block, None].astype(np.float32)
         zero = zeros[block, None].astype(np.float32)
-        with np.errstate(
-            over="ignore"
-        ):  # the steps of a range without width overflow, clipped next
+        with np.errstate(over="ignore"):  # steps of a range without width; they are clipped next
             error = centres / scale
         np.rint(error, out=error)
         np.clip(error, scheme.lowest - zero, scheme.highest - zero, out=error)
@@ -118,11 +116,6 @@ def squared_errors(
         np.square(error, out=error)
         errors[block] = error @ counts
     return errors * peak**2
-
-
-def _candidates(bins: Bins) -> NDArray[np.float64]:
-    """Upper edges from START_BIN on."""
-    return bins.edges[START_BIN:]
 
 
 def _magnitudes(bins: Bins) -> NDArray[np.float64]:

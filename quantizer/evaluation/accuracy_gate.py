@@ -7,9 +7,8 @@ the variant that the configuration names, if it is accepted, or the fastest acce
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from quantizer.evaluation.accuracy import Accuracy
 from quantizer.evaluation.comparison import Comparison
 from service.manifest import Precision
 from service.vision.agreement import Agreement
@@ -24,15 +23,16 @@ Measure = Literal["agreement", "ap"]
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """How far a variant falls behind fp32, and how far it may."""
+    """How far a variant falls behind fp32 in `measure`, and how far it may; part of report.json."""
 
     measure: Measure
-    drop: float
+    drop: float  # to four decimals
     limit: float
+    accepted: bool
 
-    @property
-    def accepted(self) -> bool:
-        return self.drop <= self.limit
+    @classmethod
+    def of(cls, measure: Measure, drop: float, limit: float) -> Self:
+        return cls(measure, round(drop, 4), limit, drop <= limit)
 
     @property
     def reason(self) -> str:
@@ -49,7 +49,7 @@ class Judgement:
     """What the variants of a build were measured to lose, and the result of each at the gate."""
 
     comparison: Comparison
-    accuracies: Mapping[str, Accuracy] | None  # None without annotated images
+    ap: Mapping[str, float] | None  # by variant; None without annotated images
     results: Mapping[str, GateResult]  # of every variant but fp32
 
     @property
@@ -59,19 +59,16 @@ class Judgement:
 
 
 def gate(
-    agreements: Mapping[str, Agreement],
-    accuracies: Mapping[str, Accuracy] | None,
-    max_drop: float | None,
+    agreements: Mapping[str, Agreement], ap: Mapping[str, float] | None, max_drop: float | None
 ) -> dict[str, GateResult]:
     """The result of every variant but fp32; `max_drop` replaces the measure's own limit."""
-    if accuracies is None:
+    if ap is None:
         limit = AGREEMENT_DROP if max_drop is None else max_drop
-        return {name: GateResult("agreement", a.drop, limit) for name, a in agreements.items()}
+        return {name: GateResult.of("agreement", a.drop, limit) for name, a in agreements.items()}
     limit = AP_DROP if max_drop is None else max_drop
-    best = accuracies["fp32"].ap
     return {
-        name: GateResult("ap", best - accuracy.ap, limit)
-        for name, accuracy in accuracies.items()
+        name: GateResult.of("ap", ap["fp32"] - each, limit)
+        for name, each in ap.items()
         if name != "fp32"
     }
 

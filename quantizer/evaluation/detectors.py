@@ -3,8 +3,9 @@
 A bare graph needs no model folder: ONNX Runtime executes it on the CPU.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from quantizer.model.execution import open_session
 from quantizer.model.layout import FloatDetector
 from quantizer.versions import sha256_of, versions
 from service.inference.detector import Detector
-from service.manifest import Manifest, Variant
+from service.manifest import DEVICE_OF, Manifest, Variant
 from service.vision.detections import Floats
 from service.vision.preprocess import PREPROCESS, Planes, normalize
 
@@ -54,18 +55,28 @@ def graph_detector(model: onnx.ModelProto, manifest: Manifest, threads: int) -> 
     return Detector(GraphEngine(model, threads, divisor), manifest)
 
 
-def graph_manifest(path: Path, detector: FloatDetector) -> Manifest:
-    """The manifest of a float model that was read from `path`; fp32 is its only variant."""
+def describe(
+    path: Path, detector: FloatDetector, variants: Mapping[str, Variant] | None = None
+) -> Manifest:
+    """The manifest of a model that was read from `path`; fp32 is the default.
+
+    Without `variants` it describes the bare float graph.
+    """
+    bare = Variant(runtime="onnxruntime", precision="fp32", model=path.name)
+    variants = dict(variants or {"fp32": bare})
     return Manifest(
         name=path.stem,
-        device="cpu",
+        device=DEVICE_OF[variants["fp32"].runtime],
         size=detector.size,
         head=detector.layout.head,
         preprocess=detector.layout.preprocess,
         class_names=detector.layout.class_names,
+        input_name=detector.graph.input,
+        output_name=detector.graph.outputs[0],
+        output_shape=detector.model.output_shape,
         default="fp32",
-        variants={"fp32": Variant(runtime="onnxruntime", precision="fp32", model=path.name)},
+        variants=variants,
         source_sha256=sha256_of(path),
         versions=versions(),
-        created="",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

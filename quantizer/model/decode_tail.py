@@ -31,12 +31,8 @@ def _back_from_output(graph: Graph) -> list[onnx.NodeProto]:
 
 
 def _ends_tail(graph: Graph, node: onnx.NodeProto) -> bool:
-    return node.op_type == "Conv" and not _is_expectation(graph, node)
-
-
-def _is_expectation(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether this is DFL's convolution with the weights 0, 1, ..., k-1, a part of the decode."""
-    if not graph.is_constant(node.input[1]):
-        return False
+    """Whether this is a convolution, but not DFL's, which has the weights 0, 1, ..., k-1."""
+    if node.op_type != "Conv" or not graph.is_constant(node.input[1]):
+        return node.op_type == "Conv"
     weight = graph.constant(node.input[1]).ravel()
-    return len(weight) > 1 and bool(np.array_equal(weight, np.arange(len(weight))))
+    return len(weight) == 1 or not np.array_equal(weight, np.arange(len(weight)))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from quantizer.calibration.histogram import Bins
 from quantizer.int8 import Range
+from quantizer.report.data import BlockReport
 from service.manifest import Precision
 
 COLUMNS: Final = 128  # of a drawn histogram: 2048 bins are finer than its pixels
@@ -30,18 +31,18 @@ def latency(ms: Mapping[Precision, float], default: str) -> str:
     return _uri(figure)
 
 
-def sensitivity(labels: Sequence[str], sqnr_db: Sequence[float], kept_float: Sequence[bool]) -> str:
+def sensitivity(blocks: Sequence[BlockReport]) -> str:
     """The noise of each block when it alone is quantized, the most sensitive on top.
 
     Blocks that stay float are red.
     """
-    figure = Figure(figsize=(8, 0.8 + 0.24 * len(labels)), layout="constrained")
+    figure = Figure(figsize=(8, 0.8 + 0.24 * len(blocks)), layout="constrained")
     axes = figure.subplots()
-    noise = [10 ** (-db / 10) for db in sqnr_db][::-1]
-    colours = [ACCENT if each else MUTED for each in kept_float][::-1]
-    positions = range(len(labels))
-    axes.barh(positions, noise, color=colours)
-    axes.set_yticks(positions, labels[::-1])
+    rising = blocks[::-1]
+    positions = range(len(rising))
+    colours = [ACCENT if block.freed else MUTED for block in rising]
+    axes.barh(positions, [10 ** (-block.sqnr_db / 10) for block in rising], color=colours)
+    axes.set_yticks(positions, [_label(block) for block in rising])
     axes.set_xscale("log")
     axes.set_xlabel("noise of the outputs over their signal, when nothing else is in int8")
     return _uri(figure)
@@ -67,6 +68,11 @@ def histogram(bins: Bins, bounds: Range, floor: float | None) -> str:
     axes.set_xticks(np.unique([edges[0], 0.0, bounds.high, edges[-1]]).round(2))
     axes.tick_params(labelsize=7)
     return _uri(figure)
+
+
+def _label(block: BlockReport) -> str:
+    first, others = block.layers[0], len(block.layers) - 1
+    return f"{first} and {others} more" if others else first
 
 
 def _uri(figure: Figure) -> str:

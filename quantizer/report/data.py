@@ -1,4 +1,4 @@
-"""The contents of report.json: what a build was given, decided and measured.
+"""What the stages of a build returned -> the contents of report.json.
 
 The names of the fields are the file's format. `freed` and `guard` in it stand for a kept float
 layer and for the accuracy gate.
@@ -6,14 +6,42 @@ layer and for the accuracy gate.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final, Self
 
 from quantizer.calibration.ranges import RangeRule
+from quantizer.calibration.statistics import Calibration
+from quantizer.compile.builder import Built
 from quantizer.compile.executed_layers import ExecutedLayer
-from quantizer.evaluation.accuracy_gate import Measure
-from service.manifest import Precision, Runtime
+from quantizer.evaluation.accuracy_gate import GateResult, Judgement
+from quantizer.job import Job
+from quantizer.qdq.quantize import Quantized
+from quantizer.report.layers import Int8Convolutions, LayerReport
+from quantizer.report.tensors import TensorReport
+from quantizer.sensitivity.decision import Decision
+from quantizer.sensitivity.search import Sensitivity
+from quantizer.sensitivity.sqnr import decibels
+from service.manifest import Manifest, Precision, Runtime
 from service.vision.agreement import Agreement
+
+FEW_IMAGES: Final = 16  # below this a range depends on chance
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """What the stages of a build returned, in their order."""
+
+    job: Job
+    held_out: int  # images
+    calibration: Calibration
+    decision: Decision
+    quantized: Quantized
+    built: Mapping[Precision, Built]
+    ms: Mapping[Precision, float]
+    judgement: Judgement
+    manifest: Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,38 +75,6 @@ class CalibrationReport:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorReport:
-    """One quantized activation.
-
-    `clipped` is the share of values outside the represented range, `sqnr_db` the
-    signal-to-quantization-noise ratio over the calibration images.
-    """
-
-    tensor: str
-    group: str  # tensors of one group share a range
-    observed_low: float
-    observed_high: float
-    floor: float | None  # the analytic lower bound, where the tensor has one
-    low: float
-    high: float
-    scale: float
-    zero_point: int
-    clipped: float
-    sqnr_db: float | None  # None for a tensor that is always zero
-
-
-@dataclass(frozen=True, slots=True)
-class LayerReport:
-    """One convolution: the plan, and what the runtime executes in each variant."""
-
-    layer: str
-    planned: str  # int8 or float
-    reason: str  # why it stays float
-    reads: tuple[str, ...]  # quantized activations
-    executed: Mapping[Precision, str]
-
-
-@dataclass(frozen=True, slots=True)
 class BlockReport:
     """Neighbouring layers, and the SQNR of the outputs when these layers alone are quantized.
 
@@ -103,6 +99,15 @@ class SensitivityReport:
     executions: int
     blocks: tuple[BlockReport, ...]
 
+    @classmethod
+    def of(cls, found: Sensitivity, wanted_db: float) -> Self:
+        before, after = round(decibels(found.before), 2), round(decibels(found.after), 2)
+        blocks = (
+            BlockReport(block.layers, round(decibels(block.noise), 2), block.kept_float)
+            for block in found.blocks
+        )
+        return cls(wanted_db, before, after, found.executions, tuple(blocks))
+
 
 @dataclass(frozen=True, slots=True)
 class AgreementReport:
@@ -113,27 +118,11 @@ class AgreementReport:
 
 
 @dataclass(frozen=True, slots=True)
-class GateResultReport:
-    """How far a variant falls behind fp32 in `measure`, and how far it may."""
-
-    measure: Measure
-    drop: float
-    limit: float
-    accepted: bool
-
-
-@dataclass(frozen=True, slots=True)
 class GateReport:
     """The accuracy gate; `ap` is each variant's, where annotated images were given."""
 
-    verdicts: Mapping[str, GateResultReport]
+    verdicts: Mapping[str, GateResult]
     ap: Mapping[str, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Int8Convolutions:
-    planned: int
-    executed: int  # of the planned ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,5 +146,91 @@ class Report:
     engine_layers: Mapping[Precision, tuple[ExecutedLayer, ...]]  # where the runtime lists them
     tensors: tuple[TensorReport, ...]
 
+    @classmethod
+    def of(cls, found: Findings) -> Self:
+        config, seconds, manifest = found.job.config, found.job.seconds, found.manifest
+        calibration, sensitivity = found.calibration, found.decision.sensitivity
+        undecodable = tuple(path.name for path in calibration.undecodable)
+        files = len(calibration.images) + len(undecodable)
+        layers = LayerReport.of_all(found.decision.placement, found.built)
+        counts = Int8Convolutions.of(layers)
+        return cls(
+            model=ModelReport(
+                name=manifest.name,
+                sha256=manifest.source_sha256,
+                head=manifest.head,
+                preprocess=manifest.preprocess,
+                size=manifest.size,
+                classes=len(manifest.class_names),
+                output=manifest.output_shape,
+            ),
+            options=OptionsReport(
+                ranges=config.ranges,
+                symmetric=config.symmetric,
+                bias_correction=config.bias_correction,
+                keep_float=config.keep_float,
+                min_sqnr=config.min_sqnr,
+                runtime=found.built["fp32"].variant.runtime,
+                threads=config.threads,
+            ),
+            calibration=CalibrationReport(
+                images=len(calibration.images),
+                held_out=found.held_out,
+                unreadable=undecodable,
+                ms_per_image=round(seconds["calibrate"] * 1000 / files, 2),
+            ),
+            int8_convolutions=counts,
+            sensitivity=SensitivityReport.of(sensitivity, config.min_sqnr) if sensitivity else None,
+            agreement=AgreementReport(found.held_out > 0, found.judgement.comparison.agreements),
+            guard=GateReport(found.judgement.results, found.judgement.ap),
+            bytes={name: part.bytes for name, part in found.built.items()},
+            default=manifest.default,
+            ms=found.ms,
+            seconds=seconds,
+            versions=manifest.versions,
+            warnings=tuple(_warnings(found, layers, counts)),
+            layers=layers,
+            engine_layers={name: part.layers for name, part in found.built.items() if part.layers},
+            tensors=tuple(
+                TensorReport.of(
+                    site,
+                    calibration.statistics.histograms[site.tensor],
+                    found.quantized.ranges[site.group],
+                    found.job.scheme,
+                )
+                for site in found.decision.placement.activations
+            ),
+        )
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def _warnings(
+    found: Findings, layers: tuple[LayerReport, ...], counts: Int8Convolutions
+) -> Iterator[str]:
+    for pattern in found.job.config.keep_float:
+        if not any(fnmatchcase(layer.layer, pattern) for layer in layers):
+            yield f"keep_float {pattern} matches no convolution"
+    images, undecodable = len(found.calibration.images), len(found.calibration.undecodable)
+    if images < FEW_IMAGES:
+        yield (
+            f"only {images} usable calibration images: below {FEW_IMAGES} the ranges "
+            "depend on chance; use at least 100 like those the detector will see"
+        )
+    if found.decision.sensitivity is None:
+        yield (
+            "the float model detects nothing in the calibration images, so the sensitivity of the "
+            "layers could not be measured: every layer is quantized"
+        )
+    for name, reason in found.manifest.rejected.items():
+        yield f"{name} is not the default: {reason}; it is served to requests that name it"
+    if undecodable:
+        yield f"{undecodable} images could not be decoded and were skipped"
+    if counts.executed < counts.planned:
+        yield (
+            f"{counts.planned - counts.executed} of {counts.planned} quantized convolutions do not "
+            "run in int8 here: see layers in the report"
+        )
+    if counts.planned == 0:
+        yield "no convolution is quantized: int8 is the float model"

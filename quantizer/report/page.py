@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,22 +10,12 @@ from PIL import Image
 
 from quantizer.evaluation.comparison import Example
 from quantizer.report import charts
-from quantizer.report.assembly import Findings
-from quantizer.report.data import BlockReport, Report
+from quantizer.report.data import Findings, Report
 from service.vision.drawing import draw, encode
 
 TEMPLATE: Final = Path(__file__).with_name("page.html")
 SAMPLE_SIDE: Final = 560  # pixels of a sample's longer side
 MAX_BLOCKS: Final = 24  # of the ranking; the noise of the others is too low to see
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image with the boxes of fp32 and of int8, as data URIs."""
-
-    name: str
-    fp32: str
-    int8: str
 
 
 def render(report: Report, found: Findings) -> str:
@@ -39,13 +28,7 @@ def render(report: Report, found: Findings) -> str:
         report=report,
         compared_on="held-out" if report.agreement.held_out else "calibration",
         latency=charts.latency(report.ms, report.default),
-        sensitivity=charts.sensitivity(
-            [_label(block) for block in blocks],
-            [block.sqnr_db for block in blocks],
-            [block.freed for block in blocks],
-        )
-        if blocks
-        else "",
+        sensitivity=charts.sensitivity(blocks) if blocks else "",
         samples=[
             _sample(example, found.manifest.class_name)
             for example in found.judgement.comparison.examples
@@ -62,16 +45,13 @@ def render(report: Report, found: Findings) -> str:
     )
 
 
-def _label(block: BlockReport) -> str:
-    first, others = block.layers[0], len(block.layers) - 1
-    return f"{first} and {others} more" if others else first
-
-
-def _sample(example: Example, class_name: Callable[[int], str]) -> Sample:
-    fp32, int8 = (
-        _picture(draw(example.pixels, boxes, class_name)) for boxes in (example.fp32, example.int8)
-    )
-    return Sample(example.name, fp32, int8)
+def _sample(example: Example, class_name: Callable[[int], str]) -> dict[str, str]:
+    """The name of an image, and the image with each variant's boxes as a data URI."""
+    pictures = {
+        variant: _picture(draw(example.pixels, boxes, class_name))
+        for variant, boxes in (("fp32", example.fp32), ("int8", example.int8))
+    }
+    return {"name": example.name} | pictures
 
 
 def _picture(image: Image.Image) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quantizer.config import AnnotatedDataset
 from quantizer.evaluation.accuracy import Accuracy, evaluate_detectors
-from quantizer.evaluation.detectors import graph_detector, graph_manifest
+from quantizer.evaluation.detectors import describe, graph_detector
 from quantizer.model.execution import AT_ONCE
 from quantizer.model.layout import read_detector
 from quantizer.study.calibrated import calibrate
@@ -71,7 +71,7 @@ def study(
     Raises UnsupportedModel, NoCalibrationImages or BadAnnotations.
     """
     detector = read_detector(model, size)
-    manifest = graph_manifest(model, detector)
+    manifest = describe(model, detector)
     adaptive = any(setting.method.rounding == "adaptive" for setting in wanted)
     calibrated = calibrate(detector, calibration, annotated.images, threads, adaptive, progress)
     results: list[Result] = []

@@ -1,6 +1,5 @@
 import pytest
 
-from quantizer.evaluation.accuracy import Accuracy
 from quantizer.evaluation.accuracy_gate import (
     AGREEMENT_DROP,
     AP_DROP,
@@ -13,10 +12,6 @@ from service.vision.agreement import Agreement
 
 def agreed(matched: float, difference: float = 0.0) -> Agreement:
     return Agreement(16, 100, 100, matched, 0.95, difference, difference)
-
-
-def accuracy(ap: float) -> Accuracy:
-    return Accuracy(ap, ap, ap, ap, ap, ap, {})
 
 
 @pytest.mark.parametrize(
@@ -40,8 +35,8 @@ def test_without_annotations_the_boxes_must_agree(agreement, accepted):
     ("ap", "accepted"), [(0.35, True), (0.30, True), (0.2901, True), (0.2899, False), (0, False)]
 )
 def test_with_annotations_ap_decides_and_not_agreement(ap, accepted):
-    accuracies = {"fp32": accuracy(0.30), "int8": accuracy(ap)}
-    results = gate({"int8": agreed(0.0)}, accuracies, None)
+    aps = {"fp32": 0.30, "int8": ap}
+    results = gate({"int8": agreed(0.0)}, aps, None)
     assert results.keys() == {"int8"}
     assert (results["int8"].measure, results["int8"].limit) == ("ap", AP_DROP)
     assert results["int8"].accepted is accepted
@@ -50,15 +45,15 @@ def test_with_annotations_ap_decides_and_not_agreement(ap, accepted):
 def test_max_drop_replaces_the_limit_of_either_measure():
     assert gate({"int8": agreed(0.5)}, None, 0.6)["int8"].accepted
     assert not gate({"int8": agreed(0.99)}, None, 0.005)["int8"].accepted
-    accuracies = {"fp32": accuracy(0.30), "int8": accuracy(0.2)}
-    assert gate({}, accuracies, 0.11)["int8"].accepted
+    aps = {"fp32": 0.30, "int8": 0.2}
+    assert gate({}, aps, 0.11)["int8"].accepted
 
 
 def test_the_reason_names_the_drop_and_the_limit():
     result = gate({"int8": agreed(0.5)}, None, 0.2)["int8"]
     assert result.reason == "its boxes disagree with fp32's by 0.500, more than 0.2"
-    accuracies = {"fp32": accuracy(0.30), "int8": accuracy(0.2)}
-    assert "AP is below fp32's by 0.100" in gate({}, accuracies, None)["int8"].reason
+    aps = {"fp32": 0.30, "int8": 0.2}
+    assert "AP is below fp32's by 0.100" in gate({}, aps, None)["int8"].reason
 
 
 @pytest.mark.parametrize(
@@ -73,6 +68,7 @@ def test_the_reason_names_the_drop_and_the_limit():
 )
 def test_the_default_is_the_wanted_or_the_fastest_accepted_variant(wanted, rejected, default):
     results = {
-        name: GateResult("ap", 0.1 if name in rejected else 0.0, 0.05) for name in ("bf16", "int8")
+        name: GateResult.of("ap", 0.1 if name in rejected else 0.0, 0.05)
+        for name in ("bf16", "int8")
     }
     assert choose_default(results, {"fp32": 9.0, "bf16": 6.0, "int8": 5.0}, wanted) == default

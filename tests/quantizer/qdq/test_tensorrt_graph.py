@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from bench.quantization import tensorrt_graph as bench
 from quantizer.compile.conformance import check
 from quantizer.config import AnnotatedDataset, BuildConfig
-from quantizer.evaluation.detectors import graph_manifest
+from quantizer.evaluation.detectors import describe
 from quantizer.int8 import Range, Scheme, WeightScheme, activation_params
 from quantizer.model.execution import open_session
 from quantizer.model.float_model import read_float_model
@@ -77,7 +77,7 @@ def int8_ap(path: Path, min_sqnr: float, folder: Path) -> float:
     config = BuildConfig(path, photos, min_sqnr=min_sqnr, threads=1)
     detector, int8 = bench.quantized(config, lambda _: None)
     graphs = {"int8": bench.in_float16(to_float16(int8))}
-    annotated, manifest = AnnotatedDataset(COCO_VAL, COCO_VAL_JSON), graph_manifest(path, detector)
+    annotated, manifest = AnnotatedDataset(COCO_VAL, COCO_VAL_JSON), describe(path, detector)
     return bench.accuracy(graphs, manifest, annotated, lambda _: None, 1).variants["int8"].ap
 
 

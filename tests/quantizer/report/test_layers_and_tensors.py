@@ -9,8 +9,8 @@ from quantizer.compile.builder import Built
 from quantizer.int8 import Range, Scheme, activation_params, dequantize_array, quantize_array
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite
 from quantizer.qdq.quantize import GroupRange
-from quantizer.report.assembly import int8_convolutions, layer_reports, tensor_report
-from quantizer.report.data import Int8Convolutions, TensorReport
+from quantizer.report.layers import Int8Convolutions, LayerReport
+from quantizer.report.tensors import TensorReport
 from service.manifest import Variant
 
 SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}
@@ -25,7 +25,7 @@ def built(precision: str, **executed: str) -> Built:
 def reported(values: np.ndarray, bounds: Range, scheme: Scheme) -> TensorReport:
     histogram = histogram_of(values, float(values.min()), float(values.max()))
     choice = GroupRange(bounds, None, activation_params(bounds, scheme))
-    return tensor_report(ActivationSite("t", "t"), histogram, choice, scheme)
+    return TensorReport.of(ActivationSite("t", "t"), histogram, choice, scheme)
 
 
 def values() -> np.ndarray:
@@ -70,7 +70,7 @@ PLACEMENT = Placement(
 
 def test_layers_have_the_plan_and_what_the_runtime_executes():
     engines = {"fp32": built("fp32", a="f32", d="f32"), "int8": built("int8", a="u8", d="f32")}
-    first, second, _, last = layer_reports(PLACEMENT, engines)
+    first, second, _, last = LayerReport.of_all(PLACEMENT, engines)
     assert (first.layer, first.planned, dict(first.executed)) == (
         "a",
         "int8",
@@ -82,8 +82,8 @@ def test_layers_have_the_plan_and_what_the_runtime_executes():
 
 def test_only_planned_convolutions_that_run_in_int8_count():
     engines = {"fp32": built("fp32"), "int8": built("int8", a="u8", b="i8", c="f32", d="u8")}
-    layers = layer_reports(PLACEMENT, engines)
-    assert int8_convolutions(layers) == Int8Convolutions(planned=3, executed=2)
+    layers = LayerReport.of_all(PLACEMENT, engines)
+    assert Int8Convolutions.of(layers) == Int8Convolutions(planned=3, executed=2)
 
 
 def test_the_json_is_readable(tiny_folder):
