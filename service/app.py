@@ -82,7 +82,7 @@ def create_app(
     open_backend: OpenBackend | None = None,
     traces: Tracing | None = None,
 ) -> FastAPI:
-    """The server of the model folder that `source` provides; it answers probes while that builds.
+    """The application that serves the model folder of `source`; it answers probes during the build.
 
     `open_backend` opens the folder, by default as a pipeline of this process. If the model cannot
     be served, another thread calls `on_failure` with the reason. Raises BadKeys or BadExperiment.
@@ -101,7 +101,7 @@ def create_app(
     app = FastAPI(
         title="qyolo",
         summary="YOLO boxes over HTTP, by an int8 engine and by its float original",
-        version="1",  # of the API; the release is not public
+        version="1",  # of the API: the document is public, the release is not
         lifespan=lambda app: lifecycle.running(),
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
@@ -123,7 +123,7 @@ def local_backend(
     settings: Settings,
     load: Callable[[Path, int, bool], VariantSet[Detector]] = load_variants,
 ) -> OpenBackend:
-    """Opens a folder as a pipeline of this process."""
+    """A function that opens a model folder as a pipeline of this process."""
     collect = settings.collect
     collection = None if collect is None else Collection(collect, settings.collect_limit)
 

@@ -1,4 +1,4 @@
-"""Model folders kept by key, each published whole or not at all.
+"""A cache of model folders by key; a folder is published completely or not at all.
 
 <root>/<key>/         a finished model folder
 <root>/<key>.lock     held while the entry is read or written
@@ -26,7 +26,7 @@ FULL_DISK_BYTES: Final = 2**16  # a disk with less free space counts as full
 
 
 def lookup(root: Path, key: str) -> Path | None:
-    """The entry of a key if it is there and whole; a damaged one counts as absent."""
+    """The entry of a key if it exists and is intact; a damaged one counts as absent."""
     entry = root / key
     if not entry.exists():
         return None

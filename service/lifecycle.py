@@ -1,4 +1,4 @@
-"""The model's states, from its source to a running backend and its end."""
+"""The states of the server's model: building, loading, ready or failed, stopping."""
 
 import asyncio
 import logging

@@ -3,7 +3,7 @@
 manifest.json        the Manifest below
 checksums.sha256     SHA-256 of every other file, in the format of `sha256sum -c`
 report.json          the build's measurements
-report.html          the same as a page
+report.html          the measurements as a page
 model.qdq.onnx       the quantized graph
 <variant>/           the engine's files
 """
@@ -132,8 +132,8 @@ def verify(folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[str]:
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def _sha256(path: Path) -> str:

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     collect: Path | None = Field(
         default=None,
-        description="folder that keeps a random sample of the served images, for calibration",
+        description="folder for a random sample of the served images, for calibration",
     )
     collect_limit: int = Field(
         default=200, ge=1, le=10_000, description="most images in the folder of `collect`"

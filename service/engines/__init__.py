@@ -13,11 +13,11 @@ from service.vision.preprocess import Planes
 class Engine(Protocol):
     """A loaded model.
 
-    It takes as many calls at a time as it has streams; `infer` releases the GIL while it computes.
+    As many threads as it has streams may call `infer` at a time; it releases the GIL meanwhile.
     """
 
     def infer(self, image: Planes | Floats) -> Floats:
-        """u8 or f32[1,3,size,size] -> the raw output of the model, as an array of the caller's.
+        """u8 or f32[1,3,size,size] -> the raw output of the model, in an array of its own.
 
         u8 is divided by the engine, f32 is passed to the model unchanged. Raises EngineFailed.
         """
@@ -32,7 +32,8 @@ def load_engine(
     """Load the engine of one variant.
 
     `threads` is the total for all streams; 0: as many as this process may use. `streams` is the
-    number of images at a time on a CPU; a GPU takes one. `divisor` is that of the preprocessing.
+    number of images that a CPU infers at a time; a GPU infers one. `divisor` is that of the
+    preprocessing.
 
     Raises EngineFailed when the runtime cannot load the model, DeviceUnavailable when the runtime
     is not installed or the variant was built for another GPU.

@@ -41,7 +41,7 @@ class Cpu:
     def int8_features(self) -> tuple[str, ...]:
         """Those that multiply int8 and add the products in one instruction."""
         names = [FEATURES[flag] for flag in INT8_FLAGS]
-        return tuple(each for each in self.features if each in names)
+        return tuple(feature for feature in self.features if feature in names)
 
 
 def usable_threads(cgroup_root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> int:

@@ -51,9 +51,9 @@ class Stream:
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """A buffer that is freed with the stream."""
-        made = Buffer(shape, dtype)
-        self._buffers.append(made)
-        return made
+        buffer = Buffer(shape, dtype)
+        self._buffers.append(buffer)
+        return buffer
 
     def upload(self, buffer: Buffer) -> None:
         """Queue a copy from the host to the device."""

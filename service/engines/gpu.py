@@ -99,15 +99,15 @@ def _handle(visible: str) -> Any:
 
 
 def _describe(handle: Any, visible: str) -> Gpu:
-    """A MIG slice has its own name and memory; the rest are properties of its GPU."""
-    whole = handle
+    """A MIG slice has its own name and memory; the other properties are those of its GPU."""
+    gpu = handle
     if visible.startswith("MIG-"):
-        whole = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(whole)
+        gpu = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(gpu)
     return Gpu(
         name=pynvml.nvmlDeviceGetName(handle),
         compute_capability=f"{major}.{minor}",
         memory_mib=pynvml.nvmlDeviceGetMemoryInfo(handle).total >> 20,
         driver=pynvml.nvmlSystemGetDriverVersion(),
-        index=pynvml.nvmlDeviceGetIndex(whole),
+        index=pynvml.nvmlDeviceGetIndex(gpu),
     )

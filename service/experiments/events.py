@@ -1,4 +1,4 @@
-"""What experiments report."""
+"""The events of experiments."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -29,7 +29,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Shadowed:
-    """How an image that was sampled for the shadow ended; the shadow is this variant."""
+    """The outcome of an image that was sampled for the shadow, which is this variant."""
 
     variant: str
     outcome: Outcome

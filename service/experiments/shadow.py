@@ -1,4 +1,4 @@
-"""The shadow: another variant sees a sample of the images, while the server is idle.
+"""The shadow: a variant that infers a sample of the others' images while the server is idle.
 
 It measures how far two variants agree on served images. No response waits for it.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled:
-    """The boxes that a variant has answered, and the input on which the shadow is to detect."""
+    """The boxes of the variant that answered, and the same input for the shadow."""
 
     variant: str
     boxes: Detections
@@ -35,9 +35,9 @@ class Sampled:
 
 
 class Shadow:
-    """A queue of sampled images, which are worked on while `is_idle()`.
+    """A queue of sampled images, which one thread processes while `is_idle()`.
 
-    `detect` gives the shadow's boxes of an input; `submit` calls a function in another thread.
+    `detect` returns the shadow's boxes of an input; `submit` calls a function in another thread.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Shadow:
         self._is_closed = False
 
     def sample(self, sampled: Sampled) -> Callable[[], None] | None:
-        """Choose an image by chance; what is returned queues it, once its response is sent."""
+        """Choose an image at random; the returned function queues it after its response is sent."""
         is_own = sampled.variant == self._sample.variant
         if is_own or self._random.random() >= self._sample.share:
             return None
@@ -75,12 +75,12 @@ class Shadow:
             self._end("dropped")
 
     def resume(self) -> None:
-        """Work on what is queued, in one thread, if the server is idle."""
+        """Process the queue in another thread, if the server is idle."""
         if self._has_work() and not self._running.locked():
             self._submit(self._run)
 
     def close(self) -> None:
-        """Leave what is queued undone."""
+        """Do not process the images that are still queued."""
         self._is_closed = True
 
     def _has_work(self) -> bool:

@@ -1,4 +1,4 @@
-"""An A/B experiment: the variant of each client, and the share of images that the shadow sees.
+"""An A/B experiment: the variant of each client, and the share of images that the shadow infers.
 
 Each client keeps its variant, after a restart and on every replica, by weighted rendezvous hashing
 (Schindelhauer and Schomaker, Weighted Distributed Hash Tables, 2005):
@@ -36,7 +36,7 @@ class Split:
 
     def choose(self, client: str) -> str:
         """The variant that this client always gets."""
-        return min(self.weights, key=lambda name: _clock(name, client) / self.weights[name])
+        return min(self.weights, key=lambda name: _exponential(name, client) / self.weights[name])
 
     def share(self, variant: str) -> float:
         """The fraction of all clients that gets this variant."""
@@ -45,7 +45,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The shadow: a variant, and the fraction of the other variants' images that it sees."""
+    """The shadow: a variant, and the fraction of the other variants' images that it infers."""
 
     variant: str
     share: float
@@ -63,7 +63,7 @@ class Experiment:
         return float(variant == default) if self.split is None else self.split.share(variant)
 
     def shadow_share(self, variant: str) -> float:
-        """The fraction of the other variants' images that this variant sees as the shadow."""
+        """The fraction of the other variants' images that this variant infers as the shadow."""
         return 0.0 if self.shadow is None else self.shadow.share * (self.shadow.variant == variant)
 
     def check(self, variants: Collection[str]) -> None:
@@ -108,13 +108,14 @@ def _pair(item: str, most: float, where: str, example: str) -> tuple[str, float]
     except ValueError:
         value = math.nan
     if not name or not 0 < value <= most:
-        wanted = "a share above 0 and up to 1" if most == 1 else "a weight above 0"
+        expected = "a share above 0 and up to 1" if most == 1 else "a weight above 0"
         raise BadExperiment(
-            f"{where}: {item.strip()!r} is not a variant and {wanted}, as in {example}"
+            f"{where}: {item.strip()!r} is not a variant and {expected}, as in {example}"
         )
     return name, value
 
 
-def _clock(variant: str, client: str) -> float:
+def _exponential(variant: str, client: str) -> float:
+    """The client's time for a variant of weight 1."""
     digest = sha256(f"{variant}\n{client}".encode()).digest()
     return -math.log((int.from_bytes(digest[:8], "big") + 1) / 2**64)

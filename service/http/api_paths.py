@@ -1,6 +1,6 @@
-"""The paths of one HTTP API that differ in errors, API keys or logging; each API declares its own.
+"""What each HTTP API declares about its paths: error format, API keys, logging.
 
-A path that ends in `*` stands for every path that begins so.
+A path that ends in `*` stands for every path with the prefix before it.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -20,7 +20,7 @@ def client_of(request: Request) -> str:
 
 
 def network_of(address: str) -> str:
-    """An IPv4 address as it is; of an IPv6 address its /64, in which a client chooses freely."""
+    """An IPv4 address unchanged; the /64 of an IPv6 address, since one client has all of it."""
     if ":" not in address:
         return address
     try:

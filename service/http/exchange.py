@@ -1,4 +1,4 @@
-"""One request that carries an image or a tensor: admitted, read, worked on, answered."""
+"""The steps of a request for inference: admit, read the body, choose a variant, infer, respond."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):
-    """What a body asks for: the variant that it names, if any, and the work for a variant."""
+    """A parsed request: the variant that it names, if any, and its work with a given variant."""
 
     variant: str | None
     work: Callable[[str], Coroutine[Any, Any, T]]
@@ -31,9 +31,9 @@ class Job(Generic[T]):
 async def exchange(
     request: Request, backend: InferenceBackend, read: Callable[[Body], Awaitable[Job[T]]]
 ) -> T:
-    """The result of the job that `read` makes of the body, for the variant that is chosen.
+    """Read the body as a job, choose its variant, and return the result of its work.
 
-    Raises Overloaded before anything is read, ClientDisconnect, and what `read` and the job raise.
+    Raises Overloaded before the body is read, ClientDisconnect, and what `read` and the job raise.
     """
     with backend.admission.request() as body:
         job = await read(body)
@@ -46,7 +46,7 @@ def respond(
     answers: Sequence[Answer | RawAnswer],
     headers: Mapping[str, str] = JSON,
 ) -> Response:
-    """A response that names the variant of its answers, and then runs their background work."""
+    """A response that names the answers' variant; their `after_response` is its background task."""
     tasks = [a.after_response for a in answers if isinstance(a, Answer) and a.after_response]
     background = BackgroundTask(_run, tasks) if tasks else None
     headers = {VARIANT_HEADER: answers[0].variant, **headers}

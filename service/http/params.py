@@ -1,4 +1,4 @@
-"""Query parameters -> what to ask of the detector."""
+"""Query parameters -> a `Query` for the detector."""
 
 import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -16,7 +16,7 @@ from service.vision.postprocess import Query
 
 
 class BoxParams(BaseModel):
-    """Which boxes the answer holds. An unknown parameter is an error, so that typos are noticed."""
+    """Which boxes to return. An unknown parameter is an error, so that typos are noticed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,15 +68,15 @@ class DetectParams(ImageParams):
     """ImageParams and a variant."""
 
     variant: str | None = Field(
-        None, description="fp32, int8 or auto: what the A/B split gives, or the default one"
+        None, description="fp32, int8 or auto: the one of the A/B split, else the default"
     )
 
 
 class CompareParams(BoxParams):
     """BoxParams and two variants."""
 
-    a: str | None = Field(None, description="one variant; fp32 where there is one")
-    b: str | None = Field(None, description="the other variant; int8 where there is one")
+    a: str | None = Field(None, description="one variant; default: fp32 if the model has it")
+    b: str | None = Field(None, description="the other one; default: int8 if the model has it")
 
 
 class ParamsRoute(APIRoute):
@@ -102,13 +102,13 @@ class ParamsRoute(APIRoute):
 
 
 def _read(model: type[BaseModel], repeatable: frozenset[str], query: QueryParams) -> BaseModel:
-    """The query as a model: lists for the repeatable fields, of the others the last value.
+    """The query as a model: repeatable fields are lists, the others have their last value.
 
     Raises RequestValidationError.
     """
-    given = {name: query.getlist(name) if name in repeatable else query[name] for name in query}
+    values = {name: query.getlist(name) if name in repeatable else query[name] for name in query}
     try:
-        return model.model_validate(given)
+        return model.model_validate(values)
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
         raise RequestValidationError([{**e, "loc": ("query", *e["loc"])} for e in errors]) from exc

@@ -22,7 +22,7 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.vision.drawing import PictureType
 
-# The page holds its styles and pictures; nothing else may load or run.
+# The page contains its styles and pictures; nothing else may load or run.
 REPORT_POLICY: Final = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 }
@@ -55,14 +55,14 @@ class Endpoints:
     async def _detect(self, request: Request, variant: str | None, params: ImageParams) -> Response:
         backend = self._lifecycle.backend
         manifest = backend.variants.manifest
-        # What can be refused without the image is refused before it is read.
+        # Invalid requests are refused before their image is read.
         media_type, render = _negotiated(request, manifest)
         backend.variants.resolve(variant)
         query = params.query(self._settings, manifest.class_names)
-        asked = partial(ImageRequest, query=query, collect=params.collect, render=render)
+        image_request = partial(ImageRequest, query=query, collect=params.collect, render=render)
 
         async def read(body: Body) -> Job[Answer]:
-            image = asked(await read_image(request, body))
+            image = image_request(await read_image(request, body))
             return Job(variant, partial(backend.detect, image))
 
         answer = await exchange(request, backend, read)
@@ -72,13 +72,13 @@ class Endpoints:
     async def compare(
         self, request: Request, params: Annotated[CompareParams, Query()]
     ) -> Response:
-        """Find the objects in one image with two variants, and say how they agree."""
+        """Find the objects in one image with two variants, and compare their boxes."""
         backend = self._lifecycle.backend
         variants = backend.variants
         media_type, render = _negotiated(request, variants.manifest)
         a, b = (
-            variants.resolve(named or (usual if usual in variants.names else None))
-            for named, usual in ((params.a, "fp32"), (params.b, "int8"))
+            variants.resolve(named or (preferred if preferred in variants.names else None))
+            for named, preferred in ((params.a, "fp32"), (params.b, "int8"))
         )
         query = params.query(self._settings, variants.manifest.class_names)
 
@@ -104,7 +104,7 @@ class Endpoints:
         return Response(report, media_type=JSON)
 
     async def report_page(self) -> Response:
-        """The report as one HTML page that holds everything it shows."""
+        """The report as one self-contained HTML page."""
         page = self._lifecycle.backend.variants.page
         if page is None:
             raise ReportNotFound("the model folder holds no report.html")

@@ -185,9 +185,10 @@ def model_info(manifest: Manifest, experiment: Experiment) -> ModelInfo:
     )
 
 
-def boxes(manifest: Manifest, found: Detections) -> list[Box]:
+def boxes(manifest: Manifest, detections: Detections) -> list[Box]:
     """The boxes with their class names: pixels to 2 decimals, scores to 4."""
-    rows = zip(found.xyxy.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True)
+    columns = (detections.xyxy, detections.scores, detections.class_ids)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         Box(
             box=(round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)),

@@ -125,9 +125,8 @@ async def _from_multipart(headers: Headers, body: bytes) -> Form:
     boundary = parse_options_header(headers["content-type"])[1].get(b"boundary")
     if boundary is None:
         raise BadRequest("the multipart body's Content-Type names no boundary")
-    if (
-        b"--" + boundary + b"--" not in body
-    ):  # the parser would drop an incomplete part without an error
+    # The parser would drop an incomplete part without an error.
+    if b"--" + boundary + b"--" not in body:
         raise BadRequest("the multipart body ends before its closing boundary")
 
     async def stream() -> AsyncGenerator[bytes, None]:

@@ -13,7 +13,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class BoundedObject(BaseModel):
-    """Base class for untrusted JSON objects; else a million fields make a million errors."""
+    """Base class for untrusted JSON objects: limits their fields, since each may be an error."""
 
     @model_validator(mode="before")
     @classmethod

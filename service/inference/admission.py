@@ -6,7 +6,7 @@ from typing import Final
 
 from service.errors import Overloaded, PayloadTooLarge
 
-# Each holds a whole decoded image, and eight decode faster than any engine here infers.
+# Each holds a decoded image, and eight decode faster than any engine here infers.
 MAX_DECODE_WORKERS: Final = 8
 
 
@@ -25,7 +25,7 @@ def default_capacity(streams: int, threads: int) -> int:
 
 
 class Admission:
-    """Refuses at once what does not fit. Its methods belong to the event loop.
+    """Refuses at once what exceeds its limits. Only the event loop may call its methods.
 
     A request holds bytes of `max_inflight_bytes` from the first byte of its body to its answer,
     and one of `capacity` slots only while it is worked on. A slow upload therefore holds no slot:
@@ -63,7 +63,7 @@ class Admission:
 
     @contextmanager
     def body(self) -> Iterator["Body"]:
-        """Count a body's bytes until the block ends, of a request that needs no slot."""
+        """Count the bytes of a body until the block ends; for requests that need no slot."""
         body = Body(self)
         try:
             yield body
@@ -74,7 +74,7 @@ class Admission:
     def slot(self) -> Iterator[ExitStack]:
         """Take a slot while an image or a tensor is worked on; raises Overloaded.
 
-        The stack releases the slot when the block ends, unless `pop_all` has passed that on.
+        The stack releases the slot when the block ends; `pop_all` passes that on to the caller.
         """
         self._refuse_when_full()
         self._slots_taken += 1

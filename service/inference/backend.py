@@ -1,4 +1,4 @@
-"""The interface of what answers images and tensors."""
+"""The interface of an inference backend, which turns images into boxes and tensors into tensors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Render = Callable[[Pixels, Sequence[Answer]], bytes]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageRequest:
-    """What a client asks about one encoded image; it can be pickled if `render` can."""
+    """One encoded image and what to do with it; it can be pickled if `render` can."""
 
     data: bytes
     query: Query
@@ -29,8 +29,8 @@ class InferenceBackend(Protocol):
     """Implemented by `service.inference.pipeline.Pipeline` with the engines of this process, and
     by `qyolo.cluster.remote.RemotePipeline` with the replicas of a Ray cluster.
 
-    Every method that answers takes a slot and raises Overloaded, VariantNotFound, EngineFailed and,
-    of an image, what `decode_image` raises.
+    `detect`, `compare` and `infer` take a slot and raise Overloaded, VariantNotFound, EngineFailed
+    and, for an image, what `decode_image` raises.
     """
 
     @property
@@ -46,7 +46,7 @@ class InferenceBackend(Protocol):
         """The boxes of one variant; its timings contain neither rendering nor collecting."""
 
     async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
-        """The boxes of two variants; the timings of each are those of an image of its own."""
+        """The boxes of two variants; the timings of each are as if it alone had been requested."""
 
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
         """The raw output for f32[1,3,size,size]."""

@@ -1,4 +1,4 @@
-"""What a backend reports of its work."""
+"""The events that a backend emits."""
 
 from dataclasses import dataclass
 

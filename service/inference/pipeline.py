@@ -85,7 +85,7 @@ class Pipeline:
         self.variants.get(b)
 
         def work(waiter: Waiter) -> Comparison:
-            # The variants of a model differ only in their engines: both see the same input.
+            # The variants of a model differ only in their engines: both get the same input.
             decoded = self._decode(replace(image, collect=False), detector, clock)
             shared = clock.read()
             answers = []
@@ -146,8 +146,8 @@ class Pipeline:
         with self._workers.engine(waiter, clock):
             raw = detector.infer(decoded.prepared)
         with clock.stage("postprocess"):
-            found = detector.postprocess(raw, decoded.prepared, query)
-        return Answer(variant, decoded.width, decoded.height, found, clock.read())
+            detections = detector.postprocess(raw, decoded.prepared, query)
+        return Answer(variant, decoded.width, decoded.height, detections, clock.read())
 
     def _open_shadow(self, sample: Sample) -> Shadow:
         detector = self.variants.get(sample.variant)

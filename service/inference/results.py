@@ -1,4 +1,4 @@
-"""What a backend answers."""
+"""The results of a backend."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Answer:
     height: int
     detections: Detections
     timings: Timings
-    picture: bytes | None = None  # what the request's `render` made of the image
+    picture: bytes | None = None  # the image file that the request's `render` returned
     after_response: Callable[[], None] | None = None  # to be called once the response is sent
 
 
@@ -26,7 +26,7 @@ class Comparison:
 
     a: Answer
     b: Answer
-    picture: bytes | None = None  # what the request's `render` made of the image
+    picture: bytes | None = None  # the image file that the request's `render` returned
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -55,7 +55,7 @@ class FairSemaphore:
             self._release()
 
     def cancel(self, waiter: Waiter) -> None:
-        """End its wait, and refuse it from now on; a permit in use stays until its block ends."""
+        """End the waiter's wait and refuse it permits; one in use stays until its block ends."""
         with self._lock:
             waiter.is_cancelled = True
             if waiter in self._queue:

@@ -25,7 +25,7 @@ class Stopwatch:
         self._watcher = WATCHER.get()
 
     def resume(self, timings: Timings) -> "Stopwatch":
-        """Another stopwatch of this request, which continues from earlier timings of it."""
+        """Another stopwatch for this request, which continues from these timings."""
         resumed = Stopwatch()
         resumed._seconds = dict(timings)
         resumed._began -= resumed._seconds.pop("total", 0.0)

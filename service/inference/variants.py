@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Closable)
 
 
 class VariantSet(Generic[T]):
-    """One model at several precisions: for each variant's name what answers for it, a T."""
+    """The variants of one model; T is what infers for a variant, such as a detector."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class VariantSet(Generic[T]):
         return name
 
     def get(self, name: str) -> T:
-        """What answers for the variant of this name; raises VariantNotFound."""
+        """What infers for the variant of this name; raises VariantNotFound."""
         if name not in self._detectors:
             raise VariantNotFound(f"no variant {name!r}; there are: {', '.join(self.names)}")
         return self._detectors[name]
@@ -82,10 +82,9 @@ class VariantChoice:
         self._emit = emit
 
     def choose(self, requested: str | None, client: str) -> str:
-        """The variant that is requested by name.
+        """The requested variant; without one, the client's variant of the A/B split.
 
-        Without a name, the client's own by the A/B split; without a split, the manifest's default.
-        Raises VariantNotFound.
+        Without a split, the manifest's default. Raises VariantNotFound.
         """
         split = self.experiment.split
         if split is None or requested not in (None, AUTO):

@@ -1,4 +1,4 @@
-"""Threads that work on images; when a request is cancelled, so is its work, where that can be."""
+"""Threads that work on images, and how their work is cancelled."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -23,8 +23,8 @@ class Workers:
     async def run(self, work: Callable[[Waiter], T], clock: Stopwatch, slot: ExitStack) -> T:
         """The result of `work` in a thread; the wait for the thread counts as `queue`.
 
-        When cancelled, work that has not begun never does. Work that has begun keeps the slot and
-        ends in its thread: at once if it waits for the engine, else after its run.
+        When cancelled, work that has not begun is dropped. Work that has begun keeps the slot until
+        it ends in its thread: at once if it waits for the engine, else when it is done.
         """
         waiter, submitted = Waiter(), perf_counter()
 

@@ -21,7 +21,9 @@ class BadKeys(ServiceError):
 
 
 def read_keys(listed: str | None, file: Path | None) -> Mapping[bytes, str]:
-    """Digest -> name, of a comma-separated list and of a file, one a line; `#` starts a comment.
+    """Digest -> name of the keys in a comma-separated list and in a file, one on each line.
+
+    In the file, `#` starts a comment.
 
     Names need not be unique: during a rotation two keys share one. Raises BadKeys.
     """

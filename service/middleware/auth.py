@@ -19,8 +19,8 @@ UNKNOWN_ADDRESS: Final = "unknown"
 class AccessPolicy:
     """Admits a request by its API key, or by its client's address where no keys are set.
 
-    `keys`: the SHA-256 of each secret -> the key's name. How long the search for a digest takes
-    says nothing about a secret.
+    `keys`: the SHA-256 of each secret -> the key's name. Digests are looked up, so the time of a
+    lookup reveals nothing about a secret.
     """
 
     def __init__(self, keys: Mapping[bytes, str], rate_limit: RateLimit | None) -> None:
@@ -55,9 +55,10 @@ class AccessPolicy:
             )
 
     def admit_key_of(self, request: Request, presented: str | None) -> None:
-        """Admit by a key of the body or the query, unless a header had one: Auth checked that.
+        """Admit by a key of the body or the query; an empty one counts as none.
 
-        Clients without a key send an empty one. Raises what `admit` raises.
+        If a header has a key, `Auth` has checked it, and this does nothing. Raises what `admit`
+        raises.
         """
         if key_in_headers(request.headers) is None:
             self.admit(request.scope, presented or None)

@@ -22,8 +22,8 @@ def set_up_logs(level: str, log_format: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else HumanFormatter(HUMAN))
     root = logging.getLogger()
-    wanted: int = logging.getLevelNamesMapping()[level.upper()]
-    lowest = min(root.level, wanted) if root.handlers else wanted
+    configured: int = logging.getLevelNamesMapping()[level.upper()]
+    lowest = min(root.level, configured) if root.handlers else configured
     logging.basicConfig(level=lowest, handlers=[handler], force=True)
 
 

@@ -32,7 +32,7 @@ PAIR: Final = ("a", "b", "source")
 
 
 class Metrics:
-    """What /metrics shows: `model` adds the served model's part."""
+    """The metrics of /metrics; `model` adds those of the served model."""
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()

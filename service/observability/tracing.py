@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class TelemetryMissing(ServiceError):
-    """Traces are on, and their packages are not installed."""
+    """Traces are on, but their packages are not installed."""
 
 
 @dataclass(frozen=True, slots=True)

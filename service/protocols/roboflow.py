@@ -101,9 +101,9 @@ class Roboflow:
     async def add(self, request: Request) -> Response:
         backend = self._lifecycle.backend
         with backend.admission.body() as body:
-            asked = validated(ModelRequest, await read_body(request, body))
-        self._policy.admit_key_of(request, asked.api_key)
-        find_variant(asked.model_id, backend.variants, SEPARATOR)
+            message = validated(ModelRequest, await read_body(request, body))
+        self._policy.admit_key_of(request, message.api_key)
+        find_variant(message.model_id, backend.variants, SEPARATOR)
         return _registry(backend.variants)
 
     async def detect(self, request: Request) -> Response:
@@ -111,33 +111,33 @@ class Roboflow:
         manifest = backend.variants.manifest
 
         async def read(body: Body) -> Job[Response]:
-            asked = validated(DetectRequest, await read_body(request, body))
-            self._policy.admit_key_of(request, asked.api_key)
-            variant = find_variant(asked.model_id, backend.variants, SEPARATOR)
-            query = self._query(asked, manifest)
+            message = validated(DetectRequest, await read_body(request, body))
+            self._policy.admit_key_of(request, message.api_key)
+            variant = find_variant(message.model_id, backend.variants, SEPARATOR)
+            query = self._query(message, manifest)
             drawn = renderer("image/jpeg", manifest.class_name)
-            render = drawn if asked.visualize_predictions else None
-            images = [ImageRequest(data, query, render=render) for data in _files(asked.image)]
+            render = drawn if message.visualize_predictions else None
+            images = [ImageRequest(data, query, render=render) for data in _files(message.image)]
 
             async def detect(variant: str) -> Response:
                 # One after the other, so that a request never takes more than one slot.
                 answers = [await backend.detect(image, variant) for image in images]
                 found = [_detected(manifest, answer) for answer in answers]
-                content = found if isinstance(asked.image, list) else found[0]
+                content = found if isinstance(message.image, list) else found[0]
                 return respond(to_json(content), answers)
 
             return Job(variant, detect)
 
         return await exchange(request, backend, read)
 
-    def _query(self, asked: DetectRequest, manifest: Manifest) -> Query:
-        if asked.class_agnostic_nms:
+    def _query(self, message: DetectRequest, manifest: Manifest) -> Query:
+        if message.class_agnostic_nms:
             raise BadRequest("class_agnostic_nms: boxes of different classes are never merged here")
         params = BoxParams(
-            conf=CONFIDENCE if isinstance(asked.confidence, str) else asked.confidence,
-            iou=asked.iou_threshold,
-            max_det=asked.max_detections,
-            classes=asked.class_filter or [],
+            conf=CONFIDENCE if isinstance(message.confidence, str) else message.confidence,
+            iou=message.iou_threshold,
+            max_det=message.max_detections,
+            classes=message.class_filter or [],
         )
         return params.query(self._settings, manifest.class_names)
 

@@ -94,7 +94,7 @@ class LimitedProtocol(H11Protocol):
     # Time limits
 
     def _limit_reading(self, what: Literal["headers", "discarded body"] | None) -> None:
-        """Start the timer, unless it runs for the same already."""
+        """Start the timer for `what`, unless it runs already; None stops it."""
         if what == self._reading:
             return
         self._reading = what

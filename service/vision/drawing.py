@@ -26,34 +26,34 @@ class Panel:
     """One of the images that are shown side by side; the boxes `unmatched` are dashed."""
 
     caption: str
-    found: Detections
-    unmatched: Collection[int]  # rows of `found`
+    detections: Detections
+    unmatched: Collection[int]  # rows of `detections`
 
 
 def draw(
     image: Pixels,
-    found: Detections,
+    detections: Detections,
     class_name: Callable[[int], str],
     unmatched: Collection[int] = (),
 ) -> Image.Image:
     """A copy of u8[H,W,3] RGB with every box, its class and its score; the best box on top.
 
-    The rows `unmatched` of `found` are dashed.
+    The rows `unmatched` of `detections` are dashed.
     """
     picture = Image.fromarray(image)
     canvas = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 320))
     font = ImageFont.load_default(size=max(10, round(max(picture.size) / 45)))
-    for row in reversed(range(len(found))):
-        x1, y1, x2, y2 = (float(edge) for edge in found.xyxy[row])
-        class_id = int(found.class_ids[row])
+    for row in reversed(range(len(detections))):
+        x1, y1, x2, y2 = (float(edge) for edge in detections.xyxy[row])
+        class_id = int(detections.class_ids[row])
         colour, text_colour = _colours(class_id)
         x2, y2 = max(x1, x2), max(y1, y2)
         if row in unmatched:
             _dashed(canvas, (x1, y1, x2, y2), colour, width)
         else:
             canvas.rectangle((x1, y1, x2, y2), outline=colour, width=width)
-        label = f"{class_name(class_id)} {found.scores[row]:.2f}"
+        label = f"{class_name(class_id)} {detections.scores[row]:.2f}"
         left, top, right, bottom = canvas.textbbox((0, 0), label, font=font)
         height = bottom - top + 2 * width
         base = y1 - height if y1 >= height else y1
@@ -80,8 +80,10 @@ def draw_side_by_side(
     canvas = ImageDraw.Draw(sheet)
     for index, panel in enumerate(panels):
         left = margin + index * step
-        found = panel.found
-        scaled = Detections(found.xyxy * np.float32(scale), found.scores, found.class_ids)
+        detections = panel.detections
+        scaled = Detections(
+            detections.xyxy * np.float32(scale), detections.scores, detections.class_ids
+        )
         canvas.text((left, strip / 2), panel.caption, fill=CAPTION_COLOUR, font=font, anchor="lm")
         sheet.paste(draw(shrunk, scaled, class_name, panel.unmatched), (left, strip))
     return sheet

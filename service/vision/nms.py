@@ -5,12 +5,12 @@ import numpy as np
 from service.vision.detections import Detections, Floats, Ints
 
 
-def non_max_suppression(found: Detections, iou: float, max_det: int) -> Detections:
+def non_max_suppression(detections: Detections, iou: float, max_det: int) -> Detections:
     """Greedy NMS of boxes sorted best first.
 
     Keeps at most `max_det` boxes in that order; no two of a class have an IoU above `iou`.
     """
-    return found.take(_greedy(found.xyxy, found.class_ids, iou, max_det))
+    return detections.take(_greedy(detections.xyxy, detections.class_ids, iou, max_det))
 
 
 def _greedy(xyxy: Floats, class_ids: Ints, iou: float, max_det: int) -> Ints:

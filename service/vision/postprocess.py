@@ -25,10 +25,10 @@ def postprocess(
     raw: Floats, head: Head, size: int, letterbox: Letterbox, query: Query
 ) -> Detections:
     """Raw output of a size x size model -> boxes in source pixels, best first."""
-    found = detections_of(head.decode(raw, size, query.conf), query.conf, query.multi_label)
+    detections = detections_of(head.decode(raw, size, query.conf), query.conf, query.multi_label)
     if query.classes is not None:
-        found = found.take(np.isin(found.class_ids, list(query.classes)))
+        detections = detections.take(np.isin(detections.class_ids, list(query.classes)))
     if head.nms:
-        found = non_max_suppression(found, query.iou, query.max_det)
-    found = found.take(np.arange(min(len(found), query.max_det)))
-    return Detections(letterbox.to_source(found.xyxy), found.scores, found.class_ids)
+        detections = non_max_suppression(detections, query.iou, query.max_det)
+    detections = detections.take(np.arange(min(len(detections), query.max_det)))
+    return Detections(letterbox.to_source(detections.xyxy), detections.scores, detections.class_ids)

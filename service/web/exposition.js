@@ -29,13 +29,13 @@ export function snapshot(text, at) {
 
 function* samples(text) {
   for (const line of text.split("\n")) {
-    const found = line.startsWith("#") ? null : SAMPLE.exec(line);
-    if (found === null) continue;
+    const sample = line.startsWith("#") ? null : SAMPLE.exec(line);
+    if (sample === null) continue;
     const labels = {};
-    for (const [, key, raw] of (found[2] ?? "").matchAll(LABEL)) {
+    for (const [, key, raw] of (sample[2] ?? "").matchAll(LABEL)) {
       labels[key] = raw.replace(/\\(.)/g, (_, mark) => (mark === "n" ? "\n" : mark));
     }
-    yield { name: found[1], labels, value: Number(found[3]) };
+    yield { name: sample[1], labels, value: Number(sample[3]) };
   }
 }
 

@@ -13,7 +13,7 @@ const STAGES = ["total", "infer", "queue", "decode", "preprocess", "postprocess"
 
 const state = { variants: [], scrapes: [], paused: false, stage: STAGES[0], started: false };
 
-/** Show the charts of these variants; called again when the server was away. */
+/** Show the charts of these variants; called again after the server was unreachable. */
 export function startLive(variants) {
   state.variants = variants;
   byId("live").hidden = false;
@@ -65,21 +65,22 @@ function draw() {
 function drawLatency(times) {
   const lines = state.variants.flatMap((variant) => {
     const series = seriesOf(state.variants, variant);
-    const found = state.scrapes
+    const increases = state.scrapes
       .map((now, index) => [now.at, recentIncrease(variant, state.stage, now, index)])
       .filter(([at]) => at >= times.from); // earlier ones are only compared with
-    const line = (share) => found.map(([at, values]) => [at, values && quantile(values, share)]);
+    const line = (share) =>
+      increases.map(([at, increase]) => [at, increase && quantile(increase, share)]);
     return [
       { series, dashed: false, points: line(0.5), name: variant },
       { series, dashed: true, points: line(0.99), name: variant },
     ];
   });
-  const seen = lines.filter(({ points }) => points.some(([, value]) => value !== null));
-  const names = [...new Set(seen.map(({ name }) => name))];
+  const drawn = lines.filter(({ points }) => points.some(([, value]) => value !== null));
+  const names = [...new Set(drawn.map(({ name }) => name))];
   const description = names.length
     ? `p50 and p99 of ${state.stage} by ${names.join(", ")}; the table below has the numbers`
     : "no pictures in the last three minutes";
-  drawLines(byId("chart-latency"), { ...times, lines: seen, description });
+  drawLines(byId("chart-latency"), { ...times, lines: drawn, description });
   const entries = state.variants.map((name) =>
     legendEntry(`series-${seriesOf(state.variants, name)}`, name),
   );
@@ -141,7 +142,7 @@ function quantileCell(variant, stage) {
   const key = `${variant}|${stage}`;
   const histogram = state.scrapes.at(-1).stages.get(key);
   const increase = histogram && increaseOf(histogram, state.scrapes[0].stages.get(key));
-  const seen = increase !== undefined && total(increase) > 0;
-  const both = seen ? [0.5, 0.99].map((share) => ms(quantile(increase, share))) : ["–"];
-  return element("td", { class: "number" }, both.join(" / "));
+  const hasValues = increase !== undefined && total(increase) > 0;
+  const cells = hasValues ? [0.5, 0.99].map((share) => ms(quantile(increase, share))) : ["–"];
+  return element("td", { class: "number" }, cells.join(" / "));
 }

@@ -128,12 +128,12 @@ def read_request(
 
 
 def write_response(
-    model: str, variant: str, asked: InferRequest, values: Outputs, ports: Sequence[Port]
+    model: str, variant: str, message: InferRequest, values: Outputs, ports: Sequence[Port]
 ) -> tuple[bytes, Mapping[str, str]]:
     """The body of a response and its headers; `ports` are the model's outputs."""
     datatypes = {port.name: port.datatype for port in ports}
     outputs, tails = [], []
-    for name, is_binary in asked.outputs.items():
+    for name, is_binary in message.outputs.items():
         value = values[name]
         output: dict[str, object] = {"name": name, "datatype": datatypes[name]}
         output["shape"] = shape_of(value)
@@ -144,8 +144,8 @@ def write_response(
             output["data"] = json_of(value)
         outputs.append(output)
     response: dict[str, object] = {"model_name": model, "model_version": variant}
-    if asked.id is not None:
-        response["id"] = asked.id
+    if message.id is not None:
+        response["id"] = message.id
     head = to_json(response | {"outputs": outputs}, inf_nan_mode="null")
     if not tails:
         return head, {"Content-Type": "application/json"}

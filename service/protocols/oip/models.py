@@ -39,12 +39,12 @@ class TensorModel:
         self.outputs: tuple[Port, ...] = (Port(manifest.output_name, "FP32", shape),)
         self.parameters = {"metadata": repr(_ultralytics_metadata(manifest))}  # of its config
 
-    async def infer(self, asked: InferRequest, variant: str) -> tuple[RawAnswer, Outputs]:
+    async def infer(self, message: InferRequest, variant: str) -> tuple[RawAnswer, Outputs]:
         """The backend's answer, and the values of all outputs; raises BadRequest."""
-        for name in asked.parameters:
+        for name in message.parameters:
             raise BadRequest(f"no parameter {name!r}: {self.name} answers raw tensors")
-        assert not isinstance(asked.value, bytes)
-        answer = await self._backend.infer(asked.value, variant)
+        assert not isinstance(message.value, bytes)
+        answer = await self._backend.infer(message.value, variant)
         return answer, {self.outputs[0].name: answer.output}
 
 
@@ -60,14 +60,14 @@ class BoxModel:
         self.outputs = BOX_OUTPUTS
         self.parameters: dict[str, str] = {}
 
-    async def infer(self, asked: InferRequest, variant: str) -> tuple[Answer, Outputs]:
+    async def infer(self, message: InferRequest, variant: str) -> tuple[Answer, Outputs]:
         """The backend's answer, and the values of all outputs; raises BadRequest."""
-        query = _box_params(asked.parameters).query(self._settings, self._manifest.class_names)
-        assert isinstance(asked.value, bytes)
-        answer = await self._backend.detect(ImageRequest(asked.value, query), variant)
-        found = answer.detections
-        labels = [self._manifest.class_name(class_id) for class_id in found.class_ids.tolist()]
-        columns = (found.xyxy, found.scores, found.class_ids, labels)
+        query = _box_params(message.parameters).query(self._settings, self._manifest.class_names)
+        assert isinstance(message.value, bytes)
+        answer = await self._backend.detect(ImageRequest(message.value, query), variant)
+        boxes = answer.detections
+        labels = [self._manifest.class_name(class_id) for class_id in boxes.class_ids.tolist()]
+        columns = (boxes.xyxy, boxes.scores, boxes.class_ids, labels)
         names = (output.name for output in self.outputs)
         return answer, dict(zip(names, columns, strict=True))
 

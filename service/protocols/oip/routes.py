@@ -129,12 +129,14 @@ class OpenInference:
                 data = await asyncio.to_thread(inflate, data, encoding, self._settings.max_bytes)
                 body.hold(len(data))
             length = request.headers.get(HEADER_LENGTH)
-            asked = await asyncio.to_thread(read_request, data, length, model.input, model.outputs)
+            message = await asyncio.to_thread(
+                read_request, data, length, model.input, model.outputs
+            )
 
             async def infer(variant: str) -> Response:
-                answer, values = await model.infer(asked, variant)
+                answer, values = await model.infer(message, variant)
                 content, headers = await asyncio.to_thread(
-                    write_response, model.name, variant, asked, values, model.outputs
+                    write_response, model.name, variant, message, values, model.outputs
                 )
                 return respond(content, [answer], headers)
 
