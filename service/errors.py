@@ -6,6 +6,7 @@ The client sees the message of every error whose status is not 500: a message ma
 request, never paths or versions of the server.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -14,12 +15,7 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
-    retry_after_s: int | None = None  # None: a retry would not help
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of the error response."""
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+    headers: Mapping[str, str] = {}  # of the response; Retry-After where a retry helps
 
 
 class BadRequest(ServiceError):
@@ -30,10 +26,7 @@ class BadRequest(ServiceError):
 class Unauthorized(ServiceError):
     status = 401
     title = "API key needed"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"WWW-Authenticate": 'Bearer realm="qyolo"'}
+    headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="qyolo"'}
 
 
 class ModelNotFound(ServiceError):
@@ -59,10 +52,9 @@ class NotAcceptable(ServiceError):
 class BodyTooSlow(ServiceError):
     status = 408
     title = "Request body too slow"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Connection": "close"}  # the rest of the body would be read as a request
+    headers: Mapping[str, str] = {
+        "Connection": "close"
+    }  # the rest of the body would be read as a request
 
 
 class PayloadTooLarge(ServiceError):
@@ -98,7 +90,7 @@ class UnknownClass(ServiceError):
 class Overloaded(ServiceError):
     status = 429
     title = "Server at capacity"
-    retry_after_s = 1
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 class RateLimited(ServiceError):
@@ -107,13 +99,13 @@ class RateLimited(ServiceError):
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.headers = {"Retry-After": str(retry_after_s)}
 
 
 class NotReady(ServiceError):
     status = 503
     title = "Not ready"
-    retry_after_s = 5
+    headers: Mapping[str, str] = {"Retry-After": "5"}
 
 
 class DeadlineExceeded(ServiceError):

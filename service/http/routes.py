@@ -1,5 +1,6 @@
 """The handlers of qyolo's own routes."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -123,7 +124,7 @@ class Endpoints:
             ready.done, ready.total = now.progress.done, now.progress.total
         if now.state == "ready":
             return _json(ready)
-        return _json(ready, 503, {"Retry-After": str(NotReady.retry_after_s)})
+        return _json(ready, 503, NotReady.headers)
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus metrics."""
@@ -148,5 +149,5 @@ def _accept(request: Request) -> str:
     return ",".join(request.headers.getlist("accept"))
 
 
-def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _json(body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(body.model_dump_json(), status, headers, JSON)
