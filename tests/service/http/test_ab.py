@@ -10,7 +10,7 @@ from service.experiments.split import BadExperiment, Split
 from service.lifecycle import FolderSource
 from service.settings import Settings
 from tests.fakes import FakeEngine, variants_of
-from tests.qyolo.commands import qyolo, running, wait_for
+from tests.qyolo.commands import qyolo
 from tests.service.bodies import REQUESTS
 from tests.service.live import FP32_RAW, INT8_RAW, post, sample, samples, serving, two_variants
 from tests.service.pictures import jpeg
@@ -183,27 +183,6 @@ def test_an_experiment_with_an_unknown_variant_fails_when_the_model_is_loaded(se
 def test_a_malformed_experiment_fails_at_once(tmp_path):
     with pytest.raises(BadExperiment):
         create_app(Settings(ab="int8"), FolderSource(tmp_path))
-
-
-def test_the_command_line_sets_both(tiny_folder, photos):
-    picture = (photos / "photo00.jpg").read_bytes()
-    options = ("--ab", "int8:1,fp32:1", "--shadow", "fp32:1")
-    with running("serve", tiny_folder, *options, QYOLO_AB="nonsense") as server:
-        server.wait_until_ready()
-        headers = {"Content-Type": "image/jpeg", "X-Qyolo-Client": "camera-0"}
-        assert SPLIT.choose("camera-0") == "int8"
-        url = f"{server.url}/v1/detect?conf=0.05"
-        for _ in range(3):
-            answer = httpx.post(url, content=picture, headers=headers)
-            assert answer.headers["x-qyolo-variant"] == "int8"
-            assert answer.json()["detections"]
-        done = 'qyolo_shadow_images_total{outcome="done",variant="fp32"} 3.0'
-        wait_for(lambda: done in server.get("/metrics").text)
-        shown = server.get("/metrics").text
-        assert 'qyolo_agreement_images_total{a="fp32",b="int8",source="shadow"} 3.0' in shown
-        assert 'outcome="matched",source="shadow"' in shown
-        assert server.stop() == 0
-    assert "Traceback" not in server.err
 
 
 @pytest.mark.parametrize(

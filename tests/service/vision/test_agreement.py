@@ -34,12 +34,6 @@ def test_pairs_are_of_one_class_and_best_first():
     assert found.only_b.tolist() == [2]
 
 
-def test_matching_is_symmetric():
-    ab, ba = match(A, B), match(B, A)
-    assert sorted(zip(ab.a, ab.b, strict=True)) == sorted(zip(ba.b, ba.a, strict=True))
-    assert ab.only_a.tolist() == ba.only_b.tolist()
-
-
 def test_a_box_is_paired_once_with_the_nearest():
     two = boxes((0, 0, 10, 8, 0.9, 0), (0, 0, 10, 9, 0.8, 0))
     found = match(boxes((0, 0, 10, 10, 0.9, 0)), two)

@@ -44,11 +44,6 @@ def test_lossless_formats_keep_every_pixel_and_are_not_reduced(form, options):
     assert decode_image(data, LIMIT, target=50).pixels.shape == (80, 200, 3)
 
 
-def test_jpeg_is_close():
-    difference = decode(jpeg(64, 32)).astype(int) - np.asarray(gradient(64, 32))
-    assert np.abs(difference).mean() < 3
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_is_decoded_to_the_pixels_of_pillow(mode, progressive):
@@ -170,31 +165,22 @@ def deep_grey(value: int) -> Image.Image:
 @pytest.mark.parametrize(
     ("image", "options", "colour"),
     [
-        (Image.new("1", (4, 4)), {}, [0, 0, 0]),
         (one_bit(), {}, [255, 255, 255]),
         (Image.new("L", (4, 4), 77), {}, [77, 77, 77]),
         *[
             (deep_grey(value), {}, [value // 256] * 3)  # 16 bits keep their high byte
-            for value in (0, 255, 256, 32768, 65535)
+            for value in (255, 256, 65535)
         ],
         (palette(), {}, [10, 200, 30]),
         (palette(), {"transparency": 1}, [255, 255, 255]),
         (Image.new("RGBA", (4, 4), (200, 0, 0, 255)), {}, [200, 0, 0]),
-        (Image.new("RGBA", (4, 4), (200, 0, 0, 0)), {}, [255, 255, 255]),
         (Image.new("RGBA", (4, 4), (0, 0, 0, 51)), {}, [204, 204, 204]),
-        (Image.new("LA", (4, 4), (100, 255)), {}, [100, 100, 100]),
         (Image.new("LA", (4, 4), (100, 0)), {}, [255, 255, 255]),
     ],
 )
 def test_every_colour_mode_becomes_rgb_on_white(image, options, colour):
     pixels = decode(encoded(image, "PNG", **options))
     np.testing.assert_allclose(pixels[1, 2], colour, atol=1 if image.mode in {"RGBA", "LA"} else 0)
-
-
-def test_grey_keeps_its_pixels_in_three_equal_channels():
-    grey = gradient(20, 10).convert("L")
-    expected = np.repeat(np.asarray(grey)[:, :, None], 3, axis=2)
-    np.testing.assert_array_equal(decode(encoded(grey, "PNG")), expected)
 
 
 def test_cmyk_becomes_rgb():

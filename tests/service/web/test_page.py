@@ -45,8 +45,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def live():
-    variants, *_ = two_variants()
-    with serving(variants, max_pixels=1_000_000) as running:
+    with serving(max_pixels=1_000_000) as running:
         yield running
 
 
@@ -61,8 +60,7 @@ def single():
 
 @pytest.fixture(scope="module")
 def locked():
-    variants, *_ = two_variants()
-    with serving(variants, api_keys=KEY) as running:
+    with serving(api_keys=KEY) as running:
         yield running
 
 
