@@ -38,11 +38,11 @@ class Scheme:
 
     @property
     def lowest(self) -> int:
-        return -(1 << (self.bits - 1)) if self.symmetric else 0
+        return step_limits(self.bits, self.symmetric)[0]
 
     @property
     def highest(self) -> int:
-        return (1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1
+        return step_limits(self.bits, self.symmetric)[1]
 
 
 WeightRule = Literal["minmax", "mse"]
@@ -60,10 +60,6 @@ class WeightScheme:
     bits: int = 8
     half: bool = False
 
-    @property
-    def highest(self) -> int:
-        return (1 << (self.bits - 1)) - 1
-
 
 PAPER_WEIGHTS: Final = WeightScheme()
 CLIPPINGS: Final = np.linspace(1.0, 0.3, 71)  # fractions of a channel's peak that mse tries
@@ -80,10 +76,13 @@ class QuantParams:
 
     @property
     def limits(self) -> tuple[int, int]:
-        """The lowest and the highest step."""
-        if self.zero_point.dtype == np.int8:
-            return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
-        return 0, (1 << self.bits) - 1
+        return step_limits(self.bits, self.zero_point.dtype == np.int8)
+
+
+def step_limits(bits: int, signed: bool) -> tuple[int, int]:
+    """The lowest and the highest step."""
+    half = 1 << (bits - 1)
+    return (-half, half - 1) if signed else (0, 2 * half - 1)
 
 
 def grid_of(
@@ -114,9 +113,10 @@ def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPER_WEIGHT
     """Per-channel symmetric parameters of a weight."""
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     peak = np.abs(weight).max(axis=others)
+    _, highest = step_limits(scheme.bits, signed=True)
 
     def clipped_at(share: np.float64) -> QuantParams:
-        scale = np.where(peak > 0, peak * share / scheme.highest, 1.0)  # 1: a channel of zeros
+        scale = np.where(peak > 0, peak * share / highest, 1.0)  # 1: a channel of zeros
         if scheme.half:
             scale = _up_to_half(scale)
         zeros = np.zeros(scale.shape, np.int8)

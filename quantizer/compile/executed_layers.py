@@ -34,11 +34,6 @@ def read_layers(text: str) -> tuple[ExecutedLayer, ...]:
     return tuple(_read(layer) for layer in described if isinstance(layer, dict))
 
 
-def executed(layers: Iterable[ExecutedLayer], convolutions: Iterable[str]) -> dict[str, str]:
-    """By convolution: the precision of the kernel that computes it, where it is known."""
-    return {name: layer.precision for name, layer in kernels(layers, convolutions).items()}
-
-
 def kernels(
     layers: Iterable[ExecutedLayer], convolutions: Iterable[str]
 ) -> dict[str, ExecutedLayer]:

@@ -1,5 +1,6 @@
 """ONNX -> OpenVINO IR and its compiled blob."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Final
 
@@ -88,8 +89,7 @@ def _unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
     OpenVINO 2026.4 makes this change itself, but loses the zero point at a Concat: YOLOv5n then
     detects no box.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     zeros = {node.input[2] for node in copy.graph.node if node.op_type == "QuantizeLinear"}
     for tensor in copy.graph.initializer:
         if tensor.name in zeros and tensor.data_type == onnx.TensorProto.INT8:

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -14,10 +14,10 @@ import tensorrt as trt
 
 from quantizer.compile.builder import Built, Candidate, Profile, Resources
 from quantizer.compile.conformance import check
-from quantizer.compile.executed_layers import ExecutedLayer, executed, kernels, read_layers
+from quantizer.compile.executed_layers import ExecutedLayer, kernels, read_layers
 from quantizer.compile.tensorrt_callbacks import BuildMonitor, LayerTimes
 from quantizer.errors import BuildFailed
-from quantizer.model.graph import layer_name
+from quantizer.model.graph import Graph, layer_name
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT, QdqFormat
 from service.engines.tensorrt_engine import TensorRtEngine, TensorRtLog, plan_key
@@ -35,7 +35,9 @@ class TensorRtBuilder:
 
     def __init__(self, resources: Resources, progress: ReportProgress) -> None:
         self._key = plan_key()
-        self._resources = resources
+        self._workspace_mib = resources.workspace_mib
+        folder = resources.timing_caches
+        self._timing_cache = None if folder is None else folder / f"{self._key}.timing"
         self._progress = progress
         self._log = TensorRtLog()
         self._builder = trt.Builder(self._log)
@@ -53,7 +55,7 @@ class TensorRtBuilder:
     def profile(self, model: onnx.ModelProto) -> Profile:
         """Build in a temporary folder and time each layer; raises BuildFailed."""
         typed = to_float16(model)
-        times = LayerTimes()
+        graph, times = Graph.of(typed), LayerTimes()
         with TemporaryDirectory() as folder:
             plan = Path(folder) / "profile.plan"
             plan.write_bytes(self._plan(typed, "profile"))
@@ -62,14 +64,12 @@ class TensorRtBuilder:
             try:
                 for _ in range(PROFILE_ROUNDS):
                     times.begin()
-                    engine.infer(np.zeros(_image_shape(typed), np.float32))
+                    engine.infer(np.zeros(graph.shapes[graph.input], np.float32))
             finally:
                 engine.close()
-        computed = kernels(layers, _convolutions(typed))
-        return Profile(
-            {name: layer.precision for name, layer in computed.items()},
-            {name: times.least(layer.name) for name, layer in computed.items()},
-        )
+        computed = _computed(layers, graph)
+        ms = {name: times.least(layer.name) for name, layer in computed.items()}
+        return Profile({name: layer.precision for name, layer in computed.items()}, ms)
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         """Write model.onnx, the graph that TensorRT reads, and model.plan; raises BuildFailed."""
@@ -88,8 +88,9 @@ class TensorRtBuilder:
             blob=plan.relative_to(folder).as_posix(),
             blob_key=self._key,
         )
-        size = plan.stat().st_size
-        return Built(variant, executed(layers, _convolutions(graph)), size, layers)
+        computed = _computed(layers, Graph.of(graph))
+        executed = {name: layer.precision for name, layer in computed.items()}
+        return Built(variant, executed, plan.stat().st_size, layers)
 
     def _plan(self, graph: onnx.ModelProto, name: str) -> bytes:
         """The serialized engine of a graph; TensorRT computes in the types written into it."""
@@ -103,10 +104,11 @@ class TensorRtBuilder:
         config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is the reference: no 10-bit mantissas
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.progress_monitor = BuildMonitor(f"compile {name}", self._progress)
-        if self._resources.workspace_mib is not None:
-            limit = self._resources.workspace_mib * MEBIBYTE
+        if self._workspace_mib is not None:
+            limit = self._workspace_mib * MEBIBYTE
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
-        self._use_timing_cache(config)
+        if self._timing_cache is not None:
+            self._use_timings(config, self._timing_cache)
         started = time.perf_counter()
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
@@ -115,7 +117,8 @@ class TensorRtBuilder:
                 "(where memory is short, the option workspace_mib limits what it may try)"
             )
         log.info("TensorRT built %s in %.1f s", name, time.perf_counter() - started)
-        self._save_timing_cache(config)
+        if self._timing_cache is not None:
+            _save_timings(config, self._timing_cache)
         return bytes(plan)
 
     def _layers(self, plan: Path) -> tuple[ExecutedLayer, ...]:
@@ -127,44 +130,32 @@ class TensorRtBuilder:
         inspector = engine.create_engine_inspector()
         return read_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
-    def _use_timing_cache(self, config: trt.IBuilderConfig) -> None:
+    def _use_timings(self, config: trt.IBuilderConfig, path: Path) -> None:
         """Reuse the kernel timings of earlier builds; TensorRT rejects those that do not fit."""
-        path = self._timing_cache()
-        if path is None:
-            return
         kept = path.read_bytes() if path.exists() else b""
-        cache = config.create_timing_cache(kept)
-        if not config.set_timing_cache(cache, False):
+        if not config.set_timing_cache(config.create_timing_cache(kept), False):
             log.warning("the timing cache does not fit, a new one begins: %s", self._log.reason)
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
-    def _save_timing_cache(self, config: trt.IBuilderConfig) -> None:
-        path = self._timing_cache()
-        if path is None:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-        fresh.write_bytes(bytes(config.get_timing_cache().serialize()))
-        fresh.replace(path)
 
-    def _timing_cache(self) -> Path | None:
-        folder = self._resources.timing_caches
-        return None if folder is None else folder / f"{self._key}.timing"
+def _save_timings(config: trt.IBuilderConfig, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fresh.write_bytes(bytes(config.get_timing_cache().serialize()))
+    fresh.replace(path)
 
 
 def _check_conformance(graph: onnx.ModelProto, name: str) -> None:
     """Raise for what TensorRT would refuse after minutes; log what makes the engine slower."""
-    findings = check(graph)
-    for finding in findings:
-        if finding.consequence == "build failure":
+    for rule, found in groupby(check(graph), lambda finding: finding.rule):
+        first, *others = found
+        if first.consequence == "build failure":
             raise BuildFailed(
-                f"TensorRT cannot build the {name} graph: {finding.node}: {finding.message}"
+                f"TensorRT cannot build the {name} graph: {first.node}: {first.message}"
             )
-    for rule, count in Counter(finding.rule for finding in findings).items():
-        first = next(finding for finding in findings if finding.rule == rule)
         log.info(
             "%s graph: %s is broken %d times, first at %s: %s (%s)",
-            name, rule, count, first.node, first.message, first.consequence,
+            name, rule, 1 + len(others), first.node, first.message, first.consequence,
         )  # fmt: skip
 
 
@@ -175,9 +166,5 @@ def _parser_errors(parser: trt.OnnxParser) -> str:
     )
 
 
-def _convolutions(model: onnx.ModelProto) -> list[str]:
-    return [layer_name(node) for node in model.graph.node if node.op_type == "Conv"]
-
-
-def _image_shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    return tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
+def _computed(layers: tuple[ExecutedLayer, ...], graph: Graph) -> dict[str, ExecutedLayer]:
+    return kernels(layers, (layer_name(each) for each in graph.nodes if each.op_type == "Conv"))

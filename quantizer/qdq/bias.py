@@ -11,6 +11,7 @@ zeros that pad the border are ignored.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -41,8 +42,7 @@ def correct_biases(
     that is computed, not constant, stays as it is.
     """
     sites = {site.layer: site for site in placement.weights}
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph.model)
+    copy = deepcopy(graph.model)
     for node in copy.graph.node:
         site = sites.get(layer_name(node))
         has_bias = len(node.input) > 2 and node.input[2] != ""
@@ -52,8 +52,7 @@ def correct_biases(
         shift = _shift(error, means[node.input[0]], attribute(node, "group", 1))
         bias = graph.constant(node.input[2]).astype(np.float32) if has_bias else np.float32(0)
         name = f"{layer_name(node)}/corrected_bias"
-        corrected = bias - shift
-        copy.graph.initializer.append(numpy_helper.from_array(corrected, name))
+        copy.graph.initializer.append(numpy_helper.from_array(bias - shift, name))
         node.input[:] = [*node.input[:2], name]
     return copy
 

@@ -4,6 +4,7 @@ The image enters as float32 and the decode tail stays float32: near 640, float16
 coordinate only to half a pixel.
 """
 
+from copy import deepcopy
 from typing import Final
 
 import numpy as np
@@ -30,7 +31,10 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     tail = {node.output[0] for node in decode_tail(graph)}
     body = [node for node in graph.nodes if node.output[0] not in tail]
     _retype_constants(copy, graph, body)
-    _retype_casts(body)
+    for node in body:
+        for each in node.attribute:
+            if (node.op_type, each.name, each.i) == ("Cast", "to", TensorProto.FLOAT):
+                each.i = TensorProto.FLOAT16
     _cast_at_the_borders(copy, graph, body, tail)
     copy.graph.ClearField("value_info")
     try:
@@ -51,24 +55,14 @@ def _retype_constants(copy: onnx.ModelProto, graph: Graph, body: list[onnx.NodeP
             if tensor is None or tensor.data_type != TensorProto.FLOAT or index in fixed:
                 continue
             if name not in halves:
-                halves[name] = _half(tensor)
+                values = np.clip(numpy_helper.to_array(tensor), -LARGEST, LARGEST)
+                half = numpy_helper.from_array(values.astype(np.float16), f"{name}/float16")
+                halves[name] = half
             node.input[index] = halves[name].name
     read = {name for node in copy.graph.node for name in node.input}
     kept = [tensor for tensor in copy.graph.initializer if tensor.name in read]
     copy.graph.ClearField("initializer")
     copy.graph.initializer.extend([*kept, *halves.values()])
-
-
-def _half(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    values = np.clip(numpy_helper.to_array(tensor), -LARGEST, LARGEST)
-    return numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}/float16")
-
-
-def _retype_casts(body: list[onnx.NodeProto]) -> None:
-    for node in body:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.FLOAT16
 
 
 def _cast_at_the_borders(
@@ -88,8 +82,7 @@ def _cast_at_the_borders(
     nodes = [_cast(graph.input, image, TensorProto.FLOAT16)]
     lifted: dict[str, str] = {}
     for original in graph.nodes:
-        node = onnx.NodeProto()
-        node.CopyFrom(original)
+        node = deepcopy(original)
         in_tail = node.output[0] in tail
         for index, name in enumerate(node.input):
             if not in_tail:

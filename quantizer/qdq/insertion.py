@@ -1,6 +1,7 @@
 """Insert Q/DQ pairs: a placement and its parameters -> a copy of the graph."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -35,8 +36,7 @@ def insert_qdq(
     if graph.input in quantized:
         nodes.extend(_pair(graph.input, params[graph.input], constants))
     for original in graph.nodes:
-        node = onnx.NodeProto()
-        node.CopyFrom(original)
+        node = deepcopy(original)
         for index, name in enumerate(original.input):
             is_weight = name in by_tensor and layer_name(original) in int8_layers
             if name in quantized or is_weight:
@@ -98,8 +98,7 @@ def _with(
     model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: dict[str, onnx.TensorProto]
 ) -> onnx.ModelProto:
     """A copy with these nodes and constants, without the constants that no node reads any more."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     copy.graph.ClearField("node")
     copy.graph.node.extend(nodes)
     copy.graph.ClearField("value_info")

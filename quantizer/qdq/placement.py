@@ -91,7 +91,12 @@ def plan_placement(
         if node.op_type != "Conv":
             continue
         layer = layer_name(node)
-        reason = _reason_for_float(graph, node, tail) or floats.get(layer)
+        if id(node) in tail:
+            reason: str | None = "decode"
+        elif not graph.is_constant(node.input[1]):
+            reason = "computed weights"
+        else:
+            reason = floats.get(layer)
         if reason is None:
             reads = tuple(_sources(graph, node.input[0]))
             weights.append(WeightSite(layer, node.input[1], reads))
@@ -113,12 +118,6 @@ def asked_for(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
         for pattern in reversed(patterns)
         if node.op_type == "Conv" and fnmatchcase(layer_name(node), pattern)
     }
-
-
-def _reason_for_float(graph: Graph, node: onnx.NodeProto, tail: set[int]) -> str | None:
-    if id(node) in tail:
-        return "decode"
-    return None if graph.is_constant(node.input[1]) else "computed weights"
 
 
 def _other_branches(graph: Graph, quantized: set[str], tail: set[int]) -> list[str]:

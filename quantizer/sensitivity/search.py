@@ -65,23 +65,21 @@ def search(
     layers in int8; layers that it does not name cost nothing. The budget is not reached where the
     noise is spread thinly, or where keeping layers float costs more than WORTH allows.
     """
-    return _Search(noise_of, budget, costs, progress).run(tuple(layers))
+    known = [max(costs.get(layer, 0.0), 0.0) for layer in layers]
+    least_cost = LEAST_COST * sum(known) / max(len(known), 1) or 1.0
+    return _Search(noise_of, budget, costs, least_cost, progress).run(tuple(layers))
 
 
+@dataclass(slots=True)
 class _Search:
-    def __init__(
-        self, noise_of: Noise, budget: float, costs: Mapping[str, float], progress: ReportProgress
-    ) -> None:
-        self._noise_of = noise_of
-        self._budget = budget
-        self._costs = costs
-        self._progress = progress
-        self._least_cost = 0.0
-        self._executions = 0
+    _noise_of: Noise
+    _budget: float
+    _costs: Mapping[str, float]
+    _least_cost: float
+    _progress: ReportProgress
+    _executions: int = 0
 
     def run(self, layers: tuple[str, ...]) -> Sensitivity:
-        known = [max(self._costs.get(layer, 0.0), 0.0) for layer in layers]
-        self._least_cost = LEAST_COST * sum(known) / max(len(known), 1) or 1.0
         before = after = self._measure(layers)
         waiting = [self._entry(Block(layers, before))] if layers else []
         kept_float: list[Block] = []

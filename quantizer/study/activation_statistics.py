@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import onnx
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from quantizer.model.execution import over_images
@@ -76,21 +77,15 @@ def _patches(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> 
     strides, steps = (_pair(node, name, (1, 1)) for name in ("strides", "dilations"))
     top, left, bottom, right = _pair(node, "pads", (0, 0, 0, 0))
     padded = np.pad(values, ((0, 0), (top, bottom), (left, right)))
-    rows, columns = (
-        (side - (k - 1) * step - 1) // stride + 1
-        for side, k, step, stride in zip(padded.shape[1:], kernel, steps, strides, strict=True)
-    )
+    window = [(k - 1) * step + 1 for k, step in zip(kernel, steps, strict=True)]
+    windows = sliding_window_view(padded, window, axis=(1, 2))
+    windows = windows[:, :: strides[0], :: strides[1], :: steps[0], :: steps[1]]
+    _, rows, columns, *_ = windows.shape
     # An odd stride with another start in each image reaches every row and column.
     skip = rows * columns // POSITIONS | 1
-    chosen = np.arange(phase % skip, rows * columns, skip)
-    y, x = (chosen // columns) * strides[0], (chosen % columns) * strides[1]
-    covered = [
-        padded[:, y + i * steps[0], x + j * steps[1]]
-        for i in range(kernel[0])
-        for j in range(kernel[1])
-    ]
+    y, x = np.divmod(np.arange(phase % skip, rows * columns, skip), columns)
     groups = attribute(node, "group", 1)
-    return np.stack(covered, axis=1).reshape(groups, -1, len(chosen))
+    return windows[:, y, x].transpose(0, 2, 3, 1).reshape(groups, -1, len(y))
 
 
 def _pair(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

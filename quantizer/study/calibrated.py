@@ -14,7 +14,7 @@ import onnx
 from quantizer.calibration import statistics
 from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.statistics import Statistics
-from quantizer.int8 import Range, Scheme, WeightScheme
+from quantizer.int8 import QuantParams, Range, Scheme, Steps, WeightScheme
 from quantizer.model.decode_tail import last_convolutions
 from quantizer.model.graph import Graph, layer_name
 from quantizer.model.layout import FloatDetector
@@ -25,9 +25,10 @@ from quantizer.qdq.weights import Weights, round_to_nearest
 from quantizer.sensitivity.simulation import SensitivitySample, find_samples, noise_of
 from quantizer.sensitivity.sqnr import decibels
 from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
-from quantizer.study.rounding import adaptive_rounding
+from quantizer.study.rounding import round_adaptively
 from quantizer.study.settings import Setting
 from service.progress import ReportProgress
+from service.vision.detections import Floats
 
 SAMPLES: Final = 16  # images for the signal-to-quantization-noise ratio
 
@@ -56,14 +57,16 @@ class Calibrated:
         histograms = self.statistics.histograms
         ranges = Ranges(self.graph, histograms, setting.ranges, scheme, self.image_range)
         method = setting.method
-        adaptive = method.rounding == "adaptive"
         weights = Weights(
             self.graph,
             WeightScheme(method.clipping, setting.weights or 8),
-            adaptive_rounding(self.inputs) if adaptive else round_to_nearest,
+            self._round_adaptively if method.rounding == "adaptive" else round_to_nearest,
         )
         means = self.statistics.channel_means if method.bias_correction else None
         return quantize(self.graph, placement, ranges, weights, means).model
+
+    def _round_adaptively(self, layer: str, weight: Floats, params: QuantParams) -> Steps:
+        return round_adaptively(weight, params, self.inputs[layer])
 
     def sqnr(self, model: onnx.ModelProto) -> float:
         """The SQNR of a quantized graph's outputs over the samples, in decibels."""

@@ -10,14 +10,12 @@ Post-Training Quantization for Generative Pre-trained Transformers" (2022), algo
 the error is left to bias correction.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantizer.int8 import QuantParams, Steps
-from quantizer.qdq.weights import Rounding
 from quantizer.study.activation_statistics import ActivationStatistics
 from service.vision.detections import Floats
 
@@ -25,15 +23,6 @@ DAMPING: Final = 0.01  # of the mean variance, added to each: the sample does no
 BLOCK: Final = 64  # columns whose corrections are applied to the later ones at once
 
 Doubles = NDArray[np.float64]
-
-
-def adaptive_rounding(statistics: Mapping[str, ActivationStatistics]) -> Rounding:
-    """A strategy for `Weights`; `statistics` are those of each layer's input, by layer."""
-
-    def rounded(layer: str, weight: Floats, params: QuantParams) -> Steps:
-        return round_adaptively(weight, params, statistics[layer])
-
-    return rounded
 
 
 def round_adaptively(

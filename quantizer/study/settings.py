@@ -46,11 +46,6 @@ class Setting:
     symmetric: bool = False
     method: WeightMethod = AS_THE_PAPER
 
-    @property
-    def bits(self) -> str:
-        """Weights and activations, as the paper writes it: 4-8, 32 for float."""
-        return f"{self.weights or 32}-{self.activations or 32}"
-
 
 def settings(bits: Sequence[int] = ALL_BITS) -> Iterator[Setting]:
     """The float model, then the paper's three tables, then UH with better weights."""

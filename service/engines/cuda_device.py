@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -101,12 +101,6 @@ class Stream:
             buffer.free()
         cudart.cudaStreamDestroy(self._stream)
         self._buffers, self._graph, self._stream = [], None, None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _call(result: tuple[Any, ...]) -> Any:

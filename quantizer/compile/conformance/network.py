@@ -1,6 +1,7 @@
 """The graph as the rules see it, and what they report."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
@@ -128,15 +129,12 @@ def channel_axis(layer: onnx.NodeProto, rank: int) -> int:
 
 def _with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which Constant nodes are initializers."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     for node in model.graph.node:
         for value in node.attribute:
             if node.op_type == "Constant" and value.name == "value":
-                tensor = copy.graph.initializer.add()
-                tensor.CopyFrom(value.t)
-                tensor.name = node.output[0]
-    kept = [node for node in model.graph.node if node.op_type != "Constant"]
-    copy.graph.ClearField("node")
-    copy.graph.node.extend(kept)
+                copy.graph.initializer.append(value.t)
+                copy.graph.initializer[-1].name = node.output[0]
+    del copy.graph.node[:]
+    copy.graph.node.extend(node for node in model.graph.node if node.op_type != "Constant")
     return copy

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from quantizer.compile.executed_layers import ExecutedLayer, executed, kernels, read_layers
+from quantizer.compile.executed_layers import ExecutedLayer, kernels, read_layers
 
 
 def layer(kind: str, read: str, *covers: str, name: str = "a layer") -> dict[str, object]:
@@ -55,8 +55,8 @@ def test_of_the_layers_that_name_a_convolution_the_one_that_computes_it_counts()
         layer("CaskConvolution", "Int8", "/0/Conv"),
         layer("NoOp", "Float", "/0/Conv"),
     )
-    assert executed(layers, ["/0/Conv", "/1/Conv"]) == {"/0/Conv": "i8"}
-    assert kernels(layers, ["/0/Conv"])["/0/Conv"].kind == "CaskConvolution"
+    assert kernels(layers, ["/0/Conv", "/1/Conv"]) == {"/0/Conv": layers[1]}
+    assert (layers[1].kind, layers[1].precision) == ("CaskConvolution", "i8")
 
 
 def test_an_engine_built_without_detail_has_no_layers():
