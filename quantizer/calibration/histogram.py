@@ -33,10 +33,6 @@ class Histogram:
     low: float
     high: float
 
-    @property
-    def total(self) -> int:
-        return int(self.counts.sum())
-
     @cached_property
     def bins(self) -> "Bins":
         """Resampled to BINS equal bins from the smallest value to the largest."""

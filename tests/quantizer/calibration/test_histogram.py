@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -55,7 +55,7 @@ def facts(histogram: Histogram) -> tuple:
 @given(FLOATS)
 def test_every_value_is_counted_once_and_the_extremes_are_exact(values):
     histogram = counted(values)
-    assert histogram.total == values.size
+    assert histogram.counts.sum() == values.size
     assert (histogram.low, histogram.high) == (values.min(), values.max())
     assert len(histogram.counts) <= MAX_FINE_BINS + 1
 
@@ -70,6 +70,7 @@ def test_a_value_is_counted_at_most_a_bin_away(values):
 
 
 @given(EXACT)
+@example(np.array([-3.0, -2.0, -2.0], np.float32))
 def test_counts_are_those_of_a_loop(values):
     histogram = counted(values)
     assert occupied(histogram) == naive(values, histogram.exponent)
@@ -81,17 +82,13 @@ def test_merging_is_counting_the_union(a, b):
     union = np.concatenate([a, b])
     assert occupied(merged) == naive(union, merged.exponent)
     assert (merged.low, merged.high) == (union.min(), union.max())
-    assert merged.total == union.size
-
-
-@given(FLOATS, FLOATS)
-def test_merging_is_commutative(a, b):
-    assert facts(merge(counted(a), counted(b))) == facts(merge(counted(b), counted(a)))
+    assert merged.counts.sum() == union.size
 
 
 @given(FLOATS, FLOATS, FLOATS)
-def test_merging_is_associative(a, b, c):
+def test_merging_is_commutative_and_associative(a, b, c):
     a, b, c = counted(a), counted(b), counted(c)
+    assert facts(merge(a, b)) == facts(merge(b, a))
     assert facts(merge(merge(a, b), c)) == facts(merge(a, merge(b, c)))
 
 
@@ -102,13 +99,6 @@ def test_coarsening_is_exact_where_grids_differ_by_many_powers():
     assert occupied(merged) == naive(np.concatenate([narrow, wide]), merged.exponent)
 
 
-def test_negative_values_have_negative_bins():
-    histogram = counted(np.array([-3.0, -2.0, -2.0], np.float32))
-    assert histogram.first < 0
-    assert (histogram.low, histogram.high) == (-3.0, -2.0)
-    assert occupied(histogram) == naive(np.array([-3.0, -2.0, -2.0]), histogram.exponent)
-
-
 def test_many_merges_keep_the_resolution():
     random = np.random.default_rng(0)
     images = [random.standard_normal(500).astype(np.float32) * (1 + i / 10) for i in range(50)]
@@ -116,12 +106,12 @@ def test_many_merges_keep_the_resolution():
     for image in images[1:]:
         merged = merge(merged, counted(image))
     assert len(merged.counts) + 1 >= MAX_FINE_BINS / 2
-    assert merged.total == 25_000
+    assert merged.counts.sum() == 25_000
 
 
 def test_a_sample_keeps_the_extremes_of_the_whole():
     histogram = histogram_of(np.array([0.5, 1.0], np.float32), -7.0, 9.0)
-    assert (histogram.low, histogram.high, histogram.total) == (-7.0, 9.0, 2)
+    assert (histogram.low, histogram.high, histogram.counts.sum()) == (-7.0, 9.0, 2)
     assert (histogram.bins.edges[0], histogram.bins.edges[-1]) == (-7.0, 9.0)
 
 
@@ -147,7 +137,7 @@ def test_degenerate_tensors_are_counted_binned_and_merged(values):
     values = np.array(values, np.float32)
     histogram = counted(values)
     for one in (histogram, merge(histogram, histogram), merge(histogram, counted(values[:1]))):
-        assert one.bins.counts.sum() == pytest.approx(one.total)
+        assert one.bins.counts.sum() == pytest.approx(one.counts.sum())
         assert np.isfinite(one.bins.centres).all()
     other = counted(np.array([-1.0, 0.25, 2.0], np.float32))
-    assert merge(histogram, other).total == values.size + 3
+    assert merge(histogram, other).counts.sum() == values.size + 3

@@ -1,10 +1,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
 
 from quantizer.calibration.analytic_bounds import lower_bounds
 from quantizer.calibration.histogram import Histogram, merge
@@ -13,6 +10,7 @@ from quantizer.calibration.ranges import RANGE_RULES, squared_errors
 from quantizer.calibration.statistics import FAR, SAMPLE, observe
 from quantizer.errors import UnsupportedModel
 from quantizer.int8 import Scheme
+from quantizer.model.execution import open_session
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.placement import plan_placement
@@ -39,17 +37,9 @@ def noise(count: int, size: int = SIZE) -> list[np.ndarray]:
 
 
 def activations(graph: Graph, tensors: Sequence[str], image: np.ndarray) -> dict[str, np.ndarray]:
-    """Every value of the tensors, by a session that the test opens itself."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    del model.graph.output[:]
+    """Every value of the tensors."""
     watched = [name for name in tensors if name != graph.input]
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, graph.shapes[name])
-        for name in watched
-    )
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    values = session.run(watched, {graph.input: image})
+    values = open_session(graph.watching(watched), 1).run(watched, {graph.input: image})
     return dict(zip(watched, values, strict=True)) | {graph.input: image}
 
 
@@ -62,7 +52,7 @@ def test_the_histograms_hold_what_the_graph_computes(graph, tensors):
         values = np.concatenate([each[name].ravel() for each in seen])
         histogram = observed[name]
         assert values.size <= 5 * SAMPLE  # small enough to be counted in full
-        assert histogram.total == values.size
+        assert histogram.counts.sum() == values.size
         assert histogram.low == pytest.approx(values.min(), abs=1e-5)
         assert histogram.high == pytest.approx(values.max(), abs=1e-5)
         bins = histogram.bins
@@ -80,34 +70,37 @@ def test_the_order_of_the_images_does_not_matter(graph, tensors):
         np.testing.assert_array_equal(forwards[name].counts, backwards[name].counts)
 
 
-def test_the_image_itself_needs_no_session(graph):
+def test_the_image_itself_is_counted_and_nothing_observed_gives_nothing(graph):
     (histogram,) = observe(graph, ["images"], noise(2), 1).histograms.values()
-    assert histogram.total == 2 * 3 * SIZE * SIZE
+    assert histogram.counts.sum() == 2 * 3 * SIZE * SIZE
+    assert observe(graph, [], noise(1), 1).histograms == {}
 
 
-def test_a_large_tensor_is_sampled_and_its_extremes_are_not_missed():
+@pytest.fixture(scope="module")
+def large():
+    """A graph whose image has more values than a sample."""
     s = Sketch(image=(1, 3, 512, 512))
-    graph = Graph.of(s.model(s.node("Relu", "act", "images"), rank=4))
+    return Graph.of(s.model(s.node("Relu", "act", "images"), rank=4))
+
+
+def test_a_large_tensor_is_sampled_and_its_extremes_are_not_missed(large):
     image = np.random.default_rng(1).random((1, 3, 512, 512), np.float32)
     image[0, 1, 2, 3], image[0, 2, 3, 5] = -40, 60
     image[0, 0, 100, :50] = 45
-    (histogram,) = observe(graph, ["images"], [image], 1).histograms.values()
+    (histogram,) = observe(large, ["images"], [image], 1).histograms.values()
     assert (histogram.low, histogram.high) == (-40, 60)
-    assert histogram.total == pytest.approx(
-        image.size, rel=0.001
-    )  # a sample has the weight of its neighbours
+    # A sample has the weight of its neighbours.
+    assert histogram.counts.sum() == pytest.approx(image.size, rel=0.001)
     edges = (histogram.first + np.arange(len(histogram.counts))) * 2.0**histogram.exponent
     assert histogram.counts[edges > FAR * 60].sum() == 51  # values far out are all counted
     assert histogram.counts[edges < -FAR * 60].sum() == 1
 
 
-def test_samples_of_successive_images_start_at_different_places():
-    s = Sketch(image=(1, 3, 512, 512))
-    graph = Graph.of(s.model(s.node("Relu", "act", "images"), rank=4))
+def test_samples_of_successive_images_start_at_different_places(large):
     ramp = np.linspace(0, 1, 3 * 512 * 512, dtype=np.float32).reshape(1, 3, 512, 512)
-    (one,) = observe(graph, ["images"], [ramp], 1).histograms.values()
-    (many,) = observe(graph, ["images"], [ramp] * 30, 1).histograms.values()
-    assert many.total >= 29 * one.total
+    (one,) = observe(large, ["images"], [ramp], 1).histograms.values()
+    (many,) = observe(large, ["images"], [ramp] * 30, 1).histograms.values()
+    assert many.counts.sum() >= 29 * one.counts.sum()
     assert many.counts.std() / many.counts.mean() < one.counts.std() / one.counts.mean()
 
 
@@ -117,10 +110,6 @@ def test_a_model_that_computes_nan_is_refused():
     graph = Graph.of(s.model(x, rank=4))
     with pytest.raises(UnsupportedModel, match=r"root\.y is not finite"):
         observe(graph, ["root.y"], noise(1), 1)
-
-
-def test_nothing_observed_gives_nothing(graph):
-    assert observe(graph, [], noise(1), 1).histograms == {}
 
 
 def test_channel_means_are_those_of_all_values(graph, tensors):
@@ -168,6 +157,7 @@ import sys
 from itertools import cycle, islice
 from pathlib import Path
 import numpy as np
+from quantizer.model.execution import open_session
 from quantizer.model.float_model import read_float_model
 from quantizer.calibration.statistics import observe
 from quantizer.qdq.placement import plan_placement
