@@ -20,22 +20,18 @@ def picture(path, mode: str = "RGB") -> None:
 
 
 def test_images_are_found_below_the_folder_by_name(tmp_path):
-    for name in ("b.jpg", "a.PNG", "deep/er/c.webp", "d.bmp", "e.JPEG"):
+    names = ["a.PNG", "b.jpg", "d.bmp", "deep/er/c.webp", "e.JPEG"]
+    for name in names[::-1]:
         picture(tmp_path / name)
     (tmp_path / "notes.txt").write_text("not an image")
-    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
-    assert found == sorted(["b.jpg", "a.PNG", "deep/er/c.webp", "d.bmp", "e.JPEG"])
+    assert find_images(tmp_path) == [tmp_path / name for name in names]
 
 
-def test_a_path_that_is_no_folder_is_an_error_that_names_it(tmp_path):
-    picture(tmp_path / "a.jpg")
-    for name in ("absent", "a.jpg"):
+def test_a_path_that_is_no_folder_or_has_no_images_is_an_error(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    for name in ("absent", "notes.txt"):
         with pytest.raises(NoCalibrationImages, match=f"no such folder: .*{name}"):
             find_images(tmp_path / name)
-
-
-def test_a_folder_without_images_is_an_error_that_names_the_suffixes(tmp_path):
-    (tmp_path / "notes.txt").write_text("")
     with pytest.raises(NoCalibrationImages, match=r"\.jpg.*\.png"):
         find_images(tmp_path)
 
@@ -48,13 +44,8 @@ def test_holding_out_is_a_partition_and_always_the_same(count, tmp_path):
     assert not set(calibrating) & set(held_out)
     assert hold_out(paths) == (calibrating, held_out)
     assert len(held_out) == min(MAX_HELD_OUT, count // 6)
-
-
-def test_held_out_images_are_spread_over_the_names(tmp_path):
-    paths = [tmp_path / f"{index:03}.jpg" for index in range(96)]
-    _, held_out = hold_out(paths)
     gaps = np.diff([paths.index(path) for path in held_out])
-    assert set(gaps.tolist()) == {6}
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1  # spread evenly over the names
 
 
 @pytest.mark.parametrize("how", PREPROCESS.values(), ids=PREPROCESS)

@@ -50,10 +50,9 @@ def test_max_drop_replaces_the_limit_of_either_measure():
 
 
 def test_the_reason_names_the_drop_and_the_limit():
-    result = gate({"int8": agreed(0.5)}, None, 0.2)["int8"]
-    assert result.reason == "its boxes disagree with fp32's by 0.500, more than 0.2"
-    aps = {"fp32": 0.30, "int8": 0.2}
-    assert "AP is below fp32's by 0.100" in gate({}, aps, None)["int8"].reason
+    boxes, ap = GateResult.of("agreement", 0.5, 0.2), GateResult.of("ap", 0.1, 0.01)
+    assert boxes.reason == "its boxes disagree with fp32's by 0.500, more than 0.2"
+    assert "AP is below fp32's by 0.100" in ap.reason
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from playwright.sync_api import Page
 from quantizer.build import build
 from quantizer.config import BuildConfig
 from service.lifecycle import FolderSource
-from service.manifest import read_manifest
 from tests.browser import chromium, needs_browser, watch
 from tests.service.live import serving, two_variants
 from tests.tiny_models import SIZE, save_tiny
@@ -24,23 +23,23 @@ def served(tiny_folder):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def watched(browser, served):
+def watched(served):
     """The loaded page, with its errors and the URLs that it fetched."""
-    watched = watch(browser.new_page(viewport={"width": 1280, "height": 900}))
-    watched.page.goto(f"http://127.0.0.1:{served.port}/v1/report.html", wait_until="networkidle")
-    yield watched
-    watched.page.close()
+    with chromium() as browser:
+        watched = watch(browser.new_page(viewport={"width": 1280, "height": 900}))
+        address = f"http://127.0.0.1:{served.port}/v1/report.html"
+        watched.page.goto(address, wait_until="networkidle")
+        yield watched
 
 
 @pytest.fixture
 def page(watched):
     return watched.page
+
+
+@pytest.fixture(scope="module")
+def report(tiny_folder):
+    return json.loads((tiny_folder / "report.json").read_text())
 
 
 def cells(page: Page, selector: str) -> list[list[str]]:
@@ -60,8 +59,7 @@ def test_the_page_loads_without_errors_and_without_other_files(watched, page, se
 
 
 @needs_browser
-def test_every_picture_is_drawn(page, tiny_folder):
-    report = json.loads((tiny_folder / "report.json").read_text())
+def test_every_picture_is_drawn(page, report):
     page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
     widths = page.evaluate(
         "Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))"
@@ -74,16 +72,15 @@ def test_every_picture_is_drawn(page, tiny_folder):
 
 
 @needs_browser
-def test_the_variants_are_those_of_the_folder(page, tiny_folder):
-    rows = cells(page, "#variants ~ table")[: len(read_manifest(tiny_folder).variants)]
-    assert [row[0].split()[0] for row in rows] == list(read_manifest(tiny_folder).variants)
+def test_the_variants_are_those_of_the_folder(page, report):
+    rows = cells(page, "#variants ~ table")[: len(report["ms"])]
+    assert [row[0].split()[0] for row in rows] == list(report["ms"])
     assert [row[0] for row in rows if "the default" in row[0]] == ["int8 (the default)"]
     assert all("accepted" in row[-1] for row in rows[1:])
 
 
 @needs_browser
-def test_every_convolution_has_a_row(page, tiny_folder):
-    report = json.loads((tiny_folder / "report.json").read_text())
+def test_every_convolution_has_a_row(page, report):
     rows = cells(page, ".scroll table")
     assert [row[0] for row in rows] == [layer["layer"] for layer in report["layers"]]
     by_name = {row[0]: row for row in rows}
@@ -110,8 +107,7 @@ def test_names_in_the_page_are_escaped(tmp_path):
     target.mkdir()
     for index in range(6):
         Image.new("RGB", (40, 30), (40 * index, 80, 120)).save(photos / f"<i>{index}.png")
-    config = BuildConfig(model, photos, size=SIZE, threads=1, runtime="onnxruntime")
-    build(config, target, lambda _: None)
+    build(BuildConfig(model, photos, size=SIZE, runtime="onnxruntime"), target, lambda _: None)
     text = (target / "report.html").read_text()
     assert "&lt;b&gt;&amp;model" in text
     assert "<b>&model" not in text
