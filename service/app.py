@@ -93,9 +93,7 @@ def create_app(
     experiment = read_experiment(settings.ab, settings.shadow)
     opener = open_backend or local_backend(settings)
     lifecycle = Lifecycle(
-        source,
-        lambda folder: opener(folder, experiment, lambda model: metrics.model(model).observe),
-        on_failure,
+        source, lambda folder: opener(folder, experiment, metrics.observer), on_failure
     )
 
     app = FastAPI(

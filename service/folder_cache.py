@@ -53,18 +53,14 @@ def obtain(
     root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / f"{key}.lock")
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         on_wait()
-        lock.acquire()
-    try:
-        entry = None if rebuild else lookup(root, key)
-        if entry is None:
-            entry = root / key
-            publish(entry, fill)
-        return entry
-    finally:
-        lock.release()
+        held = lock.acquire()
+    with held:
+        if rebuild or lookup(root, key) is None:
+            publish(root / key, fill)
+    return root / key
 
 
 def publish(target: Path, fill: Callable[[Path], object]) -> None:

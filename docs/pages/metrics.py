@@ -24,7 +24,7 @@ SUFFIXES: Final = {"counter": "_total", "info": "_info"}
 
 def page() -> str:
     metrics = Metrics("0")
-    metrics.model(_manifest())
+    metrics.observer(_manifest())
     collectors = metrics.registry._collector_to_names  # no public way to their labels
     rows = [_row(each) for each in collectors if isinstance(each, MetricWrapperBase)]
     return HEAD + "\n".join(sorted(rows)) + "\n" + TAIL

@@ -1,7 +1,7 @@
 """The metrics of one application, in a registry of its own."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -32,53 +32,53 @@ PAIR: Final = ("a", "b", "source")
 
 
 class Metrics:
-    """The metrics of /metrics; `model` adds those of the served model."""
+    """The metrics of /metrics; `observer` adds those of the served model."""
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
         counter = partial(Counter, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
         ProcessCollector(registry=self.registry)
-        self.stages = histogram(
+        self._stages = histogram(
             "qyolo_stage_duration_seconds",
             "Duration of each stage of an image; queue is all waiting for a free thread",
             ["variant", "device", "stage"],
             buckets=BUCKETS,
         )
-        self.boxes = counter("qyolo_detections", "Boxes in responses", ["variant", "class_name"])
+        self._boxes = counter("qyolo_detections", "Boxes in responses", ["variant", "class_name"])
         self._requests = counter(
             "qyolo_http_requests", "Completed requests", ["route", "method", "status"]
         )
         self.in_flight = Gauge(
             "qyolo_requests_in_flight", "Requests in flight", registry=self.registry
         )
-        self.retries = counter(
+        self._retries = counter(
             "qyolo_replica_retries",
             "Requests sent to another replica because the first one was lost",
             ["variant"],
         )
-        self.assigned = counter(
+        self._assigned = counter(
             "qyolo_ab_requests",
             "Requests without variant, by the variant that the A/B split assigned",
             ["variant"],
         )
-        self.shadowed = counter(
+        self._shadowed = counter(
             "qyolo_shadow_images",
             "Images sampled for the shadow variant, by outcome",
             ["variant", "outcome"],
         )
-        self.compared_images = counter(
+        self._compared_images = counter(
             "qyolo_agreement_images", "Images on which two variants were compared", PAIR
         )
-        self.compared_boxes = counter(
+        self._compared_boxes = counter(
             "qyolo_agreement_boxes",
             "Boxes that both variants found (matched), only a (missed) or only b (extra)",
             [*PAIR, "class_name", "outcome"],
         )
-        self.ious = histogram(
+        self._ious = histogram(
             "qyolo_agreement_iou", "IoU of matched boxes", PAIR, buckets=IOU_BUCKETS
         )
-        self.score_differences = histogram(
+        self._score_differences = histogram(
             "qyolo_agreement_score_difference",
             "Absolute difference of the scores of matched boxes",
             PAIR,
@@ -87,8 +87,8 @@ class Metrics:
         build = Info("qyolo_build", "The server's versions", registry=self.registry)
         build.info({"version": version, "python": platform.python_version()})
 
-    def model(self, manifest: Manifest) -> "ModelMetrics":
-        """Describe the served model; called once, when it is loaded."""
+    def observer(self, manifest: Manifest) -> Callable[[Event], None]:
+        """Describe the served model, and return what counts its events; called once."""
         info = Info("qyolo_model", "The served model", registry=self.registry)
         info.info(
             {
@@ -108,7 +108,7 @@ class Metrics:
         )
         for name in manifest.variants:
             accepted.labels(name).set(name not in manifest.rejected)
-        return ModelMetrics(self, manifest)
+        return partial(self._observe, manifest)
 
     def count_request(self, route: str, method: str, status: int) -> None:
         """`route` must be a template: each raw path would make a new time series."""
@@ -120,54 +120,41 @@ class Metrics:
         encode, media_type = choose_encoder(accept)
         return encode(self.registry), media_type
 
-
-class ModelMetrics:
-    """Counts the events of one model."""
-
-    def __init__(self, metrics: Metrics, manifest: Manifest) -> None:
-        self._metrics = metrics
-        self._manifest = manifest
-
-    def observe(self, event: Event) -> None:
-        metrics = self._metrics
+    def _observe(self, manifest: Manifest, event: Event) -> None:
         match event:
             case Answer() | RawAnswer():
-                self._count_answer(event)
+                self._count_answer(manifest, event)
             case Assigned():
-                metrics.assigned.labels(event.variant).inc()
+                self._assigned.labels(event.variant).inc()
             case Retried():
-                metrics.retries.labels(event.variant).inc()
+                self._retries.labels(event.variant).inc()
             case Shadowed():
-                metrics.shadowed.labels(event.variant, event.outcome).inc()
+                self._shadowed.labels(event.variant, event.outcome).inc()
             case Compared():
-                self._count_comparison(event)
+                self._count_comparison(manifest, event)
 
-    def _count_answer(self, answer: Answer | RawAnswer) -> None:
+    def _count_answer(self, manifest: Manifest, answer: Answer | RawAnswer) -> None:
         for stage, seconds in answer.timings.items():
-            labels = (answer.variant, self._manifest.device, stage)
-            self._metrics.stages.labels(*labels).observe(seconds)
+            self._stages.labels(answer.variant, manifest.device, stage).observe(seconds)
         if isinstance(answer, Answer):
-            for name in self._class_names(answer.detections):
-                self._metrics.boxes.labels(answer.variant, name).inc()
+            for name in _class_names(manifest, answer.detections):
+                self._boxes.labels(answer.variant, name).inc()
 
-    def _count_comparison(self, event: Compared) -> None:
+    def _count_comparison(self, manifest: Manifest, event: Compared) -> None:
         """Label `a` is always the variant that the manifest lists first: fp32 before int8.
 
         A variant compared with itself is not counted.
         """
         if event.a == event.b:
             return
-        metrics, order = self._metrics, list(self._manifest.variants)
+        order = list(manifest.variants)
         sides = [(event.a, event.boxes_a), (event.b, event.boxes_b)]
         (a, boxes_a), (b, boxes_b) = sorted(sides, key=lambda side: order.index(side[0]))
         pairs = match(boxes_a, boxes_b)
         differences = abs(boxes_a.scores[pairs.a] - boxes_b.scores[pairs.b])
         labels = (a, b, event.source)
-        metrics.compared_images.labels(*labels).inc()
-        for histogram, values in (
-            (metrics.ious, pairs.iou),
-            (metrics.score_differences, differences),
-        ):
+        self._compared_images.labels(*labels).inc()
+        for histogram, values in ((self._ious, pairs.iou), (self._score_differences, differences)):
             series = histogram.labels(*labels)  # exists from the first image on, even without pairs
             for value in values.tolist():
                 series.observe(value)
@@ -176,8 +163,9 @@ class ModelMetrics:
             ("missed", boxes_a.take(pairs.only_a)),
             ("extra", boxes_b.take(pairs.only_b)),
         ):
-            for name in self._class_names(boxes):
-                metrics.compared_boxes.labels(*labels, name, outcome).inc()
+            for name in _class_names(manifest, boxes):
+                self._compared_boxes.labels(*labels, name, outcome).inc()
 
-    def _class_names(self, boxes: Detections) -> Iterator[str]:
-        return map(self._manifest.class_name, boxes.class_ids.tolist())
+
+def _class_names(manifest: Manifest, boxes: Detections) -> Iterator[str]:
+    return map(manifest.class_name, boxes.class_ids.tolist())

@@ -56,12 +56,10 @@ class DeepStack:
         self._policy = policy
 
     def add_routes(self, app: FastAPI) -> None:
-        for path, handler in (
-            ("/v1/vision/detection", self.detect),
-            ("/v1/vision/custom/list", self.custom_list),
-            ("/v1/vision/custom/{name}", self.detect),
-        ):
-            app.add_api_route(path, handler, methods=["POST"], include_in_schema=False)
+        post = partial(app.add_api_route, methods=["POST"], include_in_schema=False)
+        post("/v1/vision/detection", self.detect)
+        post("/v1/vision/custom/list", self.custom_list)
+        post("/v1/vision/custom/{name}", self.detect)
 
     async def custom_list(self, request: Request) -> Response:
         backend = self._lifecycle.backend

@@ -5,6 +5,7 @@ a client, and "numpy" would be a pickle, which can run code.
 """
 
 import base64
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
 
@@ -81,15 +82,13 @@ class Roboflow:
         self._info = {"name": "qyolo", "version": version, "uuid": str(uuid4())}
 
     def add_routes(self, app: FastAPI) -> None:
-        for path, handler, methods in (
-            ("/info", self.info, ["GET"]),
-            ("/model/registry", self.registry, ["GET", "POST"]),
-            ("/model/add", self.add, ["POST"]),
-            ("/model/remove", self.add, ["POST"]),
-            ("/model/clear", self.registry, ["POST"]),
-            ("/infer/object_detection", self.detect, ["POST"]),
-        ):
-            app.add_api_route(path, handler, methods=methods, include_in_schema=False)
+        add = partial(app.add_api_route, include_in_schema=False)
+        add("/info", self.info, methods=["GET"])
+        add("/model/registry", self.registry, methods=["GET", "POST"])
+        add("/model/add", self.add, methods=["POST"])
+        add("/model/remove", self.add, methods=["POST"])
+        add("/model/clear", self.registry, methods=["POST"])
+        add("/infer/object_detection", self.detect, methods=["POST"])
 
     async def info(self) -> Response:
         return JSONResponse(self._info)

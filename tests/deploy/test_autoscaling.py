@@ -29,7 +29,7 @@ def test_the_autoscaler_sets_the_replicas_by_metrics_of_the_adapter(tmp_path):
 
 def test_the_adapter_queries_metrics_of_the_server():
     metrics = Metrics("1")
-    metrics.model(manifest_of("fp32"))
+    metrics.observer(manifest_of("fp32"))
     exposition = metrics.render("")[0].decode()
     for rule in ADAPTER:
         series, labels = re.fullmatch(r"(\w+)\{(.*)\}", rule["seriesQuery"]).groups()

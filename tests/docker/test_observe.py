@@ -53,12 +53,12 @@ def test_promtool_accepts(arguments):
 def exposed() -> dict[str, set[str]]:
     """The metrics of a server that has seen one event of each kind, with their labels."""
     metrics = Metrics("1")
-    model = metrics.model(manifest_of("fp32", "int8"))
+    observe = metrics.observer(manifest_of("fp32", "int8"))
     boxes = Detections(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
-    model.observe(Answer("int8", 64, 64, boxes, {"total": 0.01}))
-    model.observe(Compared("shadow", "fp32", "int8", boxes, boxes))
-    model.observe(Shadowed("fp32", "done"))
-    model.observe(Assigned("int8"))
+    observe(Answer("int8", 64, 64, boxes, {"total": 0.01}))
+    observe(Compared("shadow", "fp32", "int8", boxes, boxes))
+    observe(Shadowed("fp32", "done"))
+    observe(Assigned("int8"))
     metrics.count_request("/v1/detect", "POST", 200)
     return {
         sample.name: set(sample.labels) | {"job", "instance"}

@@ -6,6 +6,7 @@ its variants; without a version, the split or the default chooses.
 """
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from fastapi import FastAPI
@@ -45,24 +46,18 @@ class OpenInference:
         self._version = version
 
     def add_routes(self, app: FastAPI) -> None:
-        for path, handler, method in (
-            ("", self.server, "GET"),
-            ("/health/live", self.live, "GET"),
-            ("/health/ready", self.ready, "GET"),
-            ("/models", self.models, "GET"),
-            ("/repository/index", self.index, "POST"),
-        ):
-            app.add_api_route(f"/v2{path}", handler, methods=[method], include_in_schema=False)
+        get = partial(app.add_api_route, methods=["GET"], include_in_schema=False)
+        post = partial(app.add_api_route, methods=["POST"], include_in_schema=False)
+        get("/v2", self.server)
+        get("/v2/health/live", self.live)
+        get("/v2/health/ready", self.ready)
+        get("/v2/models", self.models)
+        post("/v2/repository/index", self.index)
         for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-            for path, of_model, method in (
-                ("", self.metadata, "GET"),
-                ("/ready", self.model_ready, "GET"),
-                ("/config", self.config, "GET"),
-                ("/infer", self.infer, "POST"),
-            ):
-                app.add_api_route(
-                    f"{model}{path}", of_model, methods=[method], include_in_schema=False
-                )
+            get(model, self.metadata)
+            get(f"{model}/ready", self.model_ready)
+            get(f"{model}/config", self.config)
+            post(f"{model}/infer", self.infer)
 
     async def server(self) -> Response:
         return JSONResponse({"name": "qyolo", "version": self._version, "extensions": EXTENSIONS})
