@@ -33,8 +33,8 @@ from service.http.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, 
 from service.inference.admission import Admission, default_capacity
 from service.inference.backend import InferenceBackend
 from service.inference.detector import Detector
-from service.inference.events import Event
 from service.inference.pipeline import Pipeline
+from service.inference.results import Event
 from service.inference.variants import VariantSet, load_variants
 from service.lifecycle import Lifecycle, ModelSource
 from service.manifest import Manifest

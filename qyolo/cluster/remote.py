@@ -9,8 +9,7 @@ from service.experiments.events import Compared
 from service.experiments.split import Experiment
 from service.inference.admission import Admission
 from service.inference.backend import ImageRequest, Render
-from service.inference.events import Event
-from service.inference.results import Answer, Comparison, RawAnswer
+from service.inference.results import Answer, Comparison, Event, RawAnswer
 from service.inference.variants import VariantChoice, VariantSet
 from service.vision.detections import Floats
 from service.vision.image import decode_image

@@ -23,8 +23,7 @@ from ray.serve.handle import DeploymentHandle
 from qyolo.cluster.compatibility import Incompatible
 from service.errors import NotReady, Overloaded, ServiceError
 from service.inference.backend import ImageRequest
-from service.inference.events import Event, Retried
-from service.inference.results import Answer, RawAnswer
+from service.inference.results import Answer, Event, RawAnswer, Retried
 from service.inference.timings import Timings
 from service.vision.detections import Floats
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from typing import Final
 
 from service.errors import EngineFailed
@@ -54,8 +54,7 @@ class Shadow:
         self._is_idle = is_idle
         self._submit = submit
         self._random = random.Random()
-        self._places = BoundedSemaphore(MAX_QUEUED)
-        self._queue: deque[Sampled] = deque()
+        self._queue: deque[Sampled] = deque()  # the first one is worked on
         self._running = Lock()
         self._is_closed = False
 
@@ -68,7 +67,7 @@ class Shadow:
 
     def enqueue(self, sampled: Sampled) -> None:
         """Queue an image, or drop it when the queue is full."""
-        if self._places.acquire(blocking=False):
+        if len(self._queue) < MAX_QUEUED:
             self._queue.append(sampled)
             self.resume()
         else:
@@ -91,7 +90,7 @@ class Shadow:
             return
         try:
             while self._has_work():
-                self._compare(self._queue.popleft())
+                self._compare(self._queue[0])
         finally:
             self._running.release()
         self.resume()  # an image may have been queued just before the release
@@ -108,7 +107,7 @@ class Shadow:
             self._emit(Compared("shadow", shadow, sampled.variant, boxes, sampled.boxes))
             self._end("done")
         finally:
-            self._places.release()
+            self._queue.popleft()
 
     def _end(self, outcome: Outcome) -> None:
         self._emit(Shadowed(self._sample.variant, outcome))

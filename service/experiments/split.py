@@ -83,7 +83,9 @@ def read_experiment(ab: str | None, shadow: str | None) -> Experiment:
     """Parse the two settings, each of which may be blank; raises BadExperiment."""
     return Experiment(
         _split(ab) if ab and ab.strip() else None,
-        _sample(shadow) if shadow and shadow.strip() else None,
+        Sample(*_pair(shadow, 1.0, "the shadow", SHADOW_EXAMPLE))
+        if shadow and shadow.strip()
+        else None,
     )
 
 
@@ -95,10 +97,6 @@ def _split(text: str) -> Split:
             raise BadExperiment(f"the A/B split names {name!r} twice")
         weights[name] = weight
     return Split(weights)
-
-
-def _sample(text: str) -> Sample:
-    return Sample(*_pair(text, 1.0, "the shadow", SHADOW_EXAMPLE))
 
 
 def _pair(item: str, most: float, where: str, example: str) -> tuple[str, float]:

@@ -8,7 +8,6 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import QueryParams
 
 from service.errors import UnknownClass
 from service.settings import Settings
@@ -91,24 +90,18 @@ class ParamsRoute(APIRoute):
         endpoint = self.endpoint
         model: type[BaseModel] = get_type_hints(endpoint)["params"]
         fields = model.model_fields.items()
-        repeatable = frozenset(name for name, field in fields if field.default_factory is list)
+        lists = frozenset(name for name, field in fields if field.default_factory is list)
 
         async def handle(request: Request) -> Response:
-            params = _read(model, repeatable, request.query_params)
+            query = request.query_params  # of a parameter that is repeated, the last value counts
+            values = {name: query.getlist(name) if name in lists else query[name] for name in query}
+            try:
+                params = model.model_validate(values)
+            except ValidationError as exc:
+                errors = exc.errors(include_url=False)
+                located = [{**error, "loc": ("query", *error["loc"])} for error in errors]
+                raise RequestValidationError(located) from exc
             response: Response = await endpoint(request, **request.path_params, params=params)
             return response
 
         return handle
-
-
-def _read(model: type[BaseModel], repeatable: frozenset[str], query: QueryParams) -> BaseModel:
-    """The query as a model: repeatable fields are lists, the others have their last value.
-
-    Raises RequestValidationError.
-    """
-    values = {name: query.getlist(name) if name in repeatable else query[name] for name in query}
-    try:
-        return model.model_validate(values)
-    except ValidationError as exc:
-        errors = exc.errors(include_url=False)
-        raise RequestValidationError([{**e, "loc": ("query", *e["loc"])} for e in errors]) from exc

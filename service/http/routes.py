@@ -1,6 +1,7 @@
 """The handlers of qyolo's own routes."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -11,12 +12,13 @@ from service.errors import NotAcceptable, NotReady, ReportNotFound
 from service.http.exchange import Job, exchange, respond
 from service.http.negotiation import choose
 from service.http.params import CompareParams, DetectParams, ImageParams
-from service.http.pictures import renderer
+from service.http.pictures import render
 from service.http.schemas import Alive, Ready, compare_answer, detect_answer, model_info
 from service.http.uploads import read_image
 from service.inference.admission import Body
 from service.inference.backend import ImageRequest, Render
 from service.inference.results import Answer, Comparison
+from service.inference.variants import AUTO
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
 from service.observability.metrics import Metrics
@@ -45,22 +47,20 @@ class Endpoints:
 
     async def detect(self, request: Request, params: Annotated[DetectParams, Query()]) -> Response:
         """Find the objects in one image."""
-        return await self._detect(request, params.variant, params)
+        variant = AUTO if params.variant is None else params.variant
+        return await self.detect_with(request, variant, params)
 
     async def detect_with(
         self, request: Request, variant: str, params: Annotated[ImageParams, Query()]
     ) -> Response:
         """Find the objects in one image with the variant of the path."""
-        return await self._detect(request, variant, params)
-
-    async def _detect(self, request: Request, variant: str | None, params: ImageParams) -> Response:
         backend = self._lifecycle.backend
         manifest = backend.variants.manifest
         # Invalid requests are refused before their image is read.
-        media_type, render = _negotiated(request, manifest)
+        media_type, picture = _negotiated(request, manifest)
         backend.variants.resolve(variant)
         query = params.query(self._settings, manifest.class_names)
-        image_request = partial(ImageRequest, query=query, collect=params.collect, render=render)
+        image_request = partial(ImageRequest, query=query, collect=params.collect, render=picture)
 
         async def read(body: Body) -> Job[Answer]:
             image = image_request(await read_image(request, body))
@@ -76,7 +76,7 @@ class Endpoints:
         """Find the objects in one image with two variants, and compare their boxes."""
         backend = self._lifecycle.backend
         variants = backend.variants
-        media_type, render = _negotiated(request, variants.manifest)
+        media_type, picture = _negotiated(request, variants.manifest)
         a, b = (
             variants.resolve(named or (preferred if preferred in variants.names else None))
             for named, preferred in ((params.a, "fp32"), (params.b, "int8"))
@@ -84,7 +84,7 @@ class Endpoints:
         query = params.query(self._settings, variants.manifest.class_names)
 
         async def read(body: Body) -> Job[Comparison]:
-            image = ImageRequest(await read_image(request, body), query, render=render)
+            image = ImageRequest(await read_image(request, body), query, render=picture)
             return Job(a, partial(backend.compare, image, b=b))
 
         both = await exchange(request, backend, read)
@@ -99,17 +99,11 @@ class Endpoints:
 
     async def report(self) -> Response:
         """What the build measured: ranges, precisions, agreement of int8 with fp32, times."""
-        report = self._lifecycle.backend.variants.report
-        if report is None:
-            raise ReportNotFound("the model folder holds no report")
-        return Response(report, media_type=JSON)
+        return _report(self._lifecycle.backend.variants.report, JSON)
 
     async def report_page(self) -> Response:
         """The report as one self-contained HTML page."""
-        page = self._lifecycle.backend.variants.page
-        if page is None:
-            raise ReportNotFound("the model folder holds no report.html")
-        return Response(page, media_type="text/html", headers=REPORT_POLICY)
+        return _report(self._lifecycle.backend.variants.page, "text/html", REPORT_POLICY)
 
     async def healthz(self) -> Response:
         """The process is alive."""
@@ -118,10 +112,8 @@ class Endpoints:
     async def readyz(self) -> Response:
         """The server can detect; 503, with the phase and its progress, while it cannot."""
         now = self._lifecycle.readiness
-        ready = Ready(status=now.state, detail=now.detail or None)
-        if now.progress is not None:
-            ready.phase = now.progress.phase
-            ready.done, ready.total = now.progress.done, now.progress.total
+        progress = {} if now.progress is None else asdict(now.progress)
+        ready = Ready(status=now.state, detail=now.detail or None, **progress)
         if now.state == "ready":
             return _json(ready)
         return _json(ready, 503, NotReady.headers)
@@ -142,11 +134,19 @@ def _negotiated(request: Request, manifest: Manifest) -> tuple[str, Render | Non
         raise NotAcceptable(f"the answer can be {', '.join(OFFERS)}")
     if media_type == "application/json":
         return media_type, None
-    return media_type, renderer(media_type, manifest.class_name)
+    return media_type, partial(render, media_type, manifest.class_name)
 
 
 def _accept(request: Request) -> str:
     return ",".join(request.headers.getlist("accept"))
+
+
+def _report(
+    content: bytes | None, media_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    if content is None:
+        raise ReportNotFound("the model folder holds no such report")
+    return Response(content, headers=headers, media_type=media_type)
 
 
 def _json(body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

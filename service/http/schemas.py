@@ -161,14 +161,7 @@ def compare_answer(manifest: Manifest, a: Answer, b: Answer) -> CompareAnswer:
 def model_info(manifest: Manifest, experiment: Experiment) -> ModelInfo:
     return ModelInfo(
         model=manifest.name,
-        default=manifest.default,
-        device=manifest.device,
-        size=manifest.size,
-        head=manifest.head,
-        preprocess=manifest.preprocess,
-        class_names=manifest.class_names,
-        source_sha256=manifest.source_sha256,
-        created=manifest.created,
+        **manifest.model_dump(include=ModelInfo.model_fields.keys() - {"variants"}),
         variants=[
             VariantInfo(
                 name=name,

@@ -59,7 +59,10 @@ async def read_image(request: Request, body: Body) -> bytes:
         raise UnsupportedUpload(f"send {ACCEPTED}")
     _refuse_encodings(request)
     data = await read_body(request, body)
-    return _not_empty(_from_json(data) if is_json else data)
+    if is_json:
+        upload = validated(JsonUpload, data, prefix='send {"image": "<base64>"}; ')
+        data = from_base64(upload.image)
+    return _not_empty(data)
 
 
 async def read_form(request: Request, body: Body) -> Form:
@@ -139,17 +142,7 @@ async def _from_multipart(headers: Headers, body: bytes) -> Form:
     except MultiPartException as exc:
         raise BadRequest(f"the multipart body cannot be read: {exc.message}") from exc
     try:
-        files, fields = {}, {}
-        for name, part in form.items():
-            if isinstance(part, UploadFile):
-                files[name] = await part.read()
-            else:
-                fields[name] = part
-        return Form(files, fields)
+        files = {name: await p.read() for name, p in form.items() if isinstance(p, UploadFile)}
     finally:
         await form.close()
-
-
-def _from_json(body: bytes) -> bytes:
-    upload = validated(JsonUpload, body, prefix='send {"image": "<base64>"}; ')
-    return from_base64(upload.image)
+    return Form(files, {name: part for name, part in form.items() if isinstance(part, str)})

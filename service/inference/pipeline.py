@@ -1,7 +1,7 @@
 """The backend of one process: bytes -> boxes, many requests at a time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from service.engines.cpu import usable_threads
@@ -12,8 +12,7 @@ from service.experiments.split import Experiment, Sample
 from service.inference.admission import Admission, decode_workers
 from service.inference.backend import ImageRequest
 from service.inference.detector import Detector
-from service.inference.events import Event
-from service.inference.results import Answer, Comparison, RawAnswer
+from service.inference.results import Answer, Comparison, Event, RawAnswer
 from service.inference.semaphore import Waiter
 from service.inference.timings import Stopwatch
 from service.inference.variants import VariantChoice, VariantSet
@@ -26,16 +25,6 @@ from service.vision.preprocess import Prepared
 NO_EXPERIMENT: Final = Experiment()
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Decoded:
-    """An image that is ready for an engine; its pixels are kept only if they are rendered."""
-
-    width: int
-    height: int
-    prepared: Prepared
-    pixels: Pixels | None
 
 
 class Pipeline:
@@ -69,10 +58,10 @@ class Pipeline:
         detector, clock = self.variants.get(variant), Stopwatch()
 
         def work(waiter: Waiter) -> Answer:
-            decoded = self._decode(image, detector, clock)
-            answer = self._answer(variant, decoded, image.query, clock, waiter)
-            picture = _rendered(image, decoded, [answer])
-            sampled = Sampled(variant, answer.detections, decoded.prepared, image.query)
+            prepared, pixels = self._decode(image, detector, clock)
+            answer = self._answer(variant, prepared, image.query, clock, waiter)
+            picture = _rendered(image, pixels, [answer])
+            sampled = Sampled(variant, answer.detections, prepared, image.query)
             after = None if self._shadow is None else self._shadow.sample(sampled)
             answer = replace(answer, picture=picture, after_response=after)
             self._emit(answer)
@@ -86,14 +75,14 @@ class Pipeline:
 
         def work(waiter: Waiter) -> Comparison:
             # The variants of a model differ only in their engines: both get the same input.
-            decoded = self._decode(replace(image, collect=False), detector, clock)
+            prepared, pixels = self._decode(replace(image, collect=False), detector, clock)
             shared = clock.read()
             answers = []
             for variant in (a, b):
                 own = clock.resume(shared)
-                answers.append(self._answer(variant, decoded, image.query, own, waiter))
+                answers.append(self._answer(variant, prepared, image.query, own, waiter))
                 self._emit(answers[-1])
-            return Comparison(answers[0], answers[1], _rendered(image, decoded, answers))
+            return Comparison(answers[0], answers[1], _rendered(image, pixels, answers))
 
         both = await self._run(work, clock)
         compared = Compared("compare", a, b, both.a.detections, both.b.detections)
@@ -122,7 +111,10 @@ class Pipeline:
         with self.admission.slot() as slot:
             return await self._workers.run(work, clock, slot)
 
-    def _decode(self, image: ImageRequest, detector: Detector, clock: Stopwatch) -> _Decoded:
+    def _decode(
+        self, image: ImageRequest, detector: Detector, clock: Stopwatch
+    ) -> tuple[Prepared, Pixels | None]:
+        """The input of an engine, and the source pixels if they are to be rendered."""
         with clock.stage("decode"):
             photo = detector.decode(image.data, self._max_pixels)
         with clock.stage("preprocess"):
@@ -130,7 +122,7 @@ class Pipeline:
         if self._collection is not None and image.collect:
             self._collect(self._collection, image.data, photo)
         pixels = None if image.render is None else full_size(photo, image.data, self._max_pixels)
-        return _Decoded(photo.width, photo.height, prepared, pixels)
+        return prepared, pixels
 
     def _collect(self, collection: Collection, data: bytes, photo: Photo) -> None:
         index = collection.reserve()
@@ -140,14 +132,15 @@ class Pipeline:
             )
 
     def _answer(
-        self, variant: str, decoded: _Decoded, query: Query, clock: Stopwatch, waiter: Waiter
+        self, variant: str, prepared: Prepared, query: Query, clock: Stopwatch, waiter: Waiter
     ) -> Answer:
         detector = self.variants.get(variant)
         with self._workers.engine(waiter, clock):
-            raw = detector.infer(decoded.prepared)
+            raw = detector.infer(prepared)
         with clock.stage("postprocess"):
-            detections = detector.postprocess(raw, decoded.prepared, query)
-        return Answer(variant, decoded.width, decoded.height, detections, clock.read())
+            detections = detector.postprocess(raw, prepared, query)
+        source = prepared.letterbox
+        return Answer(variant, source.source_width, source.source_height, detections, clock.read())
 
     def _open_shadow(self, sample: Sample) -> Shadow:
         detector = self.variants.get(sample.variant)
@@ -163,7 +156,7 @@ class Pipeline:
         return shadow
 
 
-def _rendered(image: ImageRequest, decoded: _Decoded, answers: Sequence[Answer]) -> bytes | None:
-    if image.render is None or decoded.pixels is None:
-        return None
-    return image.render(decoded.pixels, answers)
+def _rendered(
+    image: ImageRequest, pixels: Pixels | None, answers: Sequence[Answer]
+) -> bytes | None:
+    return None if image.render is None or pixels is None else image.render(pixels, answers)

@@ -1,8 +1,9 @@
-"""The results of a backend."""
+"""The results of a backend, and the events that it emits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.experiments.events import ExperimentEvent
 from service.inference.timings import Timings
 from service.vision.detections import Detections, Floats
 
@@ -36,3 +37,13 @@ class RawAnswer:
     variant: str
     output: Floats
     timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A replica of this variant was lost during a request, which is sent to another one."""
+
+    variant: str
+
+
+Event = Answer | RawAnswer | Retried | ExperimentEvent

@@ -16,8 +16,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from service.experiments.events import Assigned, Compared, Shadowed
-from service.inference.events import Event, Retried
-from service.inference.results import Answer, RawAnswer
+from service.inference.results import Answer, Event, RawAnswer, Retried
 from service.manifest import Manifest
 from service.vision.agreement import match
 from service.vision.detections import Detections

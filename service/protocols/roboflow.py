@@ -19,7 +19,7 @@ from service.errors import BadRequest
 from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.exchange import Job, exchange, respond
 from service.http.params import BoxParams
-from service.http.pictures import renderer
+from service.http.pictures import render
 from service.http.schemas import Box, boxes
 from service.http.uploads import from_base64, read_body
 from service.http.validation import validated
@@ -114,9 +114,9 @@ class Roboflow:
             self._policy.admit_key_of(request, message.api_key)
             variant = find_variant(message.model_id, backend.variants, SEPARATOR)
             query = self._query(message, manifest)
-            drawn = renderer("image/jpeg", manifest.class_name)
-            render = drawn if message.visualize_predictions else None
-            images = [ImageRequest(data, query, render=render) for data in _files(message.image)]
+            drawn = partial(render, "image/jpeg", manifest.class_name)
+            picture = drawn if message.visualize_predictions else None
+            images = [ImageRequest(data, query, render=picture) for data in _files(message.image)]
 
             async def detect(variant: str) -> Response:
                 # One after the other, so that a request never takes more than one slot.

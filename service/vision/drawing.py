@@ -92,10 +92,7 @@ def draw_side_by_side(
 def encode(picture: Image.Image, media_type: PictureType) -> bytes:
     """The picture as the bytes of a file."""
     buffer = io.BytesIO()
-    if media_type == "image/png":
-        picture.save(buffer, "PNG")
-    else:
-        picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    picture.save(buffer, media_type.removeprefix("image/"), quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 

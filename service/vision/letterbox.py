@@ -60,23 +60,18 @@ class Letterbox:
 
 
 def resize_to_fit(photo: Photo, size: int, padding: Padding) -> tuple[Pixels, Letterbox]:
-    """The photo resized for a size x size square, u8[height,width,3], and its place there."""
-    box = Letterbox.fit(photo.width, photo.height, size, padding)
-    if photo.pixels.shape[:2] == (box.height, box.width):
-        return photo.pixels, box
-    return _resize(photo.pixels, box.width, box.height), box
+    """The photo resized for a size x size square, u8[height,width,3], and its place there.
 
-
-def _resize(image: Pixels, width: int, height: int) -> Pixels:
-    """Bilinear, as YOLOs are trained; averages all pixels where the image shrinks by more than 2.
-
-    kornia_rs is quicker than Pillow, but does not average and refuses an image that is one pixel
-    wide or high.
+    Bilinear, as YOLOs are trained; averages all pixels where the image shrinks by more than 2.
     """
+    box = Letterbox.fit(photo.width, photo.height, size, padding)
+    image, height, width = photo.pixels, box.height, box.width
     rows, columns, _ = image.shape
     limit = MAX_BILINEAR_SHRINK
+    if (rows, columns) == (height, width):
+        return image, box
+    # kornia_rs is quicker than Pillow, but does not average, and refuses a side of one pixel.
     if columns > limit * width or rows > limit * height or min(rows, columns) == 1:
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(resized)
-    quick: Pixels = np.asarray(imgproc.resize(image, (height, width), "bilinear"))
-    return quick
+        return np.asarray(resized), box
+    return np.asarray(imgproc.resize(image, (height, width), "bilinear")), box

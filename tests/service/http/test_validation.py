@@ -7,7 +7,7 @@ import pytest
 
 from qyolo.cli.commands import main
 from service.errors import BadRequest
-from service.http.uploads import _from_json
+from service.http.uploads import JsonUpload
 from service.http.validation import validated
 from service.protocols.oip.messages import read_request
 from service.protocols.oip.tensors import Port
@@ -27,7 +27,7 @@ def infer(body: str) -> None:
 
 
 BODIES = {
-    "an upload": lambda: _from_json(f'{{"image":""{fields("0")}}}'.encode()),
+    "an upload": lambda: validated(JsonUpload, f'{{"image":""{fields("0")}}}'.encode()),
     "parameters": lambda: infer(f'{{"inputs":[{INPUT}}}],"parameters":{{"a":0{fields("[]")}}}}}'),
     "an input": lambda: infer(f'{{"inputs":[{INPUT},"parameters":{{"a":0{fields("0")}}}}}]}}'),
     "outputs": lambda: infer(f'{{"inputs":[{INPUT}}}],"outputs":[{"0," * MANY}0]}}'),

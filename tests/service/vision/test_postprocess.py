@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.vision.detections import Detections
-from service.vision.nms import non_max_suppression
+from service.vision.postprocess import non_max_suppression
 
 # Areas in whole pixels are exact: both implementations compare the same numbers.
 edges = st.integers(0, 60)
