@@ -26,7 +26,7 @@ from quantizer.int8 import Range, WeightScheme
 from quantizer.job import Job, choose_builder
 from quantizer.model.layout import FloatDetector, read_detector
 from quantizer.qdq.bias import averaged_tensors
-from quantizer.qdq.placement import asked_for, plan_placement
+from quantizer.qdq.placement import layers_matching, plan_placement
 from quantizer.qdq.quantize import Quantized, Ranges
 from quantizer.qdq.weights import Weights
 from quantizer.report.data import Findings, Report
@@ -41,7 +41,7 @@ from service.progress import Progress, ReportProgress
 def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report:
     """Quantize and compile `config.model` into the empty `folder`, which becomes a model folder.
 
-    Raises QuantizerError for faults of the input, ServiceError when a runtime is missing.
+    Raises QuantizerError for an unusable input, ServiceError when a runtime is missing.
     """
     job = Job.of(config, choose_builder(config, progress), folder, progress)
     source = read(job)
@@ -49,7 +49,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     decided = decide(job, source, calibration)
     quantized = quantize(job, decided)
     engines = compile_and_time(job, source, quantized)
-    variants: dict[str, Variant] = {name: each.variant for name, each in engines.built.items()}
+    variants: dict[str, Variant] = {name: part.variant for name, part in engines.built.items()}
     manifest = describe(config.model, source.detector, variants)
     judged = judge(job, source, manifest)
     findings = Findings(
@@ -71,7 +71,7 @@ class Source:
     """The float detector, the layers to keep float with the reasons, and the images."""
 
     detector: FloatDetector
-    asked: Mapping[str, str]
+    keep_float: Mapping[str, str]
     calibrating: Sequence[Path]
     held_out: Sequence[Path]
 
@@ -99,14 +99,14 @@ def read(job: Job) -> Source:
         detector = read_detector(
             config.model, config.size, config.head, config.preprocess, config.classes
         )
-        asked = asked_for(detector.graph, config.keep_float)
-    return Source(detector, asked, *hold_out(find_images(config.calibration)))
+        keep_float = layers_matching(detector.graph, config.keep_float)
+    return Source(detector, keep_float, *hold_out(find_images(config.calibration)))
 
 
 def calibrate(job: Job, source: Source) -> Calibration:
     """Collect the statistics of every tensor that could be quantized."""
     config, detector = job.config, source.detector
-    placement = plan_placement(detector.graph, source.asked, job.builder.qdq_format)
+    placement = plan_placement(detector.graph, source.keep_float, job.builder.qdq_format)
     averaged = averaged_tensors(detector.graph, placement) if config.bias_correction else ()
     files = ImageFiles(source.calibrating, detector.size, detector.preprocess)
     with job.timed("calibrate"):
@@ -117,7 +117,7 @@ def calibrate(job: Job, source: Source) -> Calibration:
 
 def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
     """Decide which layers stay float, by their sensitivity and by the time that int8 saves."""
-    config, detector, found = job.config, source.detector, calibration.statistics
+    config, detector, collected = job.config, source.detector, calibration.statistics
     graph, half = detector.graph, job.builder.qdq_format.half_scales
     image_range = Range(0.0, 255 / detector.preprocess.divisor)
     spread = source.calibrating[:: max(1, len(source.calibrating) // SEARCHED_IMAGES)]
@@ -125,16 +125,16 @@ def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
     with job.stage("precision"):
         simulation = Simulation(
             graph=graph,
-            ranges=Ranges(graph, found.histograms, config.ranges, job.scheme, image_range),
+            ranges=Ranges(graph, collected.histograms, config.ranges, job.scheme, image_range),
             weights=Weights(graph, WeightScheme(half=half)),
-            means=found.channel_means if config.bias_correction else None,
+            means=collected.channel_means if config.bias_correction else None,
             head=detector.head,
             size=detector.size,
             samples=find_samples(graph, detector.head, detector.size, images, config.threads),
             threads=config.threads,
         )
         decided = decision.decide(
-            simulation, source.asked, job.builder, config.min_sqnr, job.progress
+            simulation, source.keep_float, job.builder, config.min_sqnr, job.progress
         )
     return Decided(simulation, decided)
 
@@ -191,10 +191,10 @@ def with_default(
     return Manifest(**(dict(manifest) | chosen))
 
 
-def publish(found: Findings) -> Report:
+def publish(findings: Findings) -> Report:
     """Write the report, the page and, last, the manifest with the checksums."""
-    report, folder = Report.of(found), found.job.folder
+    report, folder = Report.of(findings), findings.job.folder
     (folder / REPORT).write_text(report.to_json())
-    (folder / PAGE).write_text(render(report, found), "utf-8")
-    write_manifest(folder, found.manifest)
+    (folder / PAGE).write_text(render(report, findings), "utf-8")
+    write_manifest(folder, findings.manifest)
     return report

@@ -1,4 +1,4 @@
-"""The key under which a build is kept: a digest of everything that decides it."""
+"""The cache key of a build: a digest of everything that the build depends on."""
 
 import hashlib
 import json

@@ -31,7 +31,7 @@ class AnnotatedDataset:
 
 @dataclass(frozen=True, config=STRICT)
 class BuildConfig:
-    """What to build from what; where a field is None, the build decides.
+    """The options of one build; where a field is None, the build decides.
 
     The command line makes its options from these fields. Raises pydantic.ValidationError.
     """

@@ -2,7 +2,7 @@
 
 
 class QuantizerError(Exception):
-    """Base of all errors that are the input's or the environment's fault."""
+    """Base class of errors that the input or the environment causes."""
 
 
 class UnsupportedModel(QuantizerError):

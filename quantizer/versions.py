@@ -24,13 +24,13 @@ PACKAGES: Final = (
 
 def versions() -> dict[str, str]:
     """The version of Python and of each installed package that can change a build."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @cache

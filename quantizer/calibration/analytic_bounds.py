@@ -1,4 +1,4 @@
-"""Analytic lower bounds: the lowest value that the operators of a graph let a tensor take.
+"""Analytic lower bounds: the lowest value of a tensor that follows from the graph's operators.
 
 1. SiLU (x * sigmoid(x), or one of its fused operators): -0.2785, the paper's constant.
 2. ReLU, Sigmoid, Softmax, HardSigmoid, and the image itself: 0. HardSwish: -0.375.

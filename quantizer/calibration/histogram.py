@@ -39,10 +39,10 @@ class Histogram:
         width = 2.0**self.exponent
         edges = (self.first + np.arange(len(self.counts) + 1)) * width
         cumulative = np.concatenate([[0.0], np.cumsum(self.counts, dtype=np.float64)])
-        wanted = np.linspace(self.low, self.high, BINS + 1)
-        below = np.interp(wanted, edges, cumulative)
+        new_edges = np.linspace(self.low, self.high, BINS + 1)
+        below = np.interp(new_edges, edges, cumulative)
         below[0], below[-1] = 0.0, cumulative[-1]
-        return Bins(np.diff(below), wanted)
+        return Bins(np.diff(below), new_edges)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ def histogram_of(values: Floats, low: float, high: float, weight: int = 1) -> Hi
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:
-    """The histogram of both sets of values; commutative, and the total is kept."""
+    """The histogram of both sets of values; commutative, and exact in its total."""
     low, high = min(a.low, b.low), max(a.high, b.high)
     exponent = max(a.exponent, b.exponent, _exponent_for(low, high))
     a, b = _coarsened(a, exponent), _coarsened(b, exponent)

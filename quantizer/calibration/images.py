@@ -1,4 +1,4 @@
-"""Image folder -> the tensors that the server makes of the same images."""
+"""Image folder -> the tensors that the server would make from the same images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ def find_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise NoCalibrationImages(f"no such folder: {folder}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
         raise NoCalibrationImages(f"no {', '.join(sorted(SUFFIXES))} file in {folder}")
-    return found
+    return paths
 
 
 def hold_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:

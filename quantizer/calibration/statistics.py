@@ -85,22 +85,22 @@ def observe(
     Memory does not depend on the number of images. Raises UnsupportedModel when the model computes
     a value that is not finite.
     """
-    watched = [name for name in tensors if name != graph.input]
-    names = [*watched, *map(_mean_of, averaged)]
+    observed = [name for name in tensors if name != graph.input]
+    names = [*observed, *map(_mean_of, averaged)]
 
     def digest(
         number: int, image: Floats, outputs: list[Floats]
     ) -> tuple[list[Histogram], list[Floats]]:
         values = {graph.input: image, **dict(zip(names, outputs, strict=False))}
-        found = [_sampled(name, values[name], number) for name in tensors]
-        return found, [values[_mean_of(name)].ravel() for name in averaged]
+        counted = [_sampled(name, values[name], number) for name in tensors]
+        return counted, [values[_mean_of(name)].ravel() for name in averaged]
 
-    watching = _watching(graph, watched, averaged) if names else graph.model
+    observing = _observing(graph, observed, averaged) if names else graph.model
     histograms: dict[str, Histogram] = {}
     sums = {name: np.zeros(1) for name in averaged}
     count = 0
-    for found, means in over_images(watching, images, threads, digest):
-        for name, histogram in zip(tensors, found, strict=True):
+    for counted, means in over_images(observing, images, threads, digest):
+        for name, histogram in zip(tensors, counted, strict=True):
             before = histograms.get(name)
             histograms[name] = merge(before, histogram) if before else histogram
         for name, mean in zip(averaged, means, strict=True):
@@ -131,9 +131,9 @@ def _sampled(name: str, values: Floats, phase: int) -> Histogram:
     return merge(near, histogram_of(np.concatenate([above, below]), low, high))
 
 
-def _watching(graph: Graph, watched: Sequence[str], averaged: Sequence[str]) -> onnx.ModelProto:
+def _observing(graph: Graph, observed: Sequence[str], averaged: Sequence[str]) -> onnx.ModelProto:
     """The graph with the observed tensors as its only outputs, so that no decode tail runs."""
-    model = graph.watching(watched)
+    model = graph.with_outputs(observed)
     for name in averaged:
         mean = _mean_of(name)
         model.graph.node.append(helper.make_node("GlobalAveragePool", [name], [mean]))

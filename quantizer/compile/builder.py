@@ -1,4 +1,4 @@
-"""What a builder is given, what it returns, and the interface that every runtime's implements."""
+"""The interface of a runtime's builder, with its inputs and its results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -29,11 +29,11 @@ def candidates_for(
     divisor: float = 1.0,
 ) -> list[Candidate]:
     """fp32 and int8; where the processor has a lower float type, both also in that type."""
-    found = [Candidate("fp32", float_model), Candidate("int8", int8_model)]
+    candidates = [Candidate("fp32", float_model), Candidate("int8", int8_model)]
     if low is not None:
-        found.insert(1, Candidate(LOW_NAMES[low], float_model, low))
-        found.append(Candidate("int8", int8_model, low))
-    return [replace(each, divisor=divisor) for each in found]
+        candidates.insert(1, Candidate(LOW_NAMES[low], float_model, low))
+        candidates.append(Candidate("int8", int8_model, low))
+    return [replace(candidate, divisor=divisor) for candidate in candidates]
 
 
 def time_interleaved(
@@ -61,7 +61,7 @@ def time_interleaved(
     finally:
         for engine in engines.values():
             engine.close()
-    return {name: round(float(np.median(found)), 3) for name, found in times.items()}
+    return {name: round(float(np.median(ms)), 3) for name, ms in times.items()}
 
 
 def keep_fastest(

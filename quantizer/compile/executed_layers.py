@@ -38,13 +38,13 @@ def kernels(
     layers: Iterable[ExecutedLayer], convolutions: Iterable[str]
 ) -> dict[str, ExecutedLayer]:
     """By convolution: the layer that computes it, and not a reformat that also names it."""
-    wanted = set(convolutions)
-    found: dict[str, ExecutedLayer] = {}
+    names = set(convolutions)
+    kernel_of: dict[str, ExecutedLayer] = {}
     for layer in layers:
-        for name in wanted.intersection(layer.covers):
-            if name not in found or CONVOLVES.search(layer.kind):
-                found[name] = layer
-    return found
+        for name in names.intersection(layer.covers):
+            if name not in kernel_of or CONVOLVES.search(layer.kind):
+                kernel_of[name] = layer
+    return kernel_of
 
 
 def _read(layer: dict[str, Any]) -> ExecutedLayer:

@@ -41,7 +41,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """One that does not; its name and the reason form a sentence: "is not installed: pip ..."."""
+    """A runtime that does not work; `reason` follows its name: "is not installed: pip ..."."""
 
     reason: str
 
@@ -51,7 +51,7 @@ RuntimeState = Installed | Missing
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """A machine as a build sees it."""
+    """The hardware and the runtimes of a machine that a build depends on."""
 
     cpu: Cpu
     threads: int  # that this process may use
@@ -80,9 +80,9 @@ def detect() -> Hardware:
 
 
 def _tensorrt() -> RuntimeState:
-    if not _found("tensorrt"):
+    if not _can_import("tensorrt"):
         return Missing("is not installed: pip install 'qyolo[gpu]'")
-    if not _found("cuda.bindings"):
+    if not _can_import("cuda.bindings"):
         return Missing("needs cuda-bindings, which is not installed: pip install 'qyolo[gpu]'")
     return _load(TENSORRT)
 
@@ -101,7 +101,7 @@ def _onnxruntime_cuda() -> RuntimeState:
 
 def _package(module: str, distributions: tuple[str, ...], install: str = "") -> RuntimeState:
     """A runtime whose package contains all its libraries, so that finding it is enough."""
-    if not _found(module):
+    if not _can_import(module):
         return Missing(f"is not installed: pip install {install or module}")
     for distribution in distributions:
         try:
@@ -111,7 +111,7 @@ def _package(module: str, distributions: tuple[str, ...], install: str = "") -> 
     return Installed("of an unknown version")
 
 
-def _found(module: str) -> bool:
+def _can_import(module: str) -> bool:
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # its parent package is missing

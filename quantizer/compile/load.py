@@ -1,4 +1,4 @@
-"""Load the builder of a runtime: apart from the choice, which must not import onnx."""
+"""Load a runtime's builder; the choice of the runtime is elsewhere, as it must not import onnx."""
 
 from quantizer.compile.builder import NO_LIMITS, Builder, Resources
 from service.manifest import Runtime

@@ -33,8 +33,8 @@ class OnnxRuntimeBuilder:
         return "f16" if self._cuda else None
 
     def profile(self, model: onnx.ModelProto) -> None:
-        """Nothing: its profile has no integer kernels to compare with, because Conv and SiLU do not
-        become one, and on a GPU there are none."""
+        """None: Conv and SiLU do not become one integer kernel on the CPU, and a GPU has no
+        integer kernels, so there is nothing to compare with."""
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         """Write model.onnx; raises BuildFailed."""

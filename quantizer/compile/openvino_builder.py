@@ -34,8 +34,8 @@ class OpenVinoBuilder:
     @property
     def low_float(self) -> FloatType | None:
         """bfloat16 or float16, where the processor multiplies in that type."""
-        can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return "bf16" if "BF16" in can else "f16" if "FP16" in can else None
+        types = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "bf16" if "BF16" in types else "f16" if "FP16" in types else None
 
     def profile(self, model: onnx.ModelProto) -> Profile:
         """Compile in memory and time each convolution; raises BuildFailed."""
@@ -49,7 +49,7 @@ class OpenVinoBuilder:
         except RuntimeError as exc:
             raise BuildFailed(f"OpenVINO cannot profile the graph: {_last_line(exc)}") from exc
         # The least of many rounds, since other processes only ever add time.
-        least = {name: min(found[name] for found in rounds) for name in rounds[0]}
+        least = {name: min(times[name] for times in rounds) for name in rounds[0]}
         ms = {layer: least.get(name, 0.0) for layer, (name, _) in _convolutions(compiled).items()}
         return Profile(_executed(compiled), ms)
 
@@ -61,10 +61,10 @@ class OpenVinoBuilder:
         try:
             network = self._core.read_model(_unsigned(candidate.graph).SerializeToString())
             ov.save_model(network, xml, compress_to_fp16=False)
-            # Compiled from the file, so that the engine that is served is the one that was written.
+            # Compiled from the file, as the server does where it cannot load the blob.
             options = compile_options(self._threads, candidate.float_type)
-            served = with_byte_input(self._core.read_model(xml), candidate.divisor)
-            compiled = self._core.compile_model(served, "CPU", options)
+            from_file = with_byte_input(self._core.read_model(xml), candidate.divisor)
+            compiled = self._core.compile_model(from_file, "CPU", options)
             blob.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as exc:
             reason = _last_line(exc)
@@ -114,14 +114,14 @@ def _executed(compiled: ov.CompiledModel) -> dict[str, str]:
 def _convolutions(compiled: ov.CompiledModel) -> dict[str, tuple[str, str]]:
     """By ONNX node: the convolution of the execution graph into which it was fused, and its
     precision."""
-    found = {}
+    convolutions = {}
     for operation in compiled.get_runtime_model().get_ordered_ops():
         info = operation.get_rt_info()
         if info["layerType"].astype(str) == "Convolution":
             node = (operation.get_friendly_name(), info["runtimePrecision"].astype(str))
             for name in info["originalLayersNames"].astype(str).split(","):
-                found[name] = node
-    return found
+                convolutions[name] = node
+    return convolutions
 
 
 def _last_line(exc: RuntimeError) -> str:

@@ -30,7 +30,7 @@ class RuntimeChoice:
 
 
 def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) -> RuntimeChoice:
-    """The fastest runtime that works here, on `device` and with `runtime` as asked.
+    """The fastest runtime that works here on `device`, or `runtime` if it is given.
 
     Raises BadOption where none works: there is no silent fallback to another device or runtime.
     """
@@ -78,7 +78,7 @@ def _reason(chosen: Runtime, device: Device, runtime: Runtime | None, hardware: 
     gpu, on_gpu = hardware.gpu, DEVICE_OF[chosen] == "gpu"
     reasons = []
     if runtime is not None:
-        reasons.append(f"runtime {runtime} was asked for")
+        reasons.append(f"runtime {runtime} was requested")
     elif device != "auto":
         reasons.append(f"the fastest on device {device}")
     elif isinstance(gpu, NoGpu):
@@ -89,7 +89,7 @@ def _reason(chosen: Runtime, device: Device, runtime: Runtime | None, hardware: 
         reasons.append(f"{_described(gpu)} is here")
     if not on_gpu:
         features = " and ".join(hardware.cpu.int8_features)
-        reasons.append(f"the processor has {features or 'no instructions for sums of int8'}")
+        reasons.append(f"the processor has {features or 'no int8 dot products'}")
     return ", and ".join(reasons)
 
 

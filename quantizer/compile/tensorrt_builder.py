@@ -131,10 +131,10 @@ class TensorRtBuilder:
         return read_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
     def _use_timings(self, config: trt.IBuilderConfig, path: Path) -> None:
-        """Reuse the kernel timings of earlier builds; TensorRT rejects those that do not fit."""
-        kept = path.read_bytes() if path.exists() else b""
-        if not config.set_timing_cache(config.create_timing_cache(kept), False):
-            log.warning("the timing cache does not fit, a new one begins: %s", self._log.reason)
+        """Reuse the kernel timings of earlier builds; TensorRT rejects incompatible ones."""
+        saved = path.read_bytes() if path.exists() else b""
+        if not config.set_timing_cache(config.create_timing_cache(saved), False):
+            log.warning("the timing cache was rejected; a new one begins: %s", self._log.reason)
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
 

@@ -1,4 +1,4 @@
-"""What TensorRT calls while it builds and runs: progress of a build, times of layers."""
+"""Callbacks for TensorRT: the progress of a build, and the times of layers."""
 
 from collections import defaultdict
 

@@ -90,8 +90,8 @@ def evaluate_detectors(
         detector = detectors[name]
         prepared = detector.preprocess(photo)
         raw = detector.infer(prepared)
-        found = detector.postprocess(raw, prepared, AP_QUERY)
-        results[name] += _coco_results(found, image_id, categories)
+        detections = detector.postprocess(raw, prepared, AP_QUERY)
+        results[name] += _coco_results(detections, image_id, categories)
         if "fp32" in detectors:
             at_serving[name].append(detector.postprocess(raw, prepared, Query()))
 
@@ -108,8 +108,8 @@ def evaluate_detectors(
         images=len(coco.imgs),
         variants={name: _accuracy(coco, rows) for name, rows in results.items()},
         agreement_with_fp32={
-            name: agreement(list(zip(at_serving["fp32"], found, strict=True)))
-            for name, found in at_serving.items()
+            name: agreement(list(zip(at_serving["fp32"], detections, strict=True)))
+            for name, detections in at_serving.items()
             if name != "fp32" and "fp32" in at_serving
         },
     )
@@ -123,7 +123,7 @@ def _read_annotations(
     try:
         with redirect_stdout(io.StringIO()):  # pycocotools prints
             coco = COCO(str(annotations))
-        for box in coco.anns.values():  # pycocotools needs both keys, many tools leave them out
+        for box in coco.anns.values():  # pycocotools needs both keys, which many tools leave out
             box.setdefault("iscrowd", 0)
             box.setdefault("area", box["bbox"][2] * box["bbox"][3])
         names = [record["file_name"] for record in coco.imgs.values()]
@@ -149,7 +149,7 @@ def _read_annotations(
 
 
 def _coco_results(
-    found: Detections, image_id: int, categories: Mapping[int, int]
+    detections: Detections, image_id: int, categories: Mapping[int, int]
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -159,7 +159,7 @@ def _coco_results(
             "score": float(score),
         }
         for (x1, y1, x2, y2), score, class_id in zip(
-            found.xyxy, found.scores, found.class_ids, strict=True
+            detections.xyxy, detections.scores, detections.class_ids, strict=True
         )
         if int(class_id) in categories
     ]
@@ -180,18 +180,18 @@ def _accuracy(coco: COCO, results: list[dict[str, Any]]) -> Accuracy:
 def _class_accuracies(coco: COCO, scored: COCOeval) -> dict[str, ClassAccuracy]:
     """From precision[IoU, recall, class, area, limit]; area 0 is every size, the last limit the
     largest."""
-    found = {}
+    accuracies = {}
     for column, category in enumerate(scored.params.catIds):
         objects = [box for box in coco.anns.values() if box["category_id"] == category]
         precision = scored.eval["precision"][:, :, column, 0, -1]
         if (precision > -1).any():  # -1 where the class has no object
-            found[coco.cats[category]["name"]] = ClassAccuracy(
+            accuracies[coco.cats[category]["name"]] = ClassAccuracy(
                 _rounded(precision.mean()),
                 _rounded(precision[0].mean()),
                 sum(not box["iscrowd"] for box in objects),
             )
-    return found
+    return accuracies
 
 
 def _rounded(value: float) -> float:
-    return round(max(float(value), 0.0), 4)  # pycocotools says -1 where a size has no object
+    return round(max(float(value), 0.0), 4)  # pycocotools gives -1 where a size has no object

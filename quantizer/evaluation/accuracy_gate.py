@@ -46,7 +46,7 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """What the variants of a build were measured to lose, and the result of each at the gate."""
+    """The measured accuracy of a build's variants, and the gate's result for each of them."""
 
     comparison: Comparison
     ap: Mapping[str, float] | None  # by variant; None without annotated images
@@ -55,7 +55,7 @@ class Judgement:
     @property
     def rejected(self) -> dict[str, str]:
         """The variants that may not be the default, and why."""
-        return {name: each.reason for name, each in self.results.items() if not each.accepted}
+        return {name: result.reason for name, result in self.results.items() if not result.accepted}
 
 
 def gate(
@@ -74,9 +74,9 @@ def gate(
 
 
 def choose_default(
-    results: Mapping[str, GateResult], ms: Mapping[Precision, float], wanted: str
+    results: Mapping[str, GateResult], ms: Mapping[Precision, float], configured: str
 ) -> Precision:
-    """The default variant; `ms` are milliseconds of one inference, `wanted` is "auto" or a name."""
+    """The default variant; `ms`: milliseconds of one inference, `configured`: "auto" or a name."""
     accepted = [name for name in ms if name not in results or results[name].accepted]
     fastest = min(accepted, key=ms.__getitem__)
-    return next((name for name in accepted if name == wanted), fastest)
+    return next((name for name in accepted if name == configured), fastest)

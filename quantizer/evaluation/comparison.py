@@ -47,16 +47,16 @@ def compare_variants(
         if pixels is not None:
             photo = Photo.from_pixels(pixels)
             fp32 = detectors["fp32"].detect(photo, query)
-            for name, found in pairs.items():
-                found.append((fp32, detectors[name].detect(photo, query)))
+            for name, boxes in pairs.items():
+                boxes.append((fp32, detectors[name].detect(photo, query)))
             examples.append(Example(path.name, pixels, *pairs["int8"][-1]))
             examples = with_most_boxes(examples)
         progress(Progress("compare", done, len(paths)))
-    agreements = {name: agreement(found) for name, found in pairs.items()}
+    agreements = {name: agreement(boxes) for name, boxes in pairs.items()}
     return Comparison(agreements, tuple(examples))
 
 
 def with_most_boxes(examples: Sequence[Example]) -> list[Example]:
     """At most MAX_EXAMPLES, those with the most fp32 boxes; an example needs at least one box."""
-    shown = [each for each in examples if len(each.fp32) or len(each.int8)]
-    return sorted(shown, key=lambda each: -len(each.fp32))[:MAX_EXAMPLES]
+    shown = [example for example in examples if len(example.fp32) or len(example.int8)]
+    return sorted(shown, key=lambda example: -len(example.fp32))[:MAX_EXAMPLES]

@@ -18,16 +18,16 @@ def last_convolutions(graph: Graph) -> list[onnx.NodeProto]:
 
 def _back_from_output(graph: Graph) -> list[onnx.NodeProto]:
     """The decode tail and the last convolutions, in the graph's order."""
-    seen: dict[int, onnx.NodeProto] = {}
+    visited: dict[int, onnx.NodeProto] = {}
     waiting = list(graph.outputs)
     while waiting:
         node = graph.producer.get(waiting.pop())
-        if node is None or id(node) in seen:
+        if node is None or id(node) in visited:
             continue
-        seen[id(node)] = node
+        visited[id(node)] = node
         if not _ends_tail(graph, node):
             waiting.extend(graph.activations_of(node))
-    return [node for node in graph.nodes if id(node) in seen]
+    return [node for node in graph.nodes if id(node) in visited]
 
 
 def _ends_tail(graph: Graph, node: onnx.NodeProto) -> bool:

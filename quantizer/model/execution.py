@@ -1,4 +1,4 @@
-"""Execute a graph in ONNX Runtime on the CPU; a build does so for every runtime."""
+"""Execute a graph in ONNX Runtime on the CPU, as every build does, whatever its runtime."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -80,7 +80,7 @@ class Graph:
         """The value of a constant; raises KeyError for anything else."""
         return numpy_helper.to_array(self.constants[name])
 
-    def watching(self, tensors: Sequence[str]) -> onnx.ModelProto:
+    def with_outputs(self, tensors: Sequence[str]) -> onnx.ModelProto:
         """A copy of the model with these tensors as its only outputs."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)

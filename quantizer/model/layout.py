@@ -112,7 +112,7 @@ def _head(model: FloatModel, tail: set[str]) -> HeadName:
 
 
 def _class_count(head: HeadName, shape: tuple[int, ...]) -> int | None:
-    """How many classes the output has columns for; None where the shape does not tell."""
+    """How many classes the output has columns for; None where the shape does not show it."""
     if len(shape) != 3 or shape[0] != 1:
         raise BadOption("head", f"{head} needs an output [1,a,b], the model's is {list(shape)}")
     count = {"yolov5": shape[2] - 5, "yolox": shape[2] - 5, "yolov8": shape[1] - 4}.get(head)
@@ -147,7 +147,7 @@ def _names_in(file: Path) -> tuple[str, ...]:
         raise BadOption("classes", f"{file}: cannot be read as text") from exc
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise BadOption("classes", f"{file}: holds no name")
+        raise BadOption("classes", f"{file}: contains no name")
     return names
 
 

@@ -84,7 +84,7 @@ def plan_placement(
     floats: Mapping[str, str] = MappingProxyType({}),
     qdq_format: QdqFormat = PLAIN,
 ) -> Placement:
-    """Apply the rules above; `floats` maps the layers to leave float to the reason for each."""
+    """Apply the rules above; `floats` maps the layers to keep float to the reason for each."""
     tail = {id(node) for node in decode_tail(graph)}
     weights, kept, inputs = [], [], []
     for node in graph.nodes:
@@ -110,10 +110,10 @@ def plan_placement(
     return Placement(sites, tuple(weights), tuple(kept), propagated)
 
 
-def asked_for(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
-    """The convolutions that shell patterns name, and the reason to leave them float."""
+def layers_matching(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
+    """The convolutions that shell patterns name, and the reason to keep them float."""
     return {
-        layer_name(node): f"asked for by {pattern}"
+        layer_name(node): f"named by {pattern}"
         for node in graph.nodes
         for pattern in reversed(patterns)
         if node.op_type == "Conv" and fnmatchcase(layer_name(node), pattern)
@@ -121,17 +121,17 @@ def asked_for(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
 
 
 def _other_branches(graph: Graph, quantized: set[str], tail: set[int]) -> list[str]:
-    """Of each Add that a quantized convolution leads into: the input that it does not compute."""
+    """For each Add that reads the output of a quantized convolution: its other input."""
     order = {name: index for index, node in enumerate(graph.nodes) for name in node.output}
-    found = []
+    others = []
     for node in graph.nodes:
         branches = sorted(graph.activations_of(node), key=lambda name: order.get(name, -1))
         if node.op_type == "Add" and id(node) not in tail and len(branches) == 2:
-            # The branch that is computed last is the convolution's: its kernel can take the sum in.
+            # The branch that is computed last is the convolution's: its kernel can add the other.
             other, main = branches
             if _computed_by(graph, main) in quantized:
-                found.append(other)
-    return found
+                others.append(other)
+    return others
 
 
 def _computed_by(graph: Graph, tensor: str) -> str | None:
@@ -148,7 +148,7 @@ def _propagated(
 ) -> tuple[ActivationSite, ...]:
     """The outputs of pass-through operators whose inputs all belong to one group."""
     groups = {site.tensor: site.group for site in sites}
-    found = []
+    propagated: list[ActivationSite] = []
     for node in graph.nodes:
         if id(node) in tail or not _passes_int8_through(node):
             continue
@@ -157,10 +157,10 @@ def _propagated(
         group = entering.pop()
         if entering or group is None:
             continue
-        fresh = [ActivationSite(name, group) for name in node.output if name not in groups]
-        groups.update({site.tensor: group for site in fresh})
-        found += fresh
-    return tuple(found)
+        added = [ActivationSite(name, group) for name in node.output if name not in groups]
+        groups.update({site.tensor: group for site in added})
+        propagated += added
+    return tuple(propagated)
 
 
 def _activation_sites(graph: Graph, inputs: list[str]) -> tuple[ActivationSite, ...]:
@@ -198,7 +198,7 @@ def _sources(graph: Graph, tensor: str) -> list[str]:
 
 
 def _passes_int8_through(node: onnx.NodeProto) -> bool:
-    """Not so a Resize that interpolates: it computes new values, which int8 would round again."""
+    """Whether Q/DQ moves through: not if a Resize interpolates, since int8 would round again."""
     mode = next((attr.s for attr in node.attribute if attr.name == "mode"), b"nearest")
     interpolates = node.op_type == "Resize" and mode != b"nearest"
     return node.op_type in INT8_PASS_THROUGH_OPS and not interpolates

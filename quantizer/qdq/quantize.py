@@ -37,10 +37,10 @@ class Quantized:
 
 
 class Ranges:
-    """Chooses the range of any group of tensors by `rule`, once each.
+    """Chooses the range of a group of tensors by `rule`, once for each group.
 
-    The image is not left to the rule: its values lie in `image_range`, and with these bounds each
-    of its 256 values is one step of the asymmetric grid.
+    The rule does not choose the range of the image: it is `image_range`, with which each of the 256
+    values of a byte is one step of the asymmetric grid.
     """
 
     def __init__(

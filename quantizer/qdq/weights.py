@@ -41,7 +41,7 @@ class QuantizedWeight:
 
 
 class Weights:
-    """Quantizes the weight of any convolution, once each."""
+    """Quantizes the weight of a convolution, once for each."""
 
     def __init__(
         self,

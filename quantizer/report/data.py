@@ -100,13 +100,13 @@ class SensitivityReport:
     blocks: tuple[BlockReport, ...]
 
     @classmethod
-    def of(cls, found: Sensitivity, wanted_db: float) -> Self:
-        before, after = round(decibels(found.before), 2), round(decibels(found.after), 2)
+    def of(cls, search: Sensitivity, wanted_db: float) -> Self:
+        before, after = round(decibels(search.before), 2), round(decibels(search.after), 2)
         blocks = (
             BlockReport(block.layers, round(decibels(block.noise), 2), block.kept_float)
-            for block in found.blocks
+            for block in search.blocks
         )
-        return cls(wanted_db, before, after, found.executions, tuple(blocks))
+        return cls(wanted_db, before, after, search.executions, tuple(blocks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +147,12 @@ class Report:
     tensors: tuple[TensorReport, ...]
 
     @classmethod
-    def of(cls, found: Findings) -> Self:
-        config, seconds, manifest = found.job.config, found.job.seconds, found.manifest
-        calibration, sensitivity = found.calibration, found.decision.sensitivity
+    def of(cls, findings: Findings) -> Self:
+        config, seconds, manifest = findings.job.config, findings.job.seconds, findings.manifest
+        calibration, sensitivity = findings.calibration, findings.decision.sensitivity
         undecodable = tuple(path.name for path in calibration.undecodable)
         files = len(calibration.images) + len(undecodable)
-        layers = LayerReport.of_all(found.decision.placement, found.built)
+        layers = LayerReport.of_all(findings.decision.placement, findings.built)
         counts = Int8Convolutions.of(layers)
         return cls(
             model=ModelReport(
@@ -170,35 +170,39 @@ class Report:
                 bias_correction=config.bias_correction,
                 keep_float=config.keep_float,
                 min_sqnr=config.min_sqnr,
-                runtime=found.built["fp32"].variant.runtime,
+                runtime=findings.built["fp32"].variant.runtime,
                 threads=config.threads,
             ),
             calibration=CalibrationReport(
                 images=len(calibration.images),
-                held_out=found.held_out,
+                held_out=findings.held_out,
                 unreadable=undecodable,
                 ms_per_image=round(seconds["calibrate"] * 1000 / files, 2),
             ),
             int8_convolutions=counts,
             sensitivity=SensitivityReport.of(sensitivity, config.min_sqnr) if sensitivity else None,
-            agreement=AgreementReport(found.held_out > 0, found.judgement.comparison.agreements),
-            guard=GateReport(found.judgement.results, found.judgement.ap),
-            bytes={name: part.bytes for name, part in found.built.items()},
+            agreement=AgreementReport(
+                findings.held_out > 0, findings.judgement.comparison.agreements
+            ),
+            guard=GateReport(findings.judgement.results, findings.judgement.ap),
+            bytes={name: part.bytes for name, part in findings.built.items()},
             default=manifest.default,
-            ms=found.ms,
+            ms=findings.ms,
             seconds=seconds,
             versions=manifest.versions,
-            warnings=tuple(_warnings(found, layers, counts)),
+            warnings=tuple(_warnings(findings, layers, counts)),
             layers=layers,
-            engine_layers={name: part.layers for name, part in found.built.items() if part.layers},
+            engine_layers={
+                name: part.layers for name, part in findings.built.items() if part.layers
+            },
             tensors=tuple(
                 TensorReport.of(
                     site,
                     calibration.statistics.histograms[site.tensor],
-                    found.quantized.ranges[site.group],
-                    found.job.scheme,
+                    findings.quantized.ranges[site.group],
+                    findings.job.scheme,
                 )
-                for site in found.decision.placement.activations
+                for site in findings.decision.placement.activations
             ),
         )
 
@@ -207,23 +211,23 @@ class Report:
 
 
 def _warnings(
-    found: Findings, layers: tuple[LayerReport, ...], counts: Int8Convolutions
+    findings: Findings, layers: tuple[LayerReport, ...], counts: Int8Convolutions
 ) -> Iterator[str]:
-    for pattern in found.job.config.keep_float:
+    for pattern in findings.job.config.keep_float:
         if not any(fnmatchcase(layer.layer, pattern) for layer in layers):
             yield f"keep_float {pattern} matches no convolution"
-    images, undecodable = len(found.calibration.images), len(found.calibration.undecodable)
+    images, undecodable = len(findings.calibration.images), len(findings.calibration.undecodable)
     if images < FEW_IMAGES:
         yield (
             f"only {images} usable calibration images: below {FEW_IMAGES} the ranges "
             "depend on chance; use at least 100 like those the detector will see"
         )
-    if found.decision.sensitivity is None:
+    if findings.decision.sensitivity is None:
         yield (
             "the float model detects nothing in the calibration images, so the sensitivity of the "
             "layers could not be measured: every layer is quantized"
         )
-    for name, reason in found.manifest.rejected.items():
+    for name, reason in findings.manifest.rejected.items():
         yield f"{name} is not the default: {reason}; it is served to requests that name it"
     if undecodable:
         yield f"{undecodable} images could not be decoded and were skipped"

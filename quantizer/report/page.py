@@ -1,4 +1,4 @@
-"""The report for people: report.html, one file that holds everything it shows."""
+"""The report for people: report.html, one self-contained file."""
 
 import base64
 from collections.abc import Callable
@@ -18,11 +18,11 @@ SAMPLE_SIDE: Final = 560  # pixels of a sample's longer side
 MAX_BLOCKS: Final = 24  # of the ranking; the noise of the others is too low to see
 
 
-def render(report: Report, found: Findings) -> str:
+def render(report: Report, findings: Findings) -> str:
     """The page as HTML, without scripts and without references to anything outside it."""
     sensitivity = report.sensitivity
     blocks = sensitivity.blocks[:MAX_BLOCKS] if sensitivity else ()
-    histograms = found.calibration.statistics.histograms
+    histograms = findings.calibration.statistics.histograms
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         report=report,
@@ -30,14 +30,14 @@ def render(report: Report, found: Findings) -> str:
         latency=charts.latency(report.ms, report.default),
         sensitivity=charts.sensitivity(blocks) if blocks else "",
         samples=[
-            _sample(example, found.manifest.class_name)
-            for example in found.judgement.comparison.examples
+            _sample(example, findings.manifest.class_name)
+            for example in findings.judgement.comparison.examples
         ],
         tensors={tensor.tensor: tensor for tensor in report.tensors},
         histograms={
             tensor.tensor: charts.histogram(
                 histograms[tensor.tensor].bins,
-                found.quantized.ranges[tensor.group].bounds,
+                findings.quantized.ranges[tensor.group].bounds,
                 tensor.floor,
             )
             for tensor in report.tensors

@@ -24,58 +24,58 @@ class Decision:
 
 def decide(
     simulation: Simulation,
-    asked: Mapping[str, str],
+    keep_float: Mapping[str, str],
     builder: Builder,
     min_sqnr: float,
     progress: ReportProgress,
 ) -> Decision:
     """Keep the outputs' SQNR at `min_sqnr` decibels for the fewest milliseconds.
 
-    `asked` maps the layers that stay float in any case to the reasons. Raises BuildFailed.
+    `keep_float` maps the layers that stay float in any case to the reasons. Raises BuildFailed.
     """
 
     def plan(floats: Mapping[str, str]) -> Placement:
         return plan_placement(simulation.graph, floats, builder.qdq_format)
 
-    floats, costs = _costs(simulation, plan(asked), builder)
-    fixed = {**asked, **floats}
-    whole = plan(fixed)
+    floats, costs = _costs(simulation, plan(keep_float), builder)
+    fixed = {**keep_float, **floats}
+    all_int8 = plan(fixed)
     if not simulation.samples:
-        return Decision(whole, None)
+        return Decision(all_int8, None)
 
     def noise_of(layers: frozenset[str]) -> float:
-        others = {layer: "tried float" for layer in whole.layers if layer not in layers}
+        others = {layer: "tried float" for layer in all_int8.layers if layer not in layers}
         return simulation.noise(plan({**fixed, **others}))
 
-    found = search(whole.layers, noise_of, from_decibels(min_sqnr), costs, progress)
+    sensitivity = search(all_int8.layers, noise_of, from_decibels(min_sqnr), costs, progress)
     sensitive = {
         block.layers[0]: f"sensitive: alone in int8 it leaves {decibels(block.noise):.1f} dB"
-        for block in found.blocks
+        for block in sensitivity.blocks
         if block.kept_float
     }
-    return Decision(plan({**fixed, **sensitive}), found)
+    return Decision(plan({**fixed, **sensitive}), sensitivity)
 
 
 def _costs(
-    simulation: Simulation, whole: Placement, builder: Builder
+    simulation: Simulation, all_int8: Placement, builder: Builder
 ) -> tuple[dict[str, str], dict[str, float]]:
     """The layers that the runtime executes in float anyway, and what int8 saves in the others.
 
     The saving is a fraction of the time that all convolutions take in int8.
     """
     before = builder.profile(simulation.graph.model)
-    after = builder.profile(simulation.quantized(whole).model)
+    after = builder.profile(simulation.quantized(all_int8).model)
     if before is None or after is None:
         return {}, {}
     floats = {
         layer: "the runtime has no int8 kernel for it here"
-        for layer in whole.layers
+        for layer in all_int8.layers
         if layer in after.executed and after.executed[layer] not in INT8_NAMES
     }
     whole_ms = max(sum(after.ms.values()), SHORTEST_MS)
     costs = {
         layer: (before.ms.get(layer, 0.0) - after.ms.get(layer, 0.0)) / whole_ms
-        for layer in whole.layers
+        for layer in all_int8.layers
         if layer not in floats
     }
     return floats, costs

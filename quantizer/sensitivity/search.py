@@ -37,8 +37,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """The result: output noise `before`, with all layers quantized, and `after`, without those
-    that are kept float."""
+    """The result: output noise `before`, all layers in int8, and `after`, with some kept float."""
 
     budget: float
     before: float

@@ -30,7 +30,7 @@ class SensitivitySample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """ONNX Runtime executes Q/DQ graphs; integer kernels give the same, except at rounding ties."""
+    """Executes Q/DQ graphs in ONNX Runtime; integer kernels differ only in rounding ties."""
 
     graph: Graph
     ranges: Ranges
@@ -54,11 +54,11 @@ def noise_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threa
     """The output noise of a quantized graph over the samples, relative to the signal."""
     references = [sample.reference for sample in samples]
 
-    def one(number: int, image: Floats, outputs: list[Floats]) -> float:
+    def noise_power(number: int, image: Floats, outputs: list[Floats]) -> float:
         return references[number].noise(outputs[0])
 
     images = (sample.image for sample in samples)
-    return relative(over_images(model, images, threads, one), references)
+    return relative(over_images(model, images, threads, noise_power), references)
 
 
 def find_samples(
@@ -71,8 +71,8 @@ def find_samples(
 ) -> list[SensitivitySample]:
     """The first `count` images in which the float model detects something."""
 
-    def look(number: int, image: Floats, outputs: list[Floats]) -> SensitivitySample:
+    def sample(number: int, image: Floats, outputs: list[Floats]) -> SensitivitySample:
         return SensitivitySample(image, Reference.of(outputs[0], head, size))
 
-    looks = over_images(graph.model, islice(images, SEARCHED_IMAGES), threads, look)
-    return list(islice((each for each in looks if each.reference.signal > SAMPLE_SIGNAL), count))
+    samples = over_images(graph.model, islice(images, SEARCHED_IMAGES), threads, sample)
+    return list(islice((s for s in samples if s.reference.signal > SAMPLE_SIGNAL), count))

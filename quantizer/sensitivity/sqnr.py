@@ -21,9 +21,9 @@ from service.vision.agreement import match
 from service.vision.detections import Floats
 from service.vision.heads import Candidates, Head, detections_of
 
-EVERYTHING: Final = -1.0  # a threshold below every score: all anchors, so rows correspond
+BELOW_ALL_SCORES: Final = -1.0  # a threshold that keeps every anchor, so that rows correspond
 LOST: Final = 0.45  # of IoU, the width of the thresholds that COCO's AP averages: 0.5 to 0.95
-SEEN: Final = 0.01  # the least score with which a box of an end-to-end head counts
+MIN_SCORE: Final = 0.01  # a box of an end-to-end head with a lower score does not count
 LEAST_NOISE: Final = 1e-12
 LEAST_SIGNAL: Final = 1e-3  # power; with less, nothing was detected
 
@@ -40,13 +40,13 @@ class Reference:
     @classmethod
     def of(cls, raw: Floats, head: Head, size: int) -> Self:
         """From the raw output."""
-        candidates = head.decode(raw, size, EVERYTHING)
+        candidates = head.decode(raw, size, BELOW_ALL_SCORES)
         return cls(candidates, _power(candidates), head, size)
 
     def noise(self, output: Floats) -> float:
         """The noise power of the quantized model's raw output, in the unit of `signal`."""
-        found = self.head.decode(output, self.size, EVERYTHING)
-        return (_aligned if self.head.nms else _matched)(self.candidates, found)
+        quantized = self.head.decode(output, self.size, BELOW_ALL_SCORES)
+        return (_aligned if self.head.nms else _matched)(self.candidates, quantized)
 
 
 def relative(noises: Iterable[float], references: Iterable[Reference]) -> float:
@@ -77,12 +77,12 @@ def _aligned(a: Candidates, b: Candidates) -> float:
 
 def _matched(reference: Candidates, output: Candidates) -> float:
     """Noise power box by box, for a model that sorts them; a box without a match is all noise."""
-    a, b = (detections_of(each, SEEN, multi_label=False) for each in (reference, output))
+    a, b = (detections_of(side, MIN_SCORE, multi_label=False) for side in (reference, output))
     pairs = match(a, b)
     scores = a.scores[pairs.a]
     moved = np.square(scores - b.scores[pairs.b]) + np.square(scores * (1 - pairs.iou) / LOST)
-    alone = [np.square(x.scores[only]) for x, only in ((a, pairs.only_a), (b, pairs.only_b))]
-    return float(moved.sum() + sum(part.sum() for part in alone))
+    unmatched = (a.scores[pairs.only_a], b.scores[pairs.only_b])
+    return float(moved.sum() + sum(np.square(part).sum() for part in unmatched))
 
 
 def _overlap(a: Candidates, b: Candidates) -> Floats:

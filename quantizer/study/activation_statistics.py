@@ -18,9 +18,10 @@ POSITIONS: Final = 256  # sampled in each image; a hundred images give 25,000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ActivationStatistics:
-    """Of the patches that a convolution reads, flattened like its weights, for each of G groups.
+    """Statistics of the patches that a convolution reads, flattened like its weights, by group.
 
-    mean: f64[G,K]; second: f64[G,K,K], the mean outer product; K = inputs of a group x kernel size.
+    mean: f64[G,K]; second: f64[G,K,K], the mean outer product. G = groups, K = inputs of a group x
+    kernel size.
     """
 
     mean: NDArray[np.float64]
@@ -36,10 +37,10 @@ def input_statistics(
     graph: Graph, layers: Sequence[str], images: Iterable[Floats], threads: int
 ) -> dict[str, ActivationStatistics]:
     """The statistics of the convolutions' inputs, by layer; executes each image once."""
-    wanted = set(layers)
-    nodes = [node for node in graph.nodes if layer_name(node) in wanted]
+    layer_set = set(layers)
+    nodes = [node for node in graph.nodes if layer_name(node) in layer_set]
     names = [name for name in dict.fromkeys(n.input[0] for n in nodes) if name != graph.input]
-    watching = graph.watching(names) if names else graph.model
+    observed = graph.with_outputs(names) if names else graph.model
 
     def digest(number: int, image: Floats, outputs: list[Floats]) -> list[ActivationStatistics]:
         values = {graph.input: image, **dict(zip(names, outputs, strict=False))}
@@ -47,8 +48,8 @@ def input_statistics(
 
     sums: list[ActivationStatistics] = []
     count = 0
-    for found in over_images(watching, images, threads, digest):
-        sums = list(map(_added, sums, found)) if sums else found
+    for statistics in over_images(observed, images, threads, digest):
+        sums = list(map(_added, sums, statistics)) if sums else statistics
         count += 1
     return {
         layer_name(node): ActivationStatistics(total.mean / count, total.second / count)

@@ -40,7 +40,7 @@ class Calibrated:
     images: int
     graph: Graph
     image_range: Range
-    whole: Placement
+    placement: Placement  # with weights and activations quantized
     statistics: Statistics
     inputs: Mapping[str, ActivationStatistics]
     samples: Sequence[SensitivitySample]
@@ -49,9 +49,9 @@ class Calibrated:
     def model(self, setting: Setting) -> onnx.ModelProto:
         """The graph that computes in float what a setting's integer kernels would."""
         placement = Placement(
-            self.whole.activations if setting.activations else (),
-            self.whole.weights if setting.weights else (),
-            self.whole.kept_float,
+            self.placement.activations if setting.activations else (),
+            self.placement.weights if setting.weights else (),
+            self.placement.kept_float,
         )
         scheme = Scheme(setting.symmetric, setting.activations or 8)
         histograms = self.statistics.histograms
@@ -86,21 +86,21 @@ def calibrate(
     Raises NoCalibrationImages.
     """
     graph, size, preprocess = detector.graph, detector.size, detector.preprocess
-    whole = plan_placement(graph, first_and_last(graph))
-    averaged = averaged_tensors(graph, whole)
+    placement = plan_placement(graph, first_and_last(graph))
+    averaged = averaged_tensors(graph, placement)
     files = ImageFiles(find_images(calibration), size, preprocess)
-    found = statistics.calibrate(graph, whole.tensors, averaged, files, threads, progress)
+    calibrated = statistics.calibrate(graph, placement.tensors, averaged, files, threads, progress)
     inputs: Mapping[str, ActivationStatistics] = {}
     if adaptive:
-        again = ImageFiles(found.images, size, preprocess).decodable(progress)
-        inputs = input_statistics(graph, whole.layers, again, threads)
+        tensors = ImageFiles(calibrated.images, size, preprocess).decodable(progress)
+        inputs = input_statistics(graph, placement.layers, tensors, threads)
     sampled = ImageFiles(find_images(evaluated), size, preprocess).decodable()
     return Calibrated(
-        images=len(found.images),
+        images=len(calibrated.images),
         graph=graph,
         image_range=Range(0.0, 255 / preprocess.divisor),
-        whole=whole,
-        statistics=found.statistics,
+        placement=placement,
+        statistics=calibrated.statistics,
         inputs=inputs,
         samples=find_samples(graph, detector.head, size, sampled, threads, SAMPLES),
         threads=threads,
@@ -118,9 +118,9 @@ def first_and_last(graph: Graph) -> dict[str, str]:
 
 def _reads_image(graph: Graph, tensor: str) -> bool:
     """Whether no convolution stands between the image and this tensor."""
-    maker = graph.producer.get(tensor)
-    if maker is None:
+    producer = graph.producer.get(tensor)
+    if producer is None:
         return True
-    return maker.op_type != "Conv" and all(
-        _reads_image(graph, name) for name in graph.activations_of(maker)
+    return producer.op_type != "Conv" and all(
+        _reads_image(graph, name) for name in graph.activations_of(producer)
     )

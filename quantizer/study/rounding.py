@@ -19,7 +19,7 @@ from quantizer.int8 import QuantParams, Steps
 from quantizer.study.activation_statistics import ActivationStatistics
 from service.vision.detections import Floats
 
-DAMPING: Final = 0.01  # of the mean variance, added to each: the sample does not tell them exactly
+DAMPING: Final = 0.01  # of the mean variance, added to each: the samples only estimate them
 BLOCK: Final = 64  # columns whose corrections are applied to the later ones at once
 
 Doubles = NDArray[np.float64]
@@ -36,11 +36,11 @@ def round_adaptively(
     order = np.argsort(-variance, axis=1)
     ordered = np.take_along_axis(covariance, order[:, :, None], axis=1)
     ordered = np.take_along_axis(ordered, order[:, None, :], axis=2)
-    wanted = np.take_along_axis(
+    weights = np.take_along_axis(
         weight.reshape(groups, -1, size).astype(np.float64), order[:, None, :], axis=2
     )
     scale = params.scale.reshape(groups, -1).astype(np.float64)
-    rounded = _round_in_order(wanted, scale, params.limits, _compensation(ordered))
+    rounded = _round_in_order(weights, scale, params.limits, _compensation(ordered))
     steps = np.empty_like(rounded)
     np.put_along_axis(steps, np.broadcast_to(order[:, None, :], rounded.shape), rounded, axis=2)
     return steps.reshape(weight.shape).astype(np.int8)
@@ -59,11 +59,11 @@ def _compensation(covariance: Doubles) -> Doubles:
 
 
 def _round_in_order(
-    wanted: Doubles, scale: Doubles, limits: tuple[int, int], compensation: Doubles
+    weights: Doubles, scale: Doubles, limits: tuple[int, int], compensation: Doubles
 ) -> Doubles:
     """f64[G,O,K] weights -> steps of the same shape; `scale` is f64[G,O]."""
-    left, steps = wanted.copy(), np.empty_like(wanted)
-    size = wanted.shape[2]
+    left, steps = weights.copy(), np.empty_like(weights)
+    size = weights.shape[2]
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)
         errors = np.empty_like(left[:, :, start:end])

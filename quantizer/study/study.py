@@ -41,13 +41,13 @@ class Study:
     results: tuple[Result, ...]
     versions: Mapping[str, str]
 
-    def of(self, **wanted: object) -> Result | None:
+    def of(self, **values: object) -> Result | None:
         """The result of the setting with these values, and the defaults elsewhere."""
-        return self.result(Setting(**wanted))  # type: ignore[arg-type]
+        return self.result(Setting(**values))  # type: ignore[arg-type]
 
     def result(self, setting: Setting) -> Result | None:
         """The result of a setting, if it was measured."""
-        return next((each for each in self.results if each.setting == setting), None)
+        return next((result for result in self.results if result.setting == setting), None)
 
     def to_json(self) -> str:
         """Without the accuracy of each class, which a hundred settings would make long."""
@@ -63,7 +63,7 @@ def study(
     annotated: AnnotatedDataset,
     size: int,
     threads: int,
-    wanted: Sequence[Setting],
+    settings: Sequence[Setting],
     progress: ReportProgress,
 ) -> Study:
     """Calibrate once, then measure the COCO AP of every setting.
@@ -72,31 +72,31 @@ def study(
     """
     detector = read_detector(model, size)
     manifest = describe(model, detector)
-    adaptive = any(setting.method.rounding == "adaptive" for setting in wanted)
+    adaptive = any(setting.method.rounding == "adaptive" for setting in settings)
     calibrated = calibrate(detector, calibration, annotated.images, threads, adaptive, progress)
     results: list[Result] = []
     images = 0
-    progress(Progress("study", 0, len(wanted)))
-    for start in range(0, len(wanted), AT_ONCE):
-        graphs = [(setting, calibrated.model(setting)) for setting in wanted[start:][:AT_ONCE]]
+    progress(Progress("study", 0, len(settings)))
+    for start in range(0, len(settings), AT_ONCE):
+        graphs = [(setting, calibrated.model(setting)) for setting in settings[start:][:AT_ONCE]]
         detectors = {
             str(number): graph_detector(graph, manifest, max(1, threads // AT_ONCE))
             for number, (_, graph) in enumerate(graphs)
         }
-        found = evaluate_detectors(detectors, manifest, annotated, lambda _: None, AT_ONCE)
-        images = found.images
-        accuracies = found.variants.values()
+        evaluation = evaluate_detectors(detectors, manifest, annotated, lambda _: None, AT_ONCE)
+        images = evaluation.images
+        accuracies = evaluation.variants.values()
         results += [
             Result(setting, accuracy, calibrated.sqnr(graph))
             for (setting, graph), accuracy in zip(graphs, accuracies, strict=True)
         ]
-        progress(Progress("study", len(results), len(wanted)))
+        progress(Progress("study", len(results), len(settings)))
     return Study(
         model=model.stem,
         sha256=manifest.source_sha256,
         calibration_images=calibrated.images,
         images=images,
-        kept_float=tuple(kept.layer for kept in calibrated.whole.kept_float),
+        kept_float=tuple(kept.layer for kept in calibrated.placement.kept_float),
         results=tuple(results),
         versions=manifest.versions,
     )

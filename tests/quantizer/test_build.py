@@ -255,7 +255,7 @@ def test_layers_that_are_kept_float_are_reported(make):
     built = make(keep_float=("c3.*", "absent*"))
     reasons = {layer.layer: layer.reason for layer in built.report.layers}
     kept = {"c3.cv1", "c3.cv2", "c3.cv3", "c3.m.cv1", "c3.m.cv2"}
-    assert {layer for layer, reason in reasons.items() if reason == "asked for by c3.*"} == kept
+    assert {layer for layer, reason in reasons.items() if reason == "named by c3.*"} == kept
     assert built.warned("absent*")
     assert not built.warned("c3.*")
 

@@ -64,11 +64,11 @@ def weight_has_scales_on_its_output_channels(network: Network) -> Violations:
         if weight is None or scale is None or scale.size == 1:
             continue
         rank = len(network.shape(network.before(weight)) or ())
-        axis, wanted = attribute(weight, "axis", rank), channel_axis(node, rank)
+        axis, channels = attribute(weight, "axis", rank), channel_axis(node, rank)
         if axis == rank:
-            yield weight, f"it names no axis, and the output channels are on {wanted}"
-        elif axis not in {wanted, wanted - rank}:
-            yield weight, f"its axis is {axis}, and the output channels are on {wanted}"
+            yield weight, f"it names no axis, and the output channels are on {channels}"
+        elif axis not in {channels, channels - rank}:
+            yield weight, f"its axis is {axis}, and the output channels are on {channels}"
 
 
 def convolution_has_an_int8_kernel(network: Network) -> Violations:
@@ -157,13 +157,13 @@ def quantized_is_not_read_in_float(network: Network) -> Violations:
 
 def has_int8_kernel(weight: Sequence[int], groups: int, first: bool) -> bool:
     """Model Optimizer's table; `weight` is a Conv's weight's shape, `first`: it reads the image."""
-    made, read, *kernel = weight
-    if min(made, read) >= FEW:
+    outputs, inputs, *kernel = weight
+    if min(outputs, inputs) >= FEW:
         return True
     if groups > 1:
-        return made % PACKED == 0 and min(kernel) >= 3
-    whole = made % PACKED == 0 or read % PACKED == 0
-    return whole and (first or max(made, read) >= FEW) and len(set(kernel)) == 1
+        return outputs % PACKED == 0 and min(kernel) >= 3
+    packed = outputs % PACKED == 0 or inputs % PACKED == 0
+    return packed and (first or max(outputs, inputs) >= FEW) and len(set(kernel)) == 1
 
 
 def _reads_the_image(network: Network, node: onnx.NodeProto) -> bool:

@@ -1,4 +1,4 @@
-"""The graph as the rules see it, and what they report."""
+"""The graph with the queries that the rules need, and the findings that they report."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """A graph with the element types of its tensors, and questions about its Q and DQ nodes."""
+    """A graph with the element types of its tensors, and queries about its Q and DQ nodes."""
 
     graph: Graph
     types: Mapping[str, int]

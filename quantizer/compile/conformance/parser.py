@@ -128,11 +128,11 @@ def types_agree(network: Network) -> Violations:
     its input; a convolution's input, weight and bias; the terms of an Add or a Concat.
     """
     for node in network.graph.nodes:
-        seen: defaultdict[str, set[int]] = defaultdict(set)
+        types_of: defaultdict[str, set[int]] = defaultdict(set)
         for variable, tensor in zip(_variables(node, network.opset), node.input, strict=False):
             if tensor in network.types:
-                seen[variable].add(network.types[tensor])
-        for types in seen.values():
+                types_of[variable].add(network.types[tensor])
+        for types in types_of.values():
             if len(types) > 1:
                 names = sorted(TensorProto.DataType.Name(each).lower() for each in types)
                 yield node, f"its inputs are in {' and '.join(names)}"

@@ -36,7 +36,7 @@ def test_the_fastest_that_works_is_chosen(device, hardware, expected):
 def test_a_runtime_that_works_can_be_requested(runtime):
     choice = choose_runtime("auto", runtime, SERVER)
     assert choice.runtime == runtime
-    assert f"runtime {runtime} was asked for" in choice.reason
+    assert f"runtime {runtime} was requested" in choice.reason
     assert choice.better == ()
 
 

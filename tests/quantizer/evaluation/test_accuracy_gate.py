@@ -56,7 +56,7 @@ def test_the_reason_names_the_drop_and_the_limit():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "rejected", "default"),
+    ("configured", "rejected", "default"),
     [
         ("auto", set(), "int8"),
         ("auto", {"int8"}, "bf16"),
@@ -65,9 +65,11 @@ def test_the_reason_names_the_drop_and_the_limit():
         ("int8", {"int8"}, "bf16"),
     ],
 )
-def test_the_default_is_the_wanted_or_the_fastest_accepted_variant(wanted, rejected, default):
+def test_the_default_is_the_configured_or_the_fastest_accepted_variant(
+    configured, rejected, default
+):
     results = {
         name: GateResult.of("ap", 0.1 if name in rejected else 0.0, 0.05)
         for name in ("bf16", "int8")
     }
-    assert choose_default(results, {"fp32": 9.0, "bf16": 6.0, "int8": 5.0}, wanted) == default
+    assert choose_default(results, {"fp32": 9.0, "bf16": 6.0, "int8": 5.0}, configured) == default

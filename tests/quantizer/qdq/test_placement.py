@@ -12,7 +12,7 @@ from quantizer.model.decode_tail import decode_tail
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.format import PLAIN, TENSORRT
-from quantizer.qdq.placement import Placement, asked_for, plan_placement
+from quantizer.qdq.placement import Placement, layers_matching, plan_placement
 from tests.quantizer.graphs import graph_of
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import TINY, Sketch
@@ -25,7 +25,7 @@ def planned(build: Callable[[Sketch], str], *keep_float: str) -> Placement:
     s = Sketch()
     x = build(s)
     graph = Graph.of(s.model(s.conv("last", x, (8, 5)), rank=4))
-    return plan_placement(graph, asked_for(graph, keep_float))
+    return plan_placement(graph, layers_matching(graph, keep_float))
 
 
 def sites(placement: Placement) -> dict[str, str]:
@@ -133,7 +133,7 @@ def test_computed_weights_stay_float():
 )
 def test_layers_that_match_a_pattern_stay_float(pattern, kept):
     graph = graph_of("yolov5")
-    placement = plan_placement(graph, asked_for(graph, (pattern,)))
+    placement = plan_placement(graph, layers_matching(graph, (pattern,)))
     asked = {layer for layer, reason in reasons(placement).items() if pattern in reason}
     assert asked == kept
     assert not asked & set(placement.layers)
@@ -141,7 +141,7 @@ def test_layers_that_match_a_pattern_stay_float(pattern, kept):
 
 def test_keeping_everything_float_leaves_nothing_to_quantize():
     graph = graph_of("yolov5")
-    placement = plan_placement(graph, asked_for(graph, ("*",)))
+    placement = plan_placement(graph, layers_matching(graph, ("*",)))
     assert (placement.weights, placement.activations) == ((), ())
 
 

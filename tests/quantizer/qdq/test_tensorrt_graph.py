@@ -34,7 +34,7 @@ MIN_SQNR = (17.0, 15.0)
 
 def quantized(graph: Graph, floats: list[str]) -> onnx.ModelProto:
     """With these layers float, and one range for all tensors, which the rules do not check."""
-    placement = plan_placement(graph, dict.fromkeys(floats, "asked for"), TENSORRT)
+    placement = plan_placement(graph, dict.fromkeys(floats, "named"), TENSORRT)
     params = activation_params(Range(-0.2785, 4.0), Scheme(symmetric=True, half=True))
     sites = (*placement.activations, *placement.propagated)
     weights = Weights(graph, WeightScheme(half=True))

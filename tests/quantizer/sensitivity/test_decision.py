@@ -102,9 +102,9 @@ def test_a_layer_without_an_int8_kernel_is_not_quantized(openvino):
     assert "images" not in decision.placement.tensors
 
 
-def test_a_layer_that_was_asked_for_stays_float(openvino):
-    decision = decided(simulation_of("yolov5"), openvino, 0.0, stem="asked for")
-    assert reasons(decision) == {"stem": "asked for"}
+def test_a_layer_named_by_the_user_stays_float(openvino):
+    decision = decided(simulation_of("yolov5"), openvino, 0.0, stem="named")
+    assert reasons(decision) == {"stem": "named"}
 
 
 def test_without_a_profile_the_search_is_by_noise_alone():

@@ -97,7 +97,7 @@ def test_at_eight_bits_the_simulation_is_the_graph_that_is_built(calibrated, pho
 @pytest.mark.parametrize("bits", [2, 4, 6])
 def test_no_weight_exceeds_the_steps_of_its_bits(calibrated, bits):
     steps = values_of(calibrated.model(Setting(bits, bits)))
-    whole = calibrated.whole
+    whole = calibrated.placement
     for site in whole.weights:
         assert np.abs(steps[f"{site.tensor}/quantized"]).max() <= 2 ** (bits - 1) - 1
     first = steps[f"{whole.weights[0].tensor}/quantized"]
@@ -106,7 +106,7 @@ def test_no_weight_exceeds_the_steps_of_its_bits(calibrated, bits):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_no_activation_has_more_values_than_its_bits_allow(calibrated, symmetric):
-    whole = calibrated.whole
+    whole = calibrated.placement
     quantized = calibrated.model(Setting(None, 4, symmetric=symmetric))
     model = onnx.ModelProto()
     model.CopyFrom(quantized)
@@ -125,7 +125,7 @@ def test_weights_or_activations_alone(calibrated):
     weights = [node.op_type for node in calibrated.model(Setting(4, None)).graph.node]
     assert "QuantizeLinear" not in weights
     assert "DequantizeLinear" in weights
-    whole = calibrated.whole
+    whole = calibrated.placement
     both = calibrated.model(Setting(None, 8)).graph.node
     pairs = [node for node in both if node.op_type == "QuantizeLinear"]
     assert len(pairs) == len(whole.activations) == len(
@@ -134,7 +134,7 @@ def test_weights_or_activations_alone(calibrated):
 
 
 def test_clipping_at_the_least_error_is_closer_to_the_weights(calibrated):
-    graph, whole = calibrated.graph, calibrated.whole
+    graph, whole = calibrated.graph, calibrated.placement
     errors = {}
     for rule in ("minmax", "mse"):
         values = values_of(calibrated.model(Setting(4, None, method=WeightMethod(rule))))
