@@ -38,9 +38,9 @@ def noise(count: int, size: int = SIZE) -> list[np.ndarray]:
 
 def activations(graph: Graph, tensors: Sequence[str], image: np.ndarray) -> dict[str, np.ndarray]:
     """Every value of the tensors."""
-    watched = [name for name in tensors if name != graph.input]
-    values = open_session(graph.watching(watched), 1).run(watched, {graph.input: image})
-    return dict(zip(watched, values, strict=True)) | {graph.input: image}
+    observed = [name for name in tensors if name != graph.input]
+    values = open_session(graph.with_outputs(observed), 1).run(observed, {graph.input: image})
+    return dict(zip(observed, values, strict=True)) | {graph.input: image}
 
 
 def test_the_histograms_hold_what_the_graph_computes(graph, tensors):
