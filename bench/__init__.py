@@ -17,4 +17,11 @@ The server is measured by the scripts here:
 `quantization/` measures accuracy, speed and cost of quantizing; `robustness/` sends tens of
 thousands of hostile or good requests. `peers/` are the other servers and quantizers, each in a
 pinned environment of its own. All scripts share `serving`, `load` and `command_line`.
+
+Each script is an entry point, and the import of this package comes before that of a runtime: it
+turns the runtimes' telemetry off.
 """
+
+from qyolo.process import set_up_process
+
+set_up_process()

@@ -24,13 +24,10 @@ def set_up_process(serves: bool = False) -> None:
     # own limits refuse such images with an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     if serves:
-        limit_malloc_arenas()
+        _limit_malloc_arenas()
 
 
-def limit_malloc_arenas() -> None:
-    """Make threads share two arenas of freed memory, if the C library is glibc.
-
-    The default is eight arenas for each core, and each keeps as much as its largest request took.
-    """
+def _limit_malloc_arenas() -> None:
+    """Glibc's default is eight for each core, and each keeps what its largest request took."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(ARENA_MAX, ARENAS)

@@ -133,13 +133,12 @@ def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Ch
 def _refuses_a_stale_plan(folder: Path, manifest: Manifest) -> Check:
     variant = manifest.variants["int8"].model_copy(update={"blob_key": "another GPU"})
     stale = manifest.model_copy(update={"variants": {"int8": variant}, "default": "int8"})
+    refused, detail = False, "it was loaded"
     try:
         Detector.load(folder, stale, "int8").close()
-    except DeviceUnavailable as exc:
-        return Check("a plan of another GPU is refused", True, str(exc))
     except ServiceError as exc:
-        return Check("a plan of another GPU is refused", False, str(exc))
-    return Check("a plan of another GPU is refused", False, "it was loaded")
+        refused, detail = isinstance(exc, DeviceUnavailable), str(exc)
+    return Check("a plan of another GPU is refused", refused, detail)
 
 
 def _boxes(detector: Detector, pictures: list[Pixels]) -> list[Detections]:

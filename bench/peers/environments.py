@@ -48,6 +48,13 @@ def _quantize(peer: str, python: str, *arguments: str | Path) -> Finished:
     return measured([python, str(PEERS / "quantize.py"), peer, *map(str, arguments)])
 
 
+def save_openvino(model: Path | bytes, out: Path) -> None:
+    """Convert an ONNX model."""
+    import openvino as ov  # not at the top, before the telemetry is off
+
+    ov.save_model(ov.Core().read_model(model), out, compress_to_fp16=False)
+
+
 def measured(command: Sequence[str]) -> Finished:
     """Run a command to its end; raises CalledProcessError.
 

@@ -3,7 +3,8 @@
     quantize.py nncf MODEL.xml TENSORS.npy OUT.xml default|mixed
     quantize.py onnxruntime MODEL.onnx TENSORS.npy OUT.onnx MinMax|Entropy|Percentile
 
-TENSORS is f32[N,3,S,S], one calibration image each. Prints seconds as JSON.
+TENSORS is f32[N,3,S,S], one calibration image each. Prints seconds as JSON. NNCF and OpenVINO send
+nothing if `openvino_telemetry` cannot be imported.
 """
 
 import json
@@ -82,6 +83,7 @@ def onnxruntime(model: str, tensors: np.ndarray, out: str, method: str) -> dict[
 
 
 if __name__ == "__main__":
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     peer, model, tensors, out, option = sys.argv[1:]
     quantizer = {"nncf": nncf, "onnxruntime": onnxruntime}[peer]
     print(json.dumps(quantizer(model, np.load(tensors, mmap_mode="r"), out, option)))

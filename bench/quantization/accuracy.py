@@ -22,7 +22,6 @@ from typing import Final
 
 import numpy as np
 import onnx
-import openvino as ov
 
 from bench.command_line import dataset_parser, print_header, print_row
 from bench.peers.environments import (
@@ -31,6 +30,7 @@ from bench.peers.environments import (
     measured,
     quantize_nncf,
     quantize_onnxruntime,
+    save_openvino,
 )
 from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.evaluation.accuracy import Evaluation, evaluate
@@ -151,7 +151,7 @@ def _quantize(name: str, folder: Path) -> Finished:
         return quantize_nncf(folder / "fp32/model.xml", tensors, home / "model.xml", NNCF[name])
     made = home / "model.onnx"
     done = quantize_onnxruntime(folder / "float.onnx", tensors, made, ONNXRUNTIME[name])
-    ov.save_model(ov.Core().read_model(made), home / "model.xml", compress_to_fp16=False)
+    save_openvino(made, home / "model.xml")
     return done
 
 

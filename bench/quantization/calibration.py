@@ -23,10 +23,9 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
-import openvino as ov
 
 from bench.command_line import parser_of, print_header, print_row
-from bench.peers.environments import measured, quantize_nncf
+from bench.peers.environments import measured, quantize_nncf, save_openvino
 from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.statistics import Statistics, observe
 from quantizer.compile.builder import Candidate
@@ -101,8 +100,7 @@ def _print_times(model_name: str, model: FloatModel, tensors: np.ndarray) -> Non
     with TemporaryDirectory() as scratch:
         home = Path(scratch)
         np.save(home / "tensors.npy", tensors)
-        network = ov.Core().read_model(model.model.SerializeToString())
-        ov.save_model(network, home / "model.xml", compress_to_fp16=False)
+        save_openvino(model.model.SerializeToString(), home / "model.xml")
         turns = [_turn(model.graph, preprocess, tensors, home) for _ in range(TURNS)]
     print(f"\n{model_name}, {len(tensors)} images\n")
     print_header("", "statistics, ms an image", "forward passes", "to a compiled engine, s")

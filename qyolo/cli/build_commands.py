@@ -82,15 +82,16 @@ def doctor(device: Device, runtime: Runtime | None, as_json: AsJson = False) -> 
     """
     from quantizer.compile.hardware import detect as look
     from qyolo.cli.doctor import as_json as to_json
-    from qyolo.cli.doctor import diagnose, show
+    from qyolo.cli.doctor import choose, show
 
-    diagnosis = diagnose(device, runtime, look())
+    hardware = look()
+    answer = choose(device, runtime, hardware)
     if as_json:
-        typer.echo(json.dumps(to_json(diagnosis), indent=2))
+        typer.echo(json.dumps(to_json(hardware, answer), indent=2))
     else:
-        show(diagnosis)
-    if isinstance(diagnosis.answer, BadOption):
-        raise diagnosis.answer
+        show(hardware, answer)
+    if isinstance(answer, BadOption):
+        raise answer
 
 
 @takes_fields(BUILD, "Build")

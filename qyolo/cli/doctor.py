@@ -1,6 +1,6 @@
 """What `qyolo doctor` prints: this machine, and the runtime that a build would choose."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -15,41 +15,32 @@ from service.engines.gpu import NoGpu
 from service.manifest import DEVICE_OF, Runtime
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """This machine, and the runtime of a build or why there is none."""
-
-    hardware: Hardware
-    answer: RuntimeChoice | BadOption
-
-
-def diagnose(device: Device, runtime: Runtime | None, hardware: Hardware) -> Diagnosis:
-    """Choose a runtime as a build with these options would."""
+def choose(
+    device: Device, runtime: Runtime | None, hardware: Hardware
+) -> RuntimeChoice | BadOption:
+    """The runtime of a build with these options, or why there is none."""
     try:
-        return Diagnosis(hardware, choose_runtime(device, runtime, hardware))
+        return choose_runtime(device, runtime, hardware)
     except BadOption as exc:
-        return Diagnosis(hardware, exc)
+        return exc
 
 
-def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+def as_json(hardware: Hardware, answer: RuntimeChoice | BadOption) -> dict[str, Any]:
     """The hardware with either a choice or a refusal; the other one is None."""
-    answer = diagnosis.answer
-    found: dict[str, Any] = {"hardware": asdict(diagnosis.hardware)}
+    found: dict[str, Any] = {"hardware": asdict(hardware), "choice": None, "refusal": None}
     if isinstance(answer, BadOption):
-        return found | {"choice": None, "refusal": message(answer)}
-    device = DEVICE_OF[answer.runtime]
-    return found | {"choice": {"device": device} | asdict(answer), "refusal": None}
+        return found | {"refusal": message(answer)}
+    return found | {"choice": {"device": DEVICE_OF[answer.runtime]} | asdict(answer)}
 
 
-def show(diagnosis: Diagnosis) -> None:
+def show(hardware: Hardware, answer: RuntimeChoice | BadOption) -> None:
     """A table of the hardware and the runtimes, then the choice."""
-    console = Console(highlight=False, markup=False)
-    console.print(_table(diagnosis.hardware))
-    answer = diagnosis.answer
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(_table(hardware))
     if isinstance(answer, RuntimeChoice):
-        console.print(f"a build takes {answer.reason}", soft_wrap=True)
+        console.print(f"a build takes {answer.reason}")
         for line in answer.better:
-            console.print(f"for better: {line}", soft_wrap=True)
+            console.print(f"for better: {line}")
 
 
 def _table(hardware: Hardware) -> Table:

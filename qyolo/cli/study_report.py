@@ -1,20 +1,15 @@
 """A study as Markdown tables and as a chart."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from matplotlib.figure import Figure
 
 from quantizer.calibration.ranges import RangeRule
-from quantizer.study.settings import (
-    AS_THE_PAPER,
-    BEST_WEIGHTS,
-    BETTER_WEIGHTS,
-    Setting,
-    WeightMethod,
-)
-from quantizer.study.study import Result, Study
+from quantizer.study.settings import AS_THE_PAPER, BEST_WEIGHTS, BETTER_WEIGHTS, WeightMethod
+from quantizer.study.study import Study
+from qyolo.cli.tables import AP, ap_figures
 
 RULES: Final[dict[RangeRule, str]] = {
     "minmax": "MinMax",
@@ -23,7 +18,6 @@ RULES: Final[dict[RangeRule, str]] = {
     "entropy": "Entropy",
     "uh": "UH (Q-YOLO)",
 }
-
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # title, heading, rows
 
@@ -36,12 +30,6 @@ def write_study(study: Study, folder: Path) -> tuple[Path, ...]:
     paths[1].write_text(study.to_json(), "utf-8")
     chart(study).savefig(paths[2], bbox_inches="tight", metadata={"Date": None})
     return paths
-
-
-def bits_of(study: Study) -> list[int]:
-    """The widths that were studied, widest first."""
-    found = {r.setting.activations for r in study.results if r.setting.activations}
-    return sorted(found, reverse=True)
 
 
 def as_markdown(study: Study) -> str:
@@ -60,22 +48,31 @@ def as_markdown(study: Study) -> str:
     return "\n".join([*lines, ""])
 
 
+def _bits(study: Study) -> list[int]:
+    """The widths that were studied, widest first."""
+    found = {r.setting.activations for r in study.results if r.setting.activations}
+    return sorted(found, reverse=True)
+
+
 def _ranges(study: Study) -> Table:
-    float_model = study.of()
-    assert float_model is not None
-    heading = ("method", "bits", "AP", "AP50", "AP75", "small", "medium", "large", "SQNR dB")
-    rows = [("float", "32-32", *_figures(float_model))]
-    for b in bits_of(study):
-        for rule, name in RULES.items():
-            if found := study.of(weights=b, activations=b, ranges=rule):
-                rows.append((name, f"{b}-{b}", *_figures(found)))
+    found = [("float", study.of())]
+    for b in _bits(study):
+        found += [
+            (name, study.of(weights=b, activations=b, ranges=rule)) for rule, name in RULES.items()
+        ]
+    rows = [
+        (name, each.setting.bits, *ap_figures(each.accuracy), f"{each.sqnr:.1f}")
+        for name, each in found
+        if each is not None
+    ]
+    heading = ("method", "bits", *AP, "SQNR dB")
     return "Ranges of the activations (the paper's table 1)", heading, rows
 
 
 def _symmetry(study: Study) -> Table:
     rows = [
-        (name, f"{b}-{b}", _ap(study, b, b, rule), _ap(study, b, b, rule, True))
-        for b in bits_of(study)
+        (name, f"{b}-{b}", *(_ap(study, b, b, ranges=rule, symmetric=s) for s in (False, True)))
+        for b in _bits(study)
         for rule, name in RULES.items()
     ]
     heading = ("method", "bits", "asymmetric AP", "symmetric AP")
@@ -84,43 +81,34 @@ def _symmetry(study: Study) -> Table:
 
 def _parts(study: Study) -> Table:
     rows = [
-        (str(b), _ap(study, b, None), _ap(study, None, b), _ap(study, b, b)) for b in bits_of(study)
+        (str(b), _ap(study, b, None), _ap(study, None, b), _ap(study, b, b)) for b in _bits(study)
     ]
     heading = ("bits", "weights only", "activations only", "both")
     return "Weights, activations, both (table 3; UH)", heading, rows
 
 
 def _activations_alone(study: Study) -> Table:
+    bits = _bits(study)
     rows = [
-        (name, *(_ap(study, None, b, rule) for b in bits_of(study))) for rule, name in RULES.items()
+        (name, *(_ap(study, None, b, ranges=rule) for b in bits)) for rule, name in RULES.items()
     ]
-    heading = ("method", *(f"32-{b}" for b in bits_of(study)))
-    return "Activations alone, by every rule", heading, rows
+    return "Activations alone, by every rule", ("method", *(f"32-{b}" for b in bits)), rows
 
 
 def _weights(study: Study) -> Table:
-    rows = [
-        (title, *(_with_sqnr(study, setting) for setting in found))
-        for title, found in _better_weights(study)
-    ]
-    heading = ("weights", *(f"{b}-{b}" for b in bits_of(study)))
+    settings: dict[str, dict[str, object]] = {
+        **{_title(method): {"method": method} for method in (AS_THE_PAPER, *BETTER_WEIGHTS)},
+        "the last, with Percentile": {"method": BEST_WEIGHTS, "ranges": "percentile"},
+        "as the paper, activations float": {"activations": None},
+        "the best weights, activations float": {"method": BEST_WEIGHTS, "activations": None},
+    }
+    bits, rows = _bits(study), []
+    for title, setting in settings.items():
+        found = (study.of(**{"weights": b, "activations": b} | setting) for b in bits)
+        cells = (f"{each.accuracy.ap:.4f} ({each.sqnr:.1f})" if each else "" for each in found)
+        rows.append((title, *cells))
+    heading = ("weights", *(f"{b}-{b}" for b in bits))
     return "Better weights (UH unless noted; AP, and SQNR in dB)", heading, rows
-
-
-def _better_weights(study: Study) -> Iterator[tuple[str, list[Setting]]]:
-    """A row's title, and its settings, the widest first."""
-    bits = bits_of(study)
-    for method in (AS_THE_PAPER, *BETTER_WEIGHTS):
-        yield _title(method), [Setting(b, b, method=method) for b in bits]
-    yield (
-        "the last, with Percentile",
-        [Setting(b, b, "percentile", method=BEST_WEIGHTS) for b in bits],
-    )
-    yield "as the paper, activations float", [Setting(b, None) for b in bits]
-    yield (
-        "the best weights, activations float",
-        [Setting(b, None, method=BEST_WEIGHTS) for b in bits],
-    )
 
 
 def _title(method: WeightMethod) -> str:
@@ -138,7 +126,7 @@ def chart(study: Study) -> Figure:
     """AP over bits, a line for each rule, asymmetric activations."""
     figure = Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
-    bits = bits_of(study)
+    bits = _bits(study)
     float_model = study.of()
     if float_model is not None:
         axes.axhline(float_model.accuracy.ap, color="0.6", linestyle="--", label="float")
@@ -160,29 +148,10 @@ def chart(study: Study) -> Figure:
     return figure
 
 
-def _ap(
-    study: Study, weights: int | None, activations: int | None, rule: RangeRule = "uh",
-    symmetric: bool = False,
-) -> str:  # fmt: skip
-    # Weights alone have no range rule.
-    chosen = {"ranges": rule, "symmetric": symmetric} if activations else {}
-    return _cell(study.of(weights=weights, activations=activations, **chosen))
-
-
-def _cell(result: Result | None) -> str:
+def _ap(study: Study, weights: int | None, activations: int | None, **others: object) -> str:
+    """Empty if the setting was not measured."""
+    result = study.of(weights=weights, activations=activations, **others)
     return "" if result is None else f"{result.accuracy.ap:.4f}"
-
-
-def _with_sqnr(study: Study, setting: Setting) -> str:
-    result = study.result(setting)
-    return "" if result is None else f"{result.accuracy.ap:.4f} ({result.sqnr:.1f})"
-
-
-def _figures(result: Result) -> list[str]:
-    found = result.accuracy
-    values = (found.ap, found.ap50, found.ap75)
-    sizes = (found.ap_small, found.ap_medium, found.ap_large)
-    return [*(f"{value:.4f}" for value in (*values, *sizes)), f"{result.sqnr:.1f}"]
 
 
 def _markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

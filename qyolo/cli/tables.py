@@ -1,16 +1,19 @@
 """Results as tables and lines for a terminal."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
 
-from quantizer.evaluation.accuracy import Evaluation
+from quantizer.evaluation.accuracy import Accuracy, Evaluation
 from quantizer.report.data import Report
 from qyolo.bench import PERCENTILES, Bench
+from service.vision.agreement import Agreement
 
 if TYPE_CHECKING:  # it imports what only a build uses
     from qyolo.selftest import SelfTest
+
+AP: Final = ("AP", "AP50", "AP75", "small", "medium", "large")  # headings; sizes are of objects
 
 
 def summarise(report: Report) -> None:
@@ -27,13 +30,7 @@ def summarise(report: Report) -> None:
     )
     for name, ms in report.ms.items():
         agreed = report.agreement.with_fp32.get(name)
-        agreement = (
-            f", agrees with fp32 on {agreed.matched:.1%} of the boxes in {agreed.images} {source} "
-            f"images (mean IoU {agreed.mean_iou:.3f}, mean score difference "
-            f"{agreed.mean_score_difference:.3f})"
-            if agreed
-            else ""
-        )
+        agreement = f", {_agrees(agreed, f'{source} images')}" if agreed else ""
         mark = "; the default" if name == report.default else ""
         console.print(f"{name}: {ms:.1f} ms{agreement}{mark}")
     console.print(f"built in {sum(report.seconds.values()):.1f} s")
@@ -52,33 +49,36 @@ def _search(report: Report) -> str:
     )
 
 
+def _agrees(agreed: Agreement, images: str) -> str:
+    return (
+        f"agrees with fp32 on {agreed.matched:.1%} of the boxes in {agreed.images} {images} "
+        f"(mean IoU {agreed.mean_iou:.3f}, mean score difference "
+        f"{agreed.mean_score_difference:.3f}, largest {agreed.max_score_difference:.3f})"
+    )
+
+
+def ap_figures(accuracy: Accuracy) -> list[str]:
+    """The numbers under the headings `AP`."""
+    values = (accuracy.ap, accuracy.ap50, accuracy.ap75)
+    sizes = (accuracy.ap_small, accuracy.ap_medium, accuracy.ap_large)
+    return [f"{value:.4f}" for value in values + sizes]
+
+
 def show_evaluation(result: Evaluation) -> None:
     """AP by variant, and the agreement with fp32."""
-    table = Table(title=f"{result.model}: COCO AP on {result.images} images")
-    for heading in ("variant", "AP", "AP50", "AP75", "small", "medium", "large"):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    table = _numbers(f"{result.model}: COCO AP on {result.images} images", "variant", *AP)
     for name, accuracy in result.variants.items():
-        values = (accuracy.ap, accuracy.ap50, accuracy.ap75)
-        sizes = (accuracy.ap_small, accuracy.ap_medium, accuracy.ap_large)
-        table.add_row(name, *(f"{value:.4f}" for value in values + sizes))
-    console = Console()
+        table.add_row(name, *ap_figures(accuracy))
+    console = Console(highlight=False)
     console.print(table)
     for name, agreed in result.agreement_with_fp32.items():
-        console.print(
-            f"{name} agrees with fp32 on {agreed.matched:.1%} of the boxes above the serving "
-            f"threshold (mean IoU {agreed.mean_iou:.3f}, mean score difference "
-            f"{agreed.mean_score_difference:.3f}, largest {agreed.max_score_difference:.3f})",
-            highlight=False,
-        )
+        console.print(f"{name} {_agrees(agreed, 'images, at the serving threshold')}")
 
 
 def show_classes(result: Evaluation) -> None:
     """AP and AP50 of each annotated class by variant, the most frequent first."""
-    table = Table(title=f"{result.model}: AP / AP50 by class")
-    table.add_column("class")
-    table.add_column("objects", justify="right")
-    for name in result.variants:
-        table.add_column(name, justify="right")
+    title = f"{result.model}: AP / AP50 by class"
+    table = _numbers(title, "class", "objects", *result.variants)
     of = {name: accuracy.classes for name, accuracy in result.variants.items()}
     counts = {label: found.objects for classes in of.values() for label, found in classes.items()}
     for label, objects in sorted(counts.items(), key=lambda item: -item[1]):
@@ -89,23 +89,26 @@ def show_classes(result: Evaluation) -> None:
 
 
 def show_bench(result: Bench) -> None:
-    """Latency by variant."""
-    table = Table(
-        title=f"{result.model}: {result.rounds} rounds on a {result.image} picture, ms",
-        caption="total: from pixels to boxes",
-    )
-    table.add_column("variant")
-    for stage in ("infer", "total"):
-        for rank in PERCENTILES:
-            table.add_column(f"{stage} p{rank}", justify="right")
-    table.add_column("speed-up", justify="right", no_wrap=True)
+    """Latency by variant, from pixels to boxes as `total`."""
+    percentiles = (f"{stage} p{rank}" for stage in ("infer", "total") for rank in PERCENTILES)
+    title = f"{result.model}: {result.rounds} rounds on a {result.image} picture, ms"
+    table = _numbers(title, "variant", *percentiles, "speed-up")
+    table.caption = "total: from pixels to boxes"
     for name, latency in result.variants.items():
         values = [*latency.infer_ms.values(), *latency.total_ms.values()]
         factor = result.speedup.get(name)
-        table.add_row(
-            name, *(f"{value:.2f}" for value in values), f"{factor:.2f}x" if factor else "-"
-        )
+        speedup = f"{factor:.2f}x" if factor else "-"
+        table.add_row(name, *(f"{value:.2f}" for value in values), speedup)
     Console().print(table)
+
+
+def _numbers(title: str, first: str, *headings: str) -> Table:
+    """A table whose first column is text; the others are numbers."""
+    table = Table(title=title)
+    table.add_column(first)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def show_selftest(result: "SelfTest") -> None:

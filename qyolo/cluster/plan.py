@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from quantizer.errors import BadOption
 from service.manifest import Manifest
@@ -12,13 +12,11 @@ from service.settings import Settings
 ONE_SERVER_ONLY: Final = ("collect", "shadow", "otel")  # settings that a cluster does not support
 
 
-def _settings(given: object) -> Settings:
-    """Settings of a mapping over the environment; raises ValueError for an unknown name."""
-    if isinstance(given, Settings):
-        return given
-    if not isinstance(given, dict) or (unknown := set(given) - set(Settings.model_fields)):
-        raise ValueError(f"not a setting: {', '.join(sorted(unknown))}" if given else "no mapping")
-    return Settings(**given)
+def _known(given: object) -> object:
+    """Raise ValueError for an unknown name, which Settings ignore."""
+    if isinstance(given, dict) and (unknown := set(given) - set(Settings.model_fields)):
+        raise ValueError(f"not a setting: {', '.join(sorted(unknown))}")
+    return given
 
 
 class Plan(BaseModel):
@@ -61,7 +59,7 @@ class Plan(BaseModel):
         "room for them; 0 stops old ones first",
         json_schema_extra={"option": "surge", "metavar": "PERCENT"},
     )
-    settings: Annotated[Settings, PlainValidator(_settings)] = Field(default_factory=Settings)
+    settings: Annotated[Settings, BeforeValidator(_known)] = Field(default_factory=Settings)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -62,23 +62,22 @@ class Replicas:
 
     async def detect(self, image: ImageRequest) -> Answer:
         """Raises what the worker's pipeline does, Overloaded, or NotReady after the last try."""
-        began = perf_counter()
         answer: Answer = await self._ask("detect", image)
-        return replace(answer, timings=_since(began, answer.timings))
+        return answer
 
     async def infer(self, tensor: Floats) -> RawAnswer:
         """The same for f32[1,3,size,size]."""
-        began = perf_counter()
         answer: RawAnswer = await self._ask("infer", tensor)
-        return replace(answer, timings=_since(began, answer.timings))
+        return answer
 
     def close(self) -> None:
         """Ray owns the replicas."""
 
-    async def _ask(self, method: str, *given: object) -> Any:
+    async def _ask(self, method: str, given: object) -> Any:
+        began = perf_counter()
         for pause_s in (*PAUSES_S, None):
             try:
-                outcome = await self._once(method, *given)
+                outcome = await self._once(method, given)
             except BackPressureError as exc:
                 raise Overloaded("every replica is busy; try again shortly") from exc
             except DeploymentUnavailableError as exc:
@@ -88,14 +87,14 @@ class Replicas:
             if isinstance(outcome, ServiceError):
                 raise outcome
             if outcome is not None and not isinstance(outcome, Incompatible):
-                return outcome
+                return replace(outcome, timings=_since(began, outcome.timings))
             if pause_s is not None:
                 self._emit(Retried(self._variant))
                 await asyncio.sleep(pause_s)
         raise NotReady(f"no replica of {self._variant} could answer")
 
-    async def _once(self, method: str, *given: object) -> Any:
-        response = getattr(self._handle, method).remote(self._compatibility, *given)
+    async def _once(self, method: str, given: object) -> Any:
+        response = getattr(self._handle, method).remote(self._compatibility, given)
         try:
             return await response
         except asyncio.CancelledError:  # the client disconnected, or its deadline has passed

@@ -1,6 +1,6 @@
 """A replica of one variant: the pipeline of a plain server, which ingresses ask."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from qyolo.cluster.compatibility import Incompatible, compatibility_of
@@ -40,24 +40,27 @@ class Worker:
     async def detect(
         self, compatibility: str, image: ImageRequest
     ) -> Answer | ServiceError | Incompatible:
-        if compatibility != self._compatibility:
-            return Incompatible()
-        return await _answer_or_error(self._pipeline.detect(image, self._variant))
+        return await self._answer(
+            compatibility, lambda: self._pipeline.detect(image, self._variant)
+        )
 
     async def infer(
         self, compatibility: str, tensor: Floats
     ) -> RawAnswer | ServiceError | Incompatible:
+        return await self._answer(
+            compatibility, lambda: self._pipeline.infer(tensor, self._variant)
+        )
+
+    async def _answer(
+        self, compatibility: str, ask: Callable[[], Awaitable[A]]
+    ) -> A | ServiceError | Incompatible:
         if compatibility != self._compatibility:
             return Incompatible()
-        return await _answer_or_error(self._pipeline.infer(tensor, self._variant))
+        try:
+            return await ask()
+        except ServiceError as exc:
+            return exc
 
     def __del__(self) -> None:
         if hasattr(self, "_pipeline"):  # loading may have failed
             self._pipeline.close()
-
-
-async def _answer_or_error(answer: Awaitable[A]) -> A | ServiceError:
-    try:
-        return await answer
-    except ServiceError as exc:
-        return exc

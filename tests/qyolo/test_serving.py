@@ -234,16 +234,3 @@ def test_an_error_of_the_build_process_is_one_line_and_exit_code_two(tiny_build,
     assert ran.code == 2
     assert "Traceback" not in ran.err
     assert "--size 65: YOLOs take multiples of 32" in only_line(ran.err)
-
-
-def test_two_servers_that_start_at_once_share_one_build(tiny_build, image, tmp_path):
-    with (
-        running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as first,
-        running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as second,
-    ):
-        answers = []
-        for server in (first, second):
-            server.wait_until_ready()
-            answers.append(server.detect(image, "?conf=0.05")["detections"])
-        assert answers[0] == answers[1]
-    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1

@@ -1,11 +1,12 @@
 """Entry points turn the runtimes' telemetry off before they import a runtime; imports do not."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from tests.processes import run_python
-from tests.qyolo.commands import qyolo, running
+from tests.qyolo.commands import environment, running
 
 # Python runs it in every process: it notes whether telemetry is off when a runtime is looked for.
 WATCH = """
@@ -37,20 +38,30 @@ assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 """
 
 
-@pytest.mark.parametrize(("command", "processes"), [("build", 1), ("up", 2)])
-def test_telemetry_is_off_when_a_runtime_is_imported(command, processes, tiny_build, tmp_path):
+@pytest.fixture
+def watched(tmp_path) -> dict[str, object]:
+    """The environment of a process that watches its imports."""
     (tmp_path / "sitecustomize.py").write_text(WATCH)
-    log, search = tmp_path / "log", [str(tmp_path), os.environ.get("PYTHONPATH", "")]
-    settings = {"PYTHONPATH": os.pathsep.join(search), "WATCHED": log}
-    settings |= {"QYOLO_CACHE_DIR": tmp_path / "cache"}
-    if command == "build":
-        assert qyolo("build", *tiny_build, **settings).code == 0
-    else:
-        with running("up", *tiny_build, **settings) as server:
-            server.wait_until_ready()
+    search = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": search, "WATCHED": tmp_path / "log"}
+
+
+def assert_off(log: Path, processes: int) -> None:
+    """So many processes have imported both runtimes, each with its telemetry off."""
     lines = [line.split() for line in log.read_text().splitlines()]
     pids, runtimes, off = map(set, zip(*lines, strict=True))
     assert (len(pids), runtimes, off) == (processes, {"onnxruntime", "openvino"}, {"True"})
+
+
+def test_a_server_and_its_build_import_runtimes_without_telemetry(tiny_build, watched, tmp_path):
+    with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path / "cache", **watched) as server:
+        server.wait_until_ready()
+    assert_off(watched["WATCHED"], processes=2)
+
+
+def test_a_bench_imports_runtimes_without_telemetry(watched):
+    run_python("import bench.quantization.calibration, openvino", env=environment(**watched))
+    assert_off(watched["WATCHED"], processes=1)
 
 
 @pytest.mark.parametrize("code", [PLAIN_IMPORT, STUB], ids=["an import", "a set-up process"])
