@@ -55,14 +55,13 @@ def _bits(study: Study) -> list[int]:
 
 
 def _ranges(study: Study) -> Table:
-    found = [("float", study.of())]
+    found = {("float", "32-32"): study.of()}
     for b in _bits(study):
-        found += [
-            (name, study.of(weights=b, activations=b, ranges=rule)) for rule, name in RULES.items()
-        ]
+        for rule, name in RULES.items():
+            found[name, f"{b}-{b}"] = study.of(weights=b, activations=b, ranges=rule)
     rows = [
-        (name, each.setting.bits, *ap_figures(each.accuracy), f"{each.sqnr:.1f}")
-        for name, each in found
+        (*names, *ap_figures(each.accuracy), f"{each.sqnr:.1f}")
+        for names, each in found.items()
         if each is not None
     ]
     heading = ("method", "bits", *AP, "SQNR dB")
