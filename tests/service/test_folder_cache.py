@@ -1,8 +1,10 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -76,36 +78,18 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
     obtain(tmp_path, KEY, Builds())  # the lock is free
 
 
-def slow_build(folder: Path) -> None:
-    """Logs that it runs, and takes half a second."""
-    with (folder.parent.parent / "log").open("a") as log:
-        log.write("built\n")
-    time.sleep(0.5)
-    write_folder(folder)
+def test_a_second_process_waits_for_the_first_and_takes_its_entry(tmp_path):
+    """Two threads stand for the processes: each has a file handle of its own, which is locked."""
+    builds, second_waits = Builds(), Event()
 
+    def build(folder: Path) -> None:
+        assert second_waits.wait(WAIT_LIMIT_S)
+        builds(folder)
 
-def obtain_slowly(root: Path, log: Path) -> None:
-    def say() -> None:
-        with log.open("a") as file:
-            file.write("waited\n")
-
-    entry = obtain(root, KEY, slow_build, on_wait=say)
-    read_manifest(entry)
-
-
-def test_two_processes_that_want_the_same_build_it_once(tmp_path):
-    root, log = tmp_path / "cache", tmp_path / "log"
-    spawn = get_context("spawn")
-    children = [spawn.Process(target=obtain_slowly, args=(root, log)) for _ in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(WAIT_LIMIT_S)
-    assert [child.exitcode for child in children] == [0, 0]
-    lines = log.read_text().split()
-    assert lines.count("built") == 1
-    assert lines.count("waited") <= 1  # the second may come when the first has finished
-    assert lookup(root, KEY) is not None
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(obtain, tmp_path, KEY, build, False, second_waits.set) for _ in "12"]
+    assert {call.result() for call in calls} == {lookup(tmp_path, KEY)}
+    assert builds.count == 1
 
 
 def stuck_build(folder: Path) -> None:

@@ -5,10 +5,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.app import create_app
-from service.experiments.split import BadExperiment, Split
+from service.experiments.split import Split
 from service.lifecycle import FolderSource
-from service.settings import Settings
 from tests.fakes import FakeEngine, variants_of
 from tests.qyolo.commands import qyolo
 from tests.service.bodies import REQUESTS
@@ -178,11 +176,6 @@ def test_an_experiment_with_an_unknown_variant_fails_when_the_model_is_loaded(se
     assert "\n" not in line
     assert fp32.closed
     assert int8.closed
-
-
-def test_a_malformed_experiment_fails_at_once(tmp_path):
-    with pytest.raises(BadExperiment):
-        create_app(Settings(ab="int8"), FolderSource(tmp_path))
 
 
 @pytest.mark.parametrize(

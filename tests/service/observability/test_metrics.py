@@ -31,13 +31,6 @@ def test_stages_boxes_and_requests_are_counted(client):
     assert sample(after, "qyolo_requests_in_flight") == 1  # the scrape itself
 
 
-def test_no_path_of_a_client_becomes_a_label(client):
-    client.get("/secret/path")
-    post(client, jpeg(), "/v1/models/whatever/detect")
-    labels = {value for _, pairs in samples(client) for _, value in pairs}
-    assert not {value for value in labels if "secret" in value or "whatever" in value}
-
-
 def test_buckets_start_at_half_a_millisecond_and_the_model_is_described(client):
     post(client, jpeg())
     found = samples(client)

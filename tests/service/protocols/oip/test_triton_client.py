@@ -40,22 +40,10 @@ def expected(real, photo):
 
 
 def test_probes_and_descriptions(said):
-    assert said["live"]
-    assert said["ready"]
-    assert said["model_ready"] == [True, True, False]
-    assert said["server"]["name"] == "qyolo"
-    assert "binary_tensor_data" in said["server"]["extensions"]
+    """What they contain is in test_routes.py."""
+    assert (said["live"], said["ready"], said["model_ready"]) == (True, True, [True, True, False])
     assert said["metadata"]["name"] == "yolov5"
-    assert set(said["metadata"]["versions"]) >= {"fp32", "int8"}
-    assert said["metadata"]["inputs"] == [
-        {"name": "images", "datatype": "FP32", "shape": [1, 3, SIZE, SIZE]}
-    ]
     assert said["metadata"]["outputs"] == [{"name": "output.y", "datatype": "FP32", "shape": HEAD}]
-    assert said["box_metadata"]["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [1]}]
-    assert {(row["name"], row["version"]) for row in said["index"]} >= {
-        ("yolov5", "int8"),
-        ("yolov5-boxes", "fp32"),
-    }
 
 
 def test_the_configuration_is_what_the_ultralytics_client_looks_for(said):

@@ -73,11 +73,8 @@ said = {
         client.is_model_ready(raw_model, "int8"),
         client.is_model_ready("other"),
     ],
-    "server": client.get_server_metadata(),
     "metadata": metadata,
-    "box_metadata": client.get_model_metadata(box_model, "fp32"),
     "config": client.get_model_config(raw_model),
-    "index": index,
     "boxes": {
         "default": boxes(),
         "fp32": boxes(model_version="fp32"),
