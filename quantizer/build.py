@@ -128,8 +128,6 @@ def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
             ranges=Ranges(graph, collected.histograms, config.ranges, job.scheme, image_range),
             weights=Weights(graph, WeightScheme(half=half)),
             means=collected.channel_means if config.bias_correction else None,
-            head=detector.head,
-            size=detector.size,
             samples=find_samples(graph, detector.head, detector.size, images, config.threads),
             threads=config.threads,
         )

@@ -68,11 +68,13 @@ def keep_fastest(
     candidates: list[Candidate], built: Mapping[str, Built], ms: Mapping[str, float], folder: Path
 ) -> tuple[dict[Precision, Built], dict[Precision, float]]:
     """The faster engine of each variant, and its milliseconds; removes the files of the slower."""
-    chosen: dict[Precision, str] = {}
-    for candidate in candidates:
-        best = chosen.get(candidate.variant)
-        if best is None or ms[candidate.name] < ms[best]:
-            chosen[candidate.variant] = candidate.name
+
+    def fastest(variant: Precision) -> str:
+        return min(
+            (each.name for each in candidates if each.variant == variant), key=ms.__getitem__
+        )
+
+    chosen = {each.variant: fastest(each.variant) for each in candidates}
     for name in set(built) - set(chosen.values()):
         shutil.rmtree(folder / name)
     return (

@@ -2,18 +2,14 @@
 
 from quantizer.compile.builder import NO_LIMITS, Builder, Resources
 from service.manifest import Runtime
-from service.progress import Progress, ReportProgress
-
-
-def _no_progress(progress: Progress) -> None:
-    """Report nothing."""
+from service.progress import ReportProgress
 
 
 def load_builder(
     runtime: Runtime,
     threads: int,
     resources: Resources = NO_LIMITS,
-    progress: ReportProgress = _no_progress,
+    progress: ReportProgress = lambda _: None,
 ) -> Builder:
     """The builder of a runtime that is installed; raises DeviceUnavailable."""
     match runtime:

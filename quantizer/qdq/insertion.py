@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from quantizer.int8 import QuantParams
+from quantizer.int8 import QuantParams, Steps
 from quantizer.model.graph import Graph, layer_name
 from quantizer.qdq.placement import Placement
 from quantizer.qdq.weights import QuantizedWeight, Weights
+from service.vision.detections import Floats
 
 
 def insert_qdq(
@@ -29,81 +31,77 @@ def insert_qdq(
     quantized = {site.tensor for site in (*placement.activations, *placement.propagated)}
     by_tensor = {site.tensor: weights.of(site) for site in placement.weights}
     int8_layers = set(placement.layers)
-    nodes: list[onnx.NodeProto] = []
-    constants: dict[str, onnx.TensorProto] = {}
+    written = _Writer()
     for name, weight in by_tensor.items():
-        nodes.append(_dequantized_weight(name, weight, constants))
+        written.weight(name, weight)
     if graph.input in quantized:
-        nodes.extend(_pair(graph.input, params[graph.input], constants))
+        written.pair(graph.input, params[graph.input])
     for original in graph.nodes:
         node = deepcopy(original)
         for index, name in enumerate(original.input):
             is_weight = name in by_tensor and layer_name(original) in int8_layers
             if name in quantized or is_weight:
                 node.input[index] = _dequantized(name)
-        nodes.append(node)
+        written.nodes.append(node)
         for name in original.output:
             if name in quantized:
-                nodes.extend(_pair(name, params[name], constants))
-    return _with(graph.model, nodes, constants)
+                written.pair(name, params[name])
+    return written.in_place_of(graph.model)
 
 
 def _dequantized(name: str) -> str:
     return f"{name}/dequantized"
 
 
-def _pair(
-    name: str, params: QuantParams, constants: dict[str, onnx.TensorProto]
-) -> list[onnx.NodeProto]:
-    scale, zero, steps = f"{name}/scale", f"{name}/zero_point", f"{name}/quantized"
-    constants[scale] = numpy_helper.from_array(params.scale, scale)
-    constants[zero] = numpy_helper.from_array(params.zero_point, zero)
-    clip = [] if params.bits == 8 else [_clip(name, params, constants)]
-    source = clip[0].output[0] if clip else name
-    return [
-        *clip,
-        helper.make_node("QuantizeLinear", [source, scale, zero], [steps], name=steps),
-        helper.make_node(
-            "DequantizeLinear", [steps, scale, zero], [_dequantized(name)], name=_dequantized(name)
-        ),
-    ]
+class _Writer:
+    """Collects the nodes and constants of the new graph."""
 
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
 
-def _clip(name: str, params: QuantParams, constants: dict[str, onnx.TensorProto]) -> onnx.NodeProto:
-    """To the values of the lowest and the highest step in use."""
-    ends = (np.array(params.limits) - int(params.zero_point)) * params.scale
-    bounds = [f"{name}/low", f"{name}/high"]
-    for bound, end in zip(bounds, ends.astype(np.float32), strict=True):
-        constants[bound] = numpy_helper.from_array(np.array(end), bound)
-    clipped = f"{name}/clipped"
-    return helper.make_node("Clip", [name, *bounds], [clipped], name=clipped)
+    def pair(self, name: str, params: QuantParams) -> None:
+        """Q and DQ of an activation."""
+        grid = [
+            self._constant(f"{name}/scale", params.scale),
+            self._constant(f"{name}/zero_point", params.zero_point),
+        ]
+        source = name if params.bits == 8 else self._clip(name, params)
+        self._node("QuantizeLinear", [source, *grid], f"{name}/quantized")
+        self._node("DequantizeLinear", [f"{name}/quantized", *grid], _dequantized(name))
 
+    def weight(self, name: str, weight: QuantizedWeight) -> None:
+        """The integers of a weight, and their DQ."""
+        parts = {
+            "quantized": weight.steps,
+            "scale": weight.params.scale,
+            "zero_point": weight.params.zero_point,
+        }
+        inputs = [self._constant(f"{name}/{part}", value) for part, value in parts.items()]
+        self._node("DequantizeLinear", inputs, _dequantized(name), axis=weight.params.axis)
 
-def _dequantized_weight(
-    name: str, weight: QuantizedWeight, constants: dict[str, onnx.TensorProto]
-) -> onnx.NodeProto:
-    parts = {
-        f"{name}/quantized": weight.steps,
-        f"{name}/scale": weight.params.scale,
-        f"{name}/zero_point": weight.params.zero_point,
-    }
-    constants |= {part: numpy_helper.from_array(value, part) for part, value in parts.items()}
-    dequantized, axis = _dequantized(name), weight.params.axis
-    return helper.make_node(
-        "DequantizeLinear", list(parts), [dequantized], name=dequantized, axis=axis
-    )
+    def in_place_of(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A copy of the model with these nodes, without the constants that none of them reads."""
+        copy = deepcopy(model)
+        read = {name for node in self.nodes for name in node.input}
+        kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+        for field in ("node", "value_info", "initializer"):
+            copy.graph.ClearField(field)
+        copy.graph.node.extend(self.nodes)
+        copy.graph.initializer.extend([*kept, *self._constants])
+        return copy
 
+    def _clip(self, name: str, params: QuantParams) -> str:
+        """To the values of the lowest and the highest step in use."""
+        ends = (np.array(params.limits) - int(params.zero_point)) * params.scale
+        low, high = ends.astype(np.float32)
+        bounds = [self._constant(f"{name}/low", low), self._constant(f"{name}/high", high)]
+        return self._node("Clip", [name, *bounds], f"{name}/clipped")
 
-def _with(
-    model: onnx.ModelProto, nodes: list[onnx.NodeProto], constants: dict[str, onnx.TensorProto]
-) -> onnx.ModelProto:
-    """A copy with these nodes and constants, without the constants that no node reads any more."""
-    copy = deepcopy(model)
-    copy.graph.ClearField("node")
-    copy.graph.node.extend(nodes)
-    copy.graph.ClearField("value_info")
-    read = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    copy.graph.ClearField("initializer")
-    copy.graph.initializer.extend([*kept, *constants.values()])
-    return copy
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def _constant(self, name: str, value: Floats | Steps) -> str:
+        self._constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name

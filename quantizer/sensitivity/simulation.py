@@ -36,8 +36,6 @@ class Simulation:
     ranges: Ranges
     weights: Weights
     means: Mapping[str, Floats] | None  # of the channels, to correct the biases
-    head: Head
-    size: int
     samples: Sequence[SensitivitySample]
     threads: int
 

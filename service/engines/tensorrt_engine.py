@@ -80,7 +80,7 @@ class TensorRtEngine:
             raise EngineFailed(f"TensorRT could not prepare the plan: {self._log.reason}")
         self._context: trt.IExecutionContext | None = context
         self._stream = Stream()
-        self._recorded = False
+        self._launch = self._queue
         try:
             self._image, self._raw = self._bind(engine, context)
             if profiler is not None:
@@ -98,10 +98,7 @@ class TensorRtEngine:
             np.divide(image, self._divisor, out=self._image.array, casting="same_kind")
         else:
             np.copyto(self._image.array, image)
-        if self._recorded:
-            self._stream.replay()
-        else:
-            self._queue()
+        self._launch()
         self._stream.wait()
         return self._raw.array.astype(np.float32)
 
@@ -128,7 +125,7 @@ class TensorRtEngine:
         self._stream.wait()
         try:
             self._stream.record(self._queue)
-            self._recorded = True
+            self._launch = self._stream.replay
         except EngineFailed as exc:
             log.warning("the launch is not recorded as a CUDA graph: %s", exc)
 

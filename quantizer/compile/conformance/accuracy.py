@@ -6,11 +6,9 @@ from quantizer.compile.conformance.fusion import ACTIVATIONS
 from quantizer.compile.conformance.network import (
     DEQUANTIZE,
     QUANTIZE,
-    WEIGHTED,
     Network,
     Rule,
     Violations,
-    channel_axis,
 )
 from quantizer.model.graph import layer_name
 
@@ -33,14 +31,8 @@ def quantized_to_int8_by_name(network: Network) -> Violations:
 
 def weight_has_a_scale_for_each_channel(network: Network) -> Violations:
     """Per channel for weights, per tensor for activations: the guide's recommendation."""
-    for node in network.of_type(*WEIGHTED):
-        weight = network.weight(node)
-        scale = None if weight is None else network.scale(weight)
-        if weight is None or scale is None or scale.size != 1:
-            continue
-        shape = network.shape(network.before(weight)) or ()
-        axis = channel_axis(node, len(shape))
-        if axis < len(shape) and shape[axis] > 1:
+    for weight, scales, shape, axis in network.weights_in_int8():
+        if scales == 1 and axis < len(shape) and shape[axis] > 1:
             yield weight, f"its {shape[axis]} output channels have one scale"
 
 

@@ -17,7 +17,6 @@ from quantizer.compile.conformance.network import (
     Network,
     Rule,
     Violations,
-    channel_axis,
 )
 from quantizer.model.graph import PASS_THROUGH_OPS, attribute, layer_name, silu_input
 
@@ -58,13 +57,11 @@ def weight_has_scales_on_its_output_channels(network: Network) -> Violations:
 
     Where a DQ names no axis, ONNX means 1, but TensorRT's parser assumes 0.
     """
-    for node in network.of_type(*WEIGHTED):
-        weight = network.weight(node)
-        scale = None if weight is None else network.scale(weight)
-        if weight is None or scale is None or scale.size == 1:
+    for weight, scales, shape, channels in network.weights_in_int8():
+        rank = len(shape)
+        axis = attribute(weight, "axis", rank)
+        if scales == 1:
             continue
-        rank = len(network.shape(network.before(weight)) or ())
-        axis, channels = attribute(weight, "axis", rank), channel_axis(node, rank)
         if axis == rank:
             yield weight, f"it names no axis, and the output channels are on {channels}"
         elif axis not in {channels, channels - rank}:

@@ -74,6 +74,16 @@ class Network:
         node = self.producer(layer.input[1], DEQUANTIZE)
         return node if node is not None and self.works_on_a_constant(node) else None
 
+    def weights_in_int8(self) -> Iterator[tuple[onnx.NodeProto, int, tuple[int, ...], int]]:
+        """The DQ of each layer's weight, its number of scales, the weight's shape, and in it the
+        axis of the output channels; without those whose scales are computed."""
+        for layer in self.of_type(*WEIGHTED):
+            weight = self.weight(layer)
+            scale = None if weight is None else self.scale(weight)
+            if weight is not None and scale is not None:
+                shape = self.shape(self.before(weight)) or ()
+                yield weight, scale.size, shape, _channel_axis(layer, len(shape))
+
     def runs_in_int8(self, layer: onnx.NodeProto) -> bool:
         """Whether the input and the weight of a weighted layer are quantized."""
         return self.dequantizer(layer.input[0]) is not None and self.weight(layer) is not None
@@ -114,7 +124,7 @@ Violations = Iterator[tuple[onnx.NodeProto, str]]  # nodes that break a rule, an
 Rule = Callable[[Network], Violations]
 
 
-def channel_axis(layer: onnx.NodeProto, rank: int) -> int:
+def _channel_axis(layer: onnx.NodeProto, rank: int) -> int:
     """The axis of the output channels in the weight of a layer."""
     match layer.op_type:
         case "ConvTranspose":

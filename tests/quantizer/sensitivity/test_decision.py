@@ -31,7 +31,7 @@ def simulation_of(name: str) -> Simulation:
     histograms = observe(graph, plan_placement(graph).tensors, images(8), 1).histograms
     ranges = Ranges(graph, histograms, "uh", Scheme(), Range(0.0, 1.0))
     samples = find_samples(graph, head, SIZE, images(8), 1)
-    return Simulation(graph, ranges, Weights(graph), None, head, SIZE, samples, 1)
+    return Simulation(graph, ranges, Weights(graph), None, samples, 1)
 
 
 def decided(simulation: Simulation, builder: Builder, min_sqnr: float, **asked: str) -> Decision:
