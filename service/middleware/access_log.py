@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.exchange import VARIANT_HEADER
 from service.observability.metrics import Metrics
-from service.observability.tracing import TRACEPARENT, TRACERESPONSE, Trace, current_trace
+from service.observability.tracing import TRACEPARENT, TRACERESPONSE, trace_response
 
 REQUEST_ID: Final = "X-Request-ID"
 VALID_ID: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)  # safe in logs and headers
@@ -50,7 +50,7 @@ class AccessLog:
         sent_id = headers.get(REQUEST_ID, "")
         request_id = sent_id if VALID_ID.fullmatch(sent_id) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        trace = current_trace(headers.get(TRACEPARENT, ""))
+        trace = trace_response(headers.get(TRACEPARENT, ""))
         response = _Response()
 
         async def recorded(message: Message) -> None:
@@ -60,7 +60,7 @@ class AccessLog:
                 response.variant = out.get(VARIANT_HEADER)
                 out[REQUEST_ID] = request_id
                 if trace is not None:
-                    out[TRACERESPONSE] = trace.header
+                    out[TRACERESPONSE] = trace
             else:
                 response.bytes += len(message.get("body", b""))
             await send(message)
@@ -74,7 +74,7 @@ class AccessLog:
                 self._log(scope, route, response, perf_counter() - start, trace)
 
     def _log(
-        self, scope: Scope, route: str, response: _Response, seconds: float, trace: Trace | None
+        self, scope: Scope, route: str, response: _Response, seconds: float, trace: str | None
     ) -> None:
         level = logging.DEBUG if scope["path"] in self._routine else logging.INFO
         if not log.isEnabledFor(level):
@@ -90,7 +90,7 @@ class AccessLog:
             "request_id": state["request_id"],
             "variant": response.variant,
             "key": state.get("key"),
-            "trace_id": trace and trace.trace_id,
+            "trace_id": trace and trace.split("-")[1],
         }
         known = {name: value for name, value in fields.items() if value is not None}
         log.log(level, "answered", extra={"fields": known})

@@ -9,7 +9,6 @@ import os
 import secrets
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import time_ns
 from typing import Final
 
@@ -34,14 +33,6 @@ log = logging.getLogger(__name__)
 
 class TelemetryMissing(ServiceError):
     """Traces are on, but their packages are not installed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The trace of a request; `header` is the traceresponse, which names this server's span."""
-
-    trace_id: str
-    header: str
 
 
 @contextmanager
@@ -87,20 +78,20 @@ def request_spans(provider: Tracing | None, routine: Container[str] = ()) -> Tel
     }
 
 
-def current_trace(traceparent: str) -> Trace | None:
-    """The trace of the current span; without one, the header's trace with a new span id."""
+def trace_response(traceparent: str) -> str | None:
+    """The traceresponse: version, trace, span and flags of the current span, joined by hyphens.
+
+    Without a span it continues the trace of the header with a new span id; None without a trace.
+    """
     span = trace.get_current_span().get_span_context()
     span_id = span.span_id
-    if not span.is_valid:
-        if not traceparent:
-            return None
+    if not span.is_valid and traceparent:
         span = trace.get_current_span(W3C.extract({TRACEPARENT: traceparent})).get_span_context()
         span_id = secrets.randbits(64)
-        if not span.is_valid:
-            return None
+    if not span.is_valid:
+        return None
     trace_id = trace.format_trace_id(span.trace_id)
-    header = f"00-{trace_id}-{trace.format_span_id(span_id)}-{span.trace_flags:02x}"
-    return Trace(trace_id, header)
+    return f"00-{trace_id}-{trace.format_span_id(span_id)}-{span.trace_flags:02x}"
 
 
 class TraceStages:

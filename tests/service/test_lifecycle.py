@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import NotReady
 from service.lifecycle import FolderSource
 from service.progress import Progress
 from tests.fakes import FailingSource, HeldSource
@@ -88,6 +89,8 @@ def test_shutdown_lets_accepted_requests_finish_and_closes_the_engines():
         assert request.result().status_code == 200
         assert request.result().headers["connection"] == "close"
         live.exit()
+        with pytest.raises(NotReady, match="the server is stopping"):
+            _ = live.server.config.app.state.lifecycle.backend
     assert fp32.closed
     assert int8.closed
 

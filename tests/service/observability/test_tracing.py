@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from service.errors import EngineFailed
-from service.observability.tracing import current_trace
+from service.observability.tracing import trace_response
 from tests.fakes import FakeEngine, variants_of
 from tests.service.live import FP32_RAW, post, serving
 from tests.service.pictures import jpeg
@@ -113,4 +113,4 @@ def test_a_failure_marks_the_span_without_its_message():
 @pytest.mark.parametrize("header", [f"00-{TRACE}-{CALLER}", f"00-{'0' * 32}-{CALLER}-01"])
 def test_an_invalid_traceparent_starts_no_trace(header):
     """OpenTelemetry parses it; a valid one is in test_access_log.py."""
-    assert current_trace(header) is None
+    assert trace_response(header) is None
