@@ -1,1 +1,1 @@
-"""The command line, and what its commands do that is neither a build nor a server."""
+"""The command line, the cluster, and the commands that neither build nor serve."""

@@ -38,14 +38,14 @@ class Bench:
 
 
 def noise() -> Pixels:
-    """A picture of 640x480 without objects: the time of an engine does not depend on its input."""
+    """An image of 640x480 without objects: the time of an engine does not depend on its input."""
     return np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
 
 
 def bench(
     folder: Path, image: Pixels, rounds: int, threads: int, progress: ReportProgress
 ) -> Bench:
-    """Time the variants in turn: what slows the machine down slows all of them alike."""
+    """Time the variants in alternation, so that a load on the machine slows all of them alike."""
     manifest = read_manifest(folder)
     detectors = {name: Detector.load(folder, manifest, name, threads) for name in manifest.variants}
     photo = Photo.from_pixels(image)

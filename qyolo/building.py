@@ -1,4 +1,4 @@
-"""A build in a process of its own: its memory and its packages go when it ends."""
+"""A build in a process of its own, which frees its memory and its packages when it ends."""
 
 import logging
 from collections.abc import Callable
@@ -34,9 +34,9 @@ class Finished:
 
 
 class BuildSource:
-    """A `ModelSource`: an entry of the cache, which a child process builds where it is absent.
+    """A `ModelSource`: an entry of the cache, which a child process builds if it is absent.
 
-    `progress_bars` opens the terminal's bars; `describe` gives an error's text.
+    `progress_bars` opens the terminal's bars; `describe` returns the text of an error.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BuildSource:
         self._child: SpawnProcess | None = None
 
     def folder(self, report: ReportProgress) -> Path:
-        """Block until the entry is there; raises ModelUnavailable, or NotReady when cancelled."""
+        """Block until the entry exists; raises ModelUnavailable, or NotReady when cancelled."""
         entry = lookup(self._root, self._key)
         if entry is None:
             self._build(report)

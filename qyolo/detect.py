@@ -37,7 +37,7 @@ def detect_images(
     save: Path | None,
     threads: int,
 ) -> Iterator[ImageAnswer | ImageFailure]:
-    """Yield each image's answer; with `save`, write its picture with boxes into that folder.
+    """Yield the answer to each image; with `save`, write a picture with its boxes there.
 
     Raises BadModelFolder, EngineFailed or VariantNotFound before the first image.
     """
@@ -76,10 +76,10 @@ def _detect(
     with clock.stage("infer"):
         raw = detector.infer(prepared)
     with clock.stage("postprocess"):
-        found = detector.postprocess(raw, prepared, query)
-    answer = Answer(variant, photo.width, photo.height, found, clock.read())
+        detections = detector.postprocess(raw, prepared, query)
+    answer = Answer(variant, photo.width, photo.height, detections, clock.read())
     if save is not None:
         pixels = full_size(photo, data, MAX_PIXELS)
-        picture = encode(draw(pixels, found, manifest.class_name), "image/jpeg")
+        picture = encode(draw(pixels, detections, manifest.class_name), "image/jpeg")
         (save / f"{image.stem}.jpg").write_bytes(picture)
     return answer

@@ -2,4 +2,4 @@
 
 
 class CommandError(Exception):
-    """A command cannot do what its user or the environment asks for; the message is one line."""
+    """A command cannot run with these arguments or in this environment; the message is one line."""

@@ -1,4 +1,4 @@
-"""What an entry point sets up for its whole process. Importing a package changes nothing."""
+"""The set-up of a process, which entry points call. Importing a package changes nothing."""
 
 import contextlib
 import ctypes
@@ -15,13 +15,13 @@ def set_up_process(serves: bool = False) -> None:
     """Turn the runtimes' telemetry off; `serves` limits malloc arenas too.
 
     Entry points call it first: runtimes read these settings when they are imported, and the limit
-    has to be there before threads are.
+    must be set before the first thread starts.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # None makes the import fail, and OpenVINO falls back to a stub that sends nothing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    # Pillow's warnings quote numbers of the image, so a server would keep each text for good. Our
-    # own limits refuse such images with an error.
+    # Pillow's warnings quote numbers of the image, and Python keeps each distinct text for good.
+    # Our own limits refuse such images with an error.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     if serves:
         _limit_malloc_arenas()

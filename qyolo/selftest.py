@@ -28,7 +28,7 @@ from service.vision.image import Photo, Pixels
 from service.vision.postprocess import Query
 
 FP32_DROP: Final = 0.01  # two processors round float32 differently; the boxes stay the same
-QUERY: Final = Query(conf=0.1)  # below the served threshold: more boxes to compare
+QUERY: Final = Query(conf=0.1)  # below the serving threshold: more boxes to compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """The report that a user sends in."""
+    """The result, as a report that a user can send in."""
 
     hardware: Hardware
     runtime: Runtime
@@ -54,8 +54,8 @@ class SelfTest:
         return all(check.passed for check in self.checks)
 
     def to_json(self) -> str:
-        found: dict[str, Any] = asdict(self) | {"passed": self.passed}
-        return json.dumps(found, indent=2) + "\n"
+        document: dict[str, Any] = asdict(self) | {"passed": self.passed}
+        return json.dumps(document, indent=2) + "\n"
 
 
 def selftest(config: BuildConfig, progress: ReportProgress) -> SelfTest:
@@ -71,12 +71,12 @@ def selftest(config: BuildConfig, progress: ReportProgress) -> SelfTest:
 def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check]:
     yield _int8_kernels(report)
     manifest = read_manifest(folder)
-    pictures = [p for p in read_pixels(find_images(config.calibration)) if p is not None]
+    images = [p for p in read_pixels(find_images(config.calibration)) if p is not None]
     float_model = read_float_model(config.model, config.size).model
-    expected = _boxes(graph_detector(float_model, manifest, 1), pictures)
+    expected = _boxes(graph_detector(float_model, manifest, 1), images)
     for name in manifest.variants:
-        yield _agrees(folder, manifest, name, pictures, expected)
-        yield _repeats(folder, manifest, name, pictures[0])
+        yield _agrees(folder, manifest, name, images, expected)
+        yield _repeats(folder, manifest, name, images[0])
     if report.options.runtime == "tensorrt":
         yield _refuses_a_stale_plan(folder, manifest)
 
@@ -99,27 +99,27 @@ def _agrees(
     folder: Path,
     manifest: Manifest,
     name: str,
-    pictures: list[Pixels],
+    images: list[Pixels],
     expected: list[Detections],
 ) -> Check:
-    found = _boxes(Detector.load(folder, manifest, name), pictures)
-    agreed = agreement(list(zip(expected, found, strict=True)))
+    detections = _boxes(Detector.load(folder, manifest, name), images)
+    agreed = agreement(list(zip(expected, detections, strict=True)))
     limit = FP32_DROP if name == "fp32" else AGREEMENT_DROP
     return Check(
         f"{name} finds the boxes of float32 on the CPU",
         agreed.drop <= limit,
         f"{agreed.matched:.1%} of {agreed.boxes_a} and {agreed.boxes_b} boxes in {agreed.images} "
-        f"pictures match, mean IoU {agreed.mean_iou:.3f}, mean score difference "
+        f"images match, mean IoU {agreed.mean_iou:.3f}, mean score difference "
         f"{agreed.mean_score_difference:.3f}",
     )
 
 
-def _repeats(folder: Path, manifest: Manifest, name: str, picture: Pixels) -> Check:
+def _repeats(folder: Path, manifest: Manifest, name: str, image: Pixels) -> Check:
     """Two runs of an engine, and of the same engine loaded again, give equal outputs."""
     raws = []
     for _ in range(2):
         detector = Detector.load(folder, manifest, name)
-        prepared = detector.preprocess(Photo.from_pixels(picture))
+        prepared = detector.preprocess(Photo.from_pixels(image))
         raws += [detector.infer(prepared) for _ in range(2)]
         detector.close()
     differences = [float(np.abs(raw - raws[0]).max()) for raw in raws[1:]]
@@ -141,7 +141,7 @@ def _refuses_a_stale_plan(folder: Path, manifest: Manifest) -> Check:
     return Check("a plan of another GPU is refused", refused, detail)
 
 
-def _boxes(detector: Detector, pictures: list[Pixels]) -> list[Detections]:
-    found = [detector.detect(Photo.from_pixels(picture), QUERY) for picture in pictures]
+def _boxes(detector: Detector, images: list[Pixels]) -> list[Detections]:
+    detections = [detector.detect(Photo.from_pixels(image), QUERY) for image in images]
     detector.close()
-    return found
+    return detections

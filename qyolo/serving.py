@@ -1,4 +1,4 @@
-"""Run the server until it is told to stop."""
+"""Run the server until a signal stops it."""
 
 import logging
 import signal
@@ -48,9 +48,9 @@ def _serve(
         server.should_exit = True
 
     # uvicorn installs its own handlers while it runs and raises the signal again when it has
-    # drained; with these handlers a clean stop does not end as a death by signal.
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(wanted, stop)
+    # drained; with these handlers a clean stop exits with code 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     _announce(settings, listener)
     server.run(sockets=[listener])
     if failures:

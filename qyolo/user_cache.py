@@ -1,4 +1,4 @@
-"""Where this user's builds, catalogue models and distributed folders are kept."""
+"""The folder of this user's builds, catalogue models and distributed model folders."""
 
 import os
 from pathlib import Path

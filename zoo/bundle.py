@@ -19,6 +19,6 @@ SAMPLES: Final = FOLDER / "samples"  # likewise
 def model() -> Path:
     """The bundled detector; raises Distrusted if its checksum differs from the released one."""
     expected = CHECKSUMS.read_text().split()[0]
-    if (found := sha256_of(MODEL)) != expected:
-        raise Distrusted(f"{MODEL} has the SHA-256 {found}, not {expected}: reinstall qyolo")
+    if (digest := sha256_of(MODEL)) != expected:
+        raise Distrusted(f"{MODEL} has the SHA-256 {digest}, not {expected}: reinstall qyolo")
     return MODEL

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 from service.progress import Progress, ReportProgress
 from zoo.errors import DownloadFailed
 
-ATTEMPTS: Final = 4  # in a row that bring no new byte
+ATTEMPTS: Final = 4  # attempts in a row without a new byte, after which the download fails
 PAUSE_S: Final = 0.5  # before the second attempt; doubled each time
 TIMEOUT_S: Final = 30.0  # without a byte
 CHUNK: Final = 1 << 18  # bytes
@@ -27,7 +27,7 @@ TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 def download(address: str, target: Path, progress: ReportProgress) -> Path:
     """Download to <target>.part and return that path; the caller checks and renames it.
 
-    Raises DownloadFailed, whose text says what to do; the bytes so far stay for the next call.
+    Raises DownloadFailed with the remedy; the next call resumes after the bytes so far.
     """
     part = _part_of(target)
     part.parent.mkdir(parents=True, exist_ok=True)

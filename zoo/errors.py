@@ -1,4 +1,4 @@
-"""Errors between the name of a model and its file."""
+"""The errors of finding, downloading and verifying a model's file."""
 
 from quantizer.errors import QuantizerError
 

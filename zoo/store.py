@@ -53,17 +53,17 @@ class ModelStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
             if path.is_file():
-                found = _verify(path, entry, expected)
+                digest = _verify(path, entry, expected)
             else:
                 part = download(self.address_of(entry), path, progress)
                 try:
-                    found = _verify(part, entry, expected)
+                    digest = _verify(part, entry, expected)
                 except Distrusted:
                     part.unlink()
                     raise
                 part.replace(path)
             if expected is None:
-                self._record(entry, found)
+                self._record(entry, digest)
         return path
 
     def _record_of(self, entry: Entry) -> Path:
@@ -82,7 +82,7 @@ class ModelStore:
 
 def _verify(file: Path, entry: Entry, expected: str | None) -> str:
     """The SHA-256 of a file; raises Distrusted if another one is expected."""
-    found = sha256_of(file)
-    if expected is not None and found != expected:
-        raise Distrusted(f"{entry.file_name} has the SHA-256 {found}, not {expected}: not used")
-    return found
+    digest = sha256_of(file)
+    if expected is not None and digest != expected:
+        raise Distrusted(f"{entry.file_name} has the SHA-256 {digest}, not {expected}: not used")
+    return digest

@@ -28,11 +28,11 @@ def build(
         typer.Option("--rebuild", help="Build even if the cache has it.", rich_help_panel="Build"),
     ] = False,
 ) -> None:
-    """Quantize MODEL and compile it for this box; prints the model folder.
+    """Quantize MODEL and compile it for this machine; prints the model folder.
 
-    Calibrates on images, chooses the range of every activation, finds the layers that int8 hurts
-    most and leaves them float, writes the QDQ ONNX, compiles and times what this box can run, and
-    compares the boxes on images held out from the calibration.
+    Calibrates on images, chooses the range of every activation, keeps the most sensitive layers
+    float, writes the QDQ ONNX, compiles and times every variant that this machine can run, and
+    compares their boxes on images held out from the calibration.
     """
     from quantizer.build import build as run
     from quantizer.cache import build_key
@@ -76,7 +76,7 @@ def models(as_json: AsJson = False) -> None:
 
 @takes_fields(BUILD, "Build")
 def doctor(device: Device, runtime: Runtime | None, as_json: AsJson = False) -> None:
-    """Show what this box has, what a build would choose and why, and what would be faster.
+    """Show the hardware and the runtimes here, which one a build would choose, and why.
 
     Exit code 2 where --device and --runtime cannot work here.
     """
@@ -102,10 +102,10 @@ def selftest(
         "qyolo-selftest.json"
     ),
 ) -> None:
-    """Build the detector that comes with qyolo on this box and check everything about it.
+    """Build the bundled detector on this machine and check its engines.
 
     Compares every variant with float32 on the CPU, loads each one again, checks which kernels run,
-    and writes a report to send in. Exit code 1 where a check fails.
+    and writes a report to send in. Exit code 1 if a check fails.
     """
     from qyolo.cli.progress import progress_bars
     from qyolo.cli.tables import show_selftest

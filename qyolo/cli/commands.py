@@ -1,6 +1,6 @@
 """The command line: all commands, in the order in which a user meets them.
 
-A command imports what it needs when it runs: a server must not hold what only a build uses.
+A command imports its packages when it runs: a server must not load those that only a build uses.
 """
 
 import logging
@@ -24,7 +24,7 @@ USER_ERROR, INTERNAL_ERROR = 2, 1
 
 app = typer.Typer(
     name="qyolo",
-    help="Turn a float YOLO detector into an int8 engine for this box, and serve it over REST.",
+    help="Turn a float YOLO detector into an int8 engine for this machine; serve it over REST.",
     epilog="Start with: qyolo up",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -51,8 +51,8 @@ def _fail(exc: Exception, message: str, code: int) -> None:
     raise SystemExit(code) from exc
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"qyolo {version('qyolo')}")
         raise typer.Exit
 

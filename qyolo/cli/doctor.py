@@ -27,10 +27,10 @@ def choose(
 
 def as_json(hardware: Hardware, answer: RuntimeChoice | BadOption) -> dict[str, Any]:
     """The hardware with either a choice or a refusal; the other one is None."""
-    found: dict[str, Any] = {"hardware": asdict(hardware), "choice": None, "refusal": None}
+    document: dict[str, Any] = {"hardware": asdict(hardware), "choice": None, "refusal": None}
     if isinstance(answer, BadOption):
-        return found | {"refusal": message(answer)}
-    return found | {"choice": {"device": DEVICE_OF[answer.runtime]} | asdict(answer)}
+        return document | {"refusal": message(answer)}
+    return document | {"choice": {"device": DEVICE_OF[answer.runtime]} | asdict(answer)}
 
 
 def show(hardware: Hardware, answer: RuntimeChoice | BadOption) -> None:

@@ -45,9 +45,9 @@ def takes(
 
     def substitute(command: Command) -> Command:
         @wraps(command)
-        def run(**given: Any) -> None:
-            chosen = {each: given.pop(each) for each in options}
-            command(**given, **{name: make(**chosen)})
+        def run(**values: Any) -> None:
+            chosen = {option: values.pop(option) for option in options}
+            command(**values, **{name: make(**chosen)})
 
         return _with_parameters(run, command, {name: list(options.values())})
 
@@ -90,8 +90,8 @@ def _option(
     )
     if required and field.is_required():
         return parameter(name, Annotated[kind, option])
-    wanted = kind if default is not None else kind | None
-    return parameter(name, Annotated[wanted, option], default)
+    optional = kind if default is not None else kind | None
+    return parameter(name, Annotated[optional, option], default)
 
 
 def _type_of_one(annotation: Any) -> Any:

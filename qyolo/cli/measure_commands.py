@@ -32,10 +32,10 @@ def detect(
     folder: Annotated[
         Path | None, typer.Argument(help="Model folder that `qyolo build` wrote.")
     ] = None,
-    images: Annotated[list[Path] | None, typer.Argument(help="Images to look at.")] = None,
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     demo: Annotated[
         bool,
-        typer.Option("--demo", help="Use the detector and the photos that come with qyolo."),
+        typer.Option("--demo", help="Use the bundled detector and its sample images."),
     ] = False,
     variant: Annotated[
         str | None, typer.Option(help="fp32, bf16, fp16 or int8; default: the folder's default.")
@@ -44,7 +44,7 @@ def detect(
     iou: Annotated[float, typer.Option(min=0, max=1, help="NMS threshold.")] = Query().iou,
     save: Annotated[
         Path | None,
-        typer.Option(help="Folder for the pictures with their boxes drawn; --demo: qyolo-demo."),
+        typer.Option(help="Folder for pictures with the boxes drawn; --demo: qyolo-demo."),
     ] = None,
     threads: Threads = 0,
 ) -> None:
@@ -87,7 +87,8 @@ def evaluate(
     folder: Folder,
     annotated: AnnotatedDataset,
     per_class: Annotated[
-        bool, typer.Option("--per-class", help="Show each class as well; JSON always holds them.")
+        bool,
+        typer.Option("--per-class", help="Show each class as well; JSON always contains them."),
     ] = False,
     as_json: AsJson = False,
     threads: Threads = 0,
@@ -152,7 +153,7 @@ def study(
 def bench(
     folder: Folder,
     image: Annotated[
-        Path | None, typer.Option(help="Picture to time; default: noise of 640x480.")
+        Path | None, typer.Option(help="Image to time; default: noise of 640x480.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over all variants.")] = 200,
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""A model's name -> its file: the bundled one, a path, or one of the catalogue."""
+"""A model's name -> its file: the bundled model, a path, or a model of the catalogue."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def model_store() -> ModelStore:
 
 
 def model_file(name: str, store: ModelStore, trust_on_first_use: bool) -> Path:
-    """Download a catalogue model on its first use.
+    """The file of a model; downloads a catalogue model on its first use.
 
     Raises UnknownModel, UnsupportedModel, Distrusted, DownloadFailed.
     """
@@ -30,11 +30,11 @@ def model_file(name: str, store: ModelStore, trust_on_first_use: bool) -> Path:
     if path.suffix or path.name != name or path.exists():
         require_onnx(path)
         return path
-    wanted = entry(name)
-    if not store.holds(wanted):
-        _introduce(wanted, store)
+    model = entry(name)
+    if not store.holds(model):
+        _introduce(model, store)
     with progress_bars() as progress:
-        return store.take(wanted, trust_on_first_use, progress)
+        return store.take(model, trust_on_first_use, progress)
 
 
 def _introduce(model: Entry, store: ModelStore) -> None:
@@ -43,8 +43,8 @@ def _introduce(model: Entry, store: ModelStore) -> None:
     console.print(f"{model.name} by {model.publisher}, licence {model.licence}")
     if model.copyleft:
         console.print(
-            f"{model.licence}: who serves this model to others over a network owes them the "
-            "complete source of the service. The publisher sells other licences.",
+            f"{model.licence}: if you serve this model to others over a network, you must offer "
+            "them the complete source of the service. The publisher sells other licences.",
             style="yellow",
         )
     if model.export is None:

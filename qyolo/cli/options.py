@@ -1,4 +1,4 @@
-"""The options that commands share, and what their values are made into."""
+"""The options that commands share, and the objects that are made from their values."""
 
 from collections.abc import Callable
 from inspect import Parameter
@@ -63,7 +63,7 @@ def message(exc: Exception) -> str:
 
 
 def file_of(model: str, trust_on_first_use: bool) -> Path:
-    """The file of a model that is given by its path or by its name in the catalogue."""
+    """The file of a model, given by its path or by its name in the catalogue."""
     from qyolo.cli.models import model_file, model_store
 
     return model_file(model, model_store(), trust_on_first_use)
@@ -73,7 +73,7 @@ def images_of(calibration: Path | None) -> Path:
     """The folder to calibrate on: by default the bundled images, with a hint on stderr."""
     if calibration is None:
         typer.echo(
-            "qyolo: calibrating on the pictures that come with it. About 100 images from your own "
+            "qyolo: calibrating on the bundled images. About 100 images from your own "
             "camera calibrate better: --calibration DIR; --collect DIR gathers them while serving",
             err=True,
         )
@@ -86,7 +86,7 @@ def _config(
     calibration: Path | None,
     images: Path | None,
     annotations: Path | None,
-    **given: Any,
+    **values: Any,
 ) -> BuildConfig:
     if (images is None) != (annotations is None):
         raise CommandError("--images and --annotations go together")
@@ -96,32 +96,32 @@ def _config(
         calibration=images_of(calibration),
         annotated=AnnotatedDataset(images, annotations) if images and annotations else None,
         timing_caches=cache_root() / "timings",
-        **given,
+        **values,
     )
 
 
-def _settings(**given: Any) -> Settings:
+def _settings(**values: Any) -> Settings:
     """The environment's settings, except those that the command line gives."""
-    given = {name: value for name, value in given.items() if value is not None}
+    values = {name: value for name, value in values.items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**values)
     except ValidationError as exc:
         error = _first_error(exc)
-        if error.field in given:
+        if error.field in values:
             raise error from exc
         reason = exc.errors()[0]["msg"]  # without the value, which may be a secret
         raise CommandError(f"QYOLO_{error.field.upper()}: {reason}") from exc
 
 
-def _plan(folder: Path, **given: Any) -> Plan:
-    settings = _settings(**{name: given.pop(name) for name in EVERY_SERVER})
-    return _validated(Plan, folder=folder, settings=settings, **given)
+def _plan(folder: Path, **values: Any) -> Plan:
+    settings = _settings(**{name: values.pop(name) for name in EVERY_SERVER})
+    return _validated(Plan, folder=folder, settings=settings, **values)
 
 
-def _validated(make: Callable[..., T], **given: Any) -> T:
-    """A value of the options that are given; raises BadOption for the first that is wrong."""
+def _validated(make: Callable[..., T], **values: Any) -> T:
+    """A value of the given options; raises BadOption for the first that is wrong."""
     try:
-        return make(**{name: value for name, value in given.items() if value is not None})
+        return make(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as exc:
         raise _first_error(exc) from exc
 

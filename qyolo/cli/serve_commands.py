@@ -26,10 +26,10 @@ def serve(folder: Folder, settings: Settings) -> None:
 @takes_config
 @takes_settings
 def up(config: BuildConfig, settings: Settings) -> None:
-    """Build unless the cache has it, then serve: the whole job in one command.
+    """Build MODEL, unless the cache has the build, then serve it.
 
-    The server listens at once; /readyz tells the build's progress. The build runs in a process of
-    its own.
+    The server listens at once; /readyz reports the build's progress. The build runs in a process
+    of its own.
     """
     from quantizer.cache import build_key
     from qyolo.building import BuildSource

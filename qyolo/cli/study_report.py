@@ -50,18 +50,18 @@ def as_markdown(study: Study) -> str:
 
 def _bits(study: Study) -> list[int]:
     """The widths that were studied, widest first."""
-    found = {r.setting.activations for r in study.results if r.setting.activations}
-    return sorted(found, reverse=True)
+    bits = {r.setting.activations for r in study.results if r.setting.activations}
+    return sorted(bits, reverse=True)
 
 
 def _ranges(study: Study) -> Table:
-    found = {("float", "32-32"): study.of()}
+    results = {("float", "32-32"): study.of()}
     for b in _bits(study):
         for rule, name in RULES.items():
-            found[name, f"{b}-{b}"] = study.of(weights=b, activations=b, ranges=rule)
+            results[name, f"{b}-{b}"] = study.of(weights=b, activations=b, ranges=rule)
     rows = [
         (*names, *ap_figures(each.accuracy), f"{each.sqnr:.1f}")
-        for names, each in found.items()
+        for names, each in results.items()
         if each is not None
     ]
     heading = ("method", "bits", *AP, "SQNR dB")
@@ -103,8 +103,8 @@ def _weights(study: Study) -> Table:
     }
     bits, rows = _bits(study), []
     for title, setting in settings.items():
-        found = (study.of(**{"weights": b, "activations": b} | setting) for b in bits)
-        cells = (f"{each.accuracy.ap:.4f} ({each.sqnr:.1f})" if each else "" for each in found)
+        results = (study.of(**{"weights": b, "activations": b} | setting) for b in bits)
+        cells = (f"{each.accuracy.ap:.4f} ({each.sqnr:.1f})" if each else "" for each in results)
         rows.append((title, *cells))
     heading = ("weights", *(f"{b}-{b}" for b in bits))
     return "Better weights (UH unless noted; AP, and SQNR in dB)", heading, rows
@@ -130,10 +130,10 @@ def chart(study: Study) -> Figure:
     if float_model is not None:
         axes.axhline(float_model.accuracy.ap, color="0.6", linestyle="--", label="float")
     for rule, name in RULES.items():
-        found = [study.of(weights=b, activations=b, ranges=rule) for b in bits]
+        results = [study.of(weights=b, activations=b, ranges=rule) for b in bits]
         axes.plot(
             [str(b) for b in bits],
-            [result.accuracy.ap if result else float("nan") for result in found],
+            [result.accuracy.ap if result else float("nan") for result in results],
             marker="o",
             label=name,
             linewidth=2.2 if rule == "uh" else 1.2,

@@ -10,7 +10,7 @@ from quantizer.report.data import Report
 from qyolo.bench import PERCENTILES, Bench
 from service.vision.agreement import Agreement
 
-if TYPE_CHECKING:  # it imports what only a build uses
+if TYPE_CHECKING:  # it imports packages that only a build uses
     from qyolo.selftest import SelfTest
 
 AP: Final = ("AP", "AP50", "AP75", "small", "medium", "large")  # headings; sizes are of objects
@@ -40,12 +40,12 @@ def summarise(report: Report) -> None:
 
 def _search(report: Report) -> str:
     """The SQNR that the sensitivity search reached, in parentheses."""
-    found = report.sensitivity
-    if found is None:
+    search = report.sensitivity
+    if search is None:
         return ""
     return (
-        f" (outputs at {found.reached_db:.1f} dB SQNR, {found.all_quantized_db:.1f} dB with every "
-        f"layer in int8; {found.wanted_db:g} dB wanted)"
+        f" (outputs at {search.reached_db:.1f} dB SQNR, {search.all_quantized_db:.1f} dB with "
+        f"every layer in int8; {search.wanted_db:g} dB required)"
     )
 
 
@@ -79,11 +79,11 @@ def show_classes(result: Evaluation) -> None:
     """AP and AP50 of each annotated class by variant, the most frequent first."""
     title = f"{result.model}: AP / AP50 by class"
     table = _numbers(title, "class", "objects", *result.variants)
-    of = {name: accuracy.classes for name, accuracy in result.variants.items()}
-    counts = {label: found.objects for classes in of.values() for label, found in classes.items()}
+    columns = [accuracy.classes for accuracy in result.variants.values()]
+    counts = {label: item.objects for classes in columns for label, item in classes.items()}
     for label, objects in sorted(counts.items(), key=lambda item: -item[1]):
-        found = [classes.get(label) for classes in of.values()]
-        cells = [f"{item.ap:.3f} / {item.ap50:.3f}" if item else "-" for item in found]
+        row = [classes.get(label) for classes in columns]
+        cells = [f"{item.ap:.3f} / {item.ap50:.3f}" if item else "-" for item in row]
         table.add_row(label, str(objects), *cells)
     Console().print(table)
 
@@ -91,7 +91,7 @@ def show_classes(result: Evaluation) -> None:
 def show_bench(result: Bench) -> None:
     """Latency by variant, from pixels to boxes as `total`."""
     percentiles = (f"{stage} p{rank}" for stage in ("infer", "total") for rank in PERCENTILES)
-    title = f"{result.model}: {result.rounds} rounds on a {result.image} picture, ms"
+    title = f"{result.model}: {result.rounds} rounds on an image of {result.image}, ms"
     table = _numbers(title, "variant", *percentiles, "speed-up")
     table.caption = "total: from pixels to boxes"
     for name, latency in result.variants.items():

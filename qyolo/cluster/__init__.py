@@ -1,5 +1,5 @@
-"""The detector on a Ray cluster: an ingress answers HTTP and asks each variant's workers.
+"""The detector on a Ray cluster: an ingress answers HTTP and calls the workers of each variant.
 
-plan -> distribution (the model folder, once to a node) -> workers, a deployment for each variant ->
+plan -> distribution of the model folder to the nodes -> workers (a deployment for each variant) ->
 ingress
 """

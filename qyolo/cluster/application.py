@@ -15,7 +15,7 @@ from qyolo.cluster.worker import Worker
 from service.manifest import read_manifest
 
 INGRESS: Final = "front"  # as `serve status` shows it
-BATCH: Final = 0.2  # part of the replicas that are replaced at a time where none can be added
+BATCH: Final = 0.2  # share of the replicas that are replaced at a time where none can be added
 
 
 def build(plan: Plan) -> Application:
@@ -50,8 +50,8 @@ def build(plan: Plan) -> Application:
     ingress = serve.deployment(
         name=INGRESS,
         num_replicas=plan.fronts,
-        ray_actor_options={"num_cpus": 0},  # it waits rather than computes: any node will do
-        max_ongoing_requests=admitted + settings.max_connections,  # it answers the rest with 429
+        ray_actor_options={"num_cpus": 0},  # it waits rather than computes: it fits on any node
+        max_ongoing_requests=admitted + settings.max_connections,  # the surplus gets status 429
         **common,
     )(Ingress)
     return ingress.bind(model, settings, workers, admitted)

@@ -6,7 +6,7 @@ from service.manifest import Manifest
 
 
 def compatibility_of(manifest: Manifest) -> str:
-    """Equal for models whose answers an ingress words alike: same classes, same tensor shapes."""
+    """A digest that is equal for models with the same classes and the same tensor shapes."""
     facts = (manifest.class_names, manifest.size, manifest.output_shape)
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
 """Model distribution: brings a model folder to each node that needs it, once.
 
 Each node keeps folders in its own cache under a digest of their content. A node that lacks a folder
-asks the other nodes, so any node that has it will do: the one that deployed it may be gone.
+copies it from any node that has it, since the one that deployed it may be gone.
 """
 
 import hashlib
@@ -56,12 +56,12 @@ class DistributedFolder:
 
 
 def _cache() -> Path:
-    """QYOLO_CACHE_DIR may differ between nodes."""
+    """The distributed folders of this node; QYOLO_CACHE_DIR may differ between nodes."""
     return cache_root() / "cluster"
 
 
 def _digest_of(folder: Path) -> str:
-    """Of the checksums, which cover all other files."""
+    """A digest of the checksums, which cover all other files."""
     return hashlib.sha256((folder / CHECKSUMS).read_bytes()).hexdigest()[:KEY_LENGTH]
 
 
@@ -71,7 +71,7 @@ def _copy_from_other_nodes(digest: str, target: Path) -> None:
         try:
             files = ray.get(_files_of.options(scheduling_strategy=there).remote(digest))
         except RayError as exc:  # the node is shutting down or dead
-            log.warning("node %s does not answer: %s", node, exc)
+            log.warning("node %s does not respond: %s", node, exc)
             continue
         if files is not None:
             _write(files, target)

@@ -25,9 +25,9 @@ from service.settings import Settings
 
 @serve.ingress()
 class Ingress:
-    """Every route of `qyolo serve`; `handles` are the deployments by variant.
+    """Has every route of `qyolo serve`; `handles` are the deployments by variant.
 
-    It offers these variants alone, and admits `capacity` requests.
+    It serves only these variants, and admits `capacity` requests.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Ingress:
     def _open(
         self, folder: Path, experiment: Experiment, observe_model: ObserveModel
     ) -> RemotePipeline:
-        whole = read_manifest(folder)
-        offered = {name: each for name, each in whole.variants.items() if name in self._handles}
-        rejected = {name: why for name, why in whole.rejected.items() if name in offered}
-        manifest = whole.model_copy(update={"variants": offered, "rejected": rejected})
+        built = read_manifest(folder)
+        deployed = {name: part for name, part in built.variants.items() if name in self._handles}
+        rejected = {name: why for name, why in built.rejected.items() if name in deployed}
+        manifest = built.model_copy(update={"variants": deployed, "rejected": rejected})
         emit = observe_model(manifest)
         compatibility = compatibility_of(manifest)
         replicas = {
-            name: Replicas(name, self._handles[name], compatibility, emit) for name in offered
+            name: Replicas(name, self._handles[name], compatibility, emit) for name in deployed
         }
         variants = VariantSet(manifest, replicas, *read_reports(folder))
         settings = self._settings

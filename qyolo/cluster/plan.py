@@ -12,11 +12,11 @@ from service.settings import Settings
 ONE_SERVER_ONLY: Final = ("collect", "shadow", "otel")  # settings that a cluster does not support
 
 
-def _known(given: object) -> object:
+def _only_known(settings: object) -> object:
     """Raise ValueError for an unknown name, which Settings ignore."""
-    if isinstance(given, dict) and (unknown := set(given) - set(Settings.model_fields)):
+    if isinstance(settings, dict) and (unknown := set(settings) - set(Settings.model_fields)):
         raise ValueError(f"not a setting: {', '.join(sorted(unknown))}")
-    return given
+    return settings
 
 
 class Plan(BaseModel):
@@ -59,7 +59,7 @@ class Plan(BaseModel):
         "room for them; 0 stops old ones first",
         json_schema_extra={"option": "surge", "metavar": "PERCENT"},
     )
-    settings: Annotated[Settings, BeforeValidator(_known)] = Field(default_factory=Settings)
+    settings: Annotated[Settings, BeforeValidator(_only_known)] = Field(default_factory=Settings)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -108,5 +108,5 @@ class Plan(BaseModel):
                 known = ", ".join(manifest.variants)
                 raise BadOption("variants", f"{name} is not in this model; there are: {known}")
         weights = () if experiment.split is None else experiment.split.weights
-        wanted = {manifest.default, *weights, *self.variants}
-        return tuple(name for name in manifest.variants if name in wanted)
+        named = {manifest.default, *weights, *self.variants}
+        return tuple(name for name in manifest.variants if name in named)

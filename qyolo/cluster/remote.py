@@ -1,4 +1,4 @@
-"""The backend of a cluster's ingress: replicas answer in place of engines of its own."""
+"""The backend of a cluster's ingress: replicas infer, where a plain server has engines."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class RemotePipeline:
             return answer
 
     async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
-        """Ask two replicas at once; the ingress renders the picture."""
+        """Call two replicas at once; the ingress renders the picture."""
         plain = replace(image, render=None)
         with self.admission.slot():
             answer_a, answer_b = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""One variant's replicas as the ingress sees them: if the one that was asked dies, another is."""
+"""One variant's replicas, called by the ingress: if one dies during a request, another gets it."""
 
 import asyncio
 from collections.abc import Callable
@@ -42,7 +42,7 @@ PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)
 
 
 class Replicas:
-    """Asks one replica of a deployment of `Worker`s at a time; Ray chooses which.
+    """Calls the replicas of a deployment of `Worker`s, one for each request; Ray chooses which.
 
     Detection has no side effects, so it can be retried. Transport, Ray's queue and lost tries count
     as `queue` in an answer's timings.
@@ -61,23 +61,23 @@ class Replicas:
         self._emit = emit
 
     async def detect(self, image: ImageRequest) -> Answer:
-        """Raises what the worker's pipeline does, Overloaded, or NotReady after the last try."""
-        answer: Answer = await self._ask("detect", image)
+        """Raises what the worker's pipeline raises, Overloaded, or NotReady after the last try."""
+        answer: Answer = await self._call("detect", image)
         return answer
 
     async def infer(self, tensor: Floats) -> RawAnswer:
         """The same for f32[1,3,size,size]."""
-        answer: RawAnswer = await self._ask("infer", tensor)
+        answer: RawAnswer = await self._call("infer", tensor)
         return answer
 
     def close(self) -> None:
-        """Ray owns the replicas."""
+        """Nothing to close: Ray owns the replicas."""
 
-    async def _ask(self, method: str, given: object) -> Any:
+    async def _call(self, method: str, argument: object) -> Any:
         began = perf_counter()
         for pause_s in (*PAUSES_S, None):
             try:
-                outcome = await self._once(method, given)
+                outcome = await self._call_once(method, argument)
             except BackPressureError as exc:
                 raise Overloaded("every replica is busy; try again shortly") from exc
             except DeploymentUnavailableError as exc:
@@ -93,8 +93,8 @@ class Replicas:
                 await asyncio.sleep(pause_s)
         raise NotReady(f"no replica of {self._variant} could answer")
 
-    async def _once(self, method: str, given: object) -> Any:
-        response = getattr(self._handle, method).remote(self._compatibility, given)
+    async def _call_once(self, method: str, argument: object) -> Any:
+        response = getattr(self._handle, method).remote(self._compatibility, argument)
         try:
             return await response
         except asyncio.CancelledError:  # the client disconnected, or its deadline has passed

@@ -1,4 +1,4 @@
-"""A replica of one variant: the pipeline of a plain server, which ingresses ask."""
+"""A replica of one variant: the pipeline of a plain server, called by the ingress."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar

@@ -61,4 +61,4 @@ def test_up_without_arguments_serves_what_the_demo_built(demo, cache):
         assert server.stop() == 0
     assert entry.stat().st_ino == built
     assert read_manifest(entry).name == "qyolo-nano"
-    assert "calibrating on the pictures that come with it" in server.err
+    assert "calibrating on the bundled images" in server.err

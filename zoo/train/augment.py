@@ -91,7 +91,7 @@ class Composer:
         number: int,
         cover: bool,
     ) -> NDArray[np.float64]:
-        """Draw a photo into a tile; returns the affine f64[2,3] from 0..1 of it to pixels."""
+        """Draw a photo into a tile; returns the affine map f64[2,3] from 0..1 to pixels."""
         left, top, right, bottom = tile
         tile_width, tile_height = right - left, bottom - top
         height, width = self._pack.places[number, 0, 1:]
@@ -103,8 +103,8 @@ class Composer:
         photo = self._pack.photo(number, 1 if scale <= 0.6 else 0)
         stretch = np.exp(rng.uniform(-STRETCH, STRETCH) / 2)
         drawn_w, drawn_h = width * scale * stretch, height * scale / stretch
-        x, y = (rng.uniform(*sorted((0.0, room - drawn)))
-                for room, drawn in ((tile_width, drawn_w), (tile_height, drawn_h)))  # fmt: skip
+        x, y = (rng.uniform(*sorted((0.0, side - drawn)))
+                for side, drawn in ((tile_width, drawn_w), (tile_height, drawn_h)))  # fmt: skip
         mirrored = rng.random() < MIRROR
         unit = np.array([[-drawn_w if mirrored else drawn_w, 0, x + drawn_w * mirrored],
                          [0, drawn_h, y]])  # fmt: skip
@@ -145,7 +145,7 @@ def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float
 def _moved_boxes(
     labels: NDArray[np.float32], matrix: NDArray[np.float64], tile: tuple[int, int, int, int]
 ) -> NDArray[np.float32]:
-    """Boxes after the affine, clipped to the tile; without those mostly outside, or tiny."""
+    """Boxes after the affine map, clipped to the tile; those mostly outside or tiny are dropped."""
     x = np.sort(labels[:, [1, 3]] * matrix[0, 0] + matrix[0, 2], axis=1)
     y = np.sort(labels[:, [2, 4]] * matrix[1, 1] + matrix[1, 2], axis=1)
     area = (x[:, 1] - x[:, 0]) * (y[:, 1] - y[:, 0])

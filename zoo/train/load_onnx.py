@@ -47,7 +47,7 @@ def load_onnx(path: Path, samples: Tensor) -> Detector:
 
 
 def _convolutions(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
-    """Weights and bias of each convolution; those of the first for RGB in 0..1 again."""
+    """Weights and bias of each convolution; the first one's are changed back to RGB in 0..1."""
     graph = onnx.load(path).graph
     values = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
     first = True

@@ -21,7 +21,7 @@ from quantizer.model.coco_names import COCO_NAMES
 Pixels = NDArray[np.uint8]
 
 LONG_SIDE: Final = 576  # pixels of the longer side after shrinking: 20,000 photos fit into memory
-MIN_SIDE: Final = 160  # pixels of the shorter side: smaller photos teach little
+MIN_SIDE: Final = 160  # pixels of the shorter side: smaller photos are dropped
 MAX_HASH_DISTANCE: Final = 6  # bits of 64: up to it, two difference hashes mean one photo
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png"})
 CLASS_SCORES: Final = "class_scores.npy"  # written by zoo.train.class_scores

@@ -173,7 +173,7 @@ def test_without_calibration_images_the_bundled_ones_are_used(photos, tmp_path):
     path, out = save_tiny(tmp_path, "end2end"), tmp_path / "m"
     ran = inline("build", path, "--size", 64, "--out", out)
     assert ran.code == 0, ran.err
-    assert "calibrating on the pictures that come with it" in ran.err
+    assert "calibrating on the bundled images" in ran.err
     assert "--calibration DIR" in ran.err
     report = report_of(out)
     pictures = [path for path in bundle.CALIBRATION.iterdir() if path.suffix == ".jpg"]

@@ -51,7 +51,7 @@ def test_a_name_is_downloaded_built_and_kept(web, tmp_path):
     first = build(web, tmp_path, "yolov8s", "--trust-on-first-use")
     assert first.code == 0, first.err
     assert "yolov8s by Ultralytics, licence AGPL-3.0" in first.err
-    assert "owes them the complete source" in first.err
+    assert "you must offer them the complete source" in first.err
     again = build(web, tmp_path, "yolov8s")
     assert again.out == first.out
     assert "AGPL" not in again.err
