@@ -52,14 +52,12 @@ def test_fp32_has_the_accuracy_of_the_float_model(made):
     assert made.accuracy.images == 85
 
 
-def test_int8_keeps_the_accuracy(made):
-    fp32, int8 = (made.accuracy.variants[name].ap for name in ("fp32", "int8"))
-    assert int8 >= fp32 - {"yolov5n": 0.003, "yolox_nano": 0.005}[made.accuracy.model]
-
-
-def test_the_lower_float_type_keeps_the_accuracy(made):
-    for name in set(made.accuracy.variants) & {"bf16", "fp16"}:
-        assert made.accuracy.variants[name].ap >= made.accuracy.variants["fp32"].ap - 0.01
+def test_int8_and_the_lower_float_type_keep_the_accuracy(made):
+    lost = {"yolov5n": 0.003, "yolox_nano": 0.005}[made.accuracy.model]
+    limits = {"fp32": 0, "int8": lost, "bf16": 0.01, "fp16": 0.01}
+    assert {"fp32", "int8"} <= made.accuracy.variants.keys()
+    for name, found in made.accuracy.variants.items():
+        assert found.ap >= made.accuracy.variants["fp32"].ap - limits[name], name
 
 
 def test_the_default_is_the_fastest_of_the_accepted(made):
@@ -86,30 +84,25 @@ def test_int8_agrees_with_fp32_on_most_boxes(made):
 @needs_int8
 def test_every_planned_convolution_executes_in_int8(made):
     counts = made.report["int8_convolutions"]
-    assert counts["executed"] == counts["planned"]
-    assert counts["planned"] > 0
+    assert counts["executed"] == counts["planned"] > 0
 
 
-def test_the_build_has_no_warnings(made):
+def test_the_build_has_no_warnings_and_represents_the_tensors_well(made):
     assert made.report["calibration"]["images"] == 80
     assert made.report["calibration"]["held_out"] == 16
     assert made.report["agreement"]["held_out"] is True
-    uncounted = [text for text in made.report["warnings"] if "do not run in int8" not in text]
-    assert uncounted == []
-
-
-def test_few_values_are_clipped_and_the_noise_is_low(made):
+    assert all("do not run in int8" in text for text in made.report["warnings"])
     for tensor in made.report["tensors"]:
         assert tensor["clipped"] < 0.01, tensor
         assert tensor["sqnr_db"] > 20, tensor
 
 
 def test_boxes_over_http_are_the_boxes_of_the_command_line(made):
-    photos = sorted(COCO_VAL.iterdir())[::3]
+    photos = sorted(COCO_VAL.iterdir())
     ran = qyolo("detect", made.folder, *photos)
     assert ran.code == 0, ran.err
     lines = [json.loads(line) for line in ran.out.splitlines()]
-    assert sum(len(line["detections"]) for line in lines) > 200 / 3
+    assert sum(len(line["detections"]) for line in lines) > 200
     with running("serve", made.folder) as server:
         server.wait_until_ready()
         for photo, line in zip(photos, lines, strict=True):

@@ -257,22 +257,16 @@ def _distributed(s: Sketch) -> tuple[str, str]:
     steps = s.constant("dfl.weight", np.arange(16).reshape(1, 16, 1, 1), np.float32)
     sides = s.node("Conv", "dfl", s.node("Softmax", "dfl.softmax", sides, axis=1), steps)
     left, right = s.split("dfl.halves", s.reshape("dfl.flat", sides, [1, 4, CELLS]), [2, 2], 1)
-    grid, strides = _anchor_points()
-    points = s.constant("points", grid, np.float32)
-    left = s.node("Sub", "dfl.left", points, left)
-    right = s.node("Add", "dfl.right", points, right)
-    corners = s.times("dfl.pixels", s.concat("dfl.corners", left, right), strides)
-    return corners, s.node("Sigmoid", "scores", scores)
-
-
-def _anchor_points() -> tuple[np.ndarray, np.ndarray]:
-    """Centres in cells [1,2,cells], pixels for each cell [1,1,cells]."""
-    grids, strides = [], []
+    grids, strides = [], []  # centres in cells, pixels for each cell
     for stride in STRIDES:
         n = SIZE // stride
         grids.append(np.stack(np.meshgrid(range(n), range(n))).reshape(2, -1) + 0.5)
-        strides.append(np.full(n * n, stride))
-    return np.concatenate(grids, axis=1)[None], np.concatenate(strides)[None, None]
+        strides += [stride] * n * n
+    points = s.constant("points", np.concatenate(grids, axis=1)[None], np.float32)
+    left = s.node("Sub", "dfl.left", points, left)
+    right = s.node("Add", "dfl.right", points, right)
+    corners = s.times("dfl.pixels", s.concat("dfl.corners", left, right), [[strides]])
+    return corners, s.node("Sigmoid", "scores", scores)
 
 
 def relu(**options: object) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from quantizer.build import build
 from quantizer.compile.candidates import LOW_NAMES
 from quantizer.compile.load import load_builder
 from quantizer.config import AnnotatedDataset, BuildConfig
-from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
+from quantizer.errors import BadOption, NoCalibrationImages
 from quantizer.report.data import Report
 from quantizer.versions import sha256_of, versions
 from service.inference.detector import Detector
@@ -28,18 +28,11 @@ from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, yolov5
 
 @dataclass(frozen=True)
 class Built:
-    config: BuildConfig
     folder: Path
     report: Report
     progress: list[Progress]
-
-    @property
-    def manifest(self) -> Manifest:
-        return read_manifest(self.folder)
-
-    @property
-    def qdq(self) -> bytes:
-        return (self.folder / "model.qdq.onnx").read_bytes()
+    manifest: Manifest
+    qdq: bytes
 
     def warned(self, *words: str) -> bool:
         """Whether one warning holds all the words."""
@@ -61,7 +54,9 @@ def make(tmp_path_factory, photos) -> Callable[..., Built]:
         folder.mkdir()
         onnx.save(TINY[model]() if isinstance(model, str) else model, path)
         config = BuildConfig(path, images, size=SIZE, threads=1, runtime=runtime, **options)
-        return Built(config, folder, build(config, folder, progress.append), progress)
+        report = build(config, folder, progress.append)
+        qdq = (folder / "model.qdq.onnx").read_bytes()
+        return Built(folder, report, progress, read_manifest(folder), qdq)
 
     return run
 
@@ -76,6 +71,19 @@ def report(tiny_folder):
     """report.json of an OpenVINO build."""
     return json.loads((tiny_folder / "report.json").read_text())
 
+
+DESCRIBED = {
+    "name": "yolov5",
+    "size": SIZE,
+    "head": "yolov5",
+    "preprocess": "yolo",
+    "class_names": CLASSES,
+    "input_name": "images",
+    "output_name": "output.y",
+    "output_shape": (1, 3 * CELLS, 5 + len(CLASSES)),
+    "default": "int8",
+    "rejected": {},
+}
 
 # ------------------------------------------------------------------------------- the folder
 
@@ -100,16 +108,11 @@ def test_every_family_is_built_into_a_folder_whose_variants_detect(name, runtime
         assert set(found.class_ids.tolist()) <= {0, 1, 2}
 
 
-def test_the_manifest_describes_the_build(tiny_folder, plain):
+def test_the_manifest_describes_the_build(tiny_folder):
     manifest = read_manifest(tiny_folder)
-    assert (manifest.name, manifest.size, manifest.default) == ("yolov5", SIZE, "int8")
-    assert (manifest.head, manifest.preprocess) == ("yolov5", "yolo")
-    assert manifest.class_names == CLASSES
-    assert (manifest.input_name, manifest.output_name) == ("images", "output.y")
-    assert manifest.output_shape == (1, 3 * CELLS, 5 + len(CLASSES))
+    assert manifest.model_dump(include=DESCRIBED.keys()) == DESCRIBED
     assert manifest.versions == versions()
-    digest = sha256_of(plain.config.model)
-    assert plain.manifest.source_sha256 == plain.report.model.sha256 == digest
+    assert manifest.source_sha256 == sha256_of(tiny_folder.parent / "yolov5.onnx")
 
 
 def test_the_qdq_graph_in_the_folder_is_valid(tiny_folder, report):
@@ -140,9 +143,17 @@ def test_the_returned_report_is_the_written_one(plain):
     assert (plain.folder / "report.json").read_text() == plain.report.to_json()
 
 
-def test_the_report_describes_the_model_and_the_options(report):
-    assert report["model"]["output"] == [1, 252, 8]
-    assert report["model"]["classes"] == 3
+def test_the_report_describes_the_model_and_the_options(report, tiny_folder):
+    assert list(report)[:3] == ["model", "options", "calibration"]
+    assert report["model"] == {
+        "name": "yolov5",
+        "sha256": read_manifest(tiny_folder).source_sha256,
+        "head": "yolov5",
+        "preprocess": "yolo",
+        "size": SIZE,
+        "classes": 3,
+        "output": [1, 252, 8],
+    }
     assert report["options"]["ranges"] == "uh"
     assert report["options"]["runtime"] == "openvino"
     assert report["versions"] == versions()
@@ -178,12 +189,9 @@ def test_the_report_describes_every_convolution(report):
 
 
 def test_the_report_counts_images_sizes_and_seconds(report, tiny_folder):
-    assert report["calibration"] | {"ms_per_image": 0} == {
-        "images": 17,
-        "held_out": 3,
-        "unreadable": [],
-        "ms_per_image": 0,
-    }
+    calibration = dict(report["calibration"])
+    assert calibration.pop("ms_per_image") > 0
+    assert calibration == {"images": 17, "held_out": 3, "unreadable": []}
     variants = read_manifest(tiny_folder).variants
     assert set(report["bytes"]) == set(report["ms"]) == set(variants)
     for name, variant in variants.items():
@@ -191,15 +199,14 @@ def test_the_report_counts_images_sizes_and_seconds(report, tiny_folder):
         assert report["bytes"][name] == sum(path.stat().st_size for path in files)
         assert 0 < report["ms"][name] < 1000
     steps = {"read", "calibrate", "precision", "quantize", "time", "compare"}
-    assert steps < set(report["seconds"])
-    assert {"compile fp32", "compile int8"} < set(report["seconds"])
+    assert steps | {"compile fp32", "compile int8"} <= set(report["seconds"])
     assert all(seconds >= 0 for seconds in report["seconds"].values())
 
 
 # ------------------------------------------------------------------------- the accuracy gate
 
 
-def test_an_int8_close_to_fp32_on_held_out_images_is_accepted(report, tiny_folder):
+def test_an_int8_close_to_fp32_on_held_out_images_is_accepted(report):
     compared = report["agreement"]["with_fp32"]["int8"]
     assert report["agreement"]["held_out"] is True
     assert compared["images"] == 3
@@ -209,15 +216,13 @@ def test_an_int8_close_to_fp32_on_held_out_images_is_accepted(report, tiny_folde
     assert result["accepted"] is True
     assert result["drop"] <= result["limit"]
     assert report["guard"]["ap"] is None
-    assert read_manifest(tiny_folder).rejected == {}
 
 
 def test_a_rejected_int8_is_kept_but_is_not_the_default(make):
     built = make(max_drop=0.0, default="int8")
-    manifest = built.manifest
-    assert manifest.default != "int8"
-    assert "int8" in manifest.variants
-    assert manifest.rejected["int8"].endswith("more than 0")
+    assert built.manifest.default != "int8"
+    assert "int8" in built.manifest.variants
+    assert built.manifest.rejected["int8"].endswith("more than 0")
     assert built.warned("int8 is not the default")
     assert built.report.guard.verdicts["int8"].accepted is False
 
@@ -243,25 +248,19 @@ def test_another_range_rule_builds_another_graph(ranges, make, plain):
 def test_symmetric_activations_are_int8_around_zero(make):
     built = make(symmetric=True)
     assert {tensor.zero_point for tensor in built.report.tensors} == {0}
-    zeros = {
-        tensor.name: tensor.data_type
-        for tensor in onnx.load_from_string(built.qdq).graph.initializer
-        if tensor.name.endswith("/zero_point")
-    }
-    assert set(zeros.values()) == {onnx.TensorProto.INT8}
+    constants = onnx.load_from_string(built.qdq).graph.initializer
+    zeros = {each.data_type for each in constants if each.name.endswith("/zero_point")}
+    assert zeros == {onnx.TensorProto.INT8}
 
 
 def test_layers_that_are_kept_float_are_reported(make):
+    assert make(keep_float=("*",)).warned("no convolution is quantized")
     built = make(keep_float=("c3.*", "absent*"))
     reasons = {layer.layer: layer.reason for layer in built.report.layers}
     kept = {"c3.cv1", "c3.cv2", "c3.cv3", "c3.m.cv1", "c3.m.cv2"}
     assert {layer for layer, reason in reasons.items() if reason == "named by c3.*"} == kept
     assert built.warned("absent*")
     assert not built.warned("c3.*")
-
-
-def test_nothing_quantized_is_a_warning(make):
-    assert make(keep_float=("*",)).warned("no convolution is quantized")
 
 
 # ------------------------------------------------------------------------ calibration images
@@ -284,9 +283,8 @@ def test_undecodable_images_are_skipped_counted_and_named(make, photos, tmp_path
     (some / "photo19z.png").write_bytes(b"")
     built = make(images=some)
     calibration = built.report.calibration
-    skipped = calibration.unreadable
-    assert set(skipped) <= {"photo00a.jpg", "photo19z.png"}
-    assert calibration.images + calibration.held_out + len(skipped) == 22
+    assert set(calibration.unreadable) <= {"photo00a.jpg", "photo19z.png"}
+    assert calibration.images + calibration.held_out + len(calibration.unreadable) == 22
     assert built.warned("could not be decoded")
 
 
@@ -317,23 +315,13 @@ def test_a_device_or_a_default_that_is_not_here_is_refused_before_anything_is_re
         build(BuildConfig(*absent, device="cpu", default="fp16"), tmp_path, lambda _: None)
 
 
-def filled(suffix: str, value: float) -> onnx.ModelProto:
-    """The tiny YOLOv5 with this value in the constants whose names end so."""
+def test_a_model_that_detects_nothing_is_quantized_without_a_search(make):
     model = yolov5()
     for tensor in model.graph.initializer:
-        if tensor.name.endswith(suffix):
-            values = np.full(tuple(tensor.dims), value, np.float32)
+        if tensor.name.endswith(".bias"):
+            values = np.full(tuple(tensor.dims), -50, np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    return model
-
-
-def test_a_model_that_computes_nan_is_refused(make):
-    with pytest.raises(UnsupportedModel, match="not finite"):
-        make(filled("c3.cv1.weight", np.nan))
-
-
-def test_a_model_that_detects_nothing_is_quantized_without_a_search(make):
-    built = make(filled(".bias", -50.0))
+    built = make(model)
     assert built.warned("detects nothing", "every layer is quantized")
     assert built.report.sensitivity is None
     assert built.report.int8_convolutions.planned == len(built.report.layers)

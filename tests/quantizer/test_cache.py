@@ -3,24 +3,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import pytest
 
 from quantizer.cache import build_key
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
 from tests.quantizer.machines import LAPTOP, RTX_4090, machine
-from tests.tiny_models import save_tiny, yolov5
+from tests.tiny_models import save_tiny
 
 
 @pytest.fixture
 def config(tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    for index in range(3):
-        (images / f"{index}.jpg").write_bytes(bytes([index]) * 10)
-    (tmp_path / "names.txt").write_text("cat\ndog\nbird\n")
-    return BuildConfig(save_tiny(tmp_path, "yolov5"), images, classes=tmp_path / "names.txt")
+    for folder in (tmp_path / "images", tmp_path / "annotated"):
+        folder.mkdir()
+        for index in range(3):
+            (folder / f"{index}.jpg").write_bytes(bytes([index]) * 10)
+    for name in ("names.txt", "annotations.json", "yolov5.onnx.data"):
+        (tmp_path / name).write_text("cat\ndog\nbird\n")
+    return BuildConfig(
+        save_tiny(tmp_path, "yolov5"),
+        tmp_path / "images",
+        classes=tmp_path / "names.txt",
+        annotated=AnnotatedDataset(tmp_path / "annotated", tmp_path / "annotations.json"),
+    )
 
 
 def append_to(path: Path) -> None:
@@ -30,10 +35,13 @@ def append_to(path: Path) -> None:
 
 CHANGES: dict[str, Callable[[BuildConfig], object]] = {
     "the model's bytes": lambda config: append_to(config.model),
+    "external data": lambda config: append_to(config.model.with_name("yolov5.onnx.data")),
     "an image's bytes": lambda config: append_to(config.calibration / "1.jpg"),
     "one image more": lambda config: (config.calibration / "9.png").write_bytes(b"x"),
     "one image less": lambda config: (config.calibration / "2.jpg").unlink(),
     "the class names": lambda config: append_to(config.classes),
+    "the annotations": lambda config: append_to(config.annotated.annotations),
+    "an annotated image": lambda config: append_to(config.annotated.images / "1.jpg"),
 }
 
 
@@ -52,6 +60,7 @@ OPTIONS = {
     "head": "yolov5",
     "preprocess": "yolox",
     "classes": None,
+    "annotated": None,
     "keep_float": ("stem",),
     "min_sqnr": 15.0,
     "max_drop": 0.02,
@@ -65,39 +74,21 @@ def test_the_key_follows_the_option(name, value, config):
     assert build_key(replace(config, **{name: value})) != build_key(config)
 
 
-def test_the_key_follows_external_data(tmp_path, config):
-    path = tmp_path / "big.onnx"
-    onnx.save(yolov5(), path, save_as_external_data=True, location="big.onnx.data")
-    config = replace(config, model=path)
-    before = build_key(config)
-    data = bytearray((tmp_path / "big.onnx.data").read_bytes())
-    data[5] ^= 1
-    (tmp_path / "big.onnx.data").write_bytes(data)
-    assert build_key(config) != before
-
-
-def test_the_key_follows_the_annotated_images(config, tmp_path):
-    annotations = tmp_path / "annotations.json"
-    annotations.write_text("{}")
-    config = replace(config, annotated=AnnotatedDataset(config.calibration, annotations))
-    keys = [build_key(replace(config, annotated=None)), build_key(config)]
-    annotations.write_text('{"images": []}')
-    keys.append(build_key(config))
-    assert len(set(keys)) == 3
-
-
 def test_the_key_ignores_paths_times_and_other_files(config, tmp_path):
     before = build_key(config)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    images = config.calibration.rename(elsewhere / "pictures")
-    model = config.model.rename(elsewhere / config.model.name)
-    classes = config.classes.rename(elsewhere / "classes.txt")
+    images = config.calibration.rename(tmp_path / "pictures")
     (images / "1.jpg").rename(images / "z.jpg")
-    for path in (model, classes, *images.iterdir()):
-        os.utime(path, (1, 1))
     (images / "notes.txt").write_text("not an image")
-    assert build_key(replace(config, model=model, calibration=images, classes=classes)) == before
+    home = tmp_path.rename(tmp_path.with_name("elsewhere"))
+    for path in home.rglob("*"):
+        os.utime(path, (1, 1))
+    moved = BuildConfig(
+        home / "yolov5.onnx",
+        home / "pictures",
+        classes=(home / "names.txt").rename(home / "classes.txt"),
+        annotated=AnnotatedDataset(home / "annotated", home / "annotations.json"),
+    )
+    assert build_key(moved) == before
 
 
 def test_the_key_ignores_threads_and_the_option_that_chose_the_runtime(config):
@@ -134,11 +125,11 @@ def test_odd_file_names_have_a_key(name, config):
 
 
 def test_a_missing_file_folder_or_device_has_no_key(config, tmp_path):
-    with pytest.raises(UnsupportedModel, match=r"absent\.onnx"):
-        build_key(replace(config, model=tmp_path / "absent.onnx"))
-    with pytest.raises(NoCalibrationImages, match="absent"):
-        build_key(replace(config, calibration=tmp_path / "absent"))
-    with pytest.raises(BadOption, match=r"absent\.txt"):
-        build_key(replace(config, classes=tmp_path / "absent.txt"))
-    with pytest.raises(BadOption, match="device gpu"):
-        build_key(replace(config, device="gpu"), LAPTOP)
+    for field, value, error, words in (
+        ("model", tmp_path / "absent.onnx", UnsupportedModel, r"absent\.onnx"),
+        ("calibration", tmp_path / "absent", NoCalibrationImages, "absent"),
+        ("classes", tmp_path / "absent.txt", BadOption, r"absent\.txt"),
+        ("device", "gpu", BadOption, "device gpu"),
+    ):
+        with pytest.raises(error, match=words):
+            build_key(replace(config, **{field: value}), LAPTOP)
