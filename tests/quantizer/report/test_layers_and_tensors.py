@@ -9,9 +9,7 @@ from quantizer.qdq.quantize import GroupRange
 from quantizer.report.layers import Int8Convolutions, LayerReport
 from quantizer.report.tensors import TensorReport
 from service.manifest import Variant
-
-SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}
-schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+from tests.quantizer.test_int8 import schemes
 
 
 def built(precision: str, **executed: str) -> Built:
