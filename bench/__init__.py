@@ -4,7 +4,7 @@ Run one from the root of the repository, in the project's environment:
 
     .venv/bin/python bench/overhead.py --help
 
-The server is measured by the scripts here:
+The scripts in this folder measure the server:
 
 - `overhead`: what HTTP adds to the engine.
 - `servers`: qyolo beside FastAPI, LitServe and BentoML.

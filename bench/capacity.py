@@ -37,7 +37,7 @@ RAPL: Final = Path("/sys/class/powercap/intel-rapl:0/energy_uj")  # AMD's proces
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What images cost on `cores` cores; `joules` of the package, None without a counter."""
+    """The cost of images on `cores` cores; `joules` of the package, None without a counter."""
 
     cores: int
     alone: Responses
@@ -88,20 +88,20 @@ def print_curve(port: int, requests: list[bytes], cost: Cost, seconds: float) ->
     """Latency against load: measured, and expected of a queue."""
     full, places = cost.busy.per_second, default_capacity(1, cost.cores)
     alone = np.array(cost.alone.ms[200]) / 1000
-    # The queue's service time is the interval between two images at full load. Whatever more one
-    # image alone takes delays that image, but not the next.
+    # The queue's service time is the interval between two images at full load. The additional time
+    # of an image that is alone delays that image, but not the next.
     stretch = full * alone.mean()
     services = list(alone / stretch)
     print()
     columns = ("load", "requests/s", "p50 ms", "expected", "p99 ms", "expected", "refused")
     print_header(*columns, "expected")
     for share in SHARES:
-        seen = open_loop(port, requests, share * full, seconds)
+        responses = open_loop(port, requests, share * full, seconds)
         queue = simulate(share * full, services, places, ARRIVALS, random.Random(0))
         expected = (np.array(queue.waits) + np.array(queue.services) * stretch) * 1000
-        pairs = ((seen.percentile(rank), np.percentile(expected, rank)) for rank in RANKS)
+        pairs = ((responses.percentile(rank), np.percentile(expected, rank)) for rank in RANKS)
         latency = (f"{ms:.1f}" for pair in pairs for ms in pair)
-        refused = (seen.counts[BUSY] / seen.counts.total(), queue.refused)
+        refused = (responses.counts[BUSY] / responses.counts.total(), queue.refused)
         shares = (f"{each:.1%}" for each in refused)
         print_row(f"{share:.0%}", f"{share * full:.0f}", *latency, *shares)
         time.sleep(1.0)

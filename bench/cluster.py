@@ -3,11 +3,11 @@
     .venv/bin/python bench/cluster.py [MODEL_FOLDER] [--clients 8] [--seconds 8] [--rounds 2]
 
 The cluster has a head and two nodes; each replica has one CPU by Ray's account, and so one thread.
-The same clients post a JPEG of 640x480 in a closed loop to either deployment in turns, and to a
-plain server on one thread. Prints images a second, milliseconds and failed requests.
+The same clients post a JPEG of 640x480 in a closed loop to each deployment and to a plain server on
+one thread, alternately. Prints images a second, milliseconds and failed requests.
 
-Clients, proxies, ingress and replicas share the cores of this machine, so the ratio says what this
-machine gives, not what two machines would give.
+Clients, proxies, ingress and replicas share the cores of this machine, so the ratio is that of this
+machine, not of two machines.
 """
 
 import os
@@ -34,7 +34,7 @@ NODE_CPUS: Final = 2  # by Ray's account: a replica, and another one while it is
 def main() -> None:
     parser = folder_parser(__doc__)
     parser.add_argument("--clients", type=int, default=8, help="default: 8, one replica's capacity")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     request = post_jpeg("/v1/detect", jpeg((640, 480)))
@@ -43,28 +43,28 @@ def main() -> None:
         "QYOLO_LOG_LEVEL": "warning",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    seen = {name: Responses() for name in ("plain server", "1 replica", "2 replicas")}
+    measured = {name: Responses() for name in ("plain server", "1 replica", "2 replicas")}
     with (
         model_folder(arguments.folder) as folder,
         serve(folder, "--threads", "1") as plain,
         cluster() as (address, caches),
     ):
 
-        def turn(name: str, port: int) -> None:
+        def measure(name: str, port: int) -> None:
             clients, seconds = arguments.clients, arguments.seconds
-            seen[name].extend(closed_loop(port, [request], clients, seconds, 1.0))
+            measured[name].extend(closed_loop(port, [request], clients, seconds, 1.0))
 
         port = free_port()
         for _ in range(arguments.rounds):
-            turn("plain server", plain.port)
+            measure("plain server", plain.port)
             for replicas, name in enumerate(("1 replica", "2 replicas"), start=1):
                 deploy(folder, address, port, replicas, caches)
-                turn(name, port)
+                measure(name, port)
     print_header("", "images/s", "p50 ms", "p99 ms", "failed")
-    for name, turns in seen.items():
-        numbers = (turns.per_second, turns.percentile(50), turns.percentile(99))
-        print_row(name, *(f"{each:.1f}" for each in numbers), turns.failed)
-    ratio = seen["2 replicas"].per_second / seen["1 replica"].per_second
+    for name, total in measured.items():
+        numbers = (total.per_second, total.percentile(50), total.percentile(99))
+        print_row(name, *(f"{number:.1f}" for number in numbers), total.failed)
+    ratio = measured["2 replicas"].per_second / measured["1 replica"].per_second
     print(f"\ntwo replicas over one: {ratio:.2f} on {os.cpu_count()} cores")
 
 

@@ -76,7 +76,7 @@ class Responses:
 
 
 class Connection:
-    """Kept alive; it reconnects after the server closed it."""
+    """A connection that is kept alive, and opened again after the server closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -132,21 +132,21 @@ def closed_loop(
 ) -> Responses:
     """Each client sends its next request as soon as it has the response to the last."""
 
-    async def client(number: int, seen: Responses, end: float) -> None:
+    async def client(number: int, responses: Responses, end: float) -> None:
         connection = Connection(port)
-        turn = number
+        index = number
         while time.perf_counter() < end:
-            turn += 1
+            index += 1
             start = time.perf_counter()
-            status = await connection.send(requests[turn % len(requests)])
-            seen.add(status, time.perf_counter() - start)
+            status = await connection.send(requests[index % len(requests)])
+            responses.add(status, time.perf_counter() - start)
         connection.close()
 
     async def run(seconds: float) -> Responses:
-        seen, start = Responses(), time.perf_counter()
-        await asyncio.gather(*(client(each, seen, start + seconds) for each in range(clients)))
-        seen.seconds = time.perf_counter() - start
-        return seen
+        responses, start = Responses(), time.perf_counter()
+        await asyncio.gather(*(client(each, responses, start + seconds) for each in range(clients)))
+        responses.seconds = time.perf_counter() - start
+        return responses
 
     asyncio.run(run(warm_up))
     return asyncio.run(run(seconds))
@@ -157,25 +157,25 @@ def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float)
     chance = random.Random(0)
 
     async def run() -> Responses:
-        seen, begun = Responses(), time.perf_counter()
+        responses, begun = Responses(), time.perf_counter()
         idle: list[Connection] = []
 
-        async def one(request: bytes) -> None:
+        async def send(request: bytes) -> None:
             connection = idle.pop() if idle else Connection(port)
             start = time.perf_counter()
-            seen.add(await connection.send(request), time.perf_counter() - start)
+            responses.add(await connection.send(request), time.perf_counter() - start)
             idle.append(connection)
 
-        tasks, due, number = [], begun, 0
-        while due < begun + seconds:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(asyncio.create_task(one(requests[number % len(requests)])))
-            due += chance.expovariate(rate)
+        tasks, next_at, number = [], begun, 0
+        while next_at < begun + seconds:
+            await asyncio.sleep(max(0.0, next_at - time.perf_counter()))
+            tasks.append(asyncio.create_task(send(requests[number % len(requests)])))
+            next_at += chance.expovariate(rate)
             number += 1
         await asyncio.gather(*tasks)
-        seen.seconds = time.perf_counter() - begun
+        responses.seconds = time.perf_counter() - begun
         for connection in idle:
             connection.close()
-        return seen
+        return responses
 
     return asyncio.run(run())

@@ -1,4 +1,4 @@
-"""What HTTP adds to the engine: a server and its engine alone, timed in turns.
+"""What HTTP adds to the engine: a server and its engine alone, timed alternately.
 
     .venv/bin/python bench/overhead.py [MODEL_FOLDER] [--variant int8] [--rounds 300]
 
@@ -31,7 +31,7 @@ from zoo import bundle
 PHOTO: Final = bundle.SAMPLES / "astronaut.jpg"
 SIZES: Final = ((640, 480), (1920, 1080))
 QUALITY: Final = 90
-TURN: Final = 25  # of each: an engine's threads spin after an image, and disturb others
+BATCH: Final = 25  # images of each in a row: an engine's threads spin after an image
 READ: Final = 2**16
 
 
@@ -69,14 +69,14 @@ def compare(
     connection = Connection(port)
     prepared = detector.preprocess(detector.decode(picture, MAX_PIXELS))
     http, engine, stages = [], [], []
-    for number in range(-1, rounds // TURN):
-        for _ in range(TURN):
+    for number in range(-1, rounds // BATCH):
+        for _ in range(BATCH):
             start = time.perf_counter()
             body = connection.send(request)
             if number >= 0:
                 http.append(time.perf_counter() - start)
                 stages.append(json.loads(body)["timings_ms"])
-        for _ in range(TURN):
+        for _ in range(BATCH):
             start = time.perf_counter()
             detector.infer(prepared)
             if number >= 0:
@@ -88,7 +88,7 @@ def compare(
 
 
 class Connection:
-    """Blocking and kept alive."""
+    """A blocking connection that is kept alive."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))

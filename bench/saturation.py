@@ -1,4 +1,4 @@
-"""How much of the engine's best throughput arrives over HTTP, and what twice that load does.
+"""How much of the engine's best throughput is reached over HTTP, and the effect of twice that load.
 
     .venv/bin/python bench/saturation.py [MODEL_FOLDER | --architecture yolov5s] [--variant int8]
 

@@ -1,4 +1,4 @@
-"""qyolo beside other servers: one engine file, one picture, one machine, in turns.
+"""qyolo beside other servers: one engine file, one image, one machine, measured alternately.
 
     .venv/bin/python bench/servers.py [MODEL_FOLDER] [--variant int8] [--seconds 5] [--rounds 3]
 
@@ -36,7 +36,7 @@ BENTOML: Final = "bentoml==1.4.40"
 
 def main() -> None:
     parser = server_parser(__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     picture = jpeg((640, 480))
@@ -51,22 +51,22 @@ def main() -> None:
         for name, command in peer_commands().items():
             peer = running_peer(name, command, to_peer, folder, arguments.variant)
             servers[name] = (stack.enter_context(peer), to_peer)
-        seen = {(name, clients): Responses() for name in servers for clients in CLIENTS}
+        measured = {(name, clients): Responses() for name in servers for clients in CLIENTS}
         for _ in range(arguments.rounds):
             for clients in CLIENTS:
                 for name, (port, request) in servers.items():
-                    turn = closed_loop(port, [request], clients, arguments.seconds, 1.0)
-                    seen[name, clients].extend(turn)
+                    responses = closed_loop(port, [request], clients, arguments.seconds, 1.0)
+                    measured[name, clients].extend(responses)
     columns = ((f"{clients}: p50 ms", "p99 ms", "images/s") for clients in CLIENTS)
     print_header("", *chain.from_iterable(columns))
     for name in servers:
-        cells = (_cells(seen[name, clients]) for clients in CLIENTS)
+        cells = (_cells(measured[name, clients]) for clients in CLIENTS)
         print_row(name, *chain.from_iterable(cells))
 
 
-def _cells(seen: Responses) -> tuple[str, ...]:
-    failed = f" ({seen.failed} failed)" if seen.failed else ""
-    numbers = (seen.percentile(50), seen.percentile(99), seen.per_second)
+def _cells(measured: Responses) -> tuple[str, ...]:
+    failed = f" ({measured.failed} failed)" if measured.failed else ""
+    numbers = (measured.percentile(50), measured.percentile(99), measured.per_second)
     p50, p99, rate = (f"{each:.1f}" for each in numbers)
     return p50, p99, rate + failed
 

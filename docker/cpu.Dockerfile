@@ -22,7 +22,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && pip --python /build/tools/bin/python install --require-hashes --only-binary :all: \
         -r requirements/build.lock
 # Remove what is never loaded here: OpenVINO's plugins for Intel's GPUs and NPUs, the packages' tests.
-# Remove what calls home: OpenVINO works without its telemetry.
+# Remove OpenVINO's telemetry, without which it works.
 RUN packages=$(echo /opt/qyolo/lib/python3.*/site-packages) \
     && rm -r "$packages/openvino_telemetry" \
     && rm -f "$packages/openvino/libs/libopenvino_intel_gpu_plugin.so" \

@@ -11,12 +11,12 @@ from service.vision.postprocess import Query
 
 
 class Detector:
-    """From the bytes of a picture to JSON."""
+    """From the bytes of an image to JSON."""
 
     def __init__(self) -> None:
         folder = Path(os.environ["MODEL_FOLDER"])
         self._detector = QyoloDetector.load(folder, read_manifest(folder), os.environ["VARIANT"])
 
     def detect(self, data: bytes) -> dict[str, list[Any]]:
-        found = self._detector.detect(self._detector.decode(data, MAX_PIXELS), Query())
-        return {"boxes": found.xyxy.tolist(), "scores": found.scores.tolist()}
+        boxes = self._detector.detect(self._detector.decode(data, MAX_PIXELS), Query())
+        return {"boxes": boxes.xyxy.tolist(), "scores": boxes.scores.tolist()}

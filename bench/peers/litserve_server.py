@@ -22,8 +22,8 @@ class Detect(litserve.LitAPI):
     def predict(self, data: bytes) -> dict[str, object]:
         return self.detector.detect(data)
 
-    def encode_response(self, found: dict[str, object]) -> dict[str, object]:
-        return found
+    def encode_response(self, output: dict[str, object]) -> dict[str, object]:
+        return output
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import mlperf_loadgen as loadgen
 
 CONNECTIONS = 32
-BOUND_NS = 100_000_000  # of the server scenario's p99; LoadGen wants one, we print the percentile
+BOUND_NS = 100_000_000  # of the server scenario's p99: LoadGen needs one; we print the percentile
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _ask(connection: http.client.HTTPConnection, path: str, body: bytes) -> int:
-    """The status; a connection that idled so long that the server closed it is opened again."""
+    """The status; opens the connection again if the server has closed it because it was idle."""
     for last in (False, True):
         try:
             connection.request("POST", path, body, {"Content-Type": "image/jpeg"})

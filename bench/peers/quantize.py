@@ -27,7 +27,7 @@ class Timed:
         try:
             for tensor in self.tensors:
                 yield tensor[None]
-        finally:  # NNCF takes the last tensor and does not ask for one more
+        finally:  # NNCF does not iterate past the last tensor
             self.seconds += time.perf_counter() - start
 
 

@@ -7,8 +7,8 @@ The peers are NNCF (its default and its mixed preset) and ONNX Runtime's quantiz
 Entropy, Percentile), each in a pinned environment under runs/. OpenVINO compiles all results alike:
 float layers of an int8 model run in bfloat16 or float16 where the processor has it, as OpenVINO
 does by default, and the float model is measured in that type too. Prints COCO AP, median
-milliseconds of the engine, timed in turns, and seconds and peak MiB of quantizing. A quantizer that
-fails is listed with its exit code.
+milliseconds of the engine, timed alternately, and seconds and peak MiB of quantizing. A quantizer
+that fails is listed with its exit code.
 """
 
 import argparse

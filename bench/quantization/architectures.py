@@ -4,8 +4,9 @@
 
 Speed does not depend on the values of the weights, so the published architectures are built with
 random ones (`networks.py`); `--weights FILE` times a real export of the one `--model` instead.
-Without `--calibration`, drawn pictures are used. Prints the size of each model, the median
-milliseconds of the engine for each variant, timed in turns, and fp32 over int8 beside the paper's.
+Without `--calibration`, drawn images are used. Prints the size of each model, the median
+milliseconds of the engine for each variant, timed alternately, and fp32 over int8 beside the
+paper's.
 """
 
 import argparse
@@ -110,7 +111,7 @@ def draw_pictures(folder: Path) -> Path:
 def _measured(
     name: str, arguments: argparse.Namespace, progress: ReportProgress
 ) -> tuple[Size, Bench]:
-    """Build one model in a temporary folder and time its variants in turns."""
+    """Build one model in a temporary folder and time its variants alternately."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "built"
         folder.mkdir()
@@ -138,10 +139,13 @@ def _print_table(
     ratios = (f"paper's on {processor}" for processor in paper)
     print_header("", "parameters M", "GMAC", *times, "fp32/int8", *ratios)
     for name, (size, timed) in rows.items():
-        found = timed.variants
+        latencies = timed.variants
         print_row(
             *(name, f"{size.parameters / 1e6:.2f}", f"{size.macs / 1e9:.2f}"),
-            *(f"{found[each].infer_ms['p50']:.2f}" if each in found else "" for each in variants),
+            *(
+                f"{latencies[variant].infer_ms['p50']:.2f}" if variant in latencies else ""
+                for variant in variants
+            ),
             f"{timed.speedup['int8']:.2f}",
             *(f"{ratios[name]:.2f}" if name in ratios else "" for ratios in paper.values()),
         )

@@ -5,7 +5,7 @@
 Time: all start from a model and image tensors in memory, so that reading and decoding are not
 timed: statistics, ranges, bias correction, the quantized graph, its OpenVINO engine. Left out is
 what NNCF does not do: the search for sensitive layers, the other variants, the accuracy gate. Each
-takes three turns; prints the median of milliseconds an image and of seconds in all.
+is measured in three rounds; prints the median of milliseconds an image and of seconds in all.
 
 Memory: MiB of peak resident memory for the statistics of 50 and of 500 images (those of DIR are
 repeated), each in a process of its own. The ratio is about 1 if activations are not kept.
@@ -44,7 +44,7 @@ from service.vision.preprocess import PREPROCESS, Preprocess
 
 FORWARD: Final = "the bare forward pass"
 PRESETS: Final = ("default", "mixed")
-TURNS: Final = 3
+ROUNDS: Final = 3
 COUNTS: Final = (50, 500)
 SIZE: Final = 640
 
@@ -54,7 +54,7 @@ class Times:
     """Milliseconds an image in statistics; seconds from the float model to an int8 engine."""
 
     statistics_ms: float
-    whole_s: float
+    total_s: float
 
 
 def main() -> None:
@@ -101,17 +101,17 @@ def _print_times(model_name: str, model: FloatModel, tensors: np.ndarray) -> Non
         home = Path(scratch)
         np.save(home / "tensors.npy", tensors)
         save_openvino(model.model.SerializeToString(), home / "model.xml")
-        turns = [_turn(model.graph, preprocess, tensors, home) for _ in range(TURNS)]
+        rounds = [_measure(model.graph, preprocess, tensors, home) for _ in range(ROUNDS)]
     print(f"\n{model_name}, {len(tensors)} images\n")
     print_header("", "statistics, ms an image", "forward passes", "to a compiled engine, s")
-    forward = median(turn[FORWARD].statistics_ms for turn in turns)
-    for name in turns[0]:
-        statistics = median(turn[name].statistics_ms for turn in turns)
-        whole = median(turn[name].whole_s for turn in turns)
-        print_row(name, f"{statistics:.1f}", f"{statistics / forward:.2f}", f"{whole:.1f}")
+    forward = median(times[FORWARD].statistics_ms for times in rounds)
+    for name in rounds[0]:
+        statistics = median(times[name].statistics_ms for times in rounds)
+        total = median(times[name].total_s for times in rounds)
+        print_row(name, f"{statistics:.1f}", f"{statistics / forward:.2f}", f"{total:.1f}")
 
 
-def _turn(
+def _measure(
     graph: Graph, preprocess: Preprocess, tensors: np.ndarray, home: Path
 ) -> dict[str, Times]:
     times = {
@@ -144,10 +144,10 @@ def _time_qyolo(graph: Graph, preprocess: Preprocess, tensors: np.ndarray, home:
     statistics_s = time.perf_counter() - start
     image_range = Range(0.0, 255 / preprocess.divisor)
     ranges = Ranges(graph, observed.histograms, "uh", Scheme(), image_range)
-    made = quantize(graph, placement, ranges, Weights(graph), observed.channel_means)
+    quantized = quantize(graph, placement, ranges, Weights(graph), observed.channel_means)
     with TemporaryDirectory(dir=home) as engine:
         builder = load_builder("openvino", usable_threads())
-        builder.build(Candidate("int8", made.model), Path(engine))
+        builder.build(Candidate("int8", quantized.model), Path(engine))
     return Times(statistics_s / len(tensors) * 1000, time.perf_counter() - start)
 
 

@@ -1,8 +1,8 @@
-"""How the agreement of two variants changes with the pictures: the signal that the shadow gives.
+"""How the agreement of two variants changes with the images: what the shadow's metrics show.
 
     .venv/bin/python bench/quantization/drift.py FOLDER --images DIR [--a fp32] [--b int8]
 
-The pictures are darkened, blurred and so on; both variants detect on each, at the server's default
+The images are darkened, blurred and so on; both variants detect on each, at the server's default
 thresholds. Prints, for each change, the boxes of a, the share of them that b matches, and the
 agreement, which is 1 when both find the same boxes.
 """
@@ -49,17 +49,17 @@ def main() -> None:
     manifest = read_manifest(options.folder)
     a, b = (Detector.load(options.folder, manifest, name) for name in (options.a, options.b))
     files = (path.read_bytes() for path in find_images(options.images))
-    pictures = [decode_image(data, MAX_PIXELS).pixels for data in files]
-    print_header(f"{len(pictures)} pictures", f"boxes of {options.a}", "matched", "agreement")
+    images = [decode_image(data, MAX_PIXELS).pixels for data in files]
+    print_header(f"{len(images)} images", f"boxes of {options.a}", "matched", "agreement")
     for name, change in CHANGES.items():
-        changed = (np.asarray(change(Image.fromarray(p))) for p in pictures)
-        found = _agreement(a, b, [Photo.from_pixels(pixels) for pixels in changed])
-        print_row(name, found.boxes_a, f"{found.matched:.3f}", f"{1 - found.drop:.3f}")
+        changed = (np.asarray(change(Image.fromarray(p))) for p in images)
+        agreed = _agreement(a, b, [Photo.from_pixels(pixels) for pixels in changed])
+        print_row(name, agreed.boxes_a, f"{agreed.matched:.3f}", f"{1 - agreed.drop:.3f}")
 
 
-def _agreement(a: Detector, b: Detector, pictures: list[Photo]) -> Agreement:
+def _agreement(a: Detector, b: Detector, images: list[Photo]) -> Agreement:
     query = Query()
-    return agreement([(a.detect(p, query), b.detect(p, query)) for p in pictures])
+    return agreement([(a.detect(p, query), b.detect(p, query)) for p in images])
 
 
 if __name__ == "__main__":

@@ -49,34 +49,34 @@ class Network:
 
     def node(self, kind: str, *inputs: str, channels: int = 0, **attributes: Any) -> str:
         name = f"{kind}_{len(self._graph.node)}"
-        made = f"{name}_output"
-        self._graph.node.append(helper.make_node(kind, inputs, [made], name=name, **attributes))
-        self._channels[made] = channels or self._channels.get(inputs[0], 0)
-        return made
+        output = f"{name}_output"
+        self._graph.node.append(helper.make_node(kind, inputs, [output], name=name, **attributes))
+        self._channels[output] = channels or self._channels.get(inputs[0], 0)
+        return output
 
     def plain_conv(
-        self, x: str, made: int, kernel: int = 1, stride: int = 1, bias: object = None
+        self, x: str, outputs: int, kernel: int = 1, stride: int = 1, bias: object = None
     ) -> str:
         """Without an activation; the bias is random unless given."""
-        shape = (made, self._channels[x], kernel, kernel)
+        shape = (outputs, self._channels[x], kernel, kernel)
         weight = self._random.standard_normal(shape, np.float32)
         weight *= np.float32(GAIN / np.sqrt(np.prod(shape[1:])))
         if bias is None:
-            bias = BIAS * self._random.standard_normal(made)
+            bias = BIAS * self._random.standard_normal(outputs)
         return self.node(
             "Conv",
             x,
             self.constant(weight),
             self.constant(bias),
-            channels=made,
+            channels=outputs,
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],
             pads=[(kernel - 1) // 2] * 4,
         )
 
-    def conv(self, x: str, made: int, kernel: int = 1, stride: int = 1) -> str:
+    def conv(self, x: str, outputs: int, kernel: int = 1, stride: int = 1) -> str:
         """Convolution and SiLU."""
-        x = self.plain_conv(x, made, kernel, stride)
+        x = self.plain_conv(x, outputs, kernel, stride)
         return self.node("Mul", x, self.node("Sigmoid", x))
 
     def pool(self, x: str, kernel: int, stride: int = 1) -> str:
@@ -98,40 +98,40 @@ class Network:
             coordinate_transformation_mode="asymmetric",
         )
 
-    def c3(self, x: str, made: int, depth: int, shortcut: bool = True) -> str:
+    def c3(self, x: str, outputs: int, depth: int, shortcut: bool = True) -> str:
         """YOLOv5's stage: `depth` bottlenecks on one branch, one convolution on the other."""
-        main, side = self.conv(x, made // 2), self.conv(x, made // 2)
+        main, side = self.conv(x, outputs // 2), self.conv(x, outputs // 2)
         for _ in range(depth):
-            inner = self.conv(self.conv(main, made // 2), made // 2, 3)
+            inner = self.conv(self.conv(main, outputs // 2), outputs // 2, 3)
             main = self.node("Add", main, inner) if shortcut else inner
-        return self.conv(self.concat(main, side), made)
+        return self.conv(self.concat(main, side), outputs)
 
-    def sppf(self, x: str, made: int) -> str:
+    def sppf(self, x: str, outputs: int) -> str:
         """YOLOv5's spatial pyramid: three 5x5 pools in series."""
         maps = [self.conv(x, self._channels[x] // 2)]
         for _ in range(3):
             maps.append(self.pool(maps[-1], 5))
-        return self.conv(self.concat(*maps), made)
+        return self.conv(self.concat(*maps), outputs)
 
-    def elan(self, x: str, width: int, made: int, chain: Sequence[int], dense: bool) -> str:
+    def elan(self, x: str, width: int, outputs: int, chain: Sequence[int], dense: bool) -> str:
         """YOLOv7's stage: a chain of 3x3; all of its maps or every second one are concatenated."""
         maps = [self.conv(x, width), self.conv(x, width)]
         for channels in chain:
             maps.append(self.conv(maps[-1], channels, 3))
         joined = maps if dense else [maps[0], *maps[1::2]]
-        return self.conv(self.concat(*reversed(joined)), made)
+        return self.conv(self.concat(*reversed(joined)), outputs)
 
     def halve(self, x: str, width: int, *others: str) -> str:
         """YOLOv7's transition: a pool in parallel with a convolution of stride 2."""
         pooled = self.conv(self.pool(x, 2, 2), width)
         return self.concat(self.conv(self.conv(x, width), width, 3, 2), pooled, *others)
 
-    def sppcspc(self, x: str, made: int) -> str:
+    def sppcspc(self, x: str, outputs: int) -> str:
         """YOLOv7's spatial pyramid: pools of 5, 9 and 13 in parallel, and a bypass."""
-        main = self.conv(self.conv(self.conv(x, made), made, 3), made)
+        main = self.conv(self.conv(self.conv(x, outputs), outputs, 3), outputs)
         pools = [self.pool(main, kernel) for kernel in (5, 9, 13)]
-        main = self.conv(self.conv(self.concat(main, *pools), made), made, 3)
-        return self.conv(self.concat(main, self.conv(x, made)), made)
+        main = self.conv(self.conv(self.concat(main, *pools), outputs), outputs, 3)
+        return self.conv(self.concat(main, self.conv(x, outputs)), outputs)
 
     def detect(self, maps: Sequence[str], anchors: Sequence[Anchors]) -> onnx.ModelProto:
         """The anchor head on maps of strides 8, 16 and 32 -> [1,25200,85]."""
@@ -162,11 +162,11 @@ class Network:
         return self.node("Reshape", x, self.constant(shape, np.int64))
 
     def _split(self, x: str, lengths: Sequence[int]) -> list[str]:
-        made = [f"{x}_part{index}" for index in range(len(lengths))]
+        outputs = [f"{x}_part{index}" for index in range(len(lengths))]
         inputs = [x, self.constant(lengths, np.int64)]
-        self._graph.node.append(helper.make_node("Split", inputs, made, f"{x}_split", axis=4))
-        self._channels |= dict.fromkeys(made, 0)
-        return made
+        self._graph.node.append(helper.make_node("Split", inputs, outputs, f"{x}_split", axis=4))
+        self._channels |= dict.fromkeys(outputs, 0)
+        return outputs
 
 
 def _described(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
@@ -184,7 +184,7 @@ def _prior(stride: int) -> np.ndarray:
 def yolov5(width: float, depth: float) -> onnx.ModelProto:
     """Releases 6 and 7; `width` and `depth` scale channels and numbers of bottlenecks."""
     net = Network()
-    w64, w128, w256, w512, w1024 = (int(width * made) for made in (64, 128, 256, 512, 1024))
+    w64, w128, w256, w512, w1024 = (int(width * outputs) for outputs in (64, 128, 256, 512, 1024))
     d3, d6, d9 = (max(1, round(depth * count)) for count in (3, 6, 9))
     x = net.conv(net.conv("images", w64, 6, 2), w128, 3, 2)
     x = net.conv(net.c3(x, w128, d3), w256, 3, 2)
@@ -207,12 +207,12 @@ def yolov7(base: int, depth: int, dense_neck: bool) -> onnx.ModelProto:
     """
     net = Network()
 
-    def stage(x: str, width: int, made: int) -> str:
-        return net.elan(x, width, made, [width] * depth, dense=False)
+    def stage(x: str, width: int, outputs: int) -> str:
+        return net.elan(x, width, outputs, [width] * depth, dense=False)
 
-    def neck(x: str, width: int, made: int) -> str:
+    def neck(x: str, width: int, outputs: int) -> str:
         inner = width // 2 if dense_neck else width
-        return net.elan(x, width, made, [inner] * depth, dense_neck)
+        return net.elan(x, width, outputs, [inner] * depth, dense_neck)
 
     x = net.conv(net.conv(net.conv("images", base, 3), 2 * base, 3, 2), 2 * base, 3)
     x = stage(net.conv(x, 4 * base, 3, 2), 64, 8 * base)
@@ -226,7 +226,7 @@ def yolov7(base: int, depth: int, dense_neck: bool) -> onnx.ModelProto:
     n8 = neck(net.concat(net.conv(p8, 4 * base), up), 128, 4 * base)
     n16 = neck(net.halve(n8, 4 * base, top16), 256, 8 * base)
     n32 = neck(net.halve(n16, 8 * base, top32), 512, 16 * base)
-    maps = [net.conv(x, made * base, 3) for x, made in ((n8, 8), (n16, 16), (n32, 32))]
+    maps = [net.conv(x, outputs * base, 3) for x, outputs in ((n8, 8), (n16, 16), (n32, 32))]
     return net.detect(maps, ANCHORS["yolov7"])
 
 

@@ -1,12 +1,12 @@
-"""What it costs in AP to decode large JPEGs at a half or a quarter of their size.
+"""The AP that is lost when large JPEGs are decoded at a half or a quarter of their size.
 
     .venv/bin/python bench/quantization/reduced_decoding.py MODEL --calibration DIR \\
         --images DIR --annotations FILE [--size 320]
 
 COCO's photos have at most 640 pixels a side, so MODEL is built for a smaller input: for 320 they
 are decoded at a half, for 160 at a quarter. The alternative is the same pixels as PNG, which are
-decoded whole and then resized. Prints COCO AP of each variant. MODEL must be one that can be built
-for another size, such as YOLOX.
+decoded at full size and then resized. Prints COCO AP of each variant. MODEL must be one that can be
+built for another size, such as YOLOX.
 """
 
 import json
@@ -29,10 +29,10 @@ def main() -> None:
         pngs = Path(scratch) / "png"
         png_annotations = save_as_png(arguments.images, arguments.annotations, pngs)
         reduced = accuracy(folder, arguments.images, arguments.annotations)
-        whole = accuracy(folder, pngs, png_annotations)
-    print_header("input", "variant", "AP, decoded whole", "AP, decoded reduced", "difference")
+        full = accuracy(folder, pngs, png_annotations)
+    print_header("input", "variant", "AP, full size", "AP, reduced size", "difference")
     for name, scores in reduced.variants.items():
-        ap = whole.variants[name].ap
+        ap = full.variants[name].ap
         cells = (f"{ap:.4f}", f"{scores.ap:.4f}", f"{scores.ap - ap:+.4f}")
         print_row(arguments.size, name, *cells)
 

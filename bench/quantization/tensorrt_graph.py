@@ -53,12 +53,12 @@ def main() -> None:
             "int8": in_float16(to_float16(int8)),
         }
         manifest = describe(config.model, detector)
-        found = accuracy(graphs, manifest, annotated, progress)
+        evaluation = accuracy(graphs, manifest, annotated, progress)
     findings = check(to_float16(int8))
-    print(f"\n{arguments.model.stem}, {found.images} images, {len(findings)} rules broken\n")
+    print(f"\n{arguments.model.stem}, {evaluation.images} images, {len(findings)} rules broken\n")
     print_header("", "AP", "AP50", "against fp32")
-    for name, scores in found.variants.items():
-        drop = scores.ap - found.variants["fp32"].ap
+    for name, scores in evaluation.variants.items():
+        drop = scores.ap - evaluation.variants["fp32"].ap
         print_row(name, f"{scores.ap:.4f}", f"{scores.ap50:.4f}", f"{drop:+.4f}")
     for finding in findings:
         print(f"{finding.rule} at {finding.node}: {finding.message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Image files put together chunk by chunk, valid or not."""
+"""Image files assembled chunk by chunk, valid or invalid."""
 
 import struct
 import zlib
@@ -33,7 +33,7 @@ def run_length_bmp(width: int, height: int, runs: bytes) -> bytes:
 
 
 def as_first_of_two(jpeg: bytes) -> bytes:
-    """With a Multi-Picture Format index, by which Pillow reads the first of two pictures (MPO)."""
+    """With a Multi-Picture Format index, by which Pillow reads the first of two images (MPO)."""
     entries = struct.pack(">IIIHH", 0x030000, 100, 0, 0, 0) * 2
     index = b"MM\0*" + struct.pack(">IH", 8, 3)
     index += struct.pack(">HHI4s", 0xB000, 7, 4, b"0100") + struct.pack(">HHII", 0xB001, 4, 1, 2)

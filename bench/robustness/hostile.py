@@ -1,4 +1,4 @@
-"""Tens of thousands of hostile requests against a real server, and how the server is afterwards.
+"""Tens of thousands of hostile requests against a real server, and the server's state after them.
 
     .venv/bin/python bench/robustness/hostile.py [MODEL_FOLDER] [--count 20000] [--seed 0]
 
@@ -25,7 +25,7 @@ from typing import Final
 
 from bench.command_line import folder_parser, print_header, print_row
 from bench.load import Connection, content_length, post_jpeg, status_of
-from bench.robustness.hostile_pictures import valid
+from bench.robustness.hostile_images import valid
 from bench.robustness.hostile_requests import Case, cases
 from bench.serving import Resources, Server, serve, tiny_folder
 from service.manifest import read_manifest
@@ -44,11 +44,11 @@ REQUEST: Final = post_jpeg("/v1/detect?conf=0.01", valid("JPEG", 0, 640))
 
 @dataclass(slots=True)
 class Outcome:
-    """Responses so far, by family of case; `faults` break a promise of the server."""
+    """Responses so far, by family of case; `failures`: what the server must never do."""
 
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     slowest: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    faults: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     count: int = 0
     good: int = 0
 
@@ -57,9 +57,9 @@ class Outcome:
         self.statuses[case.family][status] += 1
         self.slowest[case.family] = max(seconds, self.slowest[case.family])
         if status == CLOSED and not case.ends:
-            self.faults.append(f"{case.family}: closed without a response: {case.data[:300]!r}")
+            self.failures.append(f"{case.family}: closed without a response: {case.data[:300]!r}")
         elif status != CLOSED and status not in DOCUMENTED:
-            self.faults.append(f"{case.family}: status {status}: {case.data[:300]!r}")
+            self.failures.append(f"{case.family}: status {status}: {case.data[:300]!r}")
 
     @property
     def totals(self) -> Counter[int]:
@@ -114,19 +114,19 @@ async def _attack(port: int, sent: Iterator[Case], outcome: Outcome) -> None:
                 async with asyncio.timeout(LIMIT_S + 5):
                     status, _ = await connection.exchange(case.data, case.ends)
             except TimeoutError:
-                outcome.faults.append(f"{case.family}: no response: {case.data[:300]!r}")
+                outcome.failures.append(f"{case.family}: no response: {case.data[:300]!r}")
                 connection.close()
                 continue
             outcome.add(case, status, time.monotonic() - began)
             if outcome.count % GOOD_EVERY == 0:
                 outcome.good += 1
                 if await _boxes(port) != expected:
-                    outcome.faults.append("a good request got other boxes than before")
+                    outcome.failures.append("a good request got other boxes than before")
         connection.close()
 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
     if await _boxes(port) != expected:
-        outcome.faults.append("the last good request got other boxes than before")
+        outcome.failures.append("the last good request got other boxes than before")
 
 
 async def _boxes(port: int) -> object:
@@ -137,21 +137,21 @@ async def _boxes(port: int) -> object:
 
 
 def growth(samples: Sequence[Resources]) -> list[str]:
-    """What grew from the first half of the attack, less its first tenth, to the second half.
+    """The resources that grew from the attack's first half, less its first tenth, to its second.
 
     Memory is compared by medians, because a large picture occupies some for a while.
     """
     half = len(samples) // 2
     early, late = samples[1:half], samples[half:]
-    faults = []
+    failures = []
     before, after = (median(each.mib for each in part) for part in (early, late))
     if after > GROWTH * before + MARGIN_MIB:
-        faults.append(f"memory grew from {before:.0f} to {after:.0f} MiB")
+        failures.append(f"memory grew from {before:.0f} to {after:.0f} MiB")
     if late[-1].files > max(each.files for each in early):
-        faults.append(f"open files grew to {late[-1].files}")
+        failures.append(f"open files grew to {late[-1].files}")
     if late[-1].threads > max(each.threads for each in early) + LAZY_THREADS:
-        faults.append(f"threads grew to {late[-1].threads}")
-    return faults
+        failures.append(f"threads grew to {late[-1].threads}")
+    return failures
 
 
 def settled(server: Server) -> Resources:
@@ -195,11 +195,11 @@ def main() -> int:
     print("MiB " + ", ".join(f"{each.mib:.0f}" for each in samples))
     print("files " + ", ".join(str(each.files) for each in samples))
     print("threads " + ", ".join(str(each.threads) for each in samples))
-    faults = outcome.faults + growth(samples)
+    failures = outcome.failures + growth(samples)
     if "Traceback" in log:
-        faults.append("the log holds a traceback: " + log[log.index("Traceback") :][:3000])
-    print("\n".join(f"FAULT: {fault}" for fault in faults[:20]))
-    return 1 if faults else 0
+        failures.append("the log holds a traceback: " + log[log.index("Traceback") :][:3000])
+    print("\n".join(f"FAILURE: {failure}" for failure in failures[:20]))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

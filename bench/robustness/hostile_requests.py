@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import quote
 
 from bench.load import BOUNDARY, MULTIPART, form, post, post_jpeg, request_head
-from bench.robustness.hostile_pictures import hostile, valid
+from bench.robustness.hostile_images import hostile, valid
 
 DETECT_PATHS: Final = (
     "/v1/detect",
@@ -59,7 +59,7 @@ def cases(count: int, seed: int, model: str) -> Iterator[Case]:
 
 
 def _carried(random: Random, data: bytes, model: str) -> bytes:
-    """A request that carries the picture, in one of the encodings that the server accepts."""
+    """A request that carries the image, in one of the encodings that the server accepts."""
     accept = f"Accept: {random.choice(ACCEPTS)}"
     path = random.choice(DETECT_PATHS)
     text = base64.b64encode(data).decode()
@@ -195,7 +195,7 @@ def _gzip_bomb() -> bytes:
 
 
 def _framing(random: Random, model: str) -> bytes:
-    """What follows on the connection would not be a request, or never comes."""
+    """The data after it on the connection is no request, or never arrives."""
     picture = valid("JPEG")
     whole = post_jpeg("/v1/detect", picture)
     size = f"{len(picture):x}\r\n".encode()

@@ -19,7 +19,7 @@ from typing import Final
 
 from bench.command_line import folder_parser, print_header, print_row
 from bench.load import MULTIPART, Connection, form, post
-from bench.robustness.hostile_pictures import FORMATS, valid
+from bench.robustness.hostile_images import FORMATS, valid
 from bench.robustness.hostile_requests import DETECT_PATHS
 from bench.serving import serve, tiny_folder
 

@@ -13,7 +13,7 @@ def test_no_hostile_request_breaks_the_server(tiny_folder, caplog):
         wait_until(lambda: live.client.get("/readyz").status_code == 200)
         outcome = Outcome()
         attack(live.port, cases(COUNT, 1, "yolov5"), outcome)
-    assert outcome.faults == []
+    assert outcome.failures == []
     assert outcome.count == COUNT
     assert {200, 400, 404, 405, 406, 413, 415, 422, 431} <= set(outcome.totals)
     assert not {500, 502, 503, 504} & set(outcome.totals)

@@ -1,4 +1,4 @@
-"""Hostile pictures from a seeded generator: broken, exploding, endless, or of two formats."""
+"""Hostile images from a seeded generator: broken, decompression bombs, endless, in two formats."""
 
 import io
 import struct
@@ -68,7 +68,7 @@ def mutated(random: Random) -> bytes:
 
 
 def spliced(random: Random) -> bytes:
-    """The start of one picture and the end of another."""
+    """The start of one image and the end of another."""
     one, other = _any_valid(random), _any_valid(random)
     return one[: random.randrange(len(one))] + other[random.randrange(len(other)) :]
 
@@ -118,7 +118,7 @@ def bomb_chunk(random: Random) -> bytes:
 
 
 def scans(random: Random) -> bytes:
-    """A progressive JPEG that repeats its last scan; half of them claim to hold two pictures."""
+    """A progressive JPEG that repeats its last scan; half of them claim to contain two images."""
     side = 1500 if random.random() < 0.1 else 64
     data = repeat_last_scan(_progressive(side), random.choice((80, 150, 3000)))
     return data if random.random() < 0.5 else as_first_of_two(data)
@@ -175,7 +175,7 @@ def exif(random: Random) -> bytes:
 
 
 def polyglot(random: Random) -> bytes:
-    """A picture and another format in one file."""
+    """An image and another format in one file."""
     data = _any_valid(random)
     html = b"<html><script>alert(1)</script></html>"
     match random.randrange(6):
@@ -194,7 +194,7 @@ def polyglot(random: Random) -> bytes:
 
 
 def extreme(random: Random) -> bytes:
-    """Valid pictures of extreme sizes and unusual colour modes."""
+    """Valid images of extreme sizes and unusual colour modes."""
     sizes = ((1, 1), (1, 2), (20_000, 1), (1, 20_000), (3, 16_000), (2000, 2000))
     form = random.choice(FORMATS)
     size = random.choice(sizes[:2] if form == "WEBP" else sizes)
