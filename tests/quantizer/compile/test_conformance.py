@@ -1,7 +1,6 @@
 """A network that keeps every rule, and edits that each break one rule alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -130,34 +129,76 @@ FLOAT = "no int8 kernel"
 Edit = Callable[[onnx.ModelProto], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
-    """An edit, the rule that it breaks, and the node at which it does."""
-
-    edit: Edit
-    rule: str
-    at: str
-    consequence: Consequence
-    half: bool = False
-    opset: int = 19
+ZEROS, SCALES = np.zeros(16, np.int8), np.full(16, STEP, np.float32)
 
 
-BREACHES: list[Breach] = []
+def last(values: np.ndarray, value: float) -> np.ndarray:
+    """The values with another one at the end."""
+    return np.append(values[:-1], values.dtype.type(value))
+
+
+# A rule, the node at which it is broken, and the constants that break it by other values.
+VALUES = [
+    ("zero_point_is_zero", "cv1.weight", FATAL, {"cv1.zero": last(ZEROS, 3)}),
+    ("integers_are_signed", "cv1.out.q", FATAL, {"cv1.out.zero": np.uint8(0)}),
+    (
+        *("integers_are_signed", "cv1.weight", FATAL),
+        {"cv1.steps": np.ones((16, 16, 1, 1), np.uint8), "cv1.zero": ZEROS.astype(np.uint8)},
+    ),
+    *(
+        ("scale_is_positive", "cv1.weight", FATAL, {"cv1.scale": last(SCALES, worst)})
+        for worst in (0.0, -STEP, np.inf, np.nan)
+    ),
+    (
+        *("activation_has_one_scale", "cv1.out.q", FATAL),
+        {"cv1.out.scale": SCALES, "cv1.out.zero": ZEROS},
+    ),
+    (
+        *("scales_are_as_many_as_channels", "cv1.weight", FATAL),
+        {"cv1.scale": SCALES[:15], "cv1.zero": ZEROS[:15]},
+    ),
+    ("scales_are_as_many_as_channels", "cv1.weight", FATAL, {"cv1.zero": np.int8(0)}),
+    ("concat_has_one_scale", "cat", "reformat", {"cat.out.scale": np.float32(2 * STEP)}),
+    (
+        "pass_through_op_keeps_the_scale",
+        "part",
+        "reformat",
+        {"part.out.scale": np.float32(2 * STEP)},
+    ),
+    (
+        *("weight_has_a_scale_for_each_channel", "cv1.weight", "accuracy"),
+        {"cv1.scale": np.float32(STEP), "cv1.zero": np.int8(0)},
+    ),
+]
+BREACHES = []
 
 
 def breaks(rule: str, at: str, consequence: Consequence, **kind: object) -> Callable[[Edit], Edit]:
-    """Marks an edit of the conformant network."""
+    """Marks an edit of the conformant network of this kind, which breaks a rule at a node."""
 
     def mark(edit: Edit) -> Edit:
-        BREACHES.append(Breach(edit, rule, at, consequence, **kind))
+        BREACHES.append(pytest.param(edit, (rule, at, consequence), kind, id=f"{rule}-{edit.__name__}"))
         return edit
 
     return mark
 
 
-@breaks("zero_point_is_zero", "cv1.weight", FATAL)
-def shifted(model):
-    constant(model, "cv1.zero", [0] * 15 + [3], np.int8)
+for rule, at, consequence, values in VALUES:
+
+    @breaks(rule, at, consequence)
+    def other_values(model, values=values):
+        for name, value in values.items():
+            constant(model, name, value, value.dtype)
+
+
+@breaks("opset_knows_the_scale", "cv1.weight", FATAL, opset=18)
+def half_scale_too_early(model):
+    constant(model, "cv1.scale", SCALES, np.float16)
+
+
+@breaks("types_agree", "cv1", FATAL, half=True)
+def float_bias_of_halves(model):
+    constant(model, "cv1.bias", ZEROS, np.float32)
 
 
 @breaks("zero_point_is_zero", "cv1.weight", FATAL)
@@ -167,46 +208,11 @@ def computed_zero_point(model):
     )
 
 
-@breaks("integers_are_signed", "cv1.out.q", FATAL)
-def unsigned(model):
-    constant(model, "cv1.out.zero", 0, np.uint8)
-
-
-@breaks("integers_are_signed", "cv1.weight", FATAL)
-def unsigned_weight(model):
-    constant(model, "cv1.steps", np.ones((16, 16, 1, 1)), np.uint8)
-    constant(model, "cv1.zero", np.zeros(16), np.uint8)
-
-
-for worst in (0.0, -STEP, np.inf, np.nan):
-
-    @breaks("scale_is_positive", "cv1.weight", FATAL)
-    def useless_scale(model, worst=worst):
-        constant(model, "cv1.scale", [STEP] * 15 + [worst], np.float32)
-
-
 @breaks("scale_is_constant", "cv1.weight", FATAL)
 def computed_scale(model):
     node(model, "cv1.weight").input[1] = insert(
         model, "cv1.weight", "Identity", "computed", "cv1.scale"
     )
-
-
-@breaks("activation_has_one_scale", "cv1.out.q", FATAL)
-def activation_per_channel(model):
-    constant(model, "cv1.out.scale", np.full(16, STEP), np.float32)
-    constant(model, "cv1.out.zero", np.zeros(16), np.int8)
-
-
-@breaks("scales_are_as_many_as_channels", "cv1.weight", FATAL)
-def too_few_scales(model):
-    constant(model, "cv1.scale", np.full(15, STEP), np.float32)
-    constant(model, "cv1.zero", np.zeros(15), np.int8)
-
-
-@breaks("scales_are_as_many_as_channels", "cv1.weight", FATAL)
-def too_few_zero_points(model):
-    constant(model, "cv1.zero", 0, np.int8)
 
 
 @breaks("quantized_is_dequantized", "cv1.out.q", FATAL)
@@ -229,11 +235,6 @@ def quantized_bias(model):
     )
 
 
-@breaks("opset_knows_the_scale", "cv1.weight", FATAL, opset=18)
-def half_scale_too_early(model):
-    constant(model, "cv1.scale", np.full(16, STEP), np.float16)
-
-
 @breaks("opset_knows_the_scale", "stem.weight", FATAL)
 def older_than_axes(model):
     """With one convolution left: each of them breaks the rule."""
@@ -251,11 +252,6 @@ def older_than_axes(model):
 @breaks("types_agree", "cv1.out.q", FATAL, half=True)
 def float_scale_of_halves(model):
     node(model, "cv1.out.q").input[1] = constant(model, "other.scale", STEP, np.float32)
-
-
-@breaks("types_agree", "cv1", FATAL, half=True)
-def float_bias_of_halves(model):
-    constant(model, "cv1.bias", np.zeros(16), np.float32)
 
 
 @breaks("types_agree", "sum", FATAL, half=True)
@@ -313,11 +309,6 @@ def quantized_main_branch(model):
 
 
 @breaks("concat_has_one_scale", "cat", "reformat")
-def concat_of_another_scale(model):
-    constant(model, "cat.out.scale", 2 * STEP, np.float32)
-
-
-@breaks("concat_has_one_scale", "cat", "reformat")
 def concat_of_a_float(model):
     remove(model, "up.out.q", "up.out.dq")
     node(model, "cat").input[1] = "up.y"
@@ -329,11 +320,6 @@ def concat_read_in_float(model):
     node(model, "dw").input[0] = insert_pair(
         model, "dw", "later", insert(model, "dw", "Neg", "negative", "cat.y")
     )
-
-
-@breaks("pass_through_op_keeps_the_scale", "part", "reformat")
-def sliced_to_another_scale(model):
-    constant(model, "part.out.scale", 2 * STEP, np.float32)
 
 
 @breaks("pass_through_op_keeps_the_scale", "same", "reformat")
@@ -364,12 +350,6 @@ def no_zero_point(model):
         del node(model, name).input[2:]
 
 
-@breaks("weight_has_a_scale_for_each_channel", "cv1.weight", "accuracy")
-def one_scale_for_all(model):
-    constant(model, "cv1.scale", STEP, np.float32)
-    constant(model, "cv1.zero", 0, np.int8)
-
-
 @breaks("activation_function_reads_exact_sums", "early.q", "accuracy")
 def quantized_before_silu(model):
     made = insert_pair(model, "cv1.gate", "early", "cv1.y")
@@ -388,17 +368,16 @@ def test_nothing_is_found_in_a_conformant_network(half, opset):
     assert model.SerializeToString() == before
 
 
-@pytest.mark.parametrize("breach", BREACHES, ids=lambda breach: breach.edit.__name__)
-def test_one_breach_is_one_finding(breach):
-    model = conformant(breach.half, breach.opset)
-    breach.edit(model)
-    found = [(each.rule, each.node, each.consequence) for each in check(model)]
-    assert found == [(breach.rule, breach.at, breach.consequence)]
+@pytest.mark.parametrize(("edit", "breach", "kind"), BREACHES)
+def test_one_breach_is_one_finding(edit, breach, kind):
+    model = conformant(**kind)
+    edit(model)
+    assert [(each.rule, each.node, each.consequence) for each in check(model)] == [breach]
 
 
 def test_every_rule_has_a_breach_and_a_docstring():
     rules = {rule.__name__: rule for of_one in RULES.values() for rule in of_one}
-    assert {breach.rule for breach in BREACHES} == set(rules)
+    assert {each.values[1][0] for each in BREACHES} == set(rules)
     assert all(rule.__doc__ for rule in rules.values())
 
 
