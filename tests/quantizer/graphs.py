@@ -17,6 +17,8 @@ from quantizer.qdq.format import PLAIN, QdqFormat
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.weights import Weights
+from service.engines import load_engine
+from service.manifest import Variant
 from tests.tiny_models import SIZE, save_tiny
 
 
@@ -42,6 +44,14 @@ def quantized(graph: Graph, scheme: Scheme, qdq_format: QdqFormat = PLAIN) -> on
         for site in (*placement.activations, *placement.propagated)
     }
     return insert_qdq(graph, placement, params, Weights(graph))
+
+
+def served(variant: Variant, folder: Path, image: np.ndarray) -> np.ndarray:
+    """The output of an engine in the folder."""
+    engine = load_engine(folder, variant, 1)
+    raw = engine.infer(image)
+    engine.close()
+    return raw
 
 
 def by_onnxruntime(model: onnx.ModelProto, image: np.ndarray, optimised: bool = True) -> np.ndarray:

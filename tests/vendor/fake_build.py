@@ -160,16 +160,3 @@ def _report_progress(monitor: Any, layers: list[str]) -> None:
         monitor.phase_finish(layer)
         assert monitor.step_complete(ROOT_PHASE, index) is True
     monitor.phase_finish(ROOT_PHASE)
-
-
-CLASSES: Final = (
-    ILogger,
-    IProgressMonitor,
-    IHostMemory,
-    INetworkDefinition,
-    ParserError,
-    OnnxParser,
-    IBuilderConfig,
-    ITimingCache,
-    Builder,
-)

@@ -135,6 +135,3 @@ def _execute(model: onnx.ModelProto, feeds: Arrays) -> Arrays:
     session = ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     names = [each.name for each in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-
-
-CLASSES: Final = (IProfiler, Dims, Runtime, ICudaEngine, EngineInspector, IExecutionContext)

@@ -51,10 +51,11 @@ def nvidia(tensorrt_interface) -> Iterator[Nvidia]:
     pytest.importorskip("cuda.bindings.runtime", reason=reason, exc_type=ImportError)
     from tests.vendor import fake_build, fake_run
     from tests.vendor.fake_cuda import FakeCuda
-    from tests.vendor.fake_tensorrt import FakeTensorRt
+    from tests.vendor.fake_tensorrt import Fake, FakeTensorRt
 
     cuda = FakeCuda()
-    fakes = (*fake_build.CLASSES, *fake_run.CLASSES)
+    named = {**vars(fake_build), **vars(fake_run)}.values()
+    fakes = [each for each in named if isinstance(each, type(Fake)) and each is not Fake]
     tensorrt = FakeTensorRt(tensorrt_interface, cuda.device, fakes)
     with installed(tensorrt.module, cuda.module):
         yield Nvidia(tensorrt, cuda)

@@ -1,23 +1,18 @@
 """The interface of a builder, on every runtime; then what only one of them does."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
 
-from quantizer.calibration.statistics import observe
-from quantizer.compile.builder import Built, Candidate
+from quantizer.compile.builder import Candidate
 from quantizer.compile.load import load_builder
 from quantizer.errors import BuildFailed
 from quantizer.int8 import Range, Scheme, activation_params
 from quantizer.model.graph import Graph
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import plan_placement
-from quantizer.qdq.quantize import Ranges, quantize
 from quantizer.qdq.weights import Weights
-from service.engines import load_engine
-from tests.quantizer.graphs import by_onnxruntime, graph_of
+from tests.quantizer.graphs import by_onnxruntime, graph_of, quantized, served
 from tests.shared import needs_int8
 from tests.tiny_models import SIZE, TINY, Sketch
 
@@ -30,18 +25,16 @@ def runtime(request):
     return request.param
 
 
-def uh_quantized(graph: Graph, scheme: Scheme) -> onnx.ModelProto:
+schemes = pytest.mark.parametrize(
+    "scheme", [Scheme(), Scheme(symmetric=True)], ids=["plain", "symmetric"]
+)
+
+
+def with_ranges(graph: Graph, bounds: Range, scheme: Scheme) -> onnx.ModelProto:
+    """The Q/DQ graph in which all activations have these bounds."""
     placement = plan_placement(graph)
-    histograms = observe(graph, placement.tensors, [IMAGE], 1).histograms
-    ranges = Ranges(graph, histograms, "uh", scheme, Range(0, 1))
-    return quantize(graph, placement, ranges, Weights(graph)).model
-
-
-def served(built: Built, folder: Path) -> np.ndarray:
-    engine = load_engine(folder, built.variant, 1)
-    raw = engine.infer(IMAGE)
-    engine.close()
-    return raw
+    params = dict.fromkeys(placement.tensors, activation_params(bounds, scheme))
+    return insert_qdq(graph, placement, params, Weights(graph))
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -49,16 +42,20 @@ def test_the_engine_computes_the_float_graph(name, runtime, tmp_path):
     graph = graph_of(name)
     built = load_builder(runtime, 1).build(Candidate("fp32", graph.model), tmp_path)
     expected = by_onnxruntime(graph.model, IMAGE, optimised=False)
-    np.testing.assert_allclose(served(built, tmp_path), expected, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        served(built.variant, tmp_path, IMAGE), expected, rtol=1e-3, atol=1e-2
+    )
 
 
-@pytest.mark.parametrize("scheme", [Scheme(), Scheme(symmetric=True)], ids=["plain", "symmetric"])
+@schemes
 def test_the_engine_computes_the_quantized_graph(scheme, runtime, tmp_path):
-    model = uh_quantized(graph_of("yolov5"), scheme)
+    model = quantized(graph_of("yolov5"), scheme)
     built = load_builder(runtime, 1).build(Candidate("int8", model), tmp_path)
     expected = by_onnxruntime(model, IMAGE, optimised=False)
     allowed = 0.02 * np.abs(expected).max()
-    np.testing.assert_allclose(served(built, tmp_path), expected, rtol=0, atol=allowed)
+    np.testing.assert_allclose(
+        served(built.variant, tmp_path, IMAGE), expected, rtol=0, atol=allowed
+    )
 
 
 def test_a_float_engine_lies_in_its_variants_folder_and_executes_in_float(runtime, tmp_path):
@@ -82,11 +79,11 @@ def test_an_operator_that_the_runtime_does_not_know_fails_in_one_line(runtime, t
 
 
 @needs_int8
-@pytest.mark.parametrize("scheme", [Scheme(), Scheme(symmetric=True)], ids=["plain", "symmetric"])
+@schemes
 @pytest.mark.parametrize("name", TINY)
 def test_openvino_executes_every_planned_convolution_in_int8(name, scheme, tmp_path):
     graph = graph_of(name)
-    candidate = Candidate("int8", uh_quantized(graph, scheme))
+    candidate = Candidate("int8", quantized(graph, scheme))
     executed = load_builder("openvino", 1).build(candidate, tmp_path).executed
     placement = plan_placement(graph)
     # OpenVINO does not execute the rearrangement of YOLOX's Focus in int8.
@@ -100,7 +97,7 @@ def test_openvino_executes_every_planned_convolution_in_int8(name, scheme, tmp_p
 def test_openvino_profiles_each_convolution():
     graph = graph_of("yolov5")
     builder = load_builder("openvino", 1)
-    before, after = builder.profile(graph.model), builder.profile(uh_quantized(graph, Scheme()))
+    before, after = builder.profile(graph.model), builder.profile(quantized(graph, Scheme()))
     layers = plan_placement(graph).layers
     assert {before.executed[layer] for layer in layers} == {builder.low_float or "f32"}
     assert {after.executed[layer] for layer in layers} <= {"u8", "i8"}
@@ -126,16 +123,14 @@ def test_symmetric_activations_survive_a_concat_in_openvino(tmp_path):
     both = s.concat("cat", *(s.conv_silu(name, "images", (3, 16)) for name in "ab"))
     out = s.conv("last", s.conv_silu("c", both, (32, 8)), (8, 8))
     graph = Graph.of(s.model(out, rank=4))
-    placement = plan_placement(graph)
-    params = {
-        site.tensor: activation_params(Range(-0.2785, 4), Scheme(symmetric=True))
-        for site in placement.activations
-    }
-    model = insert_qdq(graph, placement, params, Weights(graph))
+    model = with_ranges(graph, Range(-0.2785, 4), Scheme(symmetric=True))
     before = model.SerializeToString()
     built = load_builder("openvino", 1).build(Candidate("int8", model), tmp_path)
     expected = by_onnxruntime(model, IMAGE, optimised=False)
-    assert np.abs(served(built, tmp_path) - expected).max() < 0.02 * np.abs(expected).max()
+    assert (
+        np.abs(served(built.variant, tmp_path, IMAGE) - expected).max()
+        < 0.02 * np.abs(expected).max()
+    )
     assert model.SerializeToString() == before
 
 
@@ -144,11 +139,7 @@ def test_onnxruntime_lists_the_convolutions_that_became_integer_kernels(tmp_path
     s = Sketch()
     x = s.conv("b", s.conv("a", "images", (3, 8)), (8, 8))
     graph = Graph.of(s.model(s.conv("last", x, (8, 8)), rank=4))
-    placement = plan_placement(graph)
-    params = {
-        site.tensor: activation_params(Range(-3, 3), Scheme()) for site in placement.activations
-    }
-    model = insert_qdq(graph, placement, params, Weights(graph))
+    model = with_ranges(graph, Range(-3, 3), Scheme())
     executed = load_builder("onnxruntime", 1).build(Candidate("int8", model), tmp_path).executed
     assert executed["a"] == "u8"
     assert executed["last"] == "f32"
@@ -159,6 +150,4 @@ def test_openvino_writes_a_blob_that_fits_this_machine(tmp_path):
     variant = load_builder("openvino", 1).build(Candidate("fp32", graph.model), tmp_path).variant
     assert variant.blob is not None
     (tmp_path / variant.model).unlink()  # so that only the blob is left
-    engine = load_engine(tmp_path, variant, 1)
-    assert engine.infer(np.zeros((1, 3, SIZE, SIZE), np.uint8)).shape == (1, 7, 84)
-    engine.close()
+    assert served(variant, tmp_path, np.zeros((1, 3, SIZE, SIZE), np.uint8)).shape == (1, 7, 84)

@@ -7,9 +7,8 @@ import pytest
 from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.candidates import candidates_for, keep_fastest, time_interleaved
 from quantizer.compile.load import load_builder
-from service.engines import load_engine
 from service.manifest import Variant
-from tests.quantizer.graphs import graph_of
+from tests.quantizer.graphs import graph_of, served
 from tests.tiny_models import SIZE
 
 FLOAT, INT8 = onnx.ModelProto(producer_name="float"), onnx.ModelProto(producer_name="int8")
@@ -79,15 +78,8 @@ def test_a_lower_float_type_reaches_the_engine_with_and_without_its_blob(tmp_pat
     assert lower.variant.float_type == low
     assert set(lower.executed.values()) == {low}
     assert set(plain.executed.values()) == {"f32"}
-
-    def infer(variant: Variant) -> np.ndarray:
-        engine = load_engine(tmp_path, variant, 1)
-        raw = engine.infer(IMAGE)
-        engine.close()
-        return raw
-
-    in_f32, in_low = infer(plain.variant), infer(lower.variant)
+    in_f32, in_low = (served(each.variant, tmp_path, IMAGE) for each in (plain, lower))
     without_blob = lower.variant.model_copy(update={"blob": None, "blob_key": None})
-    np.testing.assert_array_equal(in_low, infer(without_blob))
+    np.testing.assert_array_equal(in_low, served(without_blob, tmp_path, IMAGE))
     assert not np.array_equal(in_low, in_f32)
     np.testing.assert_allclose(in_low, in_f32, atol=0.05 * np.abs(in_f32).max())

@@ -177,7 +177,9 @@ def breaks(rule: str, at: str, consequence: Consequence, **kind: object) -> Call
     """Marks an edit of the conformant network of this kind, which breaks a rule at a node."""
 
     def mark(edit: Edit) -> Edit:
-        BREACHES.append(pytest.param(edit, (rule, at, consequence), kind, id=f"{rule}-{edit.__name__}"))
+        BREACHES.append(
+            pytest.param(edit, (rule, at, consequence), kind, id=f"{rule}-{edit.__name__}")
+        )
         return edit
 
     return mark

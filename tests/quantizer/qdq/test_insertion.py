@@ -24,8 +24,7 @@ from quantizer.qdq.format import PLAIN, TENSORRT
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite, plan_placement
 from quantizer.qdq.weights import Weights
-from service.engines import load_engine
-from tests.quantizer.graphs import by_onnxruntime, graph_of, images, quantized
+from tests.quantizer.graphs import by_onnxruntime, graph_of, images, quantized, served
 from tests.tiny_models import SIZE, TINY, Sketch, relu
 
 SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}
@@ -36,10 +35,7 @@ def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     """As it is compiled and served."""
     with TemporaryDirectory() as folder:
         built = OpenVinoBuilder(1).build(Candidate("int8", model), Path(folder))
-        engine = load_engine(Path(folder), built.variant, 1)
-        raw = engine.infer(image)
-        engine.close()
-    return raw
+        return served(built.variant, Path(folder), image)
 
 
 def one_conv(scheme: Scheme) -> tuple[Graph, Placement, dict[str, QuantParams]]:
