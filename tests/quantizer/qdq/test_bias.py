@@ -1,8 +1,6 @@
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from quantizer.calibration.statistics import observe
 from quantizer.model.graph import Graph
@@ -10,49 +8,30 @@ from quantizer.qdq.bias import averaged_tensors, correct_biases
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.weights import Weights
+from tests.quantizer.graphs import by_onnxruntime
+from tests.tiny_models import Sketch
 
 
 def two_convs(groups: int = 1, with_bias: bool = True, computed_bias: bool = False) -> Graph:
     """conv -> conv, no padding, so that a flat image has flat maps; only the first is quantized."""
-    random = np.random.default_rng(3)
-    weights = {
-        "w1": random.normal(size=(8, 4 // groups, 3, 3)),
-        "b1": random.normal(size=8),
-        "w2": random.normal(size=(2, 8, 1, 1)),
-        "zero": np.zeros(8),
-    }
-    constants = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()]
-    bias = ["b1"] if with_bias else []
-    nodes = [
-        helper.make_node("Conv", ["images", "w0"], ["x"], name="expand"),
-        helper.make_node("Conv", ["x", "w1", *bias], ["y"], name="first", group=groups),
-        helper.make_node("Conv", ["y", "w2"], ["out"], name="last"),
-    ]
-    constants.append(
-        numpy_helper.from_array(random.normal(size=(4, 3, 1, 1)).astype(np.float32), "w0")
-    )
+    random, s = np.random.default_rng(3), Sketch((1, 3, 8, 8))
+
+    def constant(name: str, *shape: int) -> str:
+        return s.constant(name, random.normal(size=shape), np.float32)
+
+    bias = [constant("b1", 8)] if with_bias else []
     if computed_bias:
-        nodes.insert(0, helper.make_node("Add", ["b1", "zero"], ["computed"]))
-        nodes[2].input[2] = "computed"
-    graph = helper.make_graph(
-        nodes,
-        "two",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
-        constants,
-    )
-    return Graph.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
+        bias = [s.plus("computed", "b1", np.zeros(8))]
+    x = s.node("Conv", "expand", "images", constant("w0", 4, 3, 1, 1))
+    x = s.node("Conv", "first", x, constant("w1", 8, 4 // groups, 3, 3), *bias, group=groups)
+    return Graph.of(s.model(s.node("Conv", "last", x, constant("w2", 2, 8, 1, 1)), rank=4))
 
 
 OTHERS = {"expand": "not tried", "last": "not tried"}
 
 
 def run(model: onnx.ModelProto, image: np.ndarray, tensor: str) -> np.ndarray:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    copy.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
-    session = ort.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run([tensor], {"images": image})[0]
+    return by_onnxruntime(Graph.of(model).with_outputs([tensor]), image)
 
 
 def flat(level: float) -> np.ndarray:
@@ -68,9 +47,9 @@ def test_on_images_of_the_calibrated_mean_the_corrected_output_is_exact(groups, 
     weights_only = type(placement)((), placement.weights, placement.kept_float)
     observed = observe(graph, [], [flat(0.2), flat(0.6)], 1, averaged_tensors(graph, placement))
     corrected = Graph.of(correct_biases(graph, placement, Weights(graph), observed.channel_means))
-    expected = run(graph.model, flat(0.4), "y")
-    plain = run(insert_qdq(graph, weights_only, {}, Weights(graph)), flat(0.4), "y")
-    repaired = run(insert_qdq(corrected, weights_only, {}, Weights(graph)), flat(0.4), "y")
+    expected = run(graph.model, flat(0.4), "first.y")
+    plain = run(insert_qdq(graph, weights_only, {}, Weights(graph)), flat(0.4), "first.y")
+    repaired = run(insert_qdq(corrected, weights_only, {}, Weights(graph)), flat(0.4), "first.y")
     assert np.abs(plain - expected).max() > 1e-3
     np.testing.assert_allclose(repaired, expected, atol=1e-5)
 
@@ -103,10 +82,10 @@ def test_a_computed_bias_stays_as_it_is():
 def test_the_means_are_those_of_every_channel_over_all_images():
     graph = two_convs()
     images = [np.random.default_rng(seed).random((1, 3, 8, 8), np.float32) for seed in range(3)]
-    means = observe(graph, [], images, 1, ("images", "x")).channel_means
+    means = observe(graph, [], images, 1, ("images", "expand.y")).channel_means
     expected = np.mean([image.mean(axis=(0, 2, 3)) for image in images], axis=0)
     np.testing.assert_allclose(means["images"], expected, rtol=1e-5)
-    maps = [run(graph.model, image, "x") for image in images]
+    maps = [run(graph.model, image, "expand.y") for image in images]
     np.testing.assert_allclose(
-        means["x"], np.mean([m.mean(axis=(0, 2, 3)) for m in maps], axis=0), rtol=1e-4
+        means["expand.y"], np.mean([m.mean(axis=(0, 2, 3)) for m in maps], axis=0), rtol=1e-4
     )

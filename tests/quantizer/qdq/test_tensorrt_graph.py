@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from bench.quantization import tensorrt_graph as bench
 from quantizer.compile.conformance import check
@@ -25,7 +25,7 @@ from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.weights import Weights
 from tests.quantizer.graphs import graph_of
 from tests.shared import COCO_CALIB, COCO_VAL, COCO_VAL_JSON, YOLOV5N, YOLOX_NANO, needs_shared
-from tests.tiny_models import TINY
+from tests.tiny_models import TINY, Sketch
 
 CALIBRATING = 36  # photos: fewer than a user should take, and enough to keep the accuracy
 # dB, below the default: a shorter search, and fewer float layers to keep the same accuracy.
@@ -92,16 +92,9 @@ def test_symmetric_int8_with_float16_regions_keeps_the_accuracy(tmp_path):
 
 
 def test_the_emulation_rounds_to_float16_after_each_operator():
-    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])
-    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])
-    nodes = [
-        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT16),
-        helper.make_node("Sigmoid", ["x"], ["gate"]),
-        helper.make_node("Mul", ["x", "gate"], ["silu"]),
-        helper.make_node("Cast", ["silu"], ["y"], to=TensorProto.FLOAT),
-    ]
-    graph = helper.make_graph(nodes, "silu", [image], [made])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    s = Sketch((1, 3, 8, 8), opset=19)
+    x = s.silu("x", s.node("Cast", "half", "images", to=TensorProto.FLOAT16))
+    model = s.model(s.node("Cast", "float", x, to=TensorProto.FLOAT), rank=4)
     typed = onnx.shape_inference.infer_shapes(model)
     values = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
     (found,) = open_session(bench.in_float16(typed), 1).run(None, {"images": values})

@@ -1,26 +1,20 @@
 """The statistics of a convolution's input, against the output of ONNX Runtime's convolution."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from quantizer.model.graph import Graph
 from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
+from tests.quantizer.graphs import by_onnxruntime
+from tests.tiny_models import Sketch
 
 SIZE = 12  # few enough positions for all to be sampled
 
 
-def one_conv(weight: np.ndarray, **attributes: object) -> Graph:
-    node = helper.make_node("Conv", ["images", "w"], ["out"], name="conv", **attributes)
-    graph = helper.make_graph(
-        [node],
-        "one",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 4, SIZE, SIZE])],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    return Graph.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
+def one_conv(weight: np.ndarray, size: int = SIZE, **attributes: object) -> Graph:
+    s = Sketch((1, 4, size, size))
+    constant = s.constant("w", weight, np.float32)
+    return Graph.of(s.model(s.node("Conv", "conv", "images", constant, **attributes), rank=4))
 
 
 def noise(count: int) -> list[np.ndarray]:
@@ -48,10 +42,7 @@ def test_they_predict_the_mean_and_the_power_of_the_output_of_any_weights(kernel
     graph = one_conv(weight, **attributes)
     images = noise(3)
     statistics = input_statistics(graph, ["conv"], images, 1)["conv"]
-    session = ort.InferenceSession(
-        graph.model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    made = np.concatenate([session.run(None, {"images": image})[0] for image in images])
+    made = np.concatenate([by_onnxruntime(graph.model, image) for image in images])
     flat = weight.reshape(groups, 8 // groups, -1).astype(np.float64)
     power = np.einsum("gok,gkl,gol->go", flat, statistics.second, flat).ravel()
     mean = np.einsum("gok,gk->go", flat, statistics.mean).ravel()
@@ -61,10 +52,8 @@ def test_they_predict_the_mean_and_the_power_of_the_output_of_any_weights(kernel
 
 def test_large_maps_are_sampled_all_over():
     weight = np.zeros((1, 4, 1, 1), np.float32)
-    graph = one_conv(weight)
+    graph = one_conv(weight, 128)
     ramp = np.linspace(0, 1, 4 * 128 * 128, dtype=np.float32).reshape(1, 4, 128, 128)
-    graph.model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 128
-    graph.model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 128
     found = input_statistics(graph, ["conv"], [ramp] * 4, 1)["conv"]
     np.testing.assert_allclose(found.mean[0], ramp.mean(axis=(0, 2, 3)), rtol=0.02)
 

@@ -3,8 +3,6 @@
 import logging
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 
 from quantizer.compile.builder import Candidate
@@ -12,6 +10,7 @@ from quantizer.compile.load import load_builder
 from quantizer.model.float_model import read_float_model
 from service.engines import gpu, load_engine
 from service.errors import DeviceUnavailable, EngineFailed
+from tests.quantizer.graphs import by_onnxruntime
 from tests.quantizer.machines import NO_DRIVER, RTX_4090
 from tests.tiny_models import SIZE, save_tiny
 
@@ -27,11 +26,6 @@ def built(nvidia, monkeypatch, tmp_path):
     return tmp_path, made.variant, graph
 
 
-def expected(graph: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": image})[0]
-
-
 def test_an_inference_is_one_launch_and_returns_the_output_of_the_graph(nvidia, built):
     folder, variant, graph = built
     engine = load_engine(folder, variant)
@@ -40,9 +34,9 @@ def test_an_inference_is_one_launch_and_returns_the_output_of_the_graph(nvidia, 
     calls = {name for name, count in nvidia.cuda.calls.items() if count > before.get(name, 0)}
     assert calls == {"cudaGraphLaunch", "cudaStreamSynchronize"}
     kept, other = first.copy(), IMAGE[:, :, ::-1].copy()
-    np.testing.assert_allclose(engine.infer(other), expected(graph, other), rtol=1e-4)
+    np.testing.assert_allclose(engine.infer(other), by_onnxruntime(graph, other), rtol=1e-4)
     np.testing.assert_array_equal(first, kept)  # the array is the caller's
-    np.testing.assert_allclose(first, expected(graph, IMAGE), rtol=1e-4)
+    np.testing.assert_allclose(first, by_onnxruntime(graph, IMAGE), rtol=1e-4)
     engine.close()
     engine.close()
     with pytest.raises(EngineFailed, match="closed"):
@@ -68,7 +62,7 @@ def test_without_a_cuda_graph_each_step_is_launched(nvidia, built, caplog):
     with caplog.at_level(logging.WARNING):
         engine = load_engine(folder, variant)
     assert "not recorded" in caplog.text
-    np.testing.assert_allclose(engine.infer(IMAGE), expected(graph, IMAGE), rtol=1e-4)
+    np.testing.assert_allclose(engine.infer(IMAGE), by_onnxruntime(graph, IMAGE), rtol=1e-4)
     engine.close()
     nvidia.device.require_clean()
 
@@ -108,7 +102,7 @@ def test_a_failed_inference_is_an_error_and_the_next_one_works(nvidia, built):
     nvidia.cuda.fail("cudaGraphLaunch", "cudaErrorLaunchFailure")
     with pytest.raises(EngineFailed, match="CUDA: "):
         engine.infer(IMAGE)
-    np.testing.assert_allclose(engine.infer(IMAGE), expected(graph, IMAGE), rtol=1e-4)
+    np.testing.assert_allclose(engine.infer(IMAGE), by_onnxruntime(graph, IMAGE), rtol=1e-4)
     engine.close()
     nvidia.device.require_clean()
 
