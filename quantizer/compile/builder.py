@@ -10,7 +10,7 @@ import onnx
 from quantizer.compile.executed_layers import ExecutedLayer
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import QdqFormat
-from service.manifest import FloatType, Precision, Variant
+from service.manifest import FloatType, Precision, Runtime, Variant
 
 INT8_NAMES: Final = frozenset({"u8", "i8"})  # the runtimes' names of 8-bit integers
 
@@ -29,6 +29,19 @@ class Candidate:
         """The variant's name; for int8 with a lower float type, that type as well."""
         mixed = self.variant == "int8" and self.float_type != "f32"
         return f"{self.variant}-{self.float_type}" if mixed else self.variant
+
+    def described(
+        self, runtime: Runtime, model: str, blob: str | None = None, blob_key: str | None = None
+    ) -> Variant:
+        """The manifest's entry; the files lie in a folder of the candidate's name."""
+        return Variant(
+            runtime=runtime,
+            precision=self.variant,
+            float_type=self.float_type,
+            model=f"{self.name}/{model}",
+            blob=blob and f"{self.name}/{blob}",
+            blob_key=blob_key,
+        )
 
     def typed_graph(self) -> onnx.ModelProto:
         """The graph with the float type written into it; raises BuildFailed."""

@@ -11,7 +11,7 @@ from quantizer.errors import BuildFailed
 from quantizer.model.graph import layer_name
 from quantizer.qdq.format import QdqFormat
 from service.engines.onnxruntime_engine import providers, require_cuda
-from service.manifest import FloatType, Variant
+from service.manifest import FloatType
 
 
 class OnnxRuntimeBuilder:
@@ -42,11 +42,8 @@ class OnnxRuntimeBuilder:
         home.mkdir(parents=True)
         path = home / "model.onnx"
         onnx.save(candidate.typed_graph(), path)
-        variant = Variant(
-            runtime="onnxruntime-cuda" if self._cuda else "onnxruntime",
-            precision=candidate.variant,
-            float_type=candidate.float_type,
-            model=path.relative_to(folder).as_posix(),
+        variant = candidate.described(
+            "onnxruntime-cuda" if self._cuda else "onnxruntime", path.name
         )
         return Built(variant, self._executed(path, candidate), path.stat().st_size)
 

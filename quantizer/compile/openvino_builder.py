@@ -13,7 +13,7 @@ from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.errors import BuildFailed
 from quantizer.qdq.format import PLAIN, QdqFormat
 from service.engines.openvino_engine import blob_key, compile_options, with_byte_input
-from service.manifest import FloatType, Variant
+from service.manifest import FloatType
 from service.vision.detections import Floats
 
 PROFILE_ROUNDS: Final = 8
@@ -71,14 +71,7 @@ class OpenVinoBuilder:
             raise BuildFailed(
                 f"OpenVINO cannot compile the {candidate.variant} graph: {reason}"
             ) from exc
-        variant = Variant(
-            runtime="openvino",
-            precision=candidate.variant,
-            float_type=candidate.float_type,
-            model=xml.relative_to(folder).as_posix(),
-            blob=blob.relative_to(folder).as_posix(),
-            blob_key=blob_key(),
-        )
+        variant = candidate.described("openvino", xml.name, blob.name, blob_key())
         size = sum(path.stat().st_size for path in home.iterdir())
         return Built(variant, _executed(compiled), size)
 

@@ -21,7 +21,7 @@ from quantizer.model.graph import Graph, layer_name
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT, QdqFormat
 from service.engines.tensorrt_engine import TensorRtEngine, TensorRtLog, plan_key
-from service.manifest import FloatType, Variant
+from service.manifest import FloatType
 from service.progress import ReportProgress
 
 PROFILE_ROUNDS: Final = 8
@@ -80,14 +80,7 @@ class TensorRtBuilder:
         onnx.save(graph, source)
         plan.write_bytes(self._plan(graph, candidate.name))
         layers = self._layers(plan)
-        variant = Variant(
-            runtime="tensorrt",
-            precision=candidate.variant,
-            float_type=candidate.float_type,
-            model=source.relative_to(folder).as_posix(),
-            blob=plan.relative_to(folder).as_posix(),
-            blob_key=self._key,
-        )
+        variant = candidate.described("tensorrt", source.name, plan.name, self._key)
         computed = _computed(layers, Graph.of(graph))
         executed = {name: layer.precision for name, layer in computed.items()}
         return Built(variant, executed, plan.stat().st_size, layers)
