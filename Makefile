@@ -19,7 +19,7 @@ ARM64 := _2_35 _2_34 _2_31 _2_28 _2_27 _2_26 _2_24 _2_17 2014
 help:
 	@echo "make serve    install, build int8, serve on $(HOST):$(PORT)"
 	@echo "              MODEL=yolo.onnx, or a name that qyolo models lists; CALIBRATION=images/"
-	@echo "make demo     install, then draw boxes on the sample photos"
+	@echo "make demo     install, then draw boxes on the sample images"
 	@echo "make test     install, then lint, type checks, import contracts, tests"
 	@echo "make setup    install into $(VENV)"
 	@echo "make secrets  look for credentials in the files that git knows"

@@ -1,4 +1,4 @@
-"""Write the pages that are generated from the code, and copy those that lie elsewhere.
+"""Write the pages that are generated from the code, and copy those from other folders.
 
 .venv/bin/python docs/pages docs/reference
 
@@ -41,7 +41,7 @@ def main(target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a document with its pictures; its links to other files become plain text."""
+    """Copy a document with its images; its links to other files become plain text."""
 
     def relinked(link: re.Match[str]) -> str:
         image, words, path = link.groups()

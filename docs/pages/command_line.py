@@ -15,9 +15,9 @@ def page() -> str:
         "",
         group.help,
         "",
-        "A command-line option wins over its environment variable. Exit code 2 is an error that "
-        "you can fix, told in one line; 1 is an internal error. `--debug` before the command shows "
-        "the traceback.",
+        "A command-line option overrides its environment variable. Exit code 2 is an error that "
+        "you can fix, reported in one line; 1 is an internal error. `--debug` before the command "
+        "shows the traceback.",
         "",
     ]
     for name, command in group.commands.items():

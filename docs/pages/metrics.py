@@ -38,7 +38,7 @@ def _row(metric: MetricWrapperBase) -> str:
 
 
 def _manifest() -> Manifest:
-    """Of any model: some metrics appear with the model."""
+    """The manifest of any model: some metrics appear with the model."""
     return Manifest(
         name="",
         device="cpu",

@@ -9,13 +9,13 @@ from service.settings import Settings
 
 HEAD: Final = """# Settings
 
-The environment is read once, at start-up; a command-line option wins over it.
+The environment is read once, at start-up; a command-line option overrides it.
 
 """
 TABLE: Final = ("| variable | default | meaning |", "|---|---|---|")
 ELSEWHERE: Final = (
-    ("CACHE_DIR", "~/.cache/qyolo", "folder that keeps builds and downloaded models"),
-    ("MIRROR", "None", "server that has the files of the official detectors, instead of theirs"),
+    ("CACHE_DIR", "~/.cache/qyolo", "folder of builds and downloaded models"),
+    ("MIRROR", "None", "server to download the official detectors from, instead of theirs"),
 )
 
 
