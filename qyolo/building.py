@@ -99,7 +99,7 @@ def check_target(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise BadOption("out", f"{folder} is a file")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).exists():
-        raise BadOption("out", f"{folder} holds other things; name an empty or a new folder")
+        raise BadOption("out", f"{folder} contains other files; name an empty or a new folder")
 
 
 def _receive(messages: Connection, *reports: ReportProgress) -> Finished | None:

@@ -74,7 +74,7 @@ def test_the_navigation_names_every_page_and_no_other(pages):
     assert set(re.findall(r"[\w/-]+\.md", text)) == set(pages)
 
 
-def test_links_resolve(site, pages):
+def test_links_in_the_documents_resolve(site, pages):
     texts = {f"docs/{page}": text for page, text in pages.items()}
     texts |= {name: (ROOT / name).read_text("utf-8") for name in AT_THE_TOP}
     for page, text in texts.items():
@@ -89,7 +89,7 @@ def test_links_resolve(site, pages):
                 assert anchor in headings(texts[path]), f"{page}: {link}"
 
 
-def test_paths_exist(written):
+def test_paths_in_the_documents_exist(written):
     for name, text in written.items():
         for path in PATH.findall(text):
             assert path.endswith("/mine") or any(ROOT.glob(path)), f"{name}: {path}"

@@ -1,4 +1,4 @@
-"""The wheel holds the files that the program reads and no others, and runs once installed."""
+"""The wheel contains the files that the program reads and no others, and runs once installed."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The autoscaler of deploy/kubernetes: the metrics that it asks for exist and mean load."""
+"""The autoscaler of deploy/kubernetes: the metrics that it requests exist and measure load."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The systemd unit: it is valid, closed, and names settings that exist."""
+"""The systemd unit: it is valid and restricted, and names settings that exist."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ def test_systemd_accepts_it(tmp_path):
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_it_writes_only_to_its_cache():
+def test_the_unit_may_write_only_to_its_cache():
     assert "DynamicUser=yes\nCacheDirectory=qyolo\n" in TEXT
     assert "ProtectSystem=strict\n" in TEXT
     assert "CapabilityBoundingSet=\n" in TEXT
@@ -37,6 +37,6 @@ def test_the_settings_that_it_names_exist():
     assert named <= {name.upper() for name in Settings.model_fields}
 
 
-def test_it_waits_longer_than_the_server_drains():
+def test_the_unit_waits_longer_than_the_server_drains():
     (timeout_s,) = re.findall(r"TimeoutStopSec=(\d+)", TEXT)
     assert int(timeout_s) > Settings().drain_s

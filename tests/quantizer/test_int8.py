@@ -68,7 +68,7 @@ def test_zero_is_exact_and_both_ends_of_the_range_are_represented(scheme, bounds
     assert np.abs(round_trip(ends, params) - ends).max() <= params.scale + 1e-3
 
 
-def test_a_range_beside_zero_is_widened_to_hold_it():
+def test_a_range_without_zero_is_widened_to_contain_it():
     above, below = (activation_params(Range(*ends), Scheme()) for ends in ((2, 5.1), (-5.1, -2)))
     assert (above.scale, above.zero_point) == (np.float32(0.02), 0)
     assert (below.scale, below.zero_point) == (np.float32(0.02), 255)

@@ -48,7 +48,7 @@ def assert_one_line(ran: Ran, *texts: str) -> None:
 # -------------------------------------------------------------------------------------- kill -9
 
 
-def test_a_build_ends_with_its_killed_server_and_the_next_one_is_whole(tiny_build, tmp_path):
+def test_a_build_ends_when_its_server_is_killed_and_the_next_one_completes(tiny_build, tmp_path):
     with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as server:
         wait_for(lambda: any(tmp_path.glob("*.new/*/model.xml")))
         builds = server.builds()

@@ -50,14 +50,14 @@ def test_boxes_that_differ_from_those_of_the_cpu_fail(config, monkeypatch):
 
     calls: list[int] = []
     see = module._boxes
-    monkeypatch.setattr(module, "_boxes", blind)  # all but the first, the reference, see nothing
+    monkeypatch.setattr(module, "_boxes", blind)  # all but the first, the reference, detect nothing
     result = selftest(config, lambda _: None)
     assert not result.passed
     assert not by_name(result.checks)["fp32 finds the boxes of float32 on the CPU"].passed
 
 
 @pytest.mark.parametrize("passed", [True, False])
-def test_the_command_writes_the_report_and_tells_by_its_exit_code(
+def test_the_command_writes_the_report_and_its_exit_code_is_the_result(
     passed, result, tmp_path, monkeypatch
 ):
     """The bundled detector takes long to build: the result is that of the tiny one."""

@@ -54,7 +54,7 @@ def test_serve_listens_answers_and_ends_with_zero(tiny_folder, image):
     assert "Traceback" not in server.err
 
 
-def test_the_environment_chooses_the_port_and_the_command_line_wins(tiny_folder):
+def test_the_command_line_overrides_the_port_of_the_environment(tiny_folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ran = qyolo("serve", tiny_folder, QYOLO_PORT=port)

@@ -23,7 +23,7 @@ from tests.fakes import FakeEngine, variants_of, yolov5_raw
 from tests.service.pictures import jpeg
 from tests.waiting import WAIT_LIMIT_S, wait_until
 
-# In a 200x100 image: scale 0.32, 16 rows of padding above; fp32 sees a person, a dog below the
+# In a 200x100 image: scale 0.32, 16 rows of padding above; fp32 detects a person, a dog below the
 # person's score, a duplicate of the person, and something too faint.
 FP32_RAW = yolov5_raw(
     [
@@ -33,7 +33,7 @@ FP32_RAW = yolov5_raw(
         (50.0, 40.0, 8.0, 8.0, 0.1, 1),
     ]
 )
-# int8 sees the person a little smaller, no dog, and a traffic light.
+# int8 detects the person a little smaller, no dog, and a traffic light.
 INT8_RAW = yolov5_raw([(32.0, 32.0, 15.2, 8.0, 0.85, 0), (50.0, 40.0, 8.0, 8.0, 0.5, 1)])
 
 PERSON = {"box": [75.0, 37.5, 125.0, 62.5], "score": 0.9, "class_id": 0, "class_name": "person"}

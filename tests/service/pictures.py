@@ -36,7 +36,7 @@ def png(width: int = 200, height: int = 100) -> bytes:
 
 
 def letterboxed(image: np.ndarray, size: int, padding: Padding) -> tuple[np.ndarray, Letterbox]:
-    """u8[H,W,3] in a grey u8[size,size,3], as a model sees it before its own arithmetic."""
+    """u8[H,W,3] in a grey u8[size,size,3], as a model receives it, in 0..255."""
     copy, box = resize_to_fit(Photo.from_pixels(image), size, padding)
     square = np.full((size, size, 3), PAD_GREY, np.uint8)
     square[box.rows, box.columns] = copy

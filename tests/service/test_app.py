@@ -30,7 +30,7 @@ def test_a_folder_without_report_is_404():
         assert_problem(live.client.get("/v1/report"), 404)
 
 
-def test_probes(client):
+def test_healthz_and_readyz_answer(client):
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json()["status"] == "ready"
 

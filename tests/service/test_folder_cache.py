@@ -110,7 +110,7 @@ def test_a_build_that_is_killed_leaves_no_entry_and_the_next_one_works(tmp_path)
     assert names(tmp_path) <= {KEY, f"{KEY}.lock"}
 
 
-def test_publishing_replaces_a_model_folder_as_a_whole(tmp_path):
+def test_publishing_replaces_a_model_folder_completely(tmp_path):
     target = tmp_path / "deep" / "model"  # parent folders are made
     builds = Builds()
     publish(target, builds)

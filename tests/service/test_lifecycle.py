@@ -14,7 +14,7 @@ from tests.service.pictures import jpeg
 from tests.waiting import wait_until
 
 
-def test_during_a_build_probes_answer_and_other_routes_tell_its_progress():
+def test_during_a_build_probes_answer_and_other_routes_report_its_progress():
     source = HeldSource(Progress("calibrating", 12, 96))
     variants, *_ = two_variants()
     with serving(variants, source) as live:

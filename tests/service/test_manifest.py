@@ -20,7 +20,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_what_is_written_is_read(folder):
+def test_a_written_manifest_is_read(folder):
     assert read_manifest(folder) == manifest_of("fp32", class_names=("chien", "âne"))
 
 

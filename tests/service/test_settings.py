@@ -9,7 +9,7 @@ def test_the_environment_sets_a_field(monkeypatch):
     assert Settings().max_bytes == 123
 
 
-def test_an_argument_wins_over_the_environment(monkeypatch):
+def test_an_argument_overrides_the_environment(monkeypatch):
     monkeypatch.setenv("QYOLO_PORT", "1")
     assert Settings(port=2).port == 2
 

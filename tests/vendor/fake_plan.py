@@ -1,4 +1,4 @@
-"""What stands for a compiled engine: the ONNX graph, and the layers that it would consist of."""
+"""A substitute for a compiled engine: the ONNX graph, and the layers that it would consist of."""
 
 import json
 from collections.abc import Iterator

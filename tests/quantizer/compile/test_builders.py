@@ -1,4 +1,4 @@
-"""The interface of a builder, on every runtime; then what only one of them does."""
+"""The interface of a builder, on every runtime; then what is specific to one runtime."""
 
 import numpy as np
 import onnx

@@ -360,7 +360,7 @@ def quantized_before_silu(model):
 
 
 @pytest.mark.parametrize(("half", "opset"), [(False, 13), (False, 19), (True, 19)])
-def test_nothing_is_found_in_a_conformant_network(half, opset):
+def test_a_conformant_network_has_no_findings(half, opset):
     model = conformant(half, opset)
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     assert Graph.of(model).constants["cv1.scale"].data_type == kind
@@ -371,20 +371,20 @@ def test_nothing_is_found_in_a_conformant_network(half, opset):
 
 
 @pytest.mark.parametrize(("edit", "breach", "kind"), BREACHES)
-def test_one_breach_is_one_finding(edit, breach, kind):
+def test_one_violation_is_one_finding(edit, breach, kind):
     model = conformant(**kind)
     edit(model)
     assert [(each.rule, each.node, each.consequence) for each in check(model)] == [breach]
 
 
-def test_every_rule_has_a_breach_and_a_docstring():
+def test_every_rule_has_a_violation_and_a_docstring():
     rules = {rule.__name__: rule for of_one in RULES.values() for rule in of_one}
     assert {each.values[1][0] for each in BREACHES} == set(rules)
     assert all(rule.__doc__ for rule in rules.values())
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_nothing_is_found_in_a_float_graph(name):
+def test_a_float_graph_has_no_findings(name):
     model = graph_of(name).model
     assert check(model) == []
     assert check(to_float16(model)) == []
@@ -415,7 +415,7 @@ def test_graphs_in_tensorrts_format_are_conformant(name):
         ((12, 1, 3, 3), 12, False, False),
     ],
 )
-def test_which_shapes_have_an_int8_kernel(weight, groups, first, has):
+def test_the_shapes_with_an_int8_kernel_are_those_of_the_table(weight, groups, first, has):
     assert has_int8_kernel(weight, groups, first) is has
 
 
@@ -428,7 +428,9 @@ def test_which_shapes_have_an_int8_kernel(weight, groups, first, has):
         ("MatMul", {}, (4, 8), -1),
     ],
 )
-def test_the_output_channels_of_a_matrix(kind, attributes, shape, axis):
+def test_the_output_channels_of_a_matrix_are_on_the_axis_of_its_operator(
+    kind, attributes, shape, axis
+):
     def found(along: int) -> list[str]:
         s = QuantizedSketch()
         x = s.pair("x", s.reshape("rows", "images", [-1, 4]))

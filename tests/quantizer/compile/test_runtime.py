@@ -62,7 +62,7 @@ def test_a_runtime_that_works_can_be_requested(runtime):
         ("cpu", SERVER, "OpenVINO: the fastest on device cpu, and the processor has AVX-VNNI"),
     ],
 )
-def test_the_reason_for_a_runtime(device, hardware, reason):
+def test_the_reason_for_a_runtime_names_the_hardware(device, hardware, reason):
     assert choose_runtime(device, None, hardware).reason == reason
 
 
@@ -146,7 +146,7 @@ def test_what_a_faster_runtime_would_need_is_listed(device, hardware, better):
         ),
     ],
 )
-def test_what_cannot_work_is_refused(device, runtime, hardware, words):
+def test_options_for_which_no_runtime_works_are_refused(device, runtime, hardware, words):
     with pytest.raises(BadOption) as refused:
         choose_runtime(device, runtime, hardware)
     for word in words:

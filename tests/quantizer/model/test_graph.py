@@ -22,7 +22,7 @@ def test_the_connections_and_the_static_shapes_are_known(graph):
         made |= set(node.output)
 
 
-def test_constants_are_told_from_activations(graph):
+def test_constants_are_no_activations(graph):
     assert graph.is_constant("stem.weight")
     assert not graph.is_constant("stem.y")
     assert graph.constant("stem.weight").shape == (16, 3, 3, 3)
@@ -41,7 +41,7 @@ def test_omitted_optional_inputs_are_no_activations():
 
 
 def test_a_constant_that_is_also_listed_as_an_input_is_not_the_image():
-    """Old exporters wrote constants so."""
+    """Old exporters wrote constants this way."""
     model = relu()
     model.graph.input.add().name = "stem.weight"
     model.graph.input.append(model.graph.input.pop(0))

@@ -65,7 +65,7 @@ def test_a_group_has_one_range_from_the_values_of_all_its_members(observed):
     ("floors", "expected"),
     [([-0.3, 0.0], -0.3), ([0.0], 0.0), ([-0.3, None], None), ([None], None)],
 )
-def test_the_floor_of_a_group(floors, expected):
+def test_the_floor_of_a_group_is_its_lowest_bound_if_all_members_have_one(floors, expected):
     assert shared_floor(floors) == expected
 
 

@@ -41,8 +41,8 @@ def quantized(graph: Graph, floats: list[str]) -> onnx.ModelProto:
     return insert_qdq(graph, placement, {site.tensor: params for site in sites}, weights)
 
 
-# What a float region costs in any case: its inputs are int8 for its neighbours. And of shapes
-# without an int8 kernel, which tiny models have, the runtime itself is asked.
+# Every float region breaks these: its inputs are int8 for the layers around it. And a build leaves
+# shapes without an int8 kernel, which tiny models have, to the runtime.
 OF_FLOAT_REGIONS = {
     "both_inputs_are_quantized",
     "concat_has_one_scale",

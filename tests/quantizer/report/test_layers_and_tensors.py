@@ -46,7 +46,7 @@ def test_the_range_is_that_of_the_grid():
     assert (report.observed_low, report.observed_high) == (VALUES.min(), VALUES.max())
 
 
-def test_a_range_that_holds_everything_clips_nothing_and_zeros_have_no_ratio():
+def test_a_range_of_all_values_clips_nothing_and_zeros_have_no_ratio():
     assert reported(VALUES, Range(-6, 6), Scheme()).clipped == 0
     zeros = reported(np.zeros(10, np.float32), Range(0, 0), Scheme())
     assert (zeros.clipped, zeros.sqnr_db) == (0, None)

@@ -69,7 +69,7 @@ def openvino() -> Builder:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_whole_placement_has_noise_and_an_empty_one_none(name):
+def test_a_placement_of_all_layers_has_noise_and_an_empty_one_has_none(name):
     simulation = simulation_of(name)
     whole = plan_placement(simulation.graph)
     empty = plan_placement(simulation.graph, dict.fromkeys(whole.layers, "tried float"))

@@ -27,8 +27,8 @@ def changed(row: tuple[float, ...], **values: float) -> tuple[float, ...]:
 
 
 def noise(reference: np.ndarray, output: np.ndarray, head=YOLOV5) -> float:
-    said = Reference.of(reference, head, SIZE)
-    return relative([said.noise(output)], [said])
+    detected = Reference.of(reference, head, SIZE)
+    return relative([detected.noise(output)], [detected])
 
 
 def signal(reference: np.ndarray) -> float:
@@ -68,11 +68,11 @@ def test_a_new_false_box_is_noise():
     assert noise(raw(SURE, NOTHING), raw(SURE, changed(NOTHING, objectness=1.0))) > 0.5
 
 
-def test_images_count_together():
+def test_the_noise_of_several_images_is_relative_to_their_common_signal():
     shaken = raw(changed(SURE, first=0.6))
     one = noise(raw(SURE), shaken)
-    said = Reference.of(raw(SURE), YOLOV5, SIZE)
-    both = relative([said.noise(shaken), said.noise(raw(SURE))], [said, said])
+    detected = Reference.of(raw(SURE), YOLOV5, SIZE)
+    both = relative([detected.noise(shaken), detected.noise(raw(SURE))], [detected, detected])
     assert both == pytest.approx(one / 2)
 
 

@@ -35,7 +35,7 @@ def noise(count: int) -> list[np.ndarray]:
     ],
     ids=str,
 )
-def test_they_predict_the_mean_and_the_power_of_the_output_of_any_weights(kernel, attributes):
+def test_the_statistics_predict_the_mean_and_the_power_of_any_convolution(kernel, attributes):
     groups = attributes.get("group", 1)
     shape = (8, 4 // groups, *kernel)
     weight = np.random.default_rng(2).standard_normal(shape).astype(np.float32)

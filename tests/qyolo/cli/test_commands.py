@@ -37,7 +37,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def failed(ran: Ran, *words: object) -> None:
-    """Exit code 2, one line on stderr that holds the words, and nothing on stdout."""
+    """Exit code 2, one line on stderr that contains the words, and nothing on stdout."""
     assert (ran.code, ran.out) == (2, ""), ran.err
     (line,) = ran.err.splitlines()
     assert line.startswith("qyolo: ")
@@ -70,7 +70,7 @@ def test_the_help_names_the_commands_and_their_options(arguments, words):
         assert word in ESCAPE.sub("", ran.out)
 
 
-def test_the_version():
+def test_the_version_is_printed():
     ran = qyolo("--version")
     assert (ran.code, ran.out.split()[0]) == (0, "qyolo")
 
@@ -118,10 +118,10 @@ def test_a_build_replaces_a_model_folder_and_shows_its_warnings(
     assert whole(out)
 
 
-def test_other_things_are_not_overwritten(model, photos, tmp_path):
+def test_a_path_that_is_no_model_folder_is_not_overwritten(model, photos, tmp_path):
     thesis = tmp_path / "thesis.tex"
     thesis.write_text("years of work")
-    for out, words in ((tmp_path, "holds other things"), (thesis, "is a file")):
+    for out, words in ((tmp_path, "contains other files"), (thesis, "is a file")):
         ran = inline("build", model, "--calibration", photos, "--size", 64, "--out", out)
         failed(ran, f"--out {out} {words}")
     assert list(tmp_path.iterdir()) == [thesis]
@@ -229,7 +229,7 @@ def test_an_error_that_the_user_can_fix_is_one_line_and_exit_code_two(
     "arguments",
     [["build", "m.onnx", "--ranges", "magic"], ["bench", "d", "--rounds", "0"], ["nonsense"]],
 )
-def test_a_wrong_word_on_the_command_line_is_exit_code_two(arguments):
+def test_an_invalid_command_line_is_exit_code_two(arguments):
     ran = inline(*arguments)
     assert ran.code == 2
     assert "Traceback" not in ran.err
@@ -336,7 +336,7 @@ def test_latency_as_json(tiny_folder):
     assert result["speedup"]["fp32"] == 1
 
 
-def test_latency_as_a_table_on_a_picture(tiny_folder, photos):
+def test_latency_on_an_image_as_a_table(tiny_folder, photos):
     ran = inline("bench", tiny_folder, "--rounds", 3, "--image", photos / "photo00.jpg")
     assert (ran.code, ran.err) == (0, "")
     for word in ("80x60", "fp32", "int8", "p99"):

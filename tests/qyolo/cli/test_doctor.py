@@ -17,7 +17,7 @@ driverless = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def gpu_box(tmp_path_factory) -> dict[str, object]:
+def gpu_machine(tmp_path_factory) -> dict[str, object]:
     """Settings that add an RTX 4090, and a TensorRT that can be imported, to this machine."""
     folder = tmp_path_factory.mktemp("packages")
     (folder / "tensorrt.py").write_text("__version__ = '10.16.1.11'\n")
@@ -38,7 +38,7 @@ def found_by(run, *arguments: object, **settings: object) -> dict:
 
 
 @driverless
-def test_a_box_without_a_gpu_takes_openvino():
+def test_without_a_gpu_openvino_is_chosen():
     found = found_by(qyolo)
     hardware = found["hardware"]
     assert hardware["cpu"]["model"] == read_cpu().model
@@ -53,7 +53,7 @@ def test_a_box_without_a_gpu_takes_openvino():
 
 
 @driverless
-def test_the_same_as_a_table():
+def test_the_hardware_and_the_choice_are_shown_as_a_table():
     ran = inline("doctor")
     assert (ran.code, ran.err) == (0, "")
     for words in (
@@ -67,8 +67,8 @@ def test_the_same_as_a_table():
         assert words in ran.out
 
 
-def test_a_gpu_and_tensorrt_are_taken(gpu_box):
-    found = found_by(qyolo, **gpu_box)
+def test_with_a_gpu_tensorrt_is_chosen(gpu_machine):
+    found = found_by(qyolo, **gpu_machine)
     assert found["hardware"]["gpu"] == {
         "name": "NVIDIA GeForce RTX 4090",
         "compute_capability": "8.9",
@@ -85,15 +85,15 @@ def test_a_gpu_and_tensorrt_are_taken(gpu_box):
     }
 
 
-def test_a_hidden_gpu_is_not_taken(gpu_box):
-    choice = found_by(qyolo, **gpu_box | {"CUDA_VISIBLE_DEVICES": ""})["choice"]
+def test_a_hidden_gpu_is_not_used(gpu_machine):
+    choice = found_by(qyolo, **gpu_machine | {"CUDA_VISIBLE_DEVICES": ""})["choice"]
     assert choice["runtime"] == "openvino"
     assert choice["better"] == ["to use a GPU, unset CUDA_VISIBLE_DEVICES"]
 
 
-def test_a_gpu_without_tensorrt_says_how_to_install_it(gpu_box, tmp_path):
+def test_a_gpu_without_tensorrt_says_how_to_install_it(gpu_machine, tmp_path):
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')")
-    ran = qyolo("doctor", **gpu_box | {"PYTHONPATH": tmp_path})
+    ran = qyolo("doctor", **gpu_machine | {"PYTHONPATH": tmp_path})
     assert ran.code == 0
     assert (
         "for better: NVIDIA GeForce RTX 4090 is here, but TensorRT does not load: "
@@ -101,7 +101,7 @@ def test_a_gpu_without_tensorrt_says_how_to_install_it(gpu_box, tmp_path):
     ) in ran.out
 
 
-def test_a_gpu_in_the_table(on_another_machine):
+def test_a_gpu_is_shown_in_the_table(on_another_machine):
     ran = inline("doctor")
     for words in (
         "NVIDIA GeForce RTX 4090, compute capability 8.9, 24564 MiB, driver 580.65.06, index 0",

@@ -61,7 +61,7 @@ def test_options_replace_parameters_of_a_command():
     assert seen == [(5, given, 6)]
 
 
-def test_a_bad_setting_is_told_by_where_it_comes_from(monkeypatch):
+def test_an_invalid_setting_is_reported_by_its_option_or_variable(monkeypatch):
     seen: list[Settings] = []
     command = takes_settings(lambda settings: seen.append(settings))
     nothing = dict.fromkeys(signature(command).parameters)

@@ -249,7 +249,7 @@ def test_the_split_sends_clients_to_both_deployments(running):
 
 
 def test_each_node_gets_the_folder_once(running):
-    """Each cache holds one whole folder and nothing else."""
+    """Each cache contains one complete folder and nothing else."""
     for cache in running.caches:
         (folder,) = [path for path in (cache / "cluster").iterdir() if path.is_dir()]
         verify(folder)
@@ -307,7 +307,7 @@ def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
     wait_until(retried, WAIT_LIMIT_S)
 
 
-def test_another_folder_takes_over_without_a_lost_request(running):
+def test_an_update_to_another_folder_loses_no_request(running):
     url = f"{running.url}/v1/models/fp32/detect"
     with posting(url, jpeg(), retries=False) as clients:
         clients.await_more(5)

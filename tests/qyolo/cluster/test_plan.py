@@ -42,7 +42,7 @@ def test_the_default_the_variants_of_the_split_and_the_named_ones_are_served(giv
         ({"settings": {"otel": True}}, BadOption),
     ],
 )
-def test_what_the_model_or_a_cluster_lacks_is_refused(given, refused):
+def test_a_plan_that_the_model_or_a_cluster_cannot_serve_is_refused(given, refused):
     with pytest.raises(refused):
         plan(**given).served(MODEL)
 

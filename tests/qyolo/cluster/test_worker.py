@@ -1,4 +1,4 @@
-"""A worker in this process: its node's cache has the folder, so that no other node is asked."""
+"""A worker in this process: its node's cache has the folder, so that no other node is called."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ def worker(folder):
     return Worker(distribute(folder), "other", Settings(), threads=1, capacity=4)
 
 
-def test_a_distributed_folder_is_fetched_whole(folder):
+def test_a_distributed_folder_is_fetched_completely(folder):
     name = distribute(folder)
     assert distribute(folder) == name
     verify(fetch(name))
@@ -69,7 +69,7 @@ def test_moving_a_folder_needs_no_module_of_the_quantizer():
     assert run_python(code) == "[]\n"
 
 
-def test_it_turns_telemetry_off_before_it_loads_a_runtime(folder, monkeypatch):
+def test_a_worker_turns_telemetry_off_before_it_loads_a_runtime(folder, monkeypatch):
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     monkeypatch.delitem(sys.modules, "openvino_telemetry")
     Worker(distribute(folder), "other", Settings(), threads=1, capacity=4)

@@ -33,7 +33,7 @@ def engine(written):
     loaded.close()
 
 
-def test_the_output_is_an_array_of_the_callers(engine):
+def test_the_output_array_belongs_to_the_caller(engine):
     first = engine.infer(noise(0))
     assert first.shape == (1, CELLS, COLUMNS)
     assert first.dtype == np.float32

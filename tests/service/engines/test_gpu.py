@@ -68,7 +68,7 @@ def test_an_unknown_gpu_is_reported_with_the_known_ones(library, visible):
     assert "0 to 1" in found.remedy
 
 
-def test_a_driver_without_a_gpu(library):
+def test_a_driver_without_a_gpu_is_reported(library):
     found = look(LD_LIBRARY_PATH=library, NVML_GPUS=0)
     assert found.problem == "the NVIDIA driver sees no GPU"
     assert "--gpus all" in found.remedy

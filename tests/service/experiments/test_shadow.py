@@ -1,4 +1,4 @@
-"""The shadow: it sees images once they are answered, while the server is idle."""
+"""The shadow: it infers images after their responses, while the server is idle."""
 
 import asyncio
 import gc
@@ -64,7 +64,7 @@ class Shadowing:
 
 
 def sent(answer: Answer) -> None:
-    """What happens once a response has been sent."""
+    """Runs the work that follows a response."""
     if answer.after_response is not None:
         answer.after_response()
 
@@ -105,7 +105,7 @@ def test_a_response_that_is_never_sent_takes_no_place_in_the_queue():
         wait_until(lambda: running.outcomes() == ["done"])
 
 
-def test_both_see_the_same_tensor_at_the_same_thresholds():
+def test_both_variants_get_the_same_tensor_and_the_same_thresholds():
     variants, fp32, int8 = two_variants()
     with shadowing(variants) as running:
         running.detect(query=Query(conf=0.7, classes=frozenset({0, 2})))
@@ -134,7 +134,7 @@ def test_requests_that_wait_for_the_engine_come_first():
     assert order == ["int8"] * 3 + ["fp32"] * 3
 
 
-def test_it_continues_only_when_the_server_is_idle_again():
+def test_the_shadow_continues_only_when_the_server_is_idle_again():
     variants, fp32, int8 = two_variants()
     with shadowing(variants) as running:
         fp32.gate.clear()

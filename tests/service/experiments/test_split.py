@@ -58,7 +58,7 @@ def test_a_variant_outside_the_split_has_no_share():
     assert Split({"int8": 9, "fp32": 1}).share("bf16") == 0.0
 
 
-def test_both_settings_are_read():
+def test_a_split_and_a_shadow_are_parsed():
     experiment = read_experiment(" int8:0.9, fp32 : 0.1", "fp32:0.05")
     assert experiment.split == Split({"int8": 0.9, "fp32": 0.1})
     assert experiment.shadow == Sample("fp32", 0.05)

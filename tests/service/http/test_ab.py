@@ -158,7 +158,7 @@ def test_compare_has_metrics_of_its_own_unless_both_variants_are_the_same(client
     assert found == {("qyolo_agreement_images_total", frozenset(by.items()))}
 
 
-def test_openapi_tells_of_the_header(client):
+def test_openapi_documents_the_client_header(client):
     paths = client.get("/openapi.json").json()["paths"]
     parameters = {row["name"]: row["in"] for row in paths["/v1/detect"]["post"]["parameters"]}
     assert parameters["X-Qyolo-Client"] == "header"

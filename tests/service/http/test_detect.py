@@ -207,7 +207,7 @@ def test_a_picture_comes_with_its_boxes_drawn(client, media_type):
     assert picture.size == (200, 100)
     pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert pixels[62, 80:120].max() > 150  # the person's lower edge
-    assert pixels[80:, 140:].max() < 30  # nothing was seen there
+    assert pixels[80:, 140:].max() < 30  # nothing is detected there
 
 
 ACCEPTED = {

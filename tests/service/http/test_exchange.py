@@ -210,7 +210,7 @@ def test_a_body_that_is_inflated_counts_with_its_full_size():
 
 
 @pytest.mark.parametrize("path", [path for path in REQUESTS if path not in NOT_SAMPLED])
-def test_the_shadow_sees_an_image_unless_its_client_has_disconnected(path):
+def test_the_shadow_infers_an_image_unless_its_client_has_disconnected(path):
     variants, fp32, int8 = two_variants()
     with serving(variants, shadow="fp32:1") as live:
         for _ in range(MAX_QUEUED + 1):

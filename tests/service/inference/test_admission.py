@@ -19,7 +19,7 @@ def test_a_request_is_refused_when_every_slot_is_taken():
     assert limits.is_idle
 
 
-def test_the_last_slot_that_is_released_tells_that_the_server_is_idle():
+def test_releasing_the_last_slot_calls_on_idle():
     limits, seen = admission(), []
     limits.on_idle = lambda: seen.append(limits.is_idle)
     with limits.slot(), limits.slot():

@@ -27,7 +27,7 @@ def test_detect_is_its_three_stages():
     np.testing.assert_array_equal(found.xyxy, detector.detect(PHOTO, Query()).xyxy)
 
 
-def test_the_limit_counts_the_boxes_of_the_wanted_classes():
+def test_the_limit_counts_the_boxes_of_the_requested_classes():
     found = detect(Query(classes=frozenset({2}), max_det=1))
     assert found.class_ids.tolist() == [2]
 

@@ -77,7 +77,7 @@ def test_a_cancelled_waiter_stops_waiting_at_once_and_delays_no_other():
     assert order == ["first cancelled", "second"]
 
 
-def test_a_waiter_cancelled_before_it_asks_gets_no_permit():
+def test_a_waiter_cancelled_before_it_waits_gets_no_permit():
     semaphore, waiter = FairSemaphore(1), Waiter()
     semaphore.cancel(waiter)
     with pytest.raises(Cancelled), semaphore.permit(waiter):

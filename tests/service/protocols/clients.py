@@ -1,4 +1,4 @@
-"""The clients of others, as their users run them: each in the interpreter that make installed."""
+"""Third-party clients, each in the environment that make installed for it."""
 
 import json
 import sys

@@ -102,7 +102,7 @@ def test_a_bad_request_is_400_in_json(client, sent, words):
     assert_error(client.post(PATH, **sent), 400, words)
 
 
-def test_unknown_paths_models_and_classes(client):
+def test_unknown_paths_models_and_classes_are_refused(client):
     assert_error(ask(client, "/v1/vision/custom/other"), 404, "there are: tiny, tiny-fp32")
     assert_error(ask(client, f"{PATH}?classes=cat"), 400, "no class 'cat'")
     assert_error(client.get(PATH), 405)

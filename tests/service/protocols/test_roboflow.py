@@ -124,7 +124,7 @@ def test_a_bad_request_is_400_with_a_message(client, changes, words):
     assert_error(ask(client, **changes), 400, words)
 
 
-def test_invalid_bodies_models_and_paths(client):
+def test_invalid_bodies_models_and_paths_are_refused(client):
     assert_error(client.post(PATH, content=b"{"), 400, "body")
     assert_error(client.post(PATH, json={"model_id": "tiny"}), 400, "image")
     assert_error(client.post(PATH, content=bytes(2_000_001)), 413, "larger than 2000000")

@@ -1,4 +1,4 @@
-"""The snippets of docs/how-to/clients.md, run as they stand there."""
+"""The snippets of docs/how-to/clients.md, run unchanged but for address and model."""
 
 import json
 import re
@@ -41,13 +41,13 @@ def adapt(live):
     return adapted
 
 
-def test_plain_http(adapt, tmp_path):
+def test_the_http_snippet_prints_the_boxes(adapt, tmp_path):
     shown = run_snippet(sys.executable, adapt(snippet("import httpx")), tmp_path)
     assert shown.splitlines()[0] == "person 0.85 [76.25, 37.5, 123.75, 62.5]"
     assert len(shown.splitlines()) == 2
 
 
-def test_tritonclient(adapt, tmp_path):
+def test_the_tritonclient_snippet_prints_the_boxes(adapt, tmp_path):
     shown = run_snippet(
         interpreter("tritonclient"), adapt(snippet("import tritonclient")), tmp_path
     )
@@ -55,14 +55,14 @@ def test_tritonclient(adapt, tmp_path):
     assert "76.25" in shown
 
 
-def test_inference_sdk(adapt, tmp_path):
+def test_the_inference_sdk_snippet_prints_the_boxes(adapt, tmp_path):
     shown = run_snippet(
         interpreter("inference-sdk"), adapt(snippet("import InferenceHTTPClient")), tmp_path
     )
     assert "'class': 'person'" in shown
 
 
-def test_supervision(tmp_path):
+def test_the_supervision_snippet_reads_the_boxes(tmp_path):
     answers = [[PERSON, DOG], []]
     code = f"""
 import json

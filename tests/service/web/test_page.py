@@ -431,7 +431,7 @@ def test_a_failed_build_is_shown(tab):
         expect(page.get_by_role("progressbar")).to_be_hidden()
 
 
-def test_a_server_without_an_answer_is_noticed_and_its_return_too(browser, live):
+def test_the_page_shows_when_the_server_does_not_answer_and_when_it_does_again(browser, live):
     with opened_alone(browser, live) as page:
         expect(page.locator("#status")).to_have_text("Ready")
         page.clock.install()
@@ -458,7 +458,7 @@ def test_a_rejected_variant_is_shown(tab):
         expect(page.locator("#b option:checked")).to_have_text("int8 (rejected)")
 
 
-def test_a_key_is_asked_for_stored_for_the_tab_and_sent(tab, locked):
+def test_the_page_requests_a_key_stores_it_for_the_tab_and_sends_it(tab, locked):
     with opened(tab, locked) as page:
         dialog = page.get_by_role("dialog", name="This server needs an API key")
         dialog.get_by_label("API key").fill("wrong")

@@ -143,7 +143,7 @@ def test_an_image_in_any_form_gives_boxes_in_its_pixels(client, sent):
 
 @pytest.fixture(scope="module")
 def watched():
-    """A client, and the engines that show what they were given."""
+    """A client, and engines that record their inputs."""
     variants, fp32, int8 = two_variants()
     with serving(variants) as live:
         yield live.client, fp32, int8
@@ -342,7 +342,7 @@ def test_a_bad_tensor_is_400_and_says_what_is_needed(client, sent, words):
         ("GET", RAW, 405, "Method Not Allowed"),
     ],
 )
-def test_unknown_paths_models_and_versions(client, method, path, status, words):
+def test_unknown_paths_models_and_versions_are_refused(client, method, path, status, words):
     assert_error(client.request(method, path), status, words)
 
 

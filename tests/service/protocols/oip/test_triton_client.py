@@ -19,7 +19,7 @@ def tensor():
 
 
 @pytest.fixture(scope="module")
-def said(real, photo, tensor, tmp_path_factory):
+def results(real, photo, tensor, tmp_path_factory):
     file = tmp_path_factory.mktemp("triton") / "tensor.npy"
     np.save(file, tensor)
     return say("tritonclient", "triton.py", f"127.0.0.1:{real.port}", photo, file)
@@ -39,15 +39,21 @@ def expected(real, photo):
     return boxes
 
 
-def test_probes_and_descriptions(said):
+def test_probes_and_descriptions(results):
     """What they contain is in test_routes.py."""
-    assert (said["live"], said["ready"], said["model_ready"]) == (True, True, [True, True, False])
-    assert said["metadata"]["name"] == "yolov5"
-    assert said["metadata"]["outputs"] == [{"name": "output.y", "datatype": "FP32", "shape": HEAD}]
+    assert (results["live"], results["ready"], results["model_ready"]) == (
+        True,
+        True,
+        [True, True, False],
+    )
+    assert results["metadata"]["name"] == "yolov5"
+    assert results["metadata"]["outputs"] == [
+        {"name": "output.y", "datatype": "FP32", "shape": HEAD}
+    ]
 
 
-def test_the_configuration_is_what_the_ultralytics_client_looks_for(said):
-    config = said["config"]
+def test_the_configuration_is_what_the_ultralytics_client_looks_for(results):
+    config = results["config"]
     assert [port["data_type"] for port in config["input"]] == ["TYPE_FP32"]
     assert [port["dims"] for port in config["output"]] == [HEAD]
     exported = ast.literal_eval(config["parameters"]["metadata"]["string_value"])
@@ -56,8 +62,8 @@ def test_the_configuration_is_what_the_ultralytics_client_looks_for(said):
 
 
 @pytest.mark.parametrize("way", ["default", "fp32", "json", "gzip", "deflate", "id"])
-def test_boxes_are_those_of_our_own_route_in_every_form(said, expected, way):
-    found = said["boxes"][way]
+def test_boxes_are_those_of_our_own_route_in_every_form(results, expected, way):
+    found = results["boxes"][way]
     version = "fp32" if way == "fp32" else "int8"
     rows = expected[version]
     assert found["version"] == version
@@ -68,19 +74,19 @@ def test_boxes_are_those_of_our_own_route_in_every_form(said, expected, way):
     np.testing.assert_allclose(found["boxes"], [row["box"] for row in rows], atol=0.01)
 
 
-def test_parameters_choose_boxes(said):
-    assert set(said["boxes"]["dogs"]["labels"]) == {"dog"}
+def test_parameters_choose_boxes(results):
+    assert set(results["boxes"]["dogs"]["labels"]) == {"dog"}
     for way in ("none", "none_json"):
-        assert said["boxes"][way]["labels"] == said["boxes"][way]["boxes"] == []
+        assert results["boxes"][way]["labels"] == results["boxes"][way]["boxes"] == []
 
 
 @pytest.mark.parametrize("way", ["default", "fp32", "json", "gzip"])
-def test_a_tensor_gets_the_raw_head_of_its_engine(said, tiny_folder, tensor, way):
+def test_a_tensor_gets_the_raw_head_of_its_engine(results, tiny_folder, tensor, way):
     detector = Detector.load(
         tiny_folder, read_manifest(tiny_folder), "fp32" if way == "fp32" else "int8", 1
     )
     np.testing.assert_allclose(
-        said["heads"][way], detector.infer_tensor(tensor), rtol=1e-5, atol=1e-5
+        results["heads"][way], detector.infer_tensor(tensor), rtol=1e-5, atol=1e-5
     )
     detector.close()
 
@@ -93,7 +99,7 @@ def test_a_tensor_gets_the_raw_head_of_its_engine(said, tiny_folder, tensor, way
         ("classification", "400", "classification"),
     ],
 )
-def test_the_client_can_read_refusals(said, what, status, words):
-    refused = said["refused"][what]
+def test_the_client_can_read_refusals(results, what, status, words):
+    refused = results["refused"][what]
     assert refused[0] == status
     assert words in refused[1]

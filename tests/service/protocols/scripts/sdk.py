@@ -1,4 +1,4 @@
-"""URL PHOTO: what Roboflow's inference-sdk, and supervision behind it, make of us, as JSON."""
+"""URL PHOTO: the results of Roboflow's inference-sdk and of supervision, as JSON."""
 
 import json
 import sys

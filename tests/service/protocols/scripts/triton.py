@@ -1,4 +1,4 @@
-"""HOST:PORT PHOTO TENSOR: everything that NVIDIA's tritonclient can ask of us, as JSON."""
+"""HOST:PORT PHOTO TENSOR: the results of every tritonclient call for a detector, as JSON."""
 
 import base64
 import json
