@@ -82,6 +82,11 @@ class CorruptImage(ServiceError):
     title = "Image cannot be decoded"
 
 
+class InvalidRequest(ServiceError):
+    status = 422
+    title = "Invalid request"
+
+
 class UnknownClass(ServiceError):
     status = 422
     title = "Unknown class"

@@ -5,11 +5,10 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, get_type_hints
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import UnknownClass
+from service.errors import InvalidRequest, UnknownClass
 from service.settings import Settings
 from service.vision.postprocess import Query
 
@@ -99,8 +98,8 @@ class ParamsRoute(APIRoute):
                 params = model.model_validate(values)
             except ValidationError as exc:
                 errors = exc.errors(include_url=False)
-                located = [{**error, "loc": ("query", *error["loc"])} for error in errors]
-                raise RequestValidationError(located) from exc
+                lines = (f"query.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors)
+                raise InvalidRequest("; ".join(lines)) from exc
             response: Response = await endpoint(request, **request.path_params, params=params)
             return response
 

@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -42,7 +41,7 @@ class ErrorResponses:
 
     def add_handlers(self, app: FastAPI) -> None:
         """Handle the errors that routes raise on purpose."""
-        for kind in (ServiceError, RequestValidationError, HTTPException, ClientDisconnect):
+        for kind in (ServiceError, HTTPException, ClientDisconnect):
             app.add_exception_handler(kind, self.respond)
 
     async def respond(self, request: Request, exc: Exception) -> Response:
@@ -77,15 +76,6 @@ def _problem_of(exc: Exception) -> tuple[Problem, Mapping[str, str] | None]:
                 detail=str(exc),
             )
             return problem, exc.headers
-        case RequestValidationError():
-            errors = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
-            problem = Problem(
-                type="urn:qyolo:problem:invalid-request",
-                title="Invalid request",
-                status=HTTPStatus.UNPROCESSABLE_ENTITY,
-                detail="; ".join(errors),
-            )
-            return problem, None
         case HTTPException():
             title = HTTPStatus(exc.status_code).phrase
             detail = None if exc.detail == title else exc.detail

@@ -113,7 +113,7 @@ def test_the_query_selects_boxes(client, query, found):
     ],
 )  # fmt: skip
 def test_a_bad_query_is_422_and_names_the_parameter(client, query):
-    problem = assert_problem(post(client, jpeg(), f"/v1/detect?{query}"), 422)
+    problem = assert_problem(post(client, jpeg(), f"/v1/detect?{query}"), 422, "invalid-request")
     assert query.partition("=")[0] in problem["detail"]
 
 
