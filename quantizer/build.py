@@ -150,7 +150,7 @@ def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
     """Compile every engine that runs here, time them, and keep the fastest of each variant."""
     detector, threads = source.detector, job.config.threads
     divisor, low_float = detector.preprocess.divisor, job.builder.low_float
-    candidates = candidates_for(detector.model.model, quantized.model, low_float, divisor)
+    candidates = candidates_for(detector.model, quantized.model, low_float, divisor)
     built = {}
     job.progress(Progress("compile", 0, len(candidates)))
     for done, candidate in enumerate(candidates, start=1):

@@ -46,7 +46,7 @@ def main() -> None:
     )
     with progress_bars() as progress:
         detector, int8 = quantized(config, progress)
-        float_model = detector.model.model
+        float_model = detector.model
         graphs = {
             "fp32": float_model,
             "fp16": in_float16(to_float16(float_model)),

@@ -73,7 +73,7 @@ def describe(
         class_names=detector.layout.class_names,
         input_name=detector.graph.input,
         output_name=detector.graph.outputs[0],
-        output_shape=detector.model.output_shape,
+        output_shape=detector.output_shape,
         default="fp32",
         variants=variants,
         source_sha256=sha256_of(path),

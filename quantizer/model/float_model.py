@@ -28,14 +28,17 @@ STRIDE: Final = 32  # pixels; of the coarsest map that every YOLO has
 class FloatModel:
     """A float32 detector with one input f32[1,3,size,size] and one output of known shape."""
 
-    model: onnx.ModelProto
+    graph: Graph
     size: int
-    output_shape: tuple[int, ...]
     metadata: dict[str, str]
 
     @property
-    def graph(self) -> Graph:
-        return Graph.of(self.model)
+    def model(self) -> onnx.ModelProto:
+        return self.graph.model
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.graph.shapes.get(self.graph.outputs[0], ())
 
 
 def read_float_model(path: Path, size: int) -> FloatModel:
@@ -55,9 +58,7 @@ def read_float_model(path: Path, size: int) -> FloatModel:
             f"{exported}; a decode with a fixed size runs at that size only: set the option size "
             f"to it, or export at {size}x{size} or with dynamic axes. ({_first_line(exc)})"
         ) from exc
-    graph = Graph.of(model)
-    shape = graph.shapes.get(graph.outputs[0], ())
-    return FloatModel(model, size, shape, metadata)
+    return FloatModel(Graph.of(model), size, metadata)
 
 
 def _read(path: Path) -> onnx.ModelProto:

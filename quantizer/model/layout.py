@@ -8,7 +8,6 @@ from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.decode_tail import decode_tail
 from quantizer.model.float_model import FloatModel, read_float_model
-from quantizer.model.graph import Graph
 from service.vision.heads import HEADS, Head, HeadName, cells_of
 from service.vision.preprocess import PREPROCESS, Preprocess, PreprocessName
 
@@ -28,16 +27,10 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FloatDetector:
-    """A float model, the index over its graph, and its layout."""
+class FloatDetector(FloatModel):
+    """A float model whose layout is known."""
 
-    model: FloatModel
-    graph: Graph
     layout: Layout
-
-    @property
-    def size(self) -> int:
-        return self.model.size
 
     @property
     def head(self) -> Head:
@@ -57,7 +50,8 @@ def read_detector(
 ) -> FloatDetector:
     """Read an ONNX file and recognise its layout; raises what `recognise` raises."""
     model = read_float_model(path, size)
-    return FloatDetector(model, model.graph, recognise(model, head, preprocess, classes))
+    layout = recognise(model, head, preprocess, classes)
+    return FloatDetector(model.graph, size, model.metadata, layout)
 
 
 def recognise(
