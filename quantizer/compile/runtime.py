@@ -40,16 +40,15 @@ def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) 
             f"{runtime} runs on the {DEVICE_OF[runtime].upper()}, not on device {device}: leave "
             "out one of them",
         )
-    obstacles = {
-        each: _obstacle(each, hardware)
-        for each in NAMES
-        if runtime in (None, each) and device in ("auto", DEVICE_OF[each])
-    }
-    for chosen, obstacle in obstacles.items():
-        if obstacle is None:
-            reason = f"{NAMES[chosen]}: {_reason(chosen, device, runtime, hardware)}"
-            return RuntimeChoice(chosen, reason, _better(chosen, obstacles, hardware))
-    reasons = dict.fromkeys(reason for reason in obstacles.values() if reason)
+    obstacles: dict[Runtime, str] = {}
+    for each in NAMES:
+        if runtime in (None, each) and device in ("auto", DEVICE_OF[each]):
+            obstacle = _obstacle(each, hardware)
+            if obstacle is None:
+                reason = f"{NAMES[each]}: {_reason(each, device, runtime, hardware)}"
+                return RuntimeChoice(each, reason, _better(obstacles, hardware))
+            obstacles[each] = obstacle
+    reasons = dict.fromkeys(obstacles.values())
     field, value = ("device", device) if runtime is None else ("runtime", runtime)
     raise BadOption(field, f"{value}: {'; '.join(reasons)}")
 
@@ -93,16 +92,12 @@ def _reason(chosen: Runtime, device: Device, runtime: Runtime | None, hardware: 
     return ", and ".join(reasons)
 
 
-def _better(
-    chosen: Runtime, obstacles: Mapping[Runtime, str | None], hardware: Hardware
-) -> tuple[str, ...]:
+def _better(obstacles: Mapping[Runtime, str], hardware: Hardware) -> tuple[str, ...]:
     """For each device: why the fastest runtime that this hardware allows was not chosen."""
     gpu = hardware.gpu
     lines: dict[str, str] = {}
     for each, obstacle in obstacles.items():
-        if each == chosen:
-            break
-        if obstacle is None or (each == "tensorrt" and isinstance(gpu, Gpu) and _too_old(gpu)):
+        if each == "tensorrt" and isinstance(gpu, Gpu) and _too_old(gpu):
             continue
         if DEVICE_OF[each] == "cpu":
             line = obstacle
