@@ -9,21 +9,25 @@ SERVER = machine(RTX_4090, tensorrt="10.16.1.11", onnxruntime_cuda="1.31.1")
 NO_OPENVINO = Missing("is not installed: pip install openvino")
 NO_ONNXRUNTIME = Missing("is not installed: pip install onnxruntime")
 BROKEN = Missing("does not load: libnvinfer.so.10: cannot open shared object file")
+BARE_GPU = machine(RTX_4090)
+BROKEN_TENSORRT = machine(RTX_4090, tensorrt=BROKEN)
+ONNXRUNTIME_ON_GPU = machine(RTX_4090, onnxruntime_cuda="1.31.1")
+ONNXRUNTIME_ON_CPU = machine(NO_DRIVER, openvino=NO_OPENVINO)
 
 
 @pytest.mark.parametrize(
     ("device", "hardware", "expected"),
     [
         ("auto", SERVER, "tensorrt"),
-        ("auto", machine(RTX_4090, onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
-        ("auto", machine(RTX_4090, tensorrt=BROKEN), "openvino"),
+        ("auto", ONNXRUNTIME_ON_GPU, "onnxruntime-cuda"),
+        ("auto", BROKEN_TENSORRT, "openvino"),
         ("auto", machine(NO_DRIVER, tensorrt="10.16.1.11"), "openvino"),
         ("auto", machine(GTX_1080, tensorrt="10.16.1.11"), "openvino"),
         ("auto", machine(GTX_1080, tensorrt="10.1", onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
         ("auto", LAPTOP, "openvino"),
-        ("auto", machine(NO_DRIVER, openvino=NO_OPENVINO), "onnxruntime"),
+        ("auto", ONNXRUNTIME_ON_CPU, "onnxruntime"),
         ("gpu", SERVER, "tensorrt"),
-        ("gpu", machine(RTX_4090, onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
+        ("gpu", ONNXRUNTIME_ON_GPU, "onnxruntime-cuda"),
         ("cpu", SERVER, "openvino"),
         ("cpu", machine(RTX_4090, tensorrt="10.16.1.11", openvino=NO_OPENVINO), "onnxruntime"),
     ],
@@ -43,11 +47,7 @@ def test_a_runtime_that_works_can_be_requested(runtime):
 @pytest.mark.parametrize(
     ("device", "hardware", "reason"),
     [
-        (
-            "auto",
-            SERVER,
-            "TensorRT: NVIDIA GeForce RTX 4090 (compute capability 8.9) is here",
-        ),
+        ("auto", SERVER, "TensorRT: NVIDIA GeForce RTX 4090 (compute capability 8.9) is here"),
         (
             "auto",
             LAPTOP,
@@ -55,7 +55,7 @@ def test_a_runtime_that_works_can_be_requested(runtime):
         ),
         (
             "auto",
-            machine(RTX_4090),
+            BARE_GPU,
             "OpenVINO: no runtime works on NVIDIA GeForce RTX 4090 (compute capability 8.9), "
             "and the processor has AVX-VNNI",
         ),
@@ -73,7 +73,7 @@ def test_the_reason_for_a_runtime_names_the_hardware(device, hardware, reason):
         ("auto", LAPTOP, ["to use a GPU, install the driver"]),
         (
             "auto",
-            machine(NO_DRIVER, openvino=NO_OPENVINO),
+            ONNXRUNTIME_ON_CPU,
             [
                 "to use a GPU, install the driver",
                 "OpenVINO is not installed: pip install openvino",
@@ -81,7 +81,7 @@ def test_the_reason_for_a_runtime_names_the_hardware(device, hardware, reason):
         ),
         (
             "auto",
-            machine(RTX_4090),
+            BARE_GPU,
             [
                 "NVIDIA GeForce RTX 4090 is here, but TensorRT is not installed: "
                 "pip install tensorrt"
@@ -104,7 +104,7 @@ def test_the_reason_for_a_runtime_names_the_hardware(device, hardware, reason):
             ],
         ),
         ("auto", machine(GTX_1080, onnxruntime_cuda="1.31.1"), []),
-        ("cpu", machine(RTX_4090), []),
+        ("cpu", BARE_GPU, []),
     ],
 )
 def test_what_a_faster_runtime_would_need_is_listed(device, hardware, better):
@@ -120,22 +120,17 @@ def test_what_a_faster_runtime_would_need_is_listed(device, hardware, better):
         (
             "gpu",
             None,
-            machine(RTX_4090),
+            BARE_GPU,
             ["device gpu", "pip install tensorrt", "pip install onnxruntime-gpu"],
         ),
-        (
-            "auto",
-            "tensorrt",
-            machine(RTX_4090, tensorrt=BROKEN),
-            ["TensorRT does not load", "libnv"],
-        ),
+        ("auto", "tensorrt", BROKEN_TENSORRT, ["TensorRT does not load", "libnv"]),
         ("auto", "tensorrt", machine(GTX_1080, tensorrt="10.1"), ["GTX 1080", "6.1", "7.5"]),
         ("cpu", "tensorrt", SERVER, ["runtime tensorrt", "device cpu", "leave out one"]),
         ("gpu", "openvino", SERVER, ["runtime openvino", "device gpu", "leave out one"]),
         (
             "auto",
             "openvino",
-            machine(NO_DRIVER, openvino=NO_OPENVINO),
+            ONNXRUNTIME_ON_CPU,
             ["runtime openvino: OpenVINO is not installed: pip install openvino"],
         ),
         (

@@ -46,20 +46,15 @@ def sabotaged() -> onnx.ModelProto:
     """One input channel of detect8 has ten thousand times the range of the others, and detect8
     divides it again: in float nothing changes, in int8 the other channels are lost."""
     model = yolov5()
-    values = {tensor.name: tensor for tensor in model.graph.initializer}
-    maker, after = (
-        next(node for node in model.graph.node if node.name == name)
-        for name in ("n8.cv", "detect8")
-    )
-    weight = numpy_helper.to_array(values[maker.input[1]]).copy()
-    bias = numpy_helper.to_array(values[maker.input[2]]).copy()
-    reader = numpy_helper.to_array(values[after.input[1]]).copy()
+    names = ("n8.cv.weight", "n8.cv.bias", "detect8.weight")
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weight, bias, reader = (numpy_helper.to_array(tensors[name]).copy() for name in names)
     bias[0] += 30.0  # far into SiLU's linear part
     weight[0] *= 1e4
     bias[0] *= 1e4
     reader[:, 0] /= 1e4
-    for node, index, array in ((maker, 1, weight), (maker, 2, bias), (after, 1, reader)):
-        values[node.input[index]].CopyFrom(numpy_helper.from_array(array, node.input[index]))
+    for name, values in zip(names, (weight, bias, reader), strict=True):
+        tensors[name].CopyFrom(numpy_helper.from_array(values, name))
     return model
 
 
