@@ -42,11 +42,8 @@ class Study:
     versions: Mapping[str, str]
 
     def of(self, **values: object) -> Result | None:
-        """The result of the setting with these values, and the defaults elsewhere."""
-        return self.result(Setting(**values))  # type: ignore[arg-type]
-
-    def result(self, setting: Setting) -> Result | None:
-        """The result of a setting, if it was measured."""
+        """The result of the setting with these values, and the defaults elsewhere; if measured."""
+        setting = Setting(**values)  # type: ignore[arg-type]
         return next((result for result in self.results if result.setting == setting), None)
 
     def to_json(self) -> str:
