@@ -3,13 +3,7 @@
 from typing import Final
 
 from quantizer.compile.conformance.fusion import ACTIVATIONS
-from quantizer.compile.conformance.network import (
-    DEQUANTIZE,
-    QUANTIZE,
-    Network,
-    Rule,
-    Violations,
-)
+from quantizer.compile.conformance.network import DEQUANTIZE, QUANTIZE, Network, Rule, Violations
 from quantizer.model.graph import layer_name
 
 
@@ -43,16 +37,15 @@ def activation_function_reads_exact_sums(network: Network) -> Violations:
     """
     for node in network.of_type(QUANTIZE):
         convolution = network.producer(node.input[0], "Conv", "ConvTranspose")
-        if convolution is None:
-            continue
-        for pair in network.readers(node.output[0]):
-            functions = [
-                each for each in network.readers(pair.output[0]) if each.op_type in ACTIVATIONS
-            ]
-            if functions:
-                between = f"{layer_name(convolution)} and {layer_name(functions[0])}"
-                yield node, f"it is between {between}"
-                break
+        functions = [
+            each
+            for pair in network.readers(node.output[0])
+            for each in network.readers(pair.output[0])
+            if each.op_type in ACTIVATIONS
+        ]
+        if convolution is not None and functions:
+            between = f"{layer_name(convolution)} and {layer_name(functions[0])}"
+            yield node, f"it is between {between}"
 
 
 RULES: Final[tuple[Rule, ...]] = (
