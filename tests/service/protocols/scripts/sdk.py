@@ -38,7 +38,7 @@ with configured(**wanted, class_filter=["dog"]):
 with configured(class_agnostic_nms=True):
     agnostic = refused(lambda: client.infer(photo, model_id=model))
 seen = sv.Detections.from_inference(found)
-said = {
+results = {
     "info": client.get_server_info().to_dict(),
     "models": models,
     "loaded": len(client.load_model(model).models),
@@ -60,4 +60,4 @@ said = {
         "agnostic": agnostic,
     },
 }
-json.dump(said, sys.stdout)
+json.dump(results, sys.stdout)

@@ -65,7 +65,7 @@ as_json = [
     for wanted in ("boxes", "scores", "class_ids", "labels")
 ]
 of_class = [InferRequestedOutput("scores", class_count=2)]
-said = {
+results = {
     "live": client.is_server_live(),
     "ready": client.is_server_ready(),
     "model_ready": [
@@ -98,4 +98,4 @@ said = {
         "classification": refused(lambda: boxes(outputs=of_class)),
     },
 }
-json.dump(said, sys.stdout)
+json.dump(results, sys.stdout)
