@@ -53,9 +53,9 @@ def measure_throughput(folder: Path, requests: list[bytes], seconds: int, alone:
     cores = usable_threads()
     clients = default_capacity(cores, cores)
     with serve(folder, "--throughput") as server:
-        seen = closed_loop(server.port, requests, clients, seconds)
-    share = f"{seen.per_second / alone:.1%} of the engine alone"
-    print(f"server, --throughput, {clients} clients: {seen.per_second:.1f} images/s, {share}")
+        responses = closed_loop(server.port, requests, clients, seconds)
+    share = f"{responses.per_second / alone:.1%} of the engine alone"
+    print(f"server, --throughput, {clients} clients: {responses.per_second:.1f} images/s, {share}")
 
 
 def measure_overload(folder: Path, requests: list[bytes], seconds: int) -> None:

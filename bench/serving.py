@@ -61,15 +61,15 @@ def built(*arguments: str | Path) -> Iterator[Path]:
         yield folder
 
 
-def model_folder(given: Path | None) -> AbstractContextManager[Path]:
+def model_folder(folder: Path | None) -> AbstractContextManager[Path]:
     """The given folder, or the bundled qyolo-nano built for this machine."""
-    return built() if given is None else nullcontext(given)
+    return built() if folder is None else nullcontext(folder)
 
 
-def tiny_folder(given: Path | None) -> AbstractContextManager[Path]:
+def tiny_folder(folder: Path | None) -> AbstractContextManager[Path]:
     """The given folder, or qyolo-nano at 64x64, which makes the server the slow part."""
-    if given is not None:
-        return nullcontext(given)
+    if folder is not None:
+        return nullcontext(folder)
     sample_images = ("--calibration", bundle.SAMPLES)
     return built(bundle.NAME, "--size", str(TINY_SIZE), *sample_images, "--default", "int8")
 

@@ -28,6 +28,6 @@ def set_up_process(serves: bool = False) -> None:
 
 
 def _limit_malloc_arenas() -> None:
-    """Glibc's default is eight for each core, and each keeps what its largest request took."""
+    """At most ARENAS: glibc's default is eight for each core, each as large as its peak use."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(ARENA_MAX, ARENAS)

@@ -118,7 +118,7 @@ def in_float16(typed: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == TensorProto.FLOAT16:
             values = numpy_helper.to_array(tensor).astype("float32")
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    nodes = [made for node in graph.node for made in _rounded(node, halves)]
+    nodes = [part for node in graph.node for part in _rounded(node, halves)]
     for field in ("node", "value_info"):
         graph.ClearField(field)
     graph.node.extend(nodes)

@@ -95,25 +95,25 @@ def _v2(model: str, changes: Mapping[str, object], tail: bytes, length: str | No
 
 def _multipart(random: Random, model: str) -> bytes:
     picture = valid("JPEG")
-    whole = form(picture)
+    complete = form(picture)
     field = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="n"\r\n\r\nx\r\n'.encode()
     inner = f"multipart/form-data; boundary={BOUNDARY}x"
     body = random.choice(
         (
-            lambda: whole[: random.randrange(len(whole))],
-            lambda: whole[:-6] + b"\r\n",
+            lambda: complete[: random.randrange(len(complete))],
+            lambda: complete[:-6] + b"\r\n",
             lambda: form(picture, preamble=field * random.choice((16, 17, 10_000))),
-            lambda: form(whole),
+            lambda: form(complete),
             lambda: form(picture, "else"),
             lambda: form(picture, "\xff\0é" * 9),
-            lambda: whole.replace(b"filename", b"filname"),
-            lambda: whole.replace(b'"file"', b'file"; name="image" name='),
-            lambda: whole.replace(b"\r\n\r\n", b"\r\nA: " + b"b" * 10**6 + b"\r\n\r\n", 1),
-            lambda: whole.replace(b"\r\n\r\n", b"\r\nA: b" * 10**5 + b"\r\n\r\n", 1),
-            lambda: whole.replace(b"\r\n\r\n", f"\r\nContent-Type: {inner}\r\n\r\n".encode(), 1),
-            lambda: whole.replace(b"\r\n", b"\n"),
-            lambda: b"\r\n" * 10**5 + whole,
-            lambda: whole + random.randbytes(1000),
+            lambda: complete.replace(b"filename", b"filname"),
+            lambda: complete.replace(b'"file"', b'file"; name="image" name='),
+            lambda: complete.replace(b"\r\n\r\n", b"\r\nA: " + b"b" * 10**6 + b"\r\n\r\n", 1),
+            lambda: complete.replace(b"\r\n\r\n", b"\r\nA: b" * 10**5 + b"\r\n\r\n", 1),
+            lambda: complete.replace(b"\r\n\r\n", f"\r\nContent-Type: {inner}\r\n\r\n".encode(), 1),
+            lambda: complete.replace(b"\r\n", b"\n"),
+            lambda: b"\r\n" * 10**5 + complete,
+            lambda: complete + random.randbytes(1000),
             lambda: form(f"\r\n--{BOUNDARY}".encode() * 10**4),
             lambda: form(b"\r\n--a-bounda" * 10**5),
             lambda: b"",
@@ -197,7 +197,7 @@ def _gzip_bomb() -> bytes:
 def _framing(random: Random, model: str) -> bytes:
     """The data after it on the connection is no request, or never arrives."""
     picture = valid("JPEG")
-    whole = post_jpeg("/v1/detect", picture)
+    complete = post_jpeg("/v1/detect", picture)
     size = f"{len(picture):x}\r\n".encode()
     return random.choice(
         (
@@ -206,7 +206,7 @@ def _framing(random: Random, model: str) -> bytes:
             lambda: CHUNKED + b"5;" + b"a" * 50_000 + b"\r\nabcde\r\n",
             lambda: CHUNKED + size + picture,
             lambda: CHUNKED + b"0\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
-            lambda: whole[: random.randrange(1, len(whole))],
+            lambda: complete[: random.randrange(1, len(complete))],
             lambda: post("/v1/detect", "image/jpeg", b"", "Content-Length: 5"),
             lambda: post("/v1/detect", "image/jpeg", b"", f"A: {'b' * 2**20}"),
             lambda: post("/v1/detect", "image/jpeg", b"", *["A: b"] * 5000),

@@ -31,18 +31,18 @@ SIDE: Final = 320  # pixels of the longer side
 
 def requests() -> list[bytes]:
     """Every sample photo, in every format and encoding of a body, to every route."""
-    made = []
+    bodies = []
     for number in range(4):
         for picture_format in FORMATS:
             data = valid(picture_format, number, SIDE)
             body = json.dumps({"image": base64.b64encode(data).decode()}).encode()
-            made += [
+            bodies += [
                 *(post(path, f"image/{picture_format.lower()}", data) for path in DETECT_PATHS),
                 post("/v1/detect", MULTIPART, form(data)),
                 post("/v1/detect", "application/json", body),
                 post("/v1/detect", "image/png", data, "Accept: image/jpeg"),
             ]
-    return made
+    return bodies
 
 
 async def send(port: int, sent: list[bytes], start: int, count: int) -> int:

@@ -140,8 +140,8 @@ def _save_timings(config: trt.IBuilderConfig, path: Path) -> None:
 
 def _check_conformance(graph: onnx.ModelProto, name: str) -> None:
     """Raise for what TensorRT would refuse after minutes; log what makes the engine slower."""
-    for rule, found in groupby(check(graph), lambda finding: finding.rule):
-        first, *others = found
+    for rule, findings in groupby(check(graph), lambda finding: finding.rule):
+        first, *others = findings
         if first.consequence == "build failure":
             raise BuildFailed(
                 f"TensorRT cannot build the {name} graph: {first.node}: {first.message}"

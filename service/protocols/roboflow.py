@@ -121,8 +121,8 @@ class Roboflow:
             async def detect(variant: str) -> Response:
                 # One after the other, so that a request never takes more than one slot.
                 answers = [await backend.detect(image, variant) for image in images]
-                found = [_detected(manifest, answer) for answer in answers]
-                content = found if isinstance(message.image, list) else found[0]
+                bodies = [_detected(manifest, answer) for answer in answers]
+                content = bodies if isinstance(message.image, list) else bodies[0]
                 return respond(to_json(content), answers)
 
             return Job(variant, detect)

@@ -127,10 +127,10 @@ def draw_weights(pack: Pack) -> NDArray[np.float64]:
     """
     if pack.class_scores is None:
         return np.ones(len(pack))
-    found = pack.class_scores > FOUND
-    share = found.mean(axis=0).clip(min=1e-9)
+    detected = pack.class_scores > FOUND
+    share = detected.mean(axis=0).clip(min=1e-9)
     boost = np.sqrt(FREQUENT / share).clip(1, MAX_BOOST)
-    return np.where(found.any(axis=1), (found * boost).max(axis=1), EMPTY_WEIGHT)
+    return np.where(detected.any(axis=1), (detected * boost).max(axis=1), EMPTY_WEIGHT)
 
 
 def _tiles(rng: np.random.Generator, size: int) -> list[tuple[int, int, int, int]]:

@@ -79,6 +79,6 @@ def _load_plain(convolution: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     convolution.bias.copy_(bias)
 
 
-def _check_shape(own: Tensor, given: Tensor) -> None:
-    if own.shape != given.shape:
-        raise ValueError(f"a convolution of {tuple(given.shape)} in place of {tuple(own.shape)}")
+def _check_shape(own: Tensor, loaded: Tensor) -> None:
+    if own.shape != loaded.shape:
+        raise ValueError(f"a convolution of {tuple(loaded.shape)} in place of {tuple(own.shape)}")

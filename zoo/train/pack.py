@@ -62,7 +62,7 @@ def pack(sources: list[Path], held_out: list[Path], target: Path) -> Pack:
     """Write a pack of all photos below the sources; prints how many were dropped, and why."""
     target.mkdir(parents=True, exist_ok=True)
     forbidden = _hashes(held_out)
-    seen: set[int] = set()
+    hashes: set[int] = set()
     dropped = dict.fromkeys(("unreadable", "small", "grey", "held out", "twice"), 0)
     places: list[list[tuple[int, int, int]]] = []
     labels: dict[int, list[list[float]]] = {}
@@ -73,7 +73,7 @@ def pack(sources: list[Path], held_out: list[Path], target: Path) -> Pack:
             if any(HELD_OUT in part for part in path.parts):
                 continue
             photo = _read(path)
-            reason = _drop_reason(photo, forbidden, seen)
+            reason = _drop_reason(photo, forbidden, hashes)
             if photo is None or reason:
                 dropped[reason] += 1
                 continue
@@ -121,7 +121,7 @@ def _fit(image: Image.Image, long_side: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BOX)
 
 
-def _drop_reason(photo: Image.Image | None, forbidden: list[int], seen: set[int]) -> str:
+def _drop_reason(photo: Image.Image | None, forbidden: list[int], hashes: set[int]) -> str:
     if photo is None:
         return "unreadable"
     if min(photo.size) < MIN_SIDE:
@@ -133,9 +133,9 @@ def _drop_reason(photo: Image.Image | None, forbidden: list[int], seen: set[int]
     distances = (min((own ^ h).bit_count(), (mirrored ^ h).bit_count()) for h in forbidden)
     if any(distance <= MAX_HASH_DISTANCE for distance in distances):
         return "held out"
-    if own in seen:
+    if own in hashes:
         return "twice"
-    seen.add(own)
+    hashes.add(own)
     return ""
 
 
@@ -152,17 +152,17 @@ def _hashes(folders: list[Path]) -> list[int]:
 
 def _labels(sources: list[Path]) -> dict[Path, list[list[float]]]:
     """Boxes of COCO's classes, from COCO's JSON files and from YOLO's text files."""
-    found: dict[Path, list[list[float]]] = {}
+    labels: dict[Path, list[list[float]]] = {}
     for source in sources:
         by_name = {path.name: path for path in _files([source])}
         for path in sorted(source.rglob("*.json")):
-            found |= _coco_labels(path, by_name)
+            labels |= _coco_labels(path, by_name)
         for path in sorted(source.rglob("labels/train2017/*.txt")):
             photo = by_name.get(f"{path.stem}.jpg")
             rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
             if photo is not None:
-                found[photo] = [_corners(int(r[0]), *map(float, r[1:5])) for r in rows]
-    return found
+                labels[photo] = [_corners(int(r[0]), *map(float, r[1:5])) for r in rows]
+    return labels
 
 
 def _coco_labels(path: Path, by_name: dict[str, Path]) -> dict[Path, list[list[float]]]:
@@ -175,7 +175,7 @@ def _coco_labels(path: Path, by_name: dict[str, Path]) -> dict[Path, list[list[f
         return {}
     if set(names.values()) != set(COCO_NAMES):
         return {}  # with fewer classes, unlabelled objects are not background
-    found: dict[Path, list[list[float]]] = {
+    labels: dict[Path, list[list[float]]] = {
         by_name[Path(i["file_name"]).name]: []
         for i in images.values()
         if Path(i["file_name"]).name in by_name
@@ -188,8 +188,8 @@ def _coco_labels(path: Path, by_name: dict[str, Path]) -> dict[Path, list[list[f
         x, y, w, h = item["bbox"]
         wide, high = image["width"], image["height"]
         label = COCO_NAMES.index(names[item["category_id"]])
-        found[photo].append([label, x / wide, y / high, (x + w) / wide, (y + h) / high])
-    return found
+        labels[photo].append([label, x / wide, y / high, (x + w) / wide, (y + h) / high])
+    return labels
 
 
 def _corners(label: int, x: float, y: float, w: float, h: float) -> list[float]:
