@@ -121,14 +121,6 @@ def test_runtimes_agree(tmp_path):
     np.testing.assert_allclose(raws[0], raws[1], rtol=1e-4, atol=1e-4)
 
 
-def test_a_blob_for_this_machine_needs_no_model(tmp_path):
-    variant = write_openvino(tmp_path, "fp32")
-    (tmp_path / variant.model).unlink()
-    loaded = load_engine(tmp_path, variant, 1)
-    assert loaded.infer(pixels(0)).shape == (1, CELLS, COLUMNS)
-    loaded.close()
-
-
 @pytest.mark.parametrize(
     ("key", "logged"), [({"blob_key": "openvino-0-other"}, ""), ({}, "blob")], ids=["other", "bad"]
 )
