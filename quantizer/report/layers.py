@@ -20,9 +20,7 @@ class LayerReport:
     executed: Mapping[Precision, str]
 
     @classmethod
-    def of_all(
-        cls, placement: Placement, built: Mapping[Precision, Built]
-    ) -> tuple["LayerReport", ...]:
+    def of_all(cls, placement: Placement, built: Mapping[Precision, Built]) -> tuple[Self, ...]:
         """Every convolution, quantized ones first, each in the graph's order."""
         plan = [(site.layer, "int8", "", site.reads) for site in placement.weights]
         plan += [(kept.layer, "float", kept.reason, ()) for kept in placement.kept_float]

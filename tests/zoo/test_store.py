@@ -76,14 +76,11 @@ def test_a_stored_file_that_changed_is_neither_used_nor_deleted(store):
     assert path.read_bytes() == b"changed"
 
 
-def test_a_model_without_a_checksum_needs_trust_on_first_use(store, web):
-    with pytest.raises(Distrusted, match="--trust-on-first-use"):
-        take(store, entry(sha256=None))
-    assert web.asked == []
-
-
-def test_a_file_trusted_once_must_stay_the_same(store):
+def test_a_model_without_a_checksum_needs_trust_on_first_use_and_must_stay_the_same(store, web):
     unverified = entry(sha256=None)
+    with pytest.raises(Distrusted, match="--trust-on-first-use"):
+        take(store, unverified)
+    assert web.asked == []
     path = take(store, unverified, trust=True)
     assert names(store) == ["tiny.onnx", "tiny.onnx.sha256"]
     assert take(store, unverified) == path

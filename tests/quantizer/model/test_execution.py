@@ -28,10 +28,7 @@ def level(number: int, image: np.ndarray, outputs: list[np.ndarray]) -> tuple[in
 def test_results_come_in_the_order_of_the_images(doubling, threads):
     found = list(over_images(doubling, flat(3, 1, 2, 5, 4), threads, level))
     assert found == [(0, 3, 4), (1, 1, 2), (2, 2, 3), (3, 5, 6), (4, 4, 5)]
-
-
-def test_no_images_give_nothing(doubling):
-    assert list(over_images(doubling, flat(), 2, level)) == []
+    assert list(over_images(doubling, flat(), threads, level)) == []
 
 
 def test_images_are_read_as_needed(doubling):
