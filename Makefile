@@ -22,7 +22,7 @@ help:
 	@echo "make demo     install, then draw boxes on the sample images"
 	@echo "make test     install, then lint, type checks, import contracts, tests"
 	@echo "make setup    install into $(VENV)"
-	@echo "make secrets  look for credentials in the files that git knows"
+	@echo "make secrets  look for credentials in the files that git tracks"
 	@echo "make audit    look up advisories on the locked packages; needs the network"
 	@echo "make arm64    check that each locked package has a wheel for 64-bit ARM"
 	@echo "make docs     build the documentation into site/"

@@ -20,7 +20,7 @@ export COMPOSE_PROJECT_NAME=qyolo-proof COMPOSE_PROGRESS=quiet
 url=http://127.0.0.1
 
 step() { printf '\n== %s\n' "$*"; }
-expect() {  # expect WANTED GOT WHAT
+expect() {  # expect EXPECTED ACTUAL NAME
   [ "$1" = "$2" ] || { echo "FAILED: $3: $1 was expected, not $2"; exit 1; }
   echo "ok: $3: $2"
 }

@@ -2,7 +2,7 @@
 
 bytes -> [NotAnImage | ImageTooLarge | CorruptImage] -> image -> [Overloaded | NotReady] -> boxes
 
-The client sees the message of every error whose status is not 500: a message may describe the
+The client gets the message of every error whose status is not 500: a message may describe the
 request, never paths or versions of the server.
 """
 

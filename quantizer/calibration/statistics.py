@@ -18,8 +18,8 @@ from service.progress import ReportProgress
 from service.vision.detections import Floats
 
 # About this many of a tensor's values near zero are counted in each image, each with the weight of
-# its neighbours: over a hundred images that is more than a million. All values far from zero are
-# counted, because they decide where a range ends.
+# the values that are skipped beside it: in a hundred images that is more than a million. All values
+# far from zero are counted, because they decide where a range ends.
 SAMPLE: Final = 16_384
 FAR: Final = 0.5  # of the largest magnitude: few values of a SiLU output lie beyond
 

@@ -76,7 +76,7 @@ class CalibrationReport:
 
 @dataclass(frozen=True, slots=True)
 class BlockReport:
-    """Neighbouring layers, and the SQNR of the outputs when these layers alone are quantized.
+    """Consecutive layers, and the SQNR of the outputs when these layers alone are quantized.
 
     `freed` is true for a block of one layer that stays float.
     """

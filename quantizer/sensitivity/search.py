@@ -1,6 +1,6 @@
 """Find the layers that lose the most accuracy in int8, in few executions, and keep them float.
 
-Layers are tried in blocks of neighbours, with nothing but the block quantized. The block with the
+Layers are tried in blocks of consecutive ones, with only the block quantized. The block with the
 most output noise for the time that keeping it float would cost is split in two, until one layer is
 left: that layer stays float, and the next block follows. Only noisy blocks are split, so a model
 that quantizes well costs one execution.
@@ -28,7 +28,7 @@ Noise = Callable[[frozenset[str]], float]  # the output noise with exactly these
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Neighbouring layers, and the output noise with only these quantized."""
+    """Consecutive layers, and the output noise with only these quantized."""
 
     layers: tuple[str, ...]
     noise: float

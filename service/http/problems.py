@@ -16,7 +16,7 @@ from service.errors import ServiceError
 from service.http.api_paths import ApiPaths, PathSet
 
 MEDIA_TYPE: Final = "application/problem+json"
-CLIENT_CLOSED: Final = 499  # nginx's status for a client that disconnected; nobody receives it
+CLIENT_CLOSED: Final = 499  # nginx's status for a client that disconnected; it is only logged
 
 log = logging.getLogger(__name__)
 

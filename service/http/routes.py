@@ -20,7 +20,7 @@ from service.inference.backend import ImageRequest, Render
 from service.inference.results import Answer, Comparison
 from service.inference.variants import AUTO
 from service.lifecycle import Lifecycle
-from service.manifest import Manifest
+from service.manifest import PAGE, REPORT, Manifest
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.vision.drawing import PictureType
@@ -99,11 +99,11 @@ class Endpoints:
 
     async def report(self) -> Response:
         """What the build measured: ranges, precisions, agreement of int8 with fp32, times."""
-        return _report(self._lifecycle.backend.variants.report, JSON)
+        return _report(self._lifecycle.backend.variants.report, REPORT, JSON)
 
     async def report_page(self) -> Response:
         """The report as one self-contained HTML page."""
-        return _report(self._lifecycle.backend.variants.page, "text/html", REPORT_POLICY)
+        return _report(self._lifecycle.backend.variants.page, PAGE, "text/html", REPORT_POLICY)
 
     async def healthz(self) -> Response:
         """The process is alive."""
@@ -142,10 +142,10 @@ def _accept(request: Request) -> str:
 
 
 def _report(
-    content: bytes | None, media_type: str, headers: Mapping[str, str] | None = None
+    content: bytes | None, file: str, media_type: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     if content is None:
-        raise ReportNotFound("the model folder holds no such report")
+        raise ReportNotFound(f"the model folder contains no {file}")
     return Response(content, headers=headers, media_type=media_type)
 
 

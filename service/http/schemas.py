@@ -82,7 +82,7 @@ class VariantInfo(BaseModel):
     precision: Precision
     default: bool
     share: float  # of the requests that name no variant
-    shadow: float  # share of the other variants' images that it sees as the shadow
+    shadow: float  # share of the other variants' images that it infers as the shadow
     rejected: str | None  # why it cannot be the default: it lost too much accuracy
     detect: str  # the path of its endpoint
 

@@ -83,13 +83,13 @@ class LimitedProtocol(H11Protocol):
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn calls it while it handles an error of h11, which knows a better status."""
+        """uvicorn calls it while it handles an error of h11, which may have a better status."""
         error = sys.exception()
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
         self._reject(HTTPStatus(status), REASONS.get(status, "the request is not valid HTTP/1.1"))
 
     def _should_upgrade(self) -> bool:
-        return False  # uvicorn's own logs two warnings for each request that wants an upgrade
+        return False  # uvicorn's own logs two warnings for each request for an upgrade
 
     # Time limits
 

@@ -82,7 +82,7 @@ def detections_of(candidates: Candidates, conf: float, multi_label: bool) -> Det
     """Scores above `conf`, best first: the best class of each box, or each of its classes.
 
     COCO AP is measured with every class of a box (`multi_label`), as in YOLOv5's and YOLOv7's
-    validation; an application wants one label for each box.
+    validation; an application needs one label for each box.
     """
     scores = candidates.scores
     if multi_label:

@@ -11,7 +11,7 @@ from service.vision.letterbox import Letterbox
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which boxes a caller wants; the defaults are YOLOv5's."""
+    """Which boxes to return; the defaults are YOLOv5's."""
 
     conf: float = 0.25  # boxes at or below this score are dropped
     iou: float = 0.45  # boxes that overlap a better one of their class by more are dropped

@@ -160,9 +160,9 @@ def running(*arguments: object, **settings: object) -> Iterator[Running]:
     reader.start()
     try:
         wait_for(lambda: process.poll() is not None or any("listens on" in ln for ln in lines))
-        told = re.search(r'listens on (http://[^\s"]+)', "".join(lines))
-        assert told is not None, "".join(lines)
-        yield Running(process, told[1], lines)
+        address = re.search(r'listens on (http://[^\s"]+)', "".join(lines))
+        assert address is not None, "".join(lines)
+        yield Running(process, address[1], lines)
     finally:
         process.kill()
         process.wait(WAIT_LIMIT_S)

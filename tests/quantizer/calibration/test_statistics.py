@@ -80,7 +80,7 @@ def test_a_large_tensor_is_sampled_and_its_extremes_are_not_missed(large):
     image[0, 0, 100, :50] = 45
     (histogram,) = observe(large, ["images"], [image], 1).histograms.values()
     assert (histogram.low, histogram.high) == (-40, 60)
-    # A sample has the weight of its neighbours.
+    # A sample has the weight of the values that are skipped beside it.
     assert histogram.counts.sum() == pytest.approx(image.size, rel=0.001)
     edges = (histogram.first + np.arange(len(histogram.counts))) * 2.0**histogram.exponent
     assert histogram.counts[edges > FAR * 60].sum() == 51  # values far out are all counted

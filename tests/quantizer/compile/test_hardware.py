@@ -1,4 +1,4 @@
-"""Detection of this machine, and of it with other packages in front of the installed ones."""
+"""Detection of this machine, as it is and with other packages in front of the installed ones."""
 
 import ctypes.util
 import json
