@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -33,35 +33,26 @@ class Finished:
     error: Exception | None = None
 
 
+@dataclass
 class BuildSource:
     """A `ModelSource`: an entry of the cache, which a child process builds if it is absent.
 
     `progress_bars` opens the terminal's bars; `describe` returns the text of an error.
     """
 
-    def __init__(
-        self,
-        config: BuildConfig,
-        root: Path,
-        key: str,
-        progress_bars: Callable[[], AbstractContextManager[ReportProgress]],
-        describe: Callable[[Exception], str],
-    ) -> None:
-        self._config = config
-        self._root = root
-        self._key = key
-        self._progress_bars = progress_bars
-        self._describe = describe
-        self._cancelled = Event()
-        self._child: SpawnProcess | None = None
+    config: BuildConfig
+    root: Path
+    key: str
+    progress_bars: Callable[[], AbstractContextManager[ReportProgress]]
+    describe: Callable[[Exception], str]
+    _cancelled: Event = field(default_factory=Event, init=False)
+    _child: SpawnProcess | None = field(default=None, init=False)
 
     def folder(self, report: ReportProgress) -> Path:
         """Block until the entry exists; raises ModelUnavailable, or NotReady when cancelled."""
-        entry = lookup(self._root, self._key)
-        if entry is None:
+        if lookup(self.root, self.key) is None:
             self._build(report)
-            entry = self._root / self._key
-        return entry
+        return self.root / self.key
 
     def cancel(self) -> None:
         """Stop the child, if there is one."""
@@ -74,14 +65,14 @@ class BuildSource:
 
     def _build(self, report: ReportProgress) -> None:
         ours, theirs = get_context("spawn").Pipe(duplex=False)
-        arguments = (self._config, self._root, self._key, theirs)
+        arguments = (self.config, self.root, self.key, theirs)
         child = get_context("spawn").Process(target=_run_build, args=arguments, daemon=True)
         child.start()
         self._child = child
         theirs.close()
         if self._cancelled.is_set():
             self.cancel()
-        with self._progress_bars() as show:
+        with self.progress_bars() as show:
             finished = _receive(ours, report, show)
         child.join()
         if self._cancelled.is_set():
@@ -89,7 +80,7 @@ class BuildSource:
         if finished is None:
             raise ModelUnavailable(f"the build process died with exit code {child.exitcode}")
         if finished.error is not None:
-            raise ModelUnavailable(self._describe(finished.error))
+            raise ModelUnavailable(self.describe(finished.error))
         for warning in finished.warnings:
             log.warning(warning)
 

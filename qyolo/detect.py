@@ -10,9 +10,9 @@ from service.http.schemas import DetectAnswer, detect_answer
 from service.inference.detector import Detector
 from service.inference.results import Answer
 from service.inference.timings import Stopwatch
-from service.manifest import Manifest, read_manifest
+from service.manifest import read_manifest
 from service.vision.drawing import draw, encode
-from service.vision.image import MAX_PIXELS, full_size
+from service.vision.image import MAX_PIXELS, Photo, full_size
 from service.vision.postprocess import Query
 
 
@@ -50,7 +50,12 @@ def detect_images(
         save.mkdir(parents=True, exist_ok=True)
     for image in images:
         try:
-            answer = _detect(image, detector, name, query, manifest, save)
+            data = image.read_bytes()
+            photo, answer = _detect(detector, name, data, query)
+            if save is not None:
+                pixels = full_size(photo, data, MAX_PIXELS)
+                drawn = draw(pixels, answer.detections, manifest.class_name)
+                (save / f"{image.stem}.jpg").write_bytes(encode(drawn, "image/jpeg"))
         except (ServiceError, OSError) as exc:
             yield ImageFailure(file=str(image), error=str(exc))
             continue
@@ -59,16 +64,8 @@ def detect_images(
     detector.close()
 
 
-def _detect(
-    image: Path,
-    detector: Detector,
-    variant: str,
-    query: Query,
-    manifest: Manifest,
-    save: Path | None,
-) -> Answer:
+def _detect(detector: Detector, variant: str, data: bytes, query: Query) -> tuple[Photo, Answer]:
     clock = Stopwatch()
-    data = image.read_bytes()
     with clock.stage("decode"):
         photo = detector.decode(data, MAX_PIXELS)
     with clock.stage("preprocess"):
@@ -77,9 +74,4 @@ def _detect(
         raw = detector.infer(prepared)
     with clock.stage("postprocess"):
         detections = detector.postprocess(raw, prepared, query)
-    answer = Answer(variant, photo.width, photo.height, detections, clock.read())
-    if save is not None:
-        pixels = full_size(photo, data, MAX_PIXELS)
-        picture = encode(draw(pixels, detections, manifest.class_name), "image/jpeg")
-        (save / f"{image.stem}.jpg").write_bytes(picture)
-    return answer
+    return photo, Answer(variant, photo.width, photo.height, detections, clock.read())

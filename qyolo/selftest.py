@@ -1,8 +1,9 @@
 """Build a detector on this machine and check its engines."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -75,8 +76,9 @@ def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check
     float_model = read_float_model(config.model, config.size).model
     expected = _boxes(graph_detector(float_model, manifest, 1), images)
     for name in manifest.variants:
-        yield _agrees(folder, manifest, name, images, expected)
-        yield _repeats(folder, manifest, name, images[0])
+        load = partial(Detector.load, folder, manifest, name)
+        yield _agrees(name, _boxes(load(), images), expected)
+        yield _repeats(name, load, images[0])
     if report.options.runtime == "tensorrt":
         yield _refuses_a_stale_plan(folder, manifest)
 
@@ -95,14 +97,7 @@ def _int8_kernels(report: Report) -> Check:
     return Check("int8 runs on int8 kernels", counts.executed > 0 or not has_some, detail)
 
 
-def _agrees(
-    folder: Path,
-    manifest: Manifest,
-    name: str,
-    images: list[Pixels],
-    expected: list[Detections],
-) -> Check:
-    detections = _boxes(Detector.load(folder, manifest, name), images)
+def _agrees(name: str, detections: list[Detections], expected: list[Detections]) -> Check:
     agreed = agreement(list(zip(expected, detections, strict=True)))
     limit = FP32_DROP if name == "fp32" else AGREEMENT_DROP
     return Check(
@@ -114,11 +109,11 @@ def _agrees(
     )
 
 
-def _repeats(folder: Path, manifest: Manifest, name: str, image: Pixels) -> Check:
+def _repeats(name: str, load: Callable[[], Detector], image: Pixels) -> Check:
     """Two runs of an engine, and of the same engine loaded again, give equal outputs."""
     raws = []
     for _ in range(2):
-        detector = Detector.load(folder, manifest, name)
+        detector = load()
         prepared = detector.preprocess(Photo.from_pixels(image))
         raws += [detector.infer(prepared) for _ in range(2)]
         detector.close()

@@ -3,26 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
 from rich.text import Text
 
 from service.progress import Progress, ReportProgress
 
 
-class Amount(MofNCompleteColumn):
+class Amount(bars.MofNCompleteColumn):
     """The bytes of a download in MB; other phases count their own units."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: bars.Task) -> Text:
         if task.description != "download":
             return super().render(task)
         total = f"{task.total / 1e6:.1f}" if task.total else "?"
@@ -34,19 +25,21 @@ def progress_bars() -> Iterator[ReportProgress]:
     """A reporter that draws a bar for each phase on stderr, until the block ends."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
+        bars.TextColumn("{task.description:<10}"),
+        bars.BarColumn(),
         Amount(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
     )
-    bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
-    tasks: dict[str, TaskID] = {}
+    shown = bars.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    )
+    tasks: dict[str, bars.TaskID] = {}
 
     def report(step: Progress) -> None:
         if step.phase not in tasks:
-            tasks[step.phase] = bars.add_task(step.phase)
-        bars.update(tasks[step.phase], completed=step.done, total=step.total or None)
+            tasks[step.phase] = shown.add_task(step.phase)
+        shown.update(tasks[step.phase], completed=step.done, total=step.total or None)
 
-    with bars:
+    with shown:
         yield report

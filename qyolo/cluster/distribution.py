@@ -8,6 +8,7 @@ import hashlib
 import logging
 import random
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,14 +43,14 @@ def fetch(digest: str) -> Path:
     return obtain(_cache(), digest, lambda target: _copy_from_other_nodes(digest, target))
 
 
+@dataclass(frozen=True)
 class DistributedFolder:
     """A `ModelSource`: a folder that was distributed."""
 
-    def __init__(self, digest: str) -> None:
-        self._digest = digest
+    digest: str
 
     def folder(self, report: ReportProgress) -> Path:
-        return fetch(self._digest)
+        return fetch(self.digest)
 
     def cancel(self) -> None:
         """Nothing: a fetch ends soon, with the folder or with an error."""
@@ -74,7 +75,10 @@ def _copy_from_other_nodes(digest: str, target: Path) -> None:
             log.warning("node %s does not respond: %s", node, exc)
             continue
         if files is not None:
-            _write(files, target)
+            for name, content in files.items():
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
             verify(target)
             if _digest_of(target) != digest:
                 raise BadModelFolder(f"node {node} sent another folder as {digest}")
@@ -103,10 +107,3 @@ def _files_of(digest: str) -> dict[str, bytes] | None:
         return None
     paths = (path for path in entry.rglob("*") if path.is_file())
     return {path.relative_to(entry).as_posix(): path.read_bytes() for path in paths}
-
-
-def _write(files: dict[str, bytes], folder: Path) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)

@@ -1,14 +1,14 @@
 """The backend of a cluster's ingress: replicas infer, where a plain server has engines."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from qyolo.cluster.replicas import Replicas
 from service.experiments.events import Compared
 from service.experiments.split import Experiment
 from service.inference.admission import Admission
-from service.inference.backend import ImageRequest, Render
+from service.inference.backend import ImageRequest
 from service.inference.results import Answer, Comparison, Event, RawAnswer
 from service.inference.variants import VariantChoice, VariantSet
 from service.vision.detections import Floats
@@ -50,9 +50,8 @@ class RemotePipeline:
                 self._emit(event)
             picture = None
             if image.render is not None:
-                picture = await asyncio.to_thread(
-                    self._render, image.render, image.data, (answer_a, answer_b)
-                )
+                photo = await asyncio.to_thread(decode_image, image.data, self._max_pixels)
+                picture = await asyncio.to_thread(image.render, photo.pixels, (answer_a, answer_b))
             return Comparison(answer_a, answer_b, picture)
 
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
@@ -63,6 +62,3 @@ class RemotePipeline:
 
     def close(self) -> None:
         self.variants.close()
-
-    def _render(self, render: Render, data: bytes, answers: Sequence[Answer]) -> bytes:
-        return render(decode_image(data, self._max_pixels).pixels, answers)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ LOST: Final = (
 PAUSES_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)
 
 
+@dataclass(frozen=True, slots=True)
 class Replicas:
     """Calls the replicas of a deployment of `Worker`s, one for each request; Ray chooses which.
 
@@ -48,17 +49,10 @@ class Replicas:
     as `queue` in an answer's timings.
     """
 
-    def __init__(
-        self,
-        variant: str,
-        handle: DeploymentHandle[Any],
-        compatibility: str,
-        emit: Callable[[Event], None],
-    ) -> None:
-        self._variant = variant
-        self._handle = handle
-        self._compatibility = compatibility
-        self._emit = emit
+    variant: str
+    handle: DeploymentHandle[Any]
+    compatibility: str
+    emit: Callable[[Event], None]
 
     async def detect(self, image: ImageRequest) -> Answer:
         """Raises what the worker's pipeline raises, Overloaded, or NotReady after the last try."""
@@ -81,7 +75,7 @@ class Replicas:
             except BackPressureError as exc:
                 raise Overloaded("every replica is busy; try again shortly") from exc
             except DeploymentUnavailableError as exc:
-                raise NotReady(f"{self._variant} could not be deployed") from exc
+                raise NotReady(f"{self.variant} could not be deployed") from exc
             except LOST:
                 outcome = None
             if isinstance(outcome, ServiceError):
@@ -89,12 +83,12 @@ class Replicas:
             if outcome is not None and not isinstance(outcome, Incompatible):
                 return replace(outcome, timings=_since(began, outcome.timings))
             if pause_s is not None:
-                self._emit(Retried(self._variant))
+                self.emit(Retried(self.variant))
                 await asyncio.sleep(pause_s)
-        raise NotReady(f"no replica of {self._variant} could answer")
+        raise NotReady(f"no replica of {self.variant} could answer")
 
     async def _call_once(self, method: str, argument: object) -> Any:
-        response = getattr(self._handle, method).remote(self._compatibility, argument)
+        response = getattr(self.handle, method).remote(self.compatibility, argument)
         try:
             return await response
         except asyncio.CancelledError:  # the client disconnected, or its deadline has passed
