@@ -47,9 +47,7 @@ class Cost:
 
 
 def main() -> None:
-    parser = server_parser(__doc__, variant=None)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    arguments = parser.parse_args()
+    arguments = server_parser(__doc__, variant=None, seconds=10.0).parse_args()
     with model_folder(arguments.folder) as folder:
         variant = arguments.variant or read_manifest(folder).default
         requests = [post_jpeg(f"/v1/models/{variant}/detect", jpeg((640, 480)))]

@@ -18,11 +18,15 @@ def folder_parser(doc: str | None, default: str = "qyolo-nano") -> argparse.Argu
     return parser
 
 
-def server_parser(doc: str | None, variant: str | None = "int8") -> argparse.ArgumentParser:
-    """With the model folder to serve, and the variant to request."""
+def server_parser(
+    doc: str | None, variant: str | None = "int8", seconds: float | None = None
+) -> argparse.ArgumentParser:
+    """With the model folder to serve, the variant to request, and the length of a measurement."""
     parser = folder_parser(doc)
     shown = variant or "the folder's default variant"
     parser.add_argument("--variant", default=variant, help=f"default: {shown}")
+    if seconds is not None:
+        parser.add_argument("--seconds", type=float, default=seconds, help="of each measurement")
     return parser
 
 

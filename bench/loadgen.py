@@ -22,9 +22,8 @@ RANKS: Final = ("50.00", "90.00", "99.00")
 
 
 def main() -> None:
-    parser = server_parser(__doc__)
+    parser = server_parser(__doc__, seconds=30.0)
     parser.add_argument("--rate", type=float, default=40.0, help="queries a second")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each scenario")
     arguments = parser.parse_args()
     path = f"/v1/models/{arguments.variant}/detect"
     seconds, rate = str(arguments.seconds), str(arguments.rate)

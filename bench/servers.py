@@ -35,8 +35,7 @@ BENTOML: Final = "bentoml==1.4.40"
 
 
 def main() -> None:
-    parser = server_parser(__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser = server_parser(__doc__, seconds=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     picture = jpeg((640, 480))

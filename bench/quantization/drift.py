@@ -19,7 +19,7 @@ from bench.command_line import parser_of, print_header, print_row
 from quantizer.calibration.images import find_images
 from service.inference.detector import Detector
 from service.manifest import read_manifest
-from service.vision.agreement import Agreement, agreement
+from service.vision.agreement import agreement
 from service.vision.image import MAX_PIXELS, Photo, decode_image
 from service.vision.postprocess import Query
 
@@ -53,13 +53,9 @@ def main() -> None:
     print_header(f"{len(images)} images", f"boxes of {options.a}", "matched", "agreement")
     for name, change in CHANGES.items():
         changed = (np.asarray(change(Image.fromarray(p))) for p in images)
-        agreed = _agreement(a, b, [Photo.from_pixels(pixels) for pixels in changed])
+        photos = [Photo.from_pixels(pixels) for pixels in changed]
+        agreed = agreement([(a.detect(p, Query()), b.detect(p, Query())) for p in photos])
         print_row(name, agreed.boxes_a, f"{agreed.matched:.3f}", f"{1 - agreed.drop:.3f}")
-
-
-def _agreement(a: Detector, b: Detector, images: list[Photo]) -> Agreement:
-    query = Query()
-    return agreement([(a.detect(p, query), b.detect(p, query)) for p in images])
 
 
 if __name__ == "__main__":

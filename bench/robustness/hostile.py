@@ -27,7 +27,7 @@ from bench.command_line import folder_parser, print_header, print_row
 from bench.load import Connection, content_length, post_jpeg, status_of
 from bench.robustness.hostile_images import valid
 from bench.robustness.hostile_requests import Case, cases
-from bench.serving import Resources, Server, serve, tiny_folder
+from bench.serving import Resources, serve, tiny_folder
 from service.manifest import read_manifest
 
 CLIENTS: Final = 8
@@ -154,11 +154,6 @@ def growth(samples: Sequence[Resources]) -> list[str]:
     return failures
 
 
-def settled(server: Server) -> Resources:
-    time.sleep(1)  # until the connections are closed on both sides
-    return server.resources()
-
-
 def print_outcome(outcome: Outcome) -> None:
     statuses = sorted(outcome.totals)
     shown = ("closed, no end" if status == CLOSED else str(status) for status in statuses)
@@ -183,7 +178,8 @@ def main() -> int:
         sent = cases(arguments.count, arguments.seed, read_manifest(folder).name)
         for _ in range(STEPS):
             attack(server.port, islice(sent, arguments.count // STEPS), outcome)
-            samples.append(settled(server))
+            time.sleep(1)  # until the connections are closed on both sides
+            samples.append(server.resources())
         seconds = time.monotonic() - began
     log = "".join(server.log_lines)
     print_outcome(outcome)
@@ -192,9 +188,8 @@ def main() -> int:
         f"\n{seconds:.0f} s, {CLIENTS} connections; {failed} responses of 5xx; "
         f"{outcome.good} good requests\nafter each tenth:"
     )
-    print("MiB " + ", ".join(f"{each.mib:.0f}" for each in samples))
-    print("files " + ", ".join(str(each.files) for each in samples))
-    print("threads " + ", ".join(str(each.threads) for each in samples))
+    for name in ("mib", "files", "threads"):
+        print(name, ", ".join(f"{getattr(each, name):.0f}" for each in samples))
     failures = outcome.failures + growth(samples)
     if "Traceback" in log:
         failures.append("the log holds a traceback: " + log[log.index("Traceback") :][:3000])
