@@ -95,16 +95,6 @@ def test_the_answer_does_not_wait_for_the_shadow():
     assert running.of(Answer) == [answer]  # the shadow's time is in no latency
 
 
-def test_a_response_that_is_never_sent_takes_no_place_in_the_queue():
-    variants, fp32, _ = two_variants()
-    with shadowing(variants) as running:
-        for _ in range(MAX_QUEUED + 1):
-            asyncio.run(running.pipeline.detect(IMAGE, "int8"))
-        assert (fp32.calls, running.outcomes()) == (0, [])
-        running.detect()
-        wait_until(lambda: running.outcomes() == ["done"])
-
-
 def test_both_variants_get_the_same_tensor_and_the_same_thresholds():
     variants, fp32, int8 = two_variants()
     with shadowing(variants) as running:

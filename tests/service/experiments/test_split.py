@@ -54,10 +54,6 @@ def test_the_hash_is_the_documented_one_in_every_release():
     assert few == [3, 13, 18, 21, 49, 50]
 
 
-def test_a_variant_outside_the_split_has_no_share():
-    assert Split({"int8": 9, "fp32": 1}).share("bf16") == 0.0
-
-
 def test_a_split_and_a_shadow_are_parsed():
     experiment = read_experiment(" int8:0.9, fp32 : 0.1", "fp32:0.05")
     assert experiment.split == Split({"int8": 0.9, "fp32": 0.1})

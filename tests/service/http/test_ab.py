@@ -12,7 +12,7 @@ from tests.qyolo.commands import qyolo
 from tests.service.bodies import REQUESTS
 from tests.service.live import FP32_RAW, INT8_RAW, post, sample, samples, serving, two_variants
 from tests.service.pictures import jpeg
-from tests.waiting import WAIT_LIMIT_S, wait_until
+from tests.waiting import wait_until
 
 AB = "int8:0.5,fp32:0.5"
 SPLIT = Split({"int8": 0.5, "fp32": 0.5})
@@ -99,16 +99,6 @@ def test_metrics_count_the_requests_that_the_split_assigned(client):
     assert {name: after[name] - before[name] for name in after} == {
         name: given.count(name) for name in after
     }
-
-
-def test_the_server_answers_while_the_shadow_infers():
-    variants, fp32, _ = two_variants()
-    with serving(variants, shadow="fp32:1") as live:
-        fp32.gate.clear()
-        assert variant_for(live.client, None) == "int8"
-        assert fp32.entered.wait(WAIT_LIMIT_S)
-        assert live.client.get("/healthz").status_code == 200
-        fp32.gate.set()
 
 
 @pytest.mark.parametrize("default", ["int8", "fp32"])

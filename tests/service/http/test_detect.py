@@ -59,15 +59,6 @@ def test_a_tall_image_is_padded_at_the_sides(client):
     assert content["detections"][0]["box"] == [25.0, 87.5, 75.0, 112.5]
 
 
-def test_exif_orientation_is_applied_first(client):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotated clockwise it is upright
-    data = encoded(gradient(100, 200), "JPEG", exif=exif)
-    content = post(client, data, params={"variant": "fp32", "classes": "person"}).json()
-    assert content["image"] == {"width": 200, "height": 100}
-    assert content["detections"] == [PERSON]
-
-
 @pytest.mark.parametrize(
     ("path", "variant"),
     [

@@ -6,36 +6,18 @@ from contextlib import ExitStack
 import pytest
 
 from service.inference.semaphore import Cancelled, FairSemaphore, Waiter
-from tests.waiting import WAIT_LIMIT_S
-
-
-class SignallingWaiter(Waiter):
-    """Signals when its thread asks for a permit, which is when `is_cancelled` is read."""
-
-    def __init__(self) -> None:
-        self.has_asked = threading.Event()
-        self._is_cancelled = False
-        super().__init__()
-
-    @property
-    def is_cancelled(self) -> bool:
-        self.has_asked.set()
-        return self._is_cancelled
-
-    @is_cancelled.setter
-    def is_cancelled(self, value: bool) -> None:
-        self._is_cancelled = value
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 
 class Waiting:
     """A thread that waits for a permit and appends its name to `order` once it has it."""
 
     def __init__(self, semaphore: FairSemaphore, order: list[str], name: str) -> None:
-        self.waiter = SignallingWaiter()
+        self.waiter = Waiter()
         self._semaphore, self._order, self._name = semaphore, order, name
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        assert self.waiter.has_asked.wait(WAIT_LIMIT_S)
+        wait_until(lambda: self.waiter in semaphore._queue)
 
     def join(self) -> None:
         self._thread.join(WAIT_LIMIT_S)

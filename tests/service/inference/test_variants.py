@@ -3,15 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.errors import BadModelFolder, EngineFailed, VariantNotFound
-from service.experiments.events import Assigned
-from service.experiments.split import Experiment, Split
-from service.inference.variants import VariantChoice, load_variants
+from service.errors import EngineFailed, VariantNotFound
+from service.inference.variants import load_variants
 from service.lifecycle import FolderSource
 from service.manifest import CHECKSUMS, write_manifest
 from service.vision.image import Photo
 from service.vision.postprocess import Query
-from tests.service.live import post, serving, two_variants
+from tests.service.live import post, serving
 from tests.service.pictures import gradient, jpeg
 from tests.service.tiny import write_model_folder
 from tests.waiting import wait_until
@@ -79,34 +77,12 @@ def test_an_unknown_name_is_refused(loaded, name):
             refused(name)
 
 
-def test_without_a_name_the_split_chooses_and_without_a_split_the_default():
-    variants, *_ = two_variants()
-    events: list[object] = []
-    clients = [f"camera-{number}" for number in range(20)]
-    split = VariantChoice(variants, Experiment(Split({"int8": 1, "fp32": 1})), events.append)
-    chosen = [split.choose(None, client) for client in clients]
-    assert set(chosen) == {"fp32", "int8"}
-    assert chosen == [split.choose("auto", client) for client in clients]
-    assert events == [Assigned(name) for name in chosen * 2]
-    default = VariantChoice(variants, Experiment(), events.append)
-    assert {split.choose("fp32", client) for client in clients} == {"fp32"}
-    assert {default.choose(None, client) for client in clients} == {"int8"}
-    assert len(events) == 40
-
-
 def test_close_closes_every_engine_and_may_be_repeated(folder):
     variants = load_variants(folder, 1)
     variants.close()
     variants.close()
     with pytest.raises(EngineFailed):
         variants.get("fp32").detect(Photo.from_pixels(np.zeros((8, 8, 3), np.uint8)), Query())
-
-
-def test_a_changed_folder_is_not_loaded(tmp_path):
-    write_model_folder(tmp_path)
-    (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(BadModelFolder):
-        load_variants(tmp_path, 1)
 
 
 def test_an_engine_that_cannot_be_loaded_fails_the_folder(tmp_path):
