@@ -49,9 +49,11 @@ class RemotePipeline:
             for event in (answer_a, answer_b, compared):
                 self._emit(event)
             picture = None
-            if image.render is not None:
-                photo = await asyncio.to_thread(decode_image, image.data, self._max_pixels)
-                picture = await asyncio.to_thread(image.render, photo.pixels, (answer_a, answer_b))
+            if (render := image.render) is not None:
+                answers = (answer_a, answer_b)
+                picture = await asyncio.to_thread(
+                    lambda: render(decode_image(image.data, self._max_pixels).pixels, answers)
+                )
             return Comparison(answer_a, answer_b, picture)
 
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
