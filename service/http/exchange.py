@@ -15,7 +15,7 @@ from service.inference.backend import InferenceBackend
 from service.inference.results import Answer, RawAnswer
 
 VARIANT_HEADER: Final = "X-Qyolo-Variant"
-JSON: Final = {"Content-Type": "application/json"}
+JSON_HEADERS: Final = {"Content-Type": "application/json"}
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ async def exchange(
 def respond(
     content: str | bytes,
     answers: Sequence[Answer | RawAnswer],
-    headers: Mapping[str, str] = JSON,
+    headers: Mapping[str, str] = JSON_HEADERS,
 ) -> Response:
     """A response that names the answers' variant; their `after_response` is its background task."""
     tasks = [a.after_response for a in answers if isinstance(a, Answer) and a.after_response]

@@ -88,8 +88,9 @@ class Endpoints:
             return Job(a, partial(backend.compare, image, b=b))
 
         both = await exchange(request, backend, read)
-        answer = compare_answer(variants.manifest, both.a, both.b)
-        content = both.picture or answer.model_dump_json()
+        content = (
+            both.picture or compare_answer(variants.manifest, both.a, both.b).model_dump_json()
+        )
         return Response(content, headers={"Content-Type": media_type, "Vary": "Accept"})
 
     async def models(self) -> Response:
@@ -132,7 +133,7 @@ def _negotiated(request: Request, manifest: Manifest) -> tuple[str, Render | Non
     media_type = choose(_accept(request), OFFERS)
     if media_type is None:
         raise NotAcceptable(f"the answer can be {', '.join(OFFERS)}")
-    if media_type == "application/json":
+    if media_type == JSON:
         return media_type, None
     return media_type, partial(render, media_type, manifest.class_name)
 
