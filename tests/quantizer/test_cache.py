@@ -3,7 +3,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 from quantizer.cache import build_key
 from quantizer.config import AnnotatedDataset, BuildConfig
@@ -18,7 +20,7 @@ def config(tmp_path):
         folder.mkdir()
         for index in range(3):
             (folder / f"{index}.jpg").write_bytes(bytes([index]) * 10)
-    for name in ("names.txt", "annotations.json", "yolov5.onnx.data"):
+    for name in ("names.txt", "annotations.json"):
         (tmp_path / name).write_text("cat\ndog\nbird\n")
     return BuildConfig(
         save_tiny(tmp_path, "yolov5"),
@@ -35,7 +37,6 @@ def append_to(path: Path) -> None:
 
 CHANGES: dict[str, Callable[[BuildConfig], object]] = {
     "the model's bytes": lambda config: append_to(config.model),
-    "external data": lambda config: append_to(config.model.with_name("yolov5.onnx.data")),
     "an image's bytes": lambda config: append_to(config.calibration / "1.jpg"),
     "one image more": lambda config: (config.calibration / "9.png").write_bytes(b"x"),
     "one image less": lambda config: (config.calibration / "2.jpg").unlink(),
@@ -50,6 +51,52 @@ def test_the_key_follows_the_content_of(change, config):
     before = build_key(config)
     change(config)
     assert build_key(config) != before
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "yolov5.onnx.data",
+        "yolov5.onnx_data",
+        "weights.bin",
+        "model.data",
+        "w",
+        "parts/" + "w" * 200,
+    ],
+)
+def test_the_key_follows_the_external_data_whatever_its_file_is_called(location, config):
+    data = config.model.parent / location
+    data.parent.mkdir(exist_ok=True)
+    model = onnx.load(config.model)
+    onnx.save(model, config.model, save_as_external_data=True, location=location, size_threshold=0)
+    before = build_key(config)
+    with data.open("r+b") as file:  # one bit of one weight
+        last = data.stat().st_size - 1
+        file.seek(last)
+        (byte,) = file.read(1)
+        file.seek(last)
+        file.write(bytes([byte ^ 1]))
+    assert build_key(config) != before
+
+
+def test_the_key_follows_external_data_in_subgraphs_and_in_several_files(config):
+    """A tensor in the branch of an If, and one in a second file."""
+    inner, outer = (onnx.TensorProto(name=name, data_type=1, dims=[1]) for name in ("in", "out"))
+    for tensor in (inner, outer):
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=f"{tensor.name}.bin")
+        config.model.with_name(f"{tensor.name}.bin").write_bytes(b"1234")
+    branch = helper.make_graph([], "branch", [], [], [inner])
+    model = onnx.load(config.model)
+    model.graph.initializer.append(outer)
+    model.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=branch))
+    onnx.save(model, config.model)
+    before = build_key(config)
+    for name in ("in", "out"):
+        append_to(config.model.with_name(f"{name}.bin"))
+        after = build_key(config)
+        assert after != before
+        before = after
 
 
 OPTIONS = {
@@ -122,6 +169,12 @@ def test_the_key_ignores_an_unused_gpu_and_the_index_and_driver_of_a_used_one(co
 def test_odd_file_names_have_a_key(name, config):
     model = config.model.rename(config.model.with_name(name))
     assert len(build_key(replace(config, model=model))) == 24
+
+
+def test_a_file_that_is_no_model_has_a_key(config):
+    for content in (b"", b"no model"):
+        config.model.write_bytes(content)
+        assert len(build_key(config)) == 24
 
 
 def test_a_missing_file_folder_or_device_has_no_key(config, tmp_path):

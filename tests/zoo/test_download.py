@@ -129,3 +129,28 @@ def test_a_full_disk_during_the_download_is_a_clear_error(web, tmp_path):
     assert "model.onnx.part cannot be written: File too large" in printed
     assert not target.exists()
     assert fetched(web, tmp_path).read_bytes() == BODY  # with the limit gone
+
+
+@pytest.mark.parametrize("endless", [False, True], ids=["declared", "endless"])
+@pytest.mark.parametrize("before", [b"", b"some bytes of an earlier download"])
+def test_a_download_stops_at_the_size_and_leaves_nothing(web, tmp_path, endless, before):
+    web.endless = endless
+    if before:
+        (tmp_path / "model.onnx.part").write_bytes(before)
+        (tmp_path / "model.onnx.part.tag").write_text(web.etag)
+    most: list[int] = []
+    with pytest.raises(DownloadFailed, match="more than the 800000 bytes"):
+        download(
+            f"{web.url}/model.onnx",
+            tmp_path / "model.onnx",
+            lambda step: most.append(step.done),
+            len(BODY) - 100_000,
+        )
+    assert max(most, default=0) < len(BODY)
+    assert list(tmp_path.iterdir()) == []
+    assert len(web.asked) == 1
+
+
+def test_a_file_of_exactly_the_size_is_downloaded(web, tmp_path):
+    part = download(f"{web.url}/model.onnx", tmp_path / "model.onnx", lambda _: None, len(BODY))
+    assert part.read_bytes() == BODY

@@ -6,7 +6,7 @@ import pytest
 from quantizer.errors import UnsupportedModel
 from tests.zoo.web import serving
 from zoo.catalogue import Entry
-from zoo.errors import Distrusted
+from zoo.errors import Distrusted, DownloadFailed
 from zoo.store import ModelStore
 
 BODY = os.urandom(50_000)
@@ -66,6 +66,13 @@ def test_a_download_with_another_checksum_is_never_used(store, web):
     assert names(store) == []
     web.files["/mirror/tiny.onnx"] = BODY
     assert take(store, entry()).read_bytes() == BODY
+
+
+def test_no_more_bytes_are_downloaded_than_the_catalogue_says(store, web):
+    web.endless = True
+    with pytest.raises(DownloadFailed, match=f"more than the {len(BODY)} bytes"):
+        take(store, entry(bytes=len(BODY)))
+    assert names(store) == []
 
 
 def test_a_stored_file_that_changed_is_neither_used_nor_deleted(store):

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +16,7 @@ class Web:
     statuses: list[int] = field(default_factory=list)  # of the next answers, without a file
     etag: str | None = '"one"'
     ranges: bool = True
+    endless: bool = False  # answer with bytes of no declared length until the client hangs up
     asked: list[str] = field(default_factory=list)  # the Range header of each request, or ""
     url: str = ""
 
@@ -34,6 +35,8 @@ def serving(files: dict[str, bytes]) -> Iterator[Web]:
             status = web.statuses.pop(0) if web.statuses else 200 if body is not None else 404
             if status != 200 or body is None:
                 return self.send_error(status)
+            if web.endless:
+                return self.send_bytes_without_end()
             fresh = self.headers.get("If-Range") == web.etag
             start = int(asked[6:-1]) if asked and web.ranges and fresh else 0
             if start and start >= len(body):
@@ -48,6 +51,14 @@ def serving(files: dict[str, bytes]) -> Iterator[Web]:
             if end < len(body):
                 self.close_connection = True
             return None
+
+        def send_bytes_without_end(self) -> None:
+            self.close_connection = True
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(2**16))
 
         def log_message(self, *_: object) -> None:
             pass
