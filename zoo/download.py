@@ -21,13 +21,17 @@ ATTEMPTS: Final = 4  # attempts in a row without a new byte, after which the dow
 PAUSE_S: Final = 0.5  # before the second attempt; doubled each time
 TIMEOUT_S: Final = 30.0  # without a byte
 CHUNK: Final = 1 << 18  # bytes
+MAX_SIZE: Final = 2**31  # bytes; an ONNX file is a protobuf message, which is smaller
 TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-def download(address: str, target: Path, progress: ReportProgress) -> Path:
+def download(
+    address: str, target: Path, progress: ReportProgress, max_size: int = MAX_SIZE
+) -> Path:
     """Download to <target>.part and return that path; the caller checks and renames it.
 
-    Raises DownloadFailed with the remedy; the next call resumes after the bytes so far.
+    Raises DownloadFailed with the remedy; the next call resumes after the bytes so far. A file of
+    more than `max_size` bytes is not the one that was meant: what has arrived of it is removed.
     """
     part = _part_of(target)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -35,8 +39,13 @@ def download(address: str, target: Path, progress: ReportProgress) -> Path:
     while True:
         before = _size(part)
         try:
-            _resume(address, target, progress)
+            _resume(address, target, progress, max_size)
             return part
+        except _TooLarge as exc:
+            part.unlink(missing_ok=True)
+            _tag_of(part).unlink(missing_ok=True)
+            reason = f"the server sends more than the {max_size} bytes that the file has"
+            raise _failure(address, target, reason) from exc
         except (HTTPException, URLError, SSLError, TimeoutError, ConnectionError) as exc:
             failures = 0 if _size(part) > before else failures + 1
             if failures == ATTEMPTS:
@@ -47,10 +56,14 @@ def download(address: str, target: Path, progress: ReportProgress) -> Path:
             raise DownloadFailed(f"{part} cannot be written: {exc.strerror}") from exc
 
 
-def _resume(address: str, target: Path, progress: ReportProgress) -> None:
+class _TooLarge(Exception):
+    """The file is larger than it may be."""
+
+
+def _resume(address: str, target: Path, progress: ReportProgress, max_size: int) -> None:
     """One request for the bytes that are missing; raises DownloadFailed if a retry is useless."""
     part = _part_of(target)
-    tag = part.with_name(f"{part.name}.tag")
+    tag = _tag_of(part)
     done = _size(part)
     headers = {"User-Agent": "qyolo"}
     if done and tag.exists():
@@ -72,6 +85,8 @@ def _resume(address: str, target: Path, progress: ReportProgress) -> None:
             done = 0
         length = int(response.headers.get("Content-Length") or 0)
         total = done + length if length else 0
+        if total > max_size:
+            raise _TooLarge
         free = shutil.disk_usage(part.parent).free
         if length > free:
             reason = f"{part.parent} has {_mb(free)} free, {_mb(length)} are needed"
@@ -80,8 +95,10 @@ def _resume(address: str, target: Path, progress: ReportProgress) -> None:
         with part.open("r+b" if done else "wb") as file:
             file.seek(done)
             while chunk := response.read(CHUNK):
-                file.write(chunk)
                 done += len(chunk)
+                if done > max_size:
+                    raise _TooLarge
+                file.write(chunk)
                 progress(Progress("download", done, total))
             file.truncate()
             file.flush()
@@ -101,6 +118,10 @@ def _save_tag(response: HTTPResponse, tag: Path) -> None:
 
 def _part_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
+
+
+def _tag_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.tag")
 
 
 def _size(path: Path) -> int:

@@ -12,7 +12,7 @@ from quantizer.errors import UnsupportedModel
 from quantizer.versions import sha256_of
 from service.progress import ReportProgress
 from zoo.catalogue import Entry
-from zoo.download import download
+from zoo.download import MAX_SIZE, download
 from zoo.errors import Distrusted
 
 
@@ -55,7 +55,8 @@ class ModelStore:
             if path.is_file():
                 digest = _verify(path, entry, expected)
             else:
-                part = download(self.address_of(entry), path, progress)
+                size = entry.bytes or MAX_SIZE
+                part = download(self.address_of(entry), path, progress, size)
                 try:
                     digest = _verify(part, entry, expected)
                 except Distrusted:
