@@ -19,12 +19,22 @@ def client_of(request: Request) -> str:
     return network_of(request.client.host) if request.client else ""
 
 
-def network_of(address: str) -> str:
-    """An IPv4 address unchanged; the /64 of an IPv6 address, since one client has all of it."""
-    if ":" not in address:
-        return address
+def address_of(text: str) -> str | None:
+    """The IP address that the text is, in its shortest form and without a zone; None for others.
+
+    An IPv4-mapped address (::ffff:a.b.c.d), by which a socket of both families knows a client that
+    uses IPv4, becomes the IPv4 address.
+    """
     try:
-        network = ipaddress.ip_network((address.partition("%")[0], NETWORK_BITS), strict=False)
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return address
-    return str(network)
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def network_of(client: str) -> str:
+    """An IPv4 address unchanged; the /64 of an IPv6 address, since one client has all of it."""
+    address = address_of(client)
+    if address is None or ":" not in address:
+        return address or client
+    return str(ipaddress.ip_network((address, NETWORK_BITS), strict=False))

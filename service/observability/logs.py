@@ -6,6 +6,7 @@ members of the JSON object.
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ LogFormat = Literal["human", "json"]
 Fields = Mapping[str, Any]
 
 HUMAN: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+PLAIN: Final = re.compile(r"[!#-<>-~]+")  # printable ASCII but the space, the quote and =
 
 
 def set_up_logs(level: str, log_format: LogFormat) -> None:
@@ -29,9 +31,15 @@ def set_up_logs(level: str, log_format: LogFormat) -> None:
 
 class HumanFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{name}={value}" for name, value in _fields(record).items())
+        fields = " ".join(f"{name}={_quoted(value)}" for name, value in _fields(record).items())
         line = super().formatMessage(record)
         return f"{line} {fields}" if fields else line
+
+
+def _quoted(value: object) -> str:
+    """A text as it is if nothing in it can be taken for another field, else as a JSON string."""
+    text = str(value)
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
 
 
 class JsonFormatter(logging.Formatter):

@@ -7,6 +7,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.settings import Settings
+from service.transport.forwarded import ForwardedClient
 from service.transport.h11_connection import MAX_HEADER_BYTES
 from service.transport.protocol import LimitedProtocol
 
@@ -14,6 +15,8 @@ KEEP_ALIVE_S: Final = 5  # an idle connection is closed after this time
 
 
 def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    if settings.trusted_proxies is not None:
+        app = ForwardedClient(app, settings.trusted_proxies)
     return uvicorn.Config(
         app,
         http=partial(LimitedProtocol, settings=settings),  # type: ignore[arg-type]  # only called
@@ -22,8 +25,7 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=settings.trusted_proxies is not None,
-        forwarded_allow_ips=settings.trusted_proxies,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_s,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,

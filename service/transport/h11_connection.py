@@ -28,6 +28,11 @@ class LimitedConnection(h11.Connection):
             size = sum(len(name) + len(value) for name, value in event.headers)
             if size > MAX_HEADER_BYTES or len(event.headers) > MAX_HEADERS:
                 raise h11.RemoteProtocolError("headers too large", error_status_hint=431)
+            # A proxy before this server may have taken the other of the two for the body's end
+            # (RFC 9112, 6.1).
+            names = {name for name, _ in event.headers}
+            if names.issuperset((b"content-length", b"transfer-encoding")):
+                self.closes_after_response = True
         return event
 
     def send(self, event: Any) -> Any:

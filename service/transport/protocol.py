@@ -15,6 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from service.http.client_identity import address_of
 from service.http.problems import MEDIA_TYPE, Problem
 from service.settings import Settings
 from service.transport.h11_connection import CLOSE, LimitedConnection
@@ -47,6 +48,9 @@ class LimitedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is not None:
+            host, port = self.client
+            self.client = address_of(host) or host, port
         too_many = len(self.connections) > self._settings.max_connections
         if too_many and not self._close_idle_connection():
             self._reject(HTTPStatus.SERVICE_UNAVAILABLE, "all connections are in use")

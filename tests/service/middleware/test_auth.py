@@ -1,6 +1,8 @@
 """API keys and rate limits over a socket."""
 
+import logging
 import re
+import socket
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ from service.app import PUBLIC
 from service.http.api_paths import PathSet
 from tests.service.live import assert_problem, post, serving
 from tests.service.pictures import jpeg
+from tests.waiting import wait_until
 
 CAMERA, DOOR = "a-key-of-the-camera", "a-key-of-the-door"
 KEYS = f"camera:{CAMERA},door:{DOOR}"
@@ -93,6 +96,45 @@ def test_without_keys_each_address_has_its_own_rate(trusted, statuses):
     with serving(trusted_proxies=trusted, rate_limit=0.1, rate_burst=1) as live:
         headers = [{"X-Forwarded-For": f"192.0.2.{n}"} for n in (1, 2)]
         assert [live.client.get("/v1/models", headers=h).status_code for h in headers] == statuses
+
+
+def test_a_forwarded_text_that_is_no_address_is_neither_logged_nor_a_client(caplog):
+    caplog.set_level(logging.INFO)
+    with serving(trusted_proxies="127.0.0.1", rate_limit=0.1, rate_burst=3) as live:
+
+        def status(forwarded: str) -> int:
+            headers = {"X-Forwarded-For": forwarded}
+            return live.client.get("/v1/models", headers=headers).status_code
+
+        texts = ["x status=200 key=admin", "fe80 key=admin", "192.0.2.1, x key=admin"]
+        assert [status(text) for text in texts] == [200, 200, 200]
+        assert status("y key=admin") == 429  # all of them were the proxy
+        assert status("x key=admin, 192.0.2.1:4711") == 200
+        assert status("fe80::1%x key=admin") == 200
+        wait_until(lambda: sum("answered" in each.message for each in caplog.records) >= 6)
+    clients = [each.fields["client"] for each in caplog.records if each.message == "answered"]
+    assert clients == ["127.0.0.1"] * 4 + ["192.0.2.1", "fe80::1"]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_a_socket_of_both_families_tells_ipv4_clients_apart(caplog):
+    """They arrive as ::ffff:a.b.c.d, which are one IPv6 network."""
+    caplog.set_level(logging.INFO)
+    limits = {"rate_limit": 0.1, "rate_burst": 1}
+    with serving(host="::", insecure=True, trusted_proxies="127.0.0.3", **limits) as live:
+
+        def status(source: str, **headers: str) -> int:
+            transport = httpx.HTTPTransport(local_address=source)
+            with httpx.Client(transport=transport) as client:
+                url = f"http://127.0.0.1:{live.port}/v1/models"
+                return client.get(url, headers=headers).status_code
+
+        assert [status("127.0.0.1"), status("127.0.0.1"), status("127.0.0.2")] == [200, 429, 200]
+        forwarded = {"X-Forwarded-For": "::ffff:192.0.2.1"}
+        assert [status("127.0.0.3", **forwarded), status("127.0.0.3")] == [200, 200]
+        wait_until(lambda: sum("answered" in each.message for each in caplog.records) >= 5)
+    clients = [each.fields["client"] for each in caplog.records if each.message == "answered"]
+    assert clients == ["127.0.0.1", "127.0.0.1", "127.0.0.2", "192.0.2.1", "127.0.0.3"]
 
 
 def test_no_route_works_without_a_key_but_the_public_ones(live):

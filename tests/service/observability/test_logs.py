@@ -38,3 +38,13 @@ def test_a_human_line_ends_with_the_fields():
     first, second = stream.getvalue().splitlines()
     assert first.endswith("WARNING tests.human: answered status=200 route=/v1/detect")
     assert second.endswith("WARNING tests.human: plain")
+
+
+def test_a_value_in_a_human_line_cannot_look_like_another_field():
+    log = logging.getLogger("tests.quoted")
+    stream = written(HumanFormatter(HUMAN), log)
+    for value in ("x status=200 key=admin", 'a"b', "two\nlines", "é", "", "a=b"):
+        log.warning("answered", extra={"fields": {"client": value, "status": 401}})
+        line = stream.getvalue().splitlines()[-1]
+        client, _, status = line.partition(" client=")[2].rpartition(" status=")
+        assert (json.loads(client), status) == (value, "401")

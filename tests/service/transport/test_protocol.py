@@ -111,6 +111,18 @@ def test_pipelined_requests_are_answered_in_order(client):
     assert [client.response().status for _ in range(4)] == [200, 200, 415, 200]
 
 
+def test_a_request_with_two_framings_is_the_last_of_its_connection(client):
+    """RFC 9112, 6.1: the chunks are the body, and the connection is closed after the response."""
+    data = jpeg()
+    framing = {"Transfer_Encoding": "chunked", "Content_Length": 4}
+    client.send(head("POST", "/v1/detect", Content_Type="image/jpeg", **framing))
+    client.send(f"{len(data):x}\r\n", data, "\r\n0\r\n\r\n", head("GET", "/v1/models"))
+    response = client.response()
+    assert response.status == 200
+    assert response.headers["connection"] == "close"
+    assert client.is_closed()
+
+
 @pytest.mark.parametrize("framing", [{"Content_Length": 1000}, {"Transfer_Encoding": "chunked"}])
 def test_a_body_after_its_response_is_discarded(client, framing):
     client.send(head("POST", "/v1/detect", Content_Type="text/plain", **framing))
