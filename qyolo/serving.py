@@ -10,7 +10,7 @@ import uvicorn
 
 from qyolo.errors import CommandError
 from qyolo.process import set_up_process
-from service.app import create_app
+from service.app import ROUTINE, create_app
 from service.lifecycle import ModelSource
 from service.observability.logs import set_up_logs
 from service.observability.tracing import Tracing, tracing
@@ -42,7 +42,7 @@ def _serve(
         server.should_exit = True
 
     app = create_app(settings, source, on_failure=fail, traces=traces)
-    server = uvicorn.Server(server_config(app, settings))
+    server = uvicorn.Server(server_config(app, settings, ROUTINE))
 
     def stop(signum: int, frame: FrameType | None) -> None:
         server.should_exit = True

@@ -129,7 +129,8 @@ class Settings(BaseSettings):
     )
     max_connections: PositiveInt = Field(
         default=512,
-        description="open connections; a new one replaces an idle one, or gets status 503",
+        description="open connections; a new one replaces an idle one, or gets status 503 for all "
+        "but probes and metrics",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"

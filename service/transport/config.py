@@ -1,5 +1,6 @@
 """uvicorn's configuration for this application."""
 
+from collections.abc import Container
 from functools import partial
 from typing import Final
 
@@ -14,12 +15,13 @@ from service.transport.protocol import LimitedProtocol
 KEEP_ALIVE_S: Final = 5  # an idle connection is closed after this time
 
 
-def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+def server_config(app: ASGIApp, settings: Settings, routine: Container[str]) -> uvicorn.Config:
+    """`routine`: the paths that machines poll, which have connections of their own."""
     if settings.trusted_proxies is not None:
         app = ForwardedClient(app, settings.trusted_proxies)
     return uvicorn.Config(
         app,
-        http=partial(LimitedProtocol, settings=settings),  # type: ignore[arg-type]  # only called
+        http=partial(LimitedProtocol, settings=settings, routine=routine),  # type: ignore[arg-type]  # only called
         ws="none",
         lifespan="on",
         log_config=None,

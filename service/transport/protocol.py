@@ -7,6 +7,7 @@ came before its end, or for a client that does not read the response.
 import asyncio
 import logging
 import sys
+from collections.abc import Container, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -20,6 +21,8 @@ from service.http.problems import MEDIA_TYPE, Problem
 from service.settings import Settings
 from service.transport.h11_connection import CLOSE, LimitedConnection
 
+SPARE: Final = 16  # connections beyond the limit, for requests for routine paths alone
+IN_USE: Final = "all connections are in use"
 REASONS: Final = {414: "the URL is too long", 431: "the headers are too large"}
 
 log = logging.getLogger(__name__)
@@ -36,10 +39,14 @@ class LimitedProtocol(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         settings: Settings,
+        routine: Container[str],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = self._limited = LimitedConnection()
         self._settings = settings
+        self._routine = routine  # the paths that machines poll
+        self._is_spare = False
+        self._idle_since = self.loop.time()
         self._reading: Literal["headers", "discarded body"] | None = None  # with a time limit
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -51,11 +58,10 @@ class LimitedProtocol(H11Protocol):
         if self.client is not None:
             host, port = self.client
             self.client = address_of(host) or host, port
-        too_many = len(self.connections) > self._settings.max_connections
-        if too_many and not self._close_idle_connection():
-            self._reject(HTTPStatus.SERVICE_UNAVAILABLE, "all connections are in use")
-        else:
+        if self._has_room():
             self._limit_reading("headers")
+        else:
+            self._reject(HTTPStatus.SERVICE_UNAVAILABLE, IN_USE)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -66,6 +72,7 @@ class LimitedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._idle_since = self.loop.time()
         if self._is_discarding_body():
             self._limit_reading("discarded body")
         if self.transport.get_write_buffer_size():
@@ -139,16 +146,34 @@ class LimitedProtocol(H11Protocol):
         elif size:
             self._limit_writing()
 
-    # Connections that are closed or rejected
+    # The limit on connections
 
-    def _close_idle_connection(self) -> bool:
-        """Close another connection that has no request in flight; False if there is none."""
-        for other in self.connections:
-            if isinstance(other, LimitedProtocol) and other is not self and other._is_idle():
-                other.transport.abort()
-                self.connections.discard(other)
-                return True
-        return False
+    def _has_room(self) -> bool:
+        """Whether this new connection may stay; a spare one may where no other is idle."""
+        if len(self.connections) <= self._settings.max_connections:
+            return True
+        others = [
+            each
+            for each in self.connections
+            if isinstance(each, LimitedProtocol) and each is not self
+        ]
+        spare = [each for each in others if each._is_spare]
+        regular = [each for each in others if not each._is_spare]
+        if len(regular) < self._settings.max_connections or _close_idle(regular):
+            return True
+        self._is_spare = True
+        self.app = self._serve_routine
+        return len(spare) < SPARE or _close_idle(spare)
+
+    async def _serve_routine(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application of a spare connection: whoever probes the server must get an answer."""
+        in_use = sum(not each._is_spare for each in self.connections)  # type: ignore[union-attr]
+        if in_use < self._settings.max_connections:
+            self._is_spare, self.app = False, self.config.loaded_app
+        if self._is_spare and scope["path"] not in self._routine:
+            self._reject(HTTPStatus.SERVICE_UNAVAILABLE, IN_USE)
+        else:
+            await self.config.loaded_app(scope, receive, send)
 
     def _is_idle(self) -> bool:
         return self.conn.our_state not in (h11.SEND_RESPONSE, h11.SEND_BODY)
@@ -174,3 +199,14 @@ class LimitedProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
+
+
+def _close_idle(connections: Sequence[LimitedProtocol]) -> bool:
+    """Close the one that has had no request in flight for longest; False if there is none."""
+    idle = [each for each in connections if each._is_idle()]
+    if not idle:
+        return False
+    longest = min(idle, key=lambda each: each._idle_since)
+    longest.transport.abort()
+    longest.connections.discard(longest)
+    return True

@@ -11,7 +11,7 @@ import httpx
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.app import create_app, local_backend
+from service.app import ROUTINE, create_app, local_backend
 from service.inference.detector import Detector
 from service.inference.variants import VariantSet
 from service.lifecycle import FolderSource, ModelSource
@@ -74,7 +74,7 @@ def serving(
     app = create_app(
         chosen, source or FolderSource(Path()), failures.append, backend, traces=traces
     )
-    server = uvicorn.Server(server_config(app, chosen))
+    server = uvicorn.Server(server_config(app, chosen, ROUTINE))
     listener = open_listener(chosen)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=server.run, args=([listener],))

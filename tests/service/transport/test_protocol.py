@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.fakes import FakeEngine, variants_of
-from tests.service.live import FP32_RAW, Live, serving
+from service.transport.protocol import SPARE
+from tests.service.live import Live, serving
 from tests.service.pictures import encoded, jpeg, noise
 from tests.service.raw import HOST, RawClient, connected, head, upload
 from tests.waiting import WAIT_LIMIT_S, wait_until
@@ -188,20 +188,45 @@ def test_a_new_connection_replaces_an_idle_one():
         assert len(live.server.server_state.connections) <= 3
 
 
-def test_a_new_connection_gets_503_while_all_others_are_in_use():
-    engine = FakeEngine(FP32_RAW)
-    with (
-        serving(variants_of({"fp32": engine}), max_connections=1) as live,
-        connected(live.port) as first,
-    ):
-        engine.gate.clear()
-        first.send(upload(jpeg()))
-        assert engine.entered.wait(WAIT_LIMIT_S)
-        with connected(live.port) as second:
-            assert second.response().status == 503
-            assert second.is_closed()
-        engine.gate.set()
-        assert first.response().status == 200
+@contextmanager
+def occupied(limit: int) -> Iterator[tuple[Live, list[RawClient]]]:
+    """A server whose connections are all in use, by bodies of which one byte arrives."""
+    with serving(max_connections=limit) as live, ExitStack() as stack:
+        live.client.close()  # its connection
+        clients = [stack.enter_context(connected(live.port)) for _ in range(limit)]
+        for client in clients:
+            client.send(upload(b"x", Content_Length=1000))
+        wait_until(lambda: live.server.server_state.total_requests > 0)
+        tasks = live.server.server_state.tasks
+        wait_until(lambda: len(tasks) == limit)
+        yield live, clients
+
+
+def status_of(port: int, request: str | bytes) -> int:
+    with connected(port) as client:
+        client.send(request)
+        return client.response().status
+
+
+def test_probes_are_answered_while_all_connections_are_in_use():
+    with occupied(4) as (live, clients), ExitStack() as idle:
+        for _ in range(2 * SPARE):  # fill the room of the probes too
+            idle.enter_context(connected(live.port))
+        for path in ("/healthz", "/readyz", "/v2/health/ready", "/metrics"):
+            assert status_of(live.port, head("GET", path)) == 200
+        with connected(live.port) as client:
+            client.send(upload(jpeg()))
+            response = client.response()
+            assert (response.status, response.json()["status"]) == (503, 503)
+            assert client.is_closed()
+        assert len(live.server.server_state.connections) <= 4 + SPARE
+        with connected(live.port) as client:  # a spare connection becomes one of any request
+            client.send(head("GET", "/healthz"))
+            assert client.response().status == 200
+            clients[0].socket.close()
+            wait_until(lambda: len(live.server.server_state.tasks) < 4)
+            client.send(upload(jpeg()))
+            assert client.response().status == 200
 
 
 @contextmanager
