@@ -113,7 +113,7 @@ def create_app(
         document_keys(app)
     _add_routes(app, Endpoints(settings, lifecycle, metrics))
     add_page(app)
-    add_protocols(app, settings, lifecycle, policy)
+    add_protocols(app, settings, lifecycle)
     return app
 
 
@@ -176,11 +176,11 @@ def _middleware(
     # Starlette handles unexpected errors outside of all middleware: those responses would be
     # neither logged nor counted, and would lack the headers above.
     stack.append(Middleware(ExceptionMiddleware, handlers={Exception: errors.respond}))
+    limits = {"deadline_s": settings.deadline_s, "body_s": settings.body_timeout_s}
+    stack.append(Middleware(Deadlines, **limits))
     if not policy.admits_all:
         public = PathSet((*PUBLIC, METRICS) if settings.open_metrics else PUBLIC)
         stack.append(Middleware(Auth, policy=policy, public=public, key_in_request=KEY_IN_REQUEST))
-    limits = {"deadline_s": settings.deadline_s, "body_s": settings.body_timeout_s}
-    stack.append(Middleware(Deadlines, **limits))
     if traces is not None:
         stack.append(Middleware(TraceStages, provider=traces))
     return stack

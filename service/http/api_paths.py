@@ -21,7 +21,7 @@ class ApiPaths:
 
     paths: tuple[str, ...]
     error_format: ErrorFormat | None = None  # None: problem documents
-    key_in_request: tuple[str, ...] = ()  # handlers check a key in the body or the query themselves
+    key_in_request: tuple[str, ...] = ()  # the API key may be in the query or in the body
     public: tuple[str, ...] = ()  # no API key is needed
     routine: tuple[str, ...] = ()  # machines poll them: logged at debug level, not traced
 

@@ -35,3 +35,8 @@ class RateLimit:
         if len(self._full_at) > MAX_CLIENTS:
             self._full_at.popitem(last=False)
         return wait_s if wait_s > ROUNDING_S else 0.0
+
+    def give_back(self, client: str) -> None:
+        """Return a token that was taken."""
+        if client in self._full_at:
+            self._full_at[client] -= self._interval_s

@@ -9,7 +9,6 @@ from typing import Final
 from fastapi import FastAPI
 
 from service.lifecycle import Lifecycle
-from service.middleware.auth import AccessPolicy
 from service.protocols import deepstack, roboflow
 from service.protocols.deepstack import DeepStack
 from service.protocols.oip import routes as oip
@@ -20,10 +19,8 @@ from service.settings import Settings
 PATHS: Final = (oip.PATHS, deepstack.PATHS, roboflow.PATHS)
 
 
-def add_protocols(
-    app: FastAPI, settings: Settings, lifecycle: Lifecycle, policy: AccessPolicy
-) -> None:
+def add_protocols(app: FastAPI, settings: Settings, lifecycle: Lifecycle) -> None:
     """Add their routes; the OpenAPI document omits them, since each protocol has its own."""
     OpenInference(settings, lifecycle, app.version).add_routes(app)
-    DeepStack(settings, lifecycle, policy).add_routes(app)
-    Roboflow(settings, lifecycle, policy, app.version).add_routes(app)
+    DeepStack(settings, lifecycle).add_routes(app)
+    Roboflow(settings, lifecycle, app.version).add_routes(app)

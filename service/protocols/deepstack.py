@@ -24,7 +24,6 @@ from service.inference.backend import ImageRequest
 from service.inference.results import Answer
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
-from service.middleware.auth import AccessPolicy
 from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
 from service.vision.postprocess import Query
@@ -50,10 +49,9 @@ class Options(BaseModel):
 class DeepStack:
     """The handlers."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, policy: AccessPolicy) -> None:
+    def __init__(self, settings: Settings, lifecycle: Lifecycle) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
-        self._policy = policy
 
     def add_routes(self, app: FastAPI) -> None:
         post = partial(app.add_api_route, methods=["POST"], include_in_schema=False)
@@ -61,13 +59,8 @@ class DeepStack:
         post("/v1/vision/custom/list", self.custom_list)
         post("/v1/vision/custom/{name}", self.detect)
 
-    async def custom_list(self, request: Request) -> Response:
-        backend = self._lifecycle.backend
-        has_form = request.headers.get("content-type", "").startswith("multipart/")
-        with backend.admission.body() as body:
-            form = await read_form(request, body) if has_form else Form({}, {})
-        self._policy.admit_key_of(request, form.fields.get("api_key"))
-        names = variants_by_name(backend.variants, SEPARATOR)
+    async def custom_list(self) -> Response:
+        names = variants_by_name(self._lifecycle.backend.variants, SEPARATOR)
         return JSONResponse({"success": True, "models": list(names), "duration": 0})
 
     async def detect(self, request: Request) -> Response:
@@ -76,7 +69,6 @@ class DeepStack:
 
         async def read(body: Body) -> Job[Answer]:
             form = await read_form(request, body)
-            self._policy.admit_key_of(request, form.fields.get("api_key"))
             name = request.path_params.get("name", manifest.name)
             variant = find_variant(name, backend.variants, SEPARATOR)
             query = self._query(request, form, manifest)

@@ -29,7 +29,6 @@ from service.inference.results import Answer
 from service.inference.variants import VariantSet
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
-from service.middleware.auth import AccessPolicy
 from service.protocols.model_names import find_variant, variants_by_name
 from service.settings import Settings
 from service.vision.postprocess import Query
@@ -55,7 +54,6 @@ class EncodedImage(BaseModel):
 
 class ModelRequest(BaseModel):
     model_id: Name
-    api_key: str | None = None
 
 
 class DetectRequest(ModelRequest):
@@ -73,12 +71,9 @@ class DetectRequest(ModelRequest):
 class Roboflow:
     """The handlers. The one model is always loaded: adding and removing change nothing."""
 
-    def __init__(
-        self, settings: Settings, lifecycle: Lifecycle, policy: AccessPolicy, version: str
-    ) -> None:
+    def __init__(self, settings: Settings, lifecycle: Lifecycle, version: str) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
-        self._policy = policy
         self._info = {"name": "qyolo", "version": version, "uuid": str(uuid4())}
 
     def add_routes(self, app: FastAPI) -> None:
@@ -93,15 +88,13 @@ class Roboflow:
     async def info(self) -> Response:
         return JSONResponse(self._info)
 
-    async def registry(self, request: Request) -> Response:
-        self._policy.admit_key_of(request, request.query_params.get("api_key"))
+    async def registry(self) -> Response:
         return _registry(self._lifecycle.backend.variants)
 
     async def add(self, request: Request) -> Response:
         backend = self._lifecycle.backend
         with backend.admission.body() as body:
             message = validated(ModelRequest, await read_body(request, body))
-        self._policy.admit_key_of(request, message.api_key)
         find_variant(message.model_id, backend.variants, SEPARATOR)
         return _registry(backend.variants)
 
@@ -111,7 +104,6 @@ class Roboflow:
 
         async def read(body: Body) -> Job[Response]:
             message = validated(DetectRequest, await read_body(request, body))
-            self._policy.admit_key_of(request, message.api_key)
             variant = find_variant(message.model_id, backend.variants, SEPARATOR)
             query = self._query(message, manifest)
             drawn = partial(render, "image/jpeg", manifest.class_name)

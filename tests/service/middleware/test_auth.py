@@ -1,8 +1,11 @@
 """API keys and rate limits over a socket."""
 
+import base64
+import json
 import logging
 import re
 import socket
+import time
 
 import httpx
 import pytest
@@ -10,8 +13,10 @@ from fastapi.routing import APIRoute
 
 from service.app import PUBLIC
 from service.http.api_paths import PathSet
+from service.middleware.key_in_body import WITHIN
 from tests.service.live import assert_problem, post, serving
-from tests.service.pictures import jpeg
+from tests.service.pictures import encoded, jpeg, noise
+from tests.service.raw import connected, head, upload
 from tests.waiting import wait_until
 
 CAMERA, DOOR = "a-key-of-the-camera", "a-key-of-the-door"
@@ -96,6 +101,99 @@ def test_without_keys_each_address_has_its_own_rate(trusted, statuses):
     with serving(trusted_proxies=trusted, rate_limit=0.1, rate_burst=1) as live:
         headers = [{"X-Forwarded-For": f"192.0.2.{n}"} for n in (1, 2)]
         assert [live.client.get("/v1/models", headers=h).status_code for h in headers] == statuses
+
+
+KEYED_PATHS = ("/infer/object_detection", "/model/add", "/v1/vision/detection")
+
+
+def test_without_a_key_no_more_than_the_start_of_a_body_is_read():
+    with serving(api_keys=KEYS) as live:
+        for path in KEYED_PATHS:
+            with connected(live.port) as client:
+                client.send(head("POST", path, Content_Length=20_000_000), b"{" + b" " * WITHIN)
+                response = client.response()
+                assert response.status == 401
+                assert str(WITHIN).encode() in response.body
+
+
+@pytest.mark.parametrize("size", [100, 200_000])
+def test_a_key_at_the_start_of_a_body_is_found_in_one_piece_and_in_many(size):
+    """The whole body still reaches the route."""
+    odd = 'a-"quoted"-and-\\\\-key'
+    image = encoded(noise(60, 60 + size // 200), "BMP")
+    picture = {"type": "base64", "value": base64.b64encode(image).decode()}
+    sent = {"model_id": "tiny", "api_key": odd, "image": picture}
+    parts = (
+        f"--x\r\nContent-Disposition: form-data; name=api_key\r\n\r\n{odd}\r\n--x\r\n"
+        'Content-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    )
+    form = parts.encode() + image + b"\r\n--x--\r\n"
+    with serving(api_keys=f"odd:{odd}") as live, connected(live.port) as client:
+        for path, body, media_type in (
+            ("/infer/object_detection", json.dumps(sent).encode(), "application/json"),
+            ("/v1/vision/detection", form, "multipart/form-data; boundary=x"),
+        ):
+            request = upload(body, path, Content_Type=media_type)
+            for start in range(0, len(request), 20_000):
+                client.send(request[start : start + 20_000])
+                time.sleep(0.01)
+            assert client.response().status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"image": "x" * WITHIN, "api_key": CAMERA}),  # too late
+        json.dumps({"image": json.dumps({"api_key": CAMERA})}),  # a text, not a field
+        '{"api_key": "' + "\\" * 50_000,
+        '"api_key":' * 3_000,
+        "",
+    ],
+    ids=["late", "text", "escapes", "repeated", "empty"],
+)
+def test_no_other_body_has_a_key(client, body):
+    assert client.post("/infer/object_detection", content=body).status_code == 401
+
+
+def test_every_request_counts_at_its_headers():
+    """Malformed bodies, other methods and unknown paths too, with keys and without."""
+    requests = [
+        ("POST", "/infer/object_detection", b"{"),
+        ("POST", "/v1/vision/detection", b"no form"),
+        ("GET", "/infer/object_detection", b""),
+        ("OPTIONS", "/model/add", b""),
+        ("POST", "/v1/vision/unknown", b""),
+        ("GET", "/v1/models", b""),
+    ]
+    limits = {"rate_limit": 0.01, "rate_burst": 3, "trusted_proxies": "127.0.0.1"}
+    for keys in (None, KEYS):
+        with serving(api_keys=keys, **limits) as live:
+            for number, (method, path, body) in enumerate(requests):
+                client = {"X-Forwarded-For": f"192.0.2.{number}"}
+                statuses = [
+                    live.client.request(method, path, content=body, headers=client).status_code
+                    for _ in range(8)
+                ]
+                assert 429 not in statuses[:3], (keys, method, path)
+                assert statuses[3:] == [429] * 5, (keys, method, path)
+
+
+def test_a_request_with_a_key_in_its_body_counts_against_the_key_alone():
+    with serving(api_keys=KEYS, rate_limit=0.01, rate_burst=2) as live:
+
+        def status(key: str) -> int:
+            body = {"model_id": "tiny", "api_key": key}
+            return live.client.post("/model/add", json=body).status_code
+
+        assert [status(CAMERA) for _ in range(3)] == [200, 200, 429]
+        assert [status(DOOR) for _ in range(3)] == [200, 200, 429]
+        assert status("wrong") == 401
+
+
+def test_a_body_without_a_key_has_a_time_limit():
+    with serving(api_keys=KEYS, body_timeout_s=0.3) as live, connected(live.port) as client:
+        client.send(upload(b"{", "/infer/object_detection", Content_Length=1000))
+        assert client.response().status == 408
 
 
 def test_a_forwarded_text_that_is_no_address_is_neither_logged_nor_a_client(caplog):

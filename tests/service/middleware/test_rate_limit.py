@@ -32,6 +32,15 @@ def test_a_pause_fills_the_bucket_and_no_more():
         clock.now += 3600
 
 
+def test_a_token_that_is_given_back_can_be_taken_again_and_none_is_gained():
+    limit = RateLimit(per_second=1, burst=2, clock=Clock())
+    for _ in range(5):
+        assert limit.take("a") == 0
+        limit.give_back("a")
+    limit.give_back("unknown")
+    assert [limit.take("a") > 0 for _ in range(3)] == [False, False, True]
+
+
 def test_memory_is_bounded_and_the_busiest_client_is_not_forgotten():
     clock = Clock()
     limit = RateLimit(per_second=1, burst=1, clock=clock)
