@@ -139,7 +139,15 @@ def local_backend(
             settings.max_inflight_bytes,
         )
         observer = observe(variants.manifest)
-        return Pipeline(variants, admission, settings.max_pixels, observer, collection, experiment)
+        return Pipeline(
+            variants,
+            admission,
+            settings.max_pixels,
+            observer,
+            collection,
+            experiment,
+            settings.decode_memory,
+        )
 
     return open_pipeline
 

@@ -67,6 +67,11 @@ class ImageTooLarge(ServiceError):
     title = "Image has too many pixels"
 
 
+class ImageTooNarrow(ServiceError):
+    status = 422
+    title = "Image is too narrow"
+
+
 class UnsupportedUpload(ServiceError):
     status = 415
     title = "Unsupported media type"
@@ -110,6 +115,12 @@ class RateLimited(ServiceError):
 class NotReady(ServiceError):
     status = 503
     title = "Not ready"
+    headers: Mapping[str, str] = {"Retry-After": "5"}
+
+
+class OutOfMemory(ServiceError):
+    status = 503
+    title = "Out of memory"
     headers: Mapping[str, str] = {"Retry-After": "5"}
 
 

@@ -53,6 +53,12 @@ class Settings(BaseSettings):
         le=178_000_000,
         description="largest image in pixels; a larger one gets status 413 before it is decoded",
     )
+    decode_memory: NonNegativeInt = Field(
+        default=0,
+        description="bytes of all images in progress; one that does not fit waits, and one that "
+        "never can gets status 413. A pixel takes 7 bytes, in a WebP 16. 0 takes a quarter of the "
+        "cgroup's memory limit, at most 512 MiB",
+    )
     conf: float = Field(default=0.25, ge=0, lt=1, description="default score threshold")
     iou: float = Field(default=0.45, gt=0, le=1, description="default IoU threshold of the NMS")
     max_det: int = Field(

@@ -68,4 +68,11 @@ class Ingress:
         variants = VariantSet(manifest, replicas, *read_reports(folder))
         settings = self._settings
         admission = Admission(self._capacity, settings.max_bytes, settings.max_inflight_bytes)
-        return RemotePipeline(variants, admission, settings.max_pixels, emit, experiment)
+        return RemotePipeline(
+            variants,
+            admission,
+            settings.max_pixels,
+            emit,
+            experiment,
+            settings.decode_memory,
+        )

@@ -1,18 +1,20 @@
 """The backend of a cluster's ingress: replicas infer, where a plain server has engines."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from qyolo.cluster.replicas import Replicas
 from service.experiments.events import Compared
 from service.experiments.split import Experiment
 from service.inference.admission import Admission
-from service.inference.backend import ImageRequest
+from service.inference.backend import ImageRequest, Render
+from service.inference.decode_memory import DecodeMemory
 from service.inference.results import Answer, Comparison, Event, RawAnswer
+from service.inference.semaphore import Waiter
 from service.inference.variants import VariantChoice, VariantSet
 from service.vision.detections import Floats
-from service.vision.image import decode_image
+from service.vision.image import EncodedImage
 
 
 class RemotePipeline:
@@ -25,12 +27,14 @@ class RemotePipeline:
         max_pixels: int,
         emit: Callable[[Event], None],
         experiment: Experiment,
+        decode_memory: int = 0,
     ) -> None:
         self.variants = variants
         self.admission = admission
         self.choice = VariantChoice(variants, experiment, emit)
         self._max_pixels = max_pixels
         self._emit = emit
+        self._memory = DecodeMemory(decode_memory)
 
     async def detect(self, image: ImageRequest, variant: str) -> Answer:
         with self.admission.slot():
@@ -50,11 +54,15 @@ class RemotePipeline:
                 self._emit(event)
             picture = None
             if (render := image.render) is not None:
-                answers = (answer_a, answer_b)
                 picture = await asyncio.to_thread(
-                    lambda: render(decode_image(image.data, self._max_pixels).pixels, answers)
+                    self._rendered, image.data, render, (answer_a, answer_b)
                 )
             return Comparison(answer_a, answer_b, picture)
+
+    def _rendered(self, data: bytes, render: Render, answers: Sequence[Answer]) -> bytes:
+        encoded = EncodedImage(data, self._max_pixels)
+        with self._memory.reserve(encoded, Waiter(), drawn=True):
+            return render(encoded.decode().pixels, answers)
 
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
         with self.admission.slot():

@@ -35,7 +35,9 @@ class Worker:
         self._variant = variant
         self._compatibility = compatibility_of(variants.manifest)
         admission = Admission(capacity, settings.max_bytes, settings.max_inflight_bytes)
-        self._pipeline = Pipeline(variants, admission, settings.max_pixels)
+        self._pipeline = Pipeline(
+            variants, admission, settings.max_pixels, decode_memory=settings.decode_memory
+        )
 
     async def detect(
         self, compatibility: str, image: ImageRequest

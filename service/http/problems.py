@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.errors import ServiceError
+from service.errors import OutOfMemory, ServiceError
 from service.http.api_paths import ApiPaths, PathSet
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -66,6 +66,8 @@ class ErrorResponses:
 
 def _problem_of(exc: Exception) -> tuple[Problem, Mapping[str, str] | None]:
     """The problem and the headers of its response."""
+    if isinstance(exc, MemoryError):  # of NumPy, of a parser: the server's lack, not the client's
+        exc = OutOfMemory("there is not enough memory for this request")
     match exc:
         case ServiceError() if exc.status != HTTPStatus.INTERNAL_SERVER_ERROR:
             kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(exc).__name__).lower()

@@ -9,7 +9,7 @@ from service.engines import Engine, load_engine
 from service.manifest import Manifest
 from service.vision.detections import Detections, Floats
 from service.vision.heads import HEADS
-from service.vision.image import Photo, decode_image
+from service.vision.image import EncodedImage, Photo
 from service.vision.postprocess import Query, postprocess
 from service.vision.preprocess import PREPROCESS, Prepared, preprocess
 
@@ -32,9 +32,13 @@ class Detector:
         engine = load_engine(folder, manifest.variants[variant], threads, streams, divisor)
         return cls(engine, manifest)
 
+    def read_header(self, data: bytes, max_pixels: int) -> EncodedImage:
+        """What `decode` decodes, and its cost; raises as `decode_image`."""
+        return EncodedImage(data, max_pixels, self._size)
+
     def decode(self, data: bytes, max_pixels: int) -> Photo:
         """An encoded image -> pixels, no more than the model needs; raises as `decode_image`."""
-        return decode_image(data, max_pixels, self._size)
+        return self.read_header(data, max_pixels).decode()
 
     def preprocess(self, photo: Photo) -> Prepared:
         """Pixels -> the engine's input."""

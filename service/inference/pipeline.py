@@ -1,7 +1,9 @@
 """The backend of one process: bytes -> boxes, many requests at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from time import perf_counter
 from typing import Final, TypeVar
 
 from service.engines.cpu import usable_threads
@@ -11,6 +13,7 @@ from service.experiments.shadow import Sampled, Shadow
 from service.experiments.split import Experiment, Sample
 from service.inference.admission import Admission, decode_workers
 from service.inference.backend import ImageRequest
+from service.inference.decode_memory import DecodeMemory
 from service.inference.detector import Detector
 from service.inference.results import Answer, Comparison, Event, RawAnswer
 from service.inference.semaphore import Waiter
@@ -18,7 +21,7 @@ from service.inference.timings import Stopwatch
 from service.inference.variants import VariantChoice, VariantSet
 from service.inference.workers import Workers
 from service.vision.detections import Detections, Floats
-from service.vision.image import Photo, Pixels, full_size
+from service.vision.image import EncodedImage, Pixels, full_size
 from service.vision.postprocess import Query
 from service.vision.preprocess import Prepared
 
@@ -43,7 +46,9 @@ class Pipeline:
         emit: Callable[[Event], None] = lambda event: None,
         collection: Collection | None = None,
         experiment: Experiment = NO_EXPERIMENT,
+        decode_memory: int = 0,
     ) -> None:
+        """`decode_memory`: bytes for images in progress; 0 takes a part of the cgroup's limit."""
         self.variants = variants
         self.admission = admission
         self.choice = VariantChoice(variants, experiment, emit)
@@ -51,16 +56,16 @@ class Pipeline:
         self._emit = emit
         self._collection = collection
         threads = min(admission.capacity, variants.streams + decode_workers(usable_threads()))
-        self._workers = Workers(threads, variants.streams)
+        self._workers = Workers(threads, variants.streams, DecodeMemory(decode_memory))
         self._shadow = None if experiment.shadow is None else self._open_shadow(experiment.shadow)
 
     async def detect(self, image: ImageRequest, variant: str) -> Answer:
         detector, clock = self.variants.get(variant), Stopwatch()
 
         def work(waiter: Waiter) -> Answer:
-            prepared, pixels = self._decode(image, detector, clock)
-            answer = self._answer(variant, prepared, image.query, clock, waiter)
-            picture = _rendered(image, pixels, [answer])
+            with self._decoded(image, detector, clock, waiter) as (prepared, pixels):
+                answer = self._answer(variant, prepared, image.query, clock, waiter)
+                picture = _rendered(image, pixels, [answer])
             sampled = Sampled(variant, answer.detections, prepared, image.query)
             after = None if self._shadow is None else self._shadow.sample(sampled)
             answer = replace(answer, picture=picture, after_response=after)
@@ -75,14 +80,15 @@ class Pipeline:
 
         def work(waiter: Waiter) -> Comparison:
             # The variants of a model differ only in their engines: both get the same input.
-            prepared, pixels = self._decode(replace(image, collect=False), detector, clock)
-            shared = clock.read()
-            answers = []
-            for variant in (a, b):
-                own = clock.resume(shared)
-                answers.append(self._answer(variant, prepared, image.query, own, waiter))
-                self._emit(answers[-1])
-            return Comparison(answers[0], answers[1], _rendered(image, pixels, answers))
+            compared = replace(image, collect=False)
+            with self._decoded(compared, detector, clock, waiter) as (prepared, pixels):
+                shared = clock.read()
+                answers = []
+                for variant in (a, b):
+                    own = clock.resume(shared)
+                    answers.append(self._answer(variant, prepared, image.query, own, waiter))
+                    self._emit(answers[-1])
+                return Comparison(answers[0], answers[1], _rendered(image, pixels, answers))
 
         both = await self._run(work, clock)
         compared = Compared("compare", a, b, both.a.detections, both.b.detections)
@@ -111,25 +117,45 @@ class Pipeline:
         with self.admission.slot() as slot:
             return await self._workers.run(work, clock, slot)
 
-    def _decode(
-        self, image: ImageRequest, detector: Detector, clock: Stopwatch
-    ) -> tuple[Prepared, Pixels | None]:
-        """The input of an engine, and the source pixels if they are to be rendered."""
-        with clock.stage("decode"):
-            photo = detector.decode(image.data, self._max_pixels)
-        with clock.stage("preprocess"):
-            prepared = detector.preprocess(photo)
-        if self._collection is not None and image.collect:
-            self._collect(self._collection, image.data, photo)
-        pixels = None if image.render is None else full_size(photo, image.data, self._max_pixels)
-        return prepared, pixels
+    @contextmanager
+    def _decoded(
+        self, image: ImageRequest, detector: Detector, clock: Stopwatch, waiter: Waiter
+    ) -> Iterator[tuple[Prepared, Pixels | None]]:
+        """The input of an engine, and the source pixels if they are to be rendered.
 
-    def _collect(self, collection: Collection, data: bytes, photo: Photo) -> None:
+        The memory is held until the photo is resized, or rendered.
+        """
+        data, drawn = image.data, image.render is not None
+        began = perf_counter()
+        encoded = detector.read_header(data, self._max_pixels)
+        header_s = perf_counter() - began
+        with ExitStack() as memory:
+            memory.enter_context(self._workers.memory(encoded, drawn, waiter, clock))
+            began = perf_counter()
+            photo = encoded.decode()
+            clock.add("decode", header_s + perf_counter() - began)
+            with clock.stage("preprocess"):
+                prepared = detector.preprocess(photo)
+            pixels = full_size(photo, data, self._max_pixels) if drawn else None
+            del photo
+            if pixels is None:
+                memory.close()
+            if self._collection is not None and image.collect:
+                self._collect(self._collection, data)
+            yield prepared, pixels
+
+    def _collect(self, collection: Collection, data: bytes) -> None:
         index = collection.reserve()
-        if index is not None:
-            self._workers.submit(
-                lambda: collection.keep(index, full_size(photo, data, self._max_pixels))
-            )
+        if index is None:
+            return
+
+        def keep() -> None:
+            """Decodes again: a photo that waits for its turn would hold memory."""
+            encoded = EncodedImage(data, self._max_pixels)
+            with self._workers.memory(encoded, False, Waiter(), Stopwatch()):
+                collection.keep(index, encoded.decode().pixels)
+
+        self._workers.submit(keep)
 
     def _answer(
         self, variant: str, prepared: Prepared, query: Query, clock: Stopwatch, waiter: Waiter

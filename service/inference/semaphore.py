@@ -1,4 +1,4 @@
-"""Which thread may run the engine next: a fair semaphore whose waiters can be cancelled."""
+"""Which thread may go on: a fair semaphore whose waiters can be cancelled."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,19 +11,21 @@ class Cancelled(Exception):
 
 
 class Waiter:
-    """One request's place in the queue, used again for each of its engine runs."""
+    """One request's place in a queue, used again for each of its waits."""
 
     def __init__(self) -> None:
         self.is_cancelled = False
-        self.has_permit = False
+        self.wanted = 0  # permits
+        self.has_permits = False  # `wake` was released because they were given
         self.wake = Lock()  # released when the wait ends: with a permit, or by `cancel`
         self.wake.acquire()
 
 
 class FairSemaphore:
-    """At most `permits` threads at a time, first in, first out.
+    """At most `permits` at a time, first in, first out; a thread may need several.
 
-    A release wakes one thread and no other, since the engine would idle while they compete.
+    A release wakes only the threads that can go on, since what they wait for would idle while all
+    compete.
     """
 
     def __init__(self, permits: int) -> None:
@@ -32,27 +34,29 @@ class FairSemaphore:
         self._lock = Lock()
 
     @contextmanager
-    def permit(self, waiter: Waiter) -> Iterator[None]:
-        """Wait for a permit and hold it inside; raises Cancelled."""
+    def permit(self, waiter: Waiter, wanted: int = 1) -> Iterator[None]:
+        """Wait for as many permits as are wanted and hold them inside; raises Cancelled."""
         with self._lock:
             if waiter.is_cancelled:
                 raise Cancelled
-            if self._free:
-                self._free -= 1
-                waiter.has_permit = True
-            else:
+            waits = bool(self._queue) or wanted > self._free
+            if waits:
+                waiter.wanted, waiter.has_permits = wanted, False
                 self._queue.append(waiter)
-        if not waiter.has_permit:
+            else:
+                self._free -= wanted
+        if waits:
             waiter.wake.acquire()
-            if not waiter.has_permit:
+            if not waiter.has_permits:
                 raise Cancelled
         try:
             if waiter.is_cancelled:
                 raise Cancelled
             yield
         finally:
-            waiter.has_permit = False
-            self._release()
+            with self._lock:
+                self._free += wanted
+                self._wake()
 
     def cancel(self, waiter: Waiter) -> None:
         """End the waiter's wait and refuse it permits; one in use stays until its block ends."""
@@ -61,12 +65,12 @@ class FairSemaphore:
             if waiter in self._queue:
                 self._queue.remove(waiter)
                 waiter.wake.release()
+                self._wake()  # the next one may want less
 
-    def _release(self) -> None:
-        with self._lock:
-            if self._queue:
-                first = self._queue.popleft()
-                first.has_permit = True
-                first.wake.release()
-            else:
-                self._free += 1
+    def _wake(self) -> None:
+        """Give free permits to the first in the queue."""
+        while self._queue and self._queue[0].wanted <= self._free:
+            first = self._queue.popleft()
+            self._free -= first.wanted
+            first.has_permits = True
+            first.wake.release()

@@ -10,19 +10,29 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from service.errors import CorruptImage, ImageTooLarge, NotAnImage
+from service.errors import (
+    CorruptImage,
+    ImageTooLarge,
+    ImageTooNarrow,
+    NotAnImage,
+    OutOfMemory,
+)
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 JPEGS: Final = {"JPEG", "MPO"}  # an MPO file holds several JPEGs; the first one is read
 MAX_PIXELS: Final = 178_000_000  # Pillow itself refuses more, as a decompression bomb
+MAX_SIDE: Final = 65_535  # pixels: a JPEG's own limit; a decoder takes time for each row
 REDUCTIONS: Final = (8, 4, 2)  # factors at which libjpeg decodes a smaller image in less time
+RUN_LENGTH_ENCODED: Final = (1, 2)  # BMP's compressions RLE8 and RLE4
 START_OF_SCAN: Final = b"\xff\xda"
+COUNTED: Final = 2**20  # bytes in which scans are counted at a time
 # A progressive JPEG has about ten scans. Each is a pass over all pixels, and a bomb has thousands.
 MAX_SCANS: Final = 100
 MAX_PASSES: Final = 20  # over as many pixels as an image may have
 # Pillow reads an image of 20 MiB in 320 pieces, and a PNG of small chunks in some ten thousand.
 MAX_READS: Final = 100_000
+STRIP_PIXELS: Final = 2**18  # converted at a time, for Pillow holds the GIL meanwhile
 ORIENTATION: Final = 0x0112  # the EXIF tag
 # Its value -> whether to swap rows and columns, then the steps along both (-1: reversed).
 UPRIGHT: Final = {
@@ -34,6 +44,13 @@ UPRIGHT: Final = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
+
+# Bytes that a pixel takes at the peak. Measured: bench/robustness/hostile.py --costs
+DECODED: Final = 7  # Pillow's image of 4 bytes and the array of 3; so does a resize of the array
+DECODED_WEBP: Final = 16  # two canvases of libwebp, a frame, and Pillow's image
+DRAWN: Final = 10  # the array, a copy to draw on, and the encoded picture
+COEFFICIENT: Final = 2  # of each channel, if a JPEG comes in several scans: all are kept
+STRIP: Final = 22  # layers of a strip
 
 Pixels = NDArray[np.uint8]  # [height,width,3] RGB
 
@@ -52,26 +69,74 @@ class Photo:
         return cls(pixels, pixels.shape[1], pixels.shape[0])
 
 
+class EncodedImage:
+    """An image of which the header has been read: `cost` is known before a pixel is decoded."""
+
+    def __init__(self, data: bytes, max_pixels: int, target: int | None = None) -> None:
+        """Raises what `decode_image` raises for a header."""
+        image = _open(data, max_pixels)
+        self.width, self.height = image.size
+        _limit_sides(self.width, self.height, target)
+        self._data = data
+        self._image = image
+        self._is_jpeg = image.format in JPEGS
+        self._scans = _count_scans(image, data, max_pixels) if self._is_jpeg else 1
+        shrinks = max(image.size) / target if target and self._is_jpeg else 1
+        self._scale = next((each for each in REDUCTIONS if each <= shrinks), 1)
+
+    def cost(self, drawn: bool = False) -> int:
+        """Bytes at the peak of decoding, orienting and resizing; `drawn`: at full size too."""
+        pixels = self.width * self.height
+        each = DECODED_WEBP if self._image.format == "WEBP" else DECODED
+        kept = COEFFICIENT * len(self._image.getbands()) * pixels if self._scans > 1 else 0
+        decoded = -(-self.width // self._scale) * -(-self.height // self._scale)
+        at_full_size = max(each * pixels + kept, DRAWN * pixels) if drawn else 0
+        return max(each * decoded + kept, at_full_size) + STRIP * min(STRIP_PIXELS, pixels)
+
+    def decode(self) -> Photo:
+        """The pixels; raises CorruptImage or OutOfMemory. An image is decoded once."""
+        image, width, height = self._image, self.width, self.height
+        del self._image  # its pixels are freed before the array is oriented
+        try:
+            swap, down, right = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), (False, 1, 1))
+            pixels = self._pixels(image)
+        except MemoryError as exc:
+            raise OutOfMemory("there is not enough memory to decode the image") from exc
+        except Exception as exc:  # hostile data can raise nearly anything in a decoder
+            raise CorruptImage("the image is truncated or corrupt") from exc
+        del image
+        if swap:
+            pixels, width, height = pixels.transpose(1, 0, 2), height, width
+        return Photo(np.ascontiguousarray(pixels[::down, ::right]), width, height)
+
+    def _pixels(self, image: Image.Image) -> Pixels:
+        """u8[h,w,3] as stored, before its orientation is applied."""
+        if not self._is_jpeg:
+            return _rgb(image)
+        if image.mode in {"RGB", "L"}:
+            width, height = (-(-side // self._scale) for side in image.size)
+            # simplejpeg raises where libjpeg only warns; Pillow then decides.
+            with contextlib.suppress(ValueError):
+                decoded: Pixels = simplejpeg.decode_jpeg(
+                    self._data, "RGB", min_factor=1, min_width=width, min_height=height
+                )
+                return decoded
+        image.draft(None, (image.width // self._scale, image.height // self._scale))
+        return _rgb(image)
+
+
 def decode_image(data: bytes, max_pixels: int, target: int | None = None) -> Photo:
     """Decode a JPEG, PNG, WebP or BMP and apply its EXIF orientation.
 
     With a `target`, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its longer side still
     has `target` pixels: enough for a target x target square. Transparent pixels become white.
 
-    Raises NotAnImage for other data, ImageTooLarge when the header announces more than
-    `max_pixels` (before any pixel is decoded), CorruptImage when the pixels cannot be read.
+    Raises NotAnImage for other data; ImageTooLarge, before any pixel is decoded, when the header
+    announces more than `max_pixels` or a longer side than MAX_SIDE; ImageTooNarrow when the image
+    would be thinner than a pixel in the square; CorruptImage when the pixels cannot be read;
+    OutOfMemory.
     """
-    with _open(data, max_pixels) as image:
-        width, height = image.size
-        _limit_scans(image, data, max_pixels)
-        try:
-            swap, down, right = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), (False, 1, 1))
-            pixels = _pixels(image, data, target)
-        except Exception as exc:  # hostile data can raise nearly anything in a decoder
-            raise CorruptImage("the image is truncated or corrupt") from exc
-    if swap:
-        pixels, width, height = pixels.transpose(1, 0, 2), height, width
-    return Photo(np.ascontiguousarray(pixels[::down, ::right]), width, height)
+    return EncodedImage(data, max_pixels, target).decode()
 
 
 def full_size(photo: Photo, data: bytes, max_pixels: int) -> Pixels:
@@ -103,40 +168,59 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise NotAnImage("the data is not a JPEG, PNG, WebP or BMP image") from exc
     except Image.DecompressionBombError as exc:
         raise ImageTooLarge(f"the image has more than {max_pixels} pixels") from exc
-    except Exception as exc:  # likewise
+    except MemoryError as exc:
+        raise OutOfMemory("there is not enough memory to read the image") from exc
+    except Exception as exc:  # hostile data can raise nearly anything in a parser
         raise CorruptImage("the image's header cannot be read") from exc
+    # Pillow decodes it in a loop in Python, in which a file of 1 KB can take seconds.
+    if image.format == "BMP" and image.info.get("compression") in RUN_LENGTH_ENCODED:
+        raise NotAnImage("a BMP must not be run-length encoded")
     if image.width * image.height > max_pixels:
         size = f"{image.width}x{image.height}"
         raise ImageTooLarge(f"the image is {size}, more than {max_pixels} pixels")
     return image
 
 
-def _limit_scans(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Raise CorruptImage for a JPEG with too many scans for its size.
+def _limit_sides(width: int, height: int, target: int | None) -> None:
+    """Raise ImageTooLarge or ImageTooNarrow."""
+    if max(width, height) > MAX_SIDE:
+        raise ImageTooLarge(f"the image is {width}x{height}; a side may have {MAX_SIDE} pixels")
+    if target is not None and min(width, height) * target < max(width, height):
+        raise ImageTooNarrow(
+            f"the image is {width}x{height}; scaled to the model's {target} pixels it would be "
+            "thinner than one"
+        )
+
+
+def _count_scans(image: Image.Image, data: bytes, max_pixels: int) -> int:
+    """The number of scans of a JPEG; raises CorruptImage for too many for its size.
 
     libjpeg-turbo has such a limit (TJPARAM_SCANLIMIT); neither Pillow nor simplejpeg can set it.
     """
-    if image.format not in JPEGS:
-        return
     limit = min(MAX_SCANS, MAX_PASSES * max_pixels // max(1, image.width * image.height))
     marker, kind = START_OF_SCAN
+    count, bytes_ = 0, np.frombuffer(data, np.uint8)
     # NumPy counts the markers of a photo in a quarter of the time of bytes.count.
-    each = np.frombuffer(data, np.uint8)
-    if np.count_nonzero(each[np.flatnonzero(each[:-1] == marker) + 1] == kind) > limit:
+    for start in range(0, len(data) - 1, COUNTED):
+        each = bytes_[start : start + COUNTED + 1]
+        count += int(np.count_nonzero(each[np.flatnonzero(each[:-1] == marker) + 1] == kind))
+    if count > limit:
         raise CorruptImage(f"the image has more than {limit} scans")
+    return count
 
 
-def _pixels(image: Image.Image, data: bytes, target: int | None) -> Pixels:
-    """u8[h,w,3] as stored, before its orientation is applied."""
-    if image.format in JPEGS and image.mode in {"RGB", "L"}:
-        shrinks = max(image.size) / target if target else 1
-        scale = next((each for each in REDUCTIONS if each <= shrinks), 1)
-        least = {"min_width": -(-image.width // scale), "min_height": -(-image.height // scale)}
-        # simplejpeg raises where libjpeg only warns; Pillow then decides.
-        with contextlib.suppress(ValueError):
-            decoded: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_factor=1, **least)
-            return decoded
-    return np.asarray(_to_rgb(image))
+def _rgb(image: Image.Image) -> Pixels:
+    """u8[h,w,3]; converted in strips, so that no layer is as large as the image."""
+    width, height = image.size
+    rows = max(1, STRIP_PIXELS // width)
+    if height <= rows:
+        return np.asarray(_to_rgb(image))
+    image.load()
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = np.asarray(_to_rgb(strip))
+    return pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

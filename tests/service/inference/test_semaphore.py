@@ -117,3 +117,42 @@ def test_no_permit_is_lost_or_given_twice_while_many_are_cancelled():
     assert most == 3
     assert 0 < cancelled < 600
     assert_free(semaphore, 3)
+
+
+class Wanting(Waiting):
+    """The same for several permits."""
+
+    def __init__(self, semaphore: FairSemaphore, order: list[str], name: str, wanted: int) -> None:
+        self._wanted = wanted
+        super().__init__(semaphore, order, name)
+
+    def _run(self) -> None:
+        try:
+            with self._semaphore.permit(self.waiter, self._wanted):
+                self._order.append(self._name)
+        except Cancelled:
+            self._order.append(f"{self._name} cancelled")
+
+
+def test_who_wants_many_permits_is_not_overtaken_by_those_who_want_few():
+    semaphore, order = FairSemaphore(3), []
+    with semaphore.permit(Waiter(), 2):
+        large = Wanting(semaphore, order, "large", 3)
+        small = Wanting(semaphore, order, "small", 1)
+        assert order == []
+    large.join()
+    small.join()
+    assert order == ["large", "small"]
+    assert_free(semaphore, 3)
+
+
+def test_a_cancelled_wait_for_many_lets_those_behind_it_go_on():
+    semaphore, order = FairSemaphore(3), []
+    with semaphore.permit(Waiter(), 2):
+        large = Wanting(semaphore, order, "large", 3)
+        small = Wanting(semaphore, order, "small", 1)
+        semaphore.cancel(large.waiter)
+        small.join()
+        large.join()
+        assert sorted(order) == ["large cancelled", "small"]
+    assert_free(semaphore, 3)
