@@ -62,5 +62,5 @@ except CorruptImage:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
 def test_the_memory_of_large_images_is_returned_and_texts_are_limited():
     kept_mib, texts = run_python(DECODE).split()
-    assert int(kept_mib) < 16
+    assert int(kept_mib) < 40  # each of two arenas may keep 16
     assert texts == "refused"
