@@ -1,48 +1,70 @@
 """Run the server until a signal stops it."""
 
 import logging
+import os
 import signal
 import socket
 from types import FrameType
+from typing import Final
 
 import typer
-import uvicorn
 
 from qyolo.errors import CommandError
 from qyolo.process import set_up_process
-from service.app import ROUTINE, create_app
+from service.app import ROUTINE, OpenBackend, create_app
 from service.lifecycle import ModelSource
 from service.observability.logs import set_up_logs
 from service.observability.tracing import Tracing, tracing
 from service.settings import Settings
 from service.transport.config import server_config
 from service.transport.listener import open_listener
+from service.transport.server import Server
+
+STUCK: Final = 3  # the exit code where an engine hangs
 
 log = logging.getLogger(__name__)
 
 
-def run_server(settings: Settings, source: ModelSource) -> None:
+def run_server(
+    settings: Settings, source: ModelSource, open_backend: OpenBackend | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in flight finish.
 
-    Raises CannotListen, BadKeys, TelemetryMissing, or CommandError if there is no model to serve.
+    Where an engine still runs after that, the process exits at once, with the code STUCK. Raises
+    CannotListen, BadKeys, TelemetryMissing, or CommandError if there is no model to serve, or none
+    any more.
     """
     set_up_process(serves=True)
     set_up_logs(settings.log_level, settings.log_format)
     with open_listener(settings) as listener, tracing(settings.otel) as traces:
-        _serve(settings, source, listener, traces)
+        failures, has_ended = _serve(settings, source, listener, traces, open_backend)
+    if not has_ended:
+        log.error("the process ends although an engine still runs")
+        for failure in failures:
+            typer.echo(f"qyolo: {failure}", err=True)
+        # A regular exit would wait for the engine, or free what it uses.
+        os._exit(STUCK)
+    if failures:
+        raise CommandError(failures[0])
 
 
 def _serve(
-    settings: Settings, source: ModelSource, listener: socket.socket, traces: Tracing | None
-) -> None:
+    settings: Settings,
+    source: ModelSource,
+    listener: socket.socket,
+    traces: Tracing | None,
+    open_backend: OpenBackend | None,
+) -> tuple[list[str], bool]:
+    """Why the model could not be served, and whether all work has ended."""
     failures: list[str] = []
 
     def fail(message: str) -> None:
         failures.append(message)
         server.should_exit = True
 
-    app = create_app(settings, source, on_failure=fail, traces=traces)
-    server = uvicorn.Server(server_config(app, settings, ROUTINE))
+    app = create_app(settings, source, fail, open_backend, traces)
+    lifecycle = app.state.lifecycle
+    server = Server(server_config(app, settings, ROUTINE), lifecycle.begin_drain)
 
     def stop(signum: int, frame: FrameType | None) -> None:
         server.should_exit = True
@@ -53,8 +75,7 @@ def _serve(
         signal.signal(number, stop)
     _announce(settings, listener)
     server.run(sockets=[listener])
-    if failures:
-        raise CommandError(failures[0])
+    return failures, lifecycle.has_ended
 
 
 def _announce(settings: Settings, listener: socket.socket) -> None:

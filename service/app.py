@@ -17,7 +17,7 @@ from service.experiments.collection import Collection
 from service.experiments.split import BadExperiment, Experiment, read_experiment
 from service.http.api_paths import ApiPaths, PathSet
 from service.http.client_identity import CLIENT_HEADER
-from service.http.exchange import VARIANT_HEADER
+from service.http.exchange import INSTEAD_OF, VARIANT_HEADER
 from service.http.openapi import (
     BOTH_SIDES,
     CLIENT,
@@ -35,6 +35,7 @@ from service.inference.backend import InferenceBackend
 from service.inference.detector import Detector
 from service.inference.pipeline import Pipeline
 from service.inference.results import Event
+from service.inference.supervision import EngineLimits
 from service.inference.variants import VariantSet, load_variants
 from service.lifecycle import Lifecycle, ModelSource
 from service.manifest import Manifest
@@ -93,7 +94,10 @@ def create_app(
     experiment = read_experiment(settings.ab, settings.shadow)
     opener = open_backend or local_backend(settings)
     lifecycle = Lifecycle(
-        source, lambda folder: opener(folder, experiment, metrics.observer), on_failure
+        source,
+        lambda folder: opener(folder, experiment, metrics.observer),
+        on_failure,
+        settings.drain_s,
     )
 
     app = FastAPI(
@@ -147,6 +151,7 @@ def local_backend(
             collection,
             experiment,
             settings.decode_memory,
+            EngineLimits.of(settings.deadline_s, settings.drain_s),
         )
 
     return open_pipeline
@@ -178,7 +183,7 @@ def _middleware(
             allow_origins=[*filter(None, origins)],
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "X-API-Key", CLIENT_HEADER, REQUEST_ID, TRACEPARENT],
-            expose_headers=[VARIANT_HEADER, REQUEST_ID, TRACERESPONSE, "Retry-After"],
+            expose_headers=[VARIANT_HEADER, INSTEAD_OF, REQUEST_ID, TRACERESPONSE, "Retry-After"],
         )
         stack.append(cors)
     # Starlette handles unexpected errors outside of all middleware: those responses would be

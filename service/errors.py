@@ -124,6 +124,12 @@ class OutOfMemory(ServiceError):
     headers: Mapping[str, str] = {"Retry-After": "5"}
 
 
+class VariantFailed(NotReady):
+    """The engine of a variant is out of service; it is being loaded again."""
+
+    title = "Variant out of service"
+
+
 class DeadlineExceeded(ServiceError):
     status = 504
     title = "Deadline exceeded"

@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from service.errors import NotReady, ServiceError
 from service.inference.backend import InferenceBackend
 from service.manifest import Manifest
 from service.progress import Progress, ReportProgress
 
-log = logging.getLogger(__name__)
+LEAST_S: Final = 0.5  # for each of the last steps, though the time to drain is over
 
+log = logging.getLogger(__name__)
 
 State = Literal["building", "loading", "ready", "failed", "stopping"]
 
@@ -60,10 +62,14 @@ class Lifecycle:
         source: ModelSource,
         open_backend: Callable[[Path], InferenceBackend],
         on_failure: Callable[[str], None],
+        drain_s: float,
     ) -> None:
         self._source = source
         self._open_backend = open_backend
         self._on_failure = on_failure
+        self._drain_s = drain_s
+        self._drain_until: float | None = None
+        self.has_ended = True  # False: a thread still works, though the server has stopped
         self._readiness = Readiness("building")
         self._state_lock = Lock()
         self._backend: InferenceBackend | None = None
@@ -72,7 +78,21 @@ class Lifecycle:
 
     @property
     def readiness(self) -> Readiness:
-        return self._readiness
+        """Failed while every variant that may answer is out of service."""
+        if self._readiness.state != "ready" or self._backend is None:
+            return self._readiness
+        failures = self._backend.failures()
+        return (
+            _with_failures(self._readiness, failures, self._backend)
+            if failures
+            else self._readiness
+        )
+
+    def require_ready(self) -> None:
+        """Raise NotReady unless a request that names no variant can be answered."""
+        readiness = self.readiness
+        if readiness.state != "ready":
+            raise NotReady(_describe(readiness))
 
     @property
     def backend(self) -> InferenceBackend:
@@ -86,18 +106,33 @@ class Lifecycle:
         await asyncio.to_thread(self._thread.join)
         return self._readiness
 
+    def begin_drain(self) -> None:
+        """The server begins to stop: what is in progress has `drain_s` from now on."""
+        if self._drain_until is None:
+            self._drain_until = time.monotonic() + self._drain_s
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """At the end of the block a build is cancelled; a backend finishes its work and closes."""
+        """At the end of the block a build is cancelled; a backend finishes its work and closes.
+
+        Work that has not ended when the drain has is left to its thread.
+        """
         self._thread.start()
         try:
             yield
         finally:
             self._set(Readiness("stopping"))
             self._source.cancel()
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, self._remaining_s())
+            self.has_ended = not self._thread.is_alive()
             if self._backend is not None:
-                await asyncio.to_thread(self._backend.close)
+                closed = await asyncio.to_thread(self._backend.close, self._remaining_s())
+                self.has_ended = self.has_ended and closed
+
+    def _remaining_s(self) -> float:
+        self.begin_drain()
+        assert self._drain_until is not None
+        return max(LEAST_S, self._drain_until - time.monotonic())
 
     def _load(self) -> None:
         try:
@@ -106,6 +141,7 @@ class Lifecycle:
             )
             self._set(Readiness("loading"))
             self._backend = self._open_backend(folder)
+            self._backend.when_lost(self._lose)
         except Exception as exc:
             self._fail(exc)
         else:
@@ -121,10 +157,29 @@ class Lifecycle:
         self._set(Readiness("failed", detail="the model cannot be served; the log says why"))
         self._on_failure(message)
 
+    def _lose(self, reason: str) -> None:
+        log.error("no variant can be recovered: %s", reason)
+        self._set(Readiness("failed", detail=reason))
+        self._on_failure(f"no variant can be recovered: {reason}")
+
     def _set(self, readiness: Readiness) -> None:
         with self._state_lock:
             if self._readiness.state != "stopping":
                 self._readiness = readiness
+
+
+def _with_failures(
+    ready: Readiness, failures: Mapping[str, str], backend: InferenceBackend
+) -> Readiness:
+    """What is out of service, and whether another variant answers for the default."""
+    texts = [f"{name} failed: {why}; it is being loaded again" for name, why in failures.items()]
+    able = [name for name in backend.variants.eligible if name not in failures]
+    if not able:
+        return Readiness("failed", detail="; ".join(texts))
+    default = backend.variants.manifest.default
+    if default in failures:
+        texts.insert(0, f"{able[0]} answers for {default}")
+    return Readiness("ready", detail="; ".join(filter(None, [*texts, ready.detail])))
 
 
 def _rejections(manifest: Manifest) -> str:

@@ -140,7 +140,7 @@ def test_the_reference_is_complete(pages, tmp_path):
             assert f"## {method.upper()} {path}\n" in pages["reference/http.md"]
             assert f"`{method.upper()} {path}`" in pages["how-to/requests.md"]
     shown = Metrics("1").render("")[0].decode()
-    for name in re.findall(r"^# TYPE (qyolo_\w+)", shown, re.MULTILINE):
+    for name in re.findall(r"^# TYPE (qyolo_\w+?)(?:_created)? ", shown, re.MULTILINE):
         assert f"| `{name}" in pages["reference/metrics.md"]
 
 

@@ -1,7 +1,7 @@
 """The backend of a cluster's ingress: replicas infer, where a plain server has engines."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from qyolo.cluster.replicas import Replicas
@@ -70,5 +70,13 @@ class RemotePipeline:
             self._emit(answer)
             return answer
 
-    def close(self) -> None:
+    def failures(self) -> Mapping[str, str]:
+        """None: Ray replaces a replica that is out of service."""
+        return {}
+
+    def when_lost(self, call: Callable[[str], None]) -> None:
+        """Never: see `failures`."""
+
+    def close(self, timeout_s: float | None = None) -> bool:
         self.variants.close()
+        return True

@@ -21,7 +21,7 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from qyolo.cluster.compatibility import Incompatible
-from service.errors import NotReady, Overloaded, ServiceError
+from service.errors import NotReady, Overloaded, ServiceError, VariantFailed
 from service.inference.backend import ImageRequest
 from service.inference.results import Answer, Event, RawAnswer, Retried
 from service.inference.timings import Timings
@@ -78,9 +78,9 @@ class Replicas:
                 raise NotReady(f"{self.variant} could not be deployed") from exc
             except LOST:
                 outcome = None
-            if isinstance(outcome, ServiceError):
+            if isinstance(outcome, ServiceError) and not isinstance(outcome, VariantFailed):
                 raise outcome
-            if outcome is not None and not isinstance(outcome, Incompatible):
+            if outcome is not None and not isinstance(outcome, Incompatible | VariantFailed):
                 return replace(outcome, timings=_since(began, outcome.timings))
             if pause_s is not None:
                 self.emit(Retried(self.variant))

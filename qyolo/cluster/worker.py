@@ -6,11 +6,12 @@ from typing import TypeVar
 from qyolo.cluster.compatibility import Incompatible, compatibility_of
 from qyolo.cluster.distribution import fetch
 from qyolo.process import set_up_process
-from service.errors import ServiceError
+from service.errors import ModelUnavailable, ServiceError
 from service.inference.admission import Admission
 from service.inference.backend import ImageRequest
 from service.inference.pipeline import Pipeline
 from service.inference.results import Answer, RawAnswer
+from service.inference.supervision import EngineLimits
 from service.inference.variants import load_variants
 from service.observability.logs import set_up_logs
 from service.settings import Settings
@@ -35,9 +36,19 @@ class Worker:
         self._variant = variant
         self._compatibility = compatibility_of(variants.manifest)
         admission = Admission(capacity, settings.max_bytes, settings.max_inflight_bytes)
+        self._drain_s = settings.drain_s
         self._pipeline = Pipeline(
-            variants, admission, settings.max_pixels, decode_memory=settings.decode_memory
+            variants,
+            admission,
+            settings.max_pixels,
+            decode_memory=settings.decode_memory,
+            limits=EngineLimits.of(settings.deadline_s, settings.drain_s),
         )
+
+    async def check_health(self) -> None:
+        """Ray replaces a replica for which this raises three times in a row."""
+        if why := self._pipeline.failures().get(self._variant):
+            raise ModelUnavailable(f"{self._variant} failed: {why}")
 
     async def detect(
         self, compatibility: str, image: ImageRequest
@@ -65,4 +76,4 @@ class Worker:
 
     def __del__(self) -> None:
         if hasattr(self, "_pipeline"):  # loading may have failed
-            self._pipeline.close()
+            self._pipeline.close(self._drain_s)

@@ -12,7 +12,7 @@ from functools import partial
 from threading import Lock
 from typing import Final
 
-from service.errors import EngineFailed
+from service.errors import ServiceError
 from service.experiments.events import Compared, Outcome, Shadowed
 from service.experiments.split import Sample
 from service.vision.detections import Detections
@@ -100,7 +100,7 @@ class Shadow:
         try:
             boxes = self._detect(sampled.prepared, sampled.query)
         except Exception as exc:
-            unexpected = None if isinstance(exc, EngineFailed) else exc
+            unexpected = None if isinstance(exc, ServiceError) else exc
             log.error("the shadow %s failed: %s", shadow, exc, exc_info=unexpected)
             self._end("failed")
         else:

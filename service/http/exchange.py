@@ -15,6 +15,7 @@ from service.inference.backend import InferenceBackend
 from service.inference.results import Answer, RawAnswer
 
 VARIANT_HEADER: Final = "X-Qyolo-Variant"
+INSTEAD_OF: Final = "X-Qyolo-Instead-Of"  # the variant whose engine has failed
 JSON_HEADERS: Final = {"Content-Type": "application/json"}
 
 T = TypeVar("T")
@@ -37,8 +38,10 @@ async def exchange(
     """
     with backend.admission.request() as body:
         job = await read(body)
-        variant = backend.choice.choose(job.variant, client_of(request))
-        return await _cancelled_on_disconnect(request, job.work(variant))
+        chosen = backend.choice.choose(job.variant, client_of(request))
+        if chosen.instead_of is not None:
+            request.state.instead_of = chosen.instead_of
+        return await _cancelled_on_disconnect(request, job.work(chosen.variant))
 
 
 def respond(

@@ -5,7 +5,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from service.http.client_identity import CLIENT_HEADER
-from service.http.exchange import VARIANT_HEADER
+from service.http.exchange import INSTEAD_OF, VARIANT_HEADER
 from service.http.problems import MEDIA_TYPE, Problem
 from service.http.uploads import JsonUpload
 
@@ -47,7 +47,11 @@ PICTURE: Final[dict[str, Any]] = {
         VARIANT_HEADER: {
             "description": "the variant that was used",
             "schema": {"type": "string"},
-        }
+        },
+        INSTEAD_OF: {
+            "description": "the variant whose engine has failed, if this one answers for it",
+            "schema": {"type": "string"},
+        },
     },
     "content": {"image/jpeg": {"schema": _BINARY}, "image/png": {"schema": _BINARY}},
 }

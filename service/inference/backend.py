@@ -1,6 +1,6 @@
 """The interface of an inference backend, which turns images into boxes and tensors into tensors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,8 +29,8 @@ class InferenceBackend(Protocol):
     """Implemented by `service.inference.pipeline.Pipeline` with the engines of this process, and
     by `qyolo.cluster.remote.RemotePipeline` with the replicas of a Ray cluster.
 
-    `detect`, `compare` and `infer` take a slot and raise Overloaded, VariantNotFound, EngineFailed
-    and, for an image, what `decode_image` raises.
+    `detect`, `compare` and `infer` take a slot and raise Overloaded, VariantNotFound, EngineFailed,
+    VariantFailed and, for an image, what `decode_image` raises.
     """
 
     @property
@@ -51,5 +51,11 @@ class InferenceBackend(Protocol):
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
         """The raw output for f32[1,3,size,size]."""
 
-    def close(self) -> None:
-        """Wait for what is in progress, then free everything."""
+    def failures(self) -> Mapping[str, str]:
+        """The variants that are out of service, and why."""
+
+    def when_lost(self, call: Callable[[str], None]) -> None:
+        """Have the function called, in another thread, once no variant could be recovered."""
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Wait for what is in progress, then free everything; whether it ended within the time."""

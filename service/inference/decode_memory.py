@@ -41,3 +41,7 @@ class DecodeMemory:
     def cancel(self, waiter: Waiter) -> None:
         """End the waiter's wait."""
         self._free.cancel(waiter)
+
+    def take_back(self, waiter: Waiter) -> None:
+        """Give its part to others, though its image may not be freed."""
+        self._free.take_back(waiter)

@@ -1,6 +1,6 @@
 """The backend of one process: bytes -> boxes, many requests at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -17,6 +17,7 @@ from service.inference.decode_memory import DecodeMemory
 from service.inference.detector import Detector
 from service.inference.results import Answer, Comparison, Event, RawAnswer
 from service.inference.semaphore import Waiter
+from service.inference.supervision import EngineLimits, SupervisedEngines
 from service.inference.timings import Stopwatch
 from service.inference.variants import VariantChoice, VariantSet
 from service.inference.workers import Workers
@@ -26,6 +27,7 @@ from service.vision.postprocess import Query
 from service.vision.preprocess import Prepared
 
 NO_EXPERIMENT: Final = Experiment()
+LIMITS: Final = EngineLimits()
 
 T = TypeVar("T")
 
@@ -47,20 +49,22 @@ class Pipeline:
         collection: Collection | None = None,
         experiment: Experiment = NO_EXPERIMENT,
         decode_memory: int = 0,
+        limits: EngineLimits = LIMITS,
     ) -> None:
         """`decode_memory`: bytes for images in progress; 0 takes a part of the cgroup's limit."""
         self.variants = variants
         self.admission = admission
-        self.choice = VariantChoice(variants, experiment, emit)
         self._max_pixels = max_pixels
         self._emit = emit
         self._collection = collection
         threads = min(admission.capacity, variants.streams + decode_workers(usable_threads()))
         self._workers = Workers(threads, variants.streams, DecodeMemory(decode_memory))
+        self._engines = SupervisedEngines(variants, self._workers, limits, emit)
+        self.choice = VariantChoice(variants, experiment, emit, self._engines.failures)
         self._shadow = None if experiment.shadow is None else self._open_shadow(experiment.shadow)
 
     async def detect(self, image: ImageRequest, variant: str) -> Answer:
-        detector, clock = self.variants.get(variant), Stopwatch()
+        detector, clock = self._engines.require(variant), Stopwatch()
 
         def work(waiter: Waiter) -> Answer:
             with self._decoded(image, detector, clock, waiter) as (prepared, pixels):
@@ -75,8 +79,8 @@ class Pipeline:
         return await self._run(work, clock)
 
     async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
-        detector, clock = self.variants.get(a), Stopwatch()
-        self.variants.get(b)
+        detector, clock = self._engines.require(a), Stopwatch()
+        self._engines.require(b)
 
         def work(waiter: Waiter) -> Comparison:
             # The variants of a model differ only in their engines: both get the same input.
@@ -96,22 +100,33 @@ class Pipeline:
         return both
 
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
-        detector, clock = self.variants.get(variant), Stopwatch()
+        self._engines.require(variant)
+        clock = Stopwatch()
 
         def work(waiter: Waiter) -> RawAnswer:
-            with self._workers.engine(waiter, clock):
-                output = detector.infer_tensor(tensor)
+            output = self._engines.infer(
+                variant, lambda detector: detector.infer_tensor(tensor), waiter, clock, False
+            )
             answer = RawAnswer(variant, output, clock.read())
             self._emit(answer)
             return answer
 
         return await self._run(work, clock)
 
-    def close(self) -> None:
+    def failures(self) -> Mapping[str, str]:
+        return self._engines.failures()
+
+    def when_lost(self, call: Callable[[str], None]) -> None:
+        self._engines.lost = call
+
+    def close(self, timeout_s: float | None = None) -> bool:
         if self._shadow is not None:
             self._shadow.close()
-        self._workers.shutdown()
-        self.variants.close()
+        self._engines.close()
+        has_ended = self._workers.shutdown(timeout_s)
+        if has_ended:  # else an engine may still run
+            self.variants.close()
+        return has_ended
 
     async def _run(self, work: Callable[[Waiter], T], clock: Stopwatch) -> T:
         with self.admission.slot() as slot:
@@ -161,8 +176,7 @@ class Pipeline:
         self, variant: str, prepared: Prepared, query: Query, clock: Stopwatch, waiter: Waiter
     ) -> Answer:
         detector = self.variants.get(variant)
-        with self._workers.engine(waiter, clock):
-            raw = detector.infer(prepared)
+        raw = self._engines.infer(variant, lambda each: each.infer(prepared), waiter, clock)
         with clock.stage("postprocess"):
             detections = detector.postprocess(raw, prepared, query)
         source = prepared.letterbox
@@ -172,8 +186,9 @@ class Pipeline:
         detector = self.variants.get(sample.variant)
 
         def detect(prepared: Prepared, query: Query) -> Detections:
-            with self._workers.engine(Waiter(), Stopwatch()):
-                raw = detector.infer(prepared)
+            raw = self._engines.infer(
+                sample.variant, lambda each: each.infer(prepared), Waiter(), Stopwatch()
+            )
             return detector.postprocess(raw, prepared, query)
 
         admission = self.admission

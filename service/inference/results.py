@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from service.experiments.events import ExperimentEvent
 from service.inference.timings import Timings
@@ -46,4 +47,14 @@ class Retried:
     variant: str
 
 
-Event = Answer | RawAnswer | Retried | ExperimentEvent
+FailureReason = Literal["error", "not_finite", "hang", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailure:
+    """An engine raised an error, returned NaN, does not return, or cannot be loaded again."""
+
+    reason: FailureReason
+
+
+Event = Answer | RawAnswer | Retried | EngineFailure | ExperimentEvent

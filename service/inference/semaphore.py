@@ -31,6 +31,7 @@ class FairSemaphore:
     def __init__(self, permits: int) -> None:
         self._free = permits
         self._queue: deque[Waiter] = deque()
+        self._held: dict[Waiter, int] = {}  # permits
         self._lock = Lock()
 
     @contextmanager
@@ -45,6 +46,7 @@ class FairSemaphore:
                 self._queue.append(waiter)
             else:
                 self._free -= wanted
+                self._held[waiter] = wanted
         if waits:
             waiter.wake.acquire()
             if not waiter.has_permits:
@@ -54,9 +56,13 @@ class FairSemaphore:
                 raise Cancelled
             yield
         finally:
-            with self._lock:
-                self._free += wanted
-                self._wake()
+            self.take_back(waiter)
+
+    def take_back(self, waiter: Waiter) -> None:
+        """Give what the waiter holds, if anything, to the next ones, though its block may go on."""
+        with self._lock:
+            self._free += self._held.pop(waiter, 0)
+            self._wake()
 
     def cancel(self, waiter: Waiter) -> None:
         """End the waiter's wait and refuse it permits; one in use stays until its block ends."""
@@ -72,5 +78,6 @@ class FairSemaphore:
         while self._queue and self._queue[0].wanted <= self._free:
             first = self._queue.popleft()
             self._free -= first.wanted
+            self._held[first] = first.wanted
             first.has_permits = True
             first.wake.release()

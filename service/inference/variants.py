@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from service.engines.cpu import usable_threads
-from service.errors import VariantNotFound
+from service.errors import EngineFailed, VariantFailed, VariantNotFound
 from service.experiments.events import Assigned
 from service.experiments.split import Experiment
 from service.inference.detector import Detector
-from service.manifest import PAGE, REPORT, Manifest, read_manifest
+from service.manifest import PAGE, REPORT, Manifest, read_manifest, verify
 
 AUTO: Final = "auto"
 
@@ -25,6 +25,10 @@ class Closable(Protocol):
 T = TypeVar("T", bound=Closable)
 
 
+def _cannot_load(name: str) -> Any:
+    raise EngineFailed(f"{name} cannot be loaded a second time")
+
+
 class VariantSet(Generic[T]):
     """The variants of one model; T is what infers for a variant, such as a detector."""
 
@@ -35,12 +39,24 @@ class VariantSet(Generic[T]):
         report: bytes | None = None,
         page: bytes | None = None,
         streams: int = 1,
+        load: Callable[[str], T] = _cannot_load,
     ) -> None:
         self.manifest = manifest
         self.report = report  # report.json of the model folder
         self.page = page  # report.html of the model folder
         self.streams = streams  # images that a detector infers at a time
-        self._detectors = detectors
+        self.load = load  # what infers for the variant of this name, loaded once more
+        self._detectors = dict(detectors)
+
+    @property
+    def eligible(self) -> tuple[str, ...]:
+        """The variants that may answer requests which name none, the preferred one first.
+
+        The default, then those that the accuracy gate accepted, in the manifest's order.
+        """
+        accepted = (name for name in self._detectors if name not in self.manifest.rejected)
+        default = self.manifest.default
+        return tuple(dict.fromkeys(filter(self._detectors.__contains__, (default, *accepted))))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,36 +78,60 @@ class VariantSet(Generic[T]):
             raise VariantNotFound(f"no variant {name!r}; there are: {', '.join(self.names)}")
         return self._detectors[name]
 
+    def replace(self, name: str, detector: T) -> T:
+        """Let another one infer for the variant of this name; returns the one before."""
+        old = self._detectors[name]
+        self._detectors[name] = detector
+        return old
+
     def close(self) -> None:
         """Free every detector."""
         for detector in self._detectors.values():
             detector.close()
 
 
+class Chosen(NamedTuple):
+    """The variant of a request, and the one that would have answered had its engine not failed."""
+
+    variant: str
+    instead_of: str | None = None
+
+
 class VariantChoice:
-    """Chooses the variant of each request."""
+    """Chooses the variant of each request; `failures` are the broken ones, and why."""
 
     def __init__(
         self,
         variants: VariantSet[Any],
         experiment: Experiment,
         emit: Callable[[Assigned], None],
+        failures: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.experiment = experiment
         self._variants = variants
         self._emit = emit
+        self._failures = failures
 
-    def choose(self, requested: str | None, client: str) -> str:
+    def choose(self, requested: str | None, client: str) -> Chosen:
         """The requested variant; without one, the client's variant of the A/B split.
 
-        Without a split, the manifest's default. Raises VariantNotFound.
+        Without a split, the manifest's default. Where the engine of a variant that was not
+        requested is broken, another one takes its place. Raises VariantNotFound, VariantFailed.
         """
+        failures = self._failures()
         split = self.experiment.split
         if split is None or requested not in (None, AUTO):
-            return self._variants.resolve(requested)
-        chosen = split.choose(client)
-        self._emit(Assigned(chosen))
-        return chosen
+            chosen = self._variants.resolve(requested)
+        else:
+            chosen = split.choose(client)
+            self._emit(Assigned(chosen))
+        if chosen not in failures:
+            return Chosen(chosen)
+        if requested in (None, AUTO):
+            for name in self._variants.eligible:
+                if name not in failures:
+                    return Chosen(name, chosen)
+        raise VariantFailed(f"{chosen} failed: {failures[chosen]}")
 
 
 def load_variants(
@@ -104,19 +144,33 @@ def load_variants(
     """
     manifest = read_manifest(folder)
     streams = streams_of(manifest, threads, throughput)
+
+    def load(name: str) -> Detector:
+        detector = Detector.load(folder, manifest, name, threads, streams)
+        try:
+            detector.warm_up()
+        except BaseException:
+            detector.close()
+            raise
+        return detector
+
     detectors: dict[str, Detector] = {}
     try:
         for name in manifest.variants:
             if only is not None and name not in only:
                 continue
-            detectors[name] = Detector.load(folder, manifest, name, threads, streams)
-            detectors[name].warm_up()
+            detectors[name] = load(name)
             log.info("loaded %s %s", manifest.name, name)
     except BaseException:
         for detector in detectors.values():
             detector.close()
         raise
-    return VariantSet(manifest, detectors, *read_reports(folder), streams)
+
+    def load_again(name: str) -> Detector:
+        verify(folder)
+        return load(name)
+
+    return VariantSet(manifest, detectors, *read_reports(folder), streams, load_again)
 
 
 def streams_of(manifest: Manifest, threads: int, throughput: bool) -> int:

@@ -1,20 +1,24 @@
 """Threads that work on images, and how their work is cancelled."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from service.inference.decode_memory import DecodeMemory
 from service.inference.semaphore import FairSemaphore, Waiter
+from service.inference.threads import Threads
 from service.inference.timings import Stopwatch
 from service.vision.image import EncodedImage
 
 SHORT_S: Final = 0.001  # no wait: there was memory
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Workers:
@@ -24,7 +28,7 @@ class Workers:
     """
 
     def __init__(self, threads: int, streams: int, memory: DecodeMemory) -> None:
-        self._pool = ThreadPoolExecutor(threads, "image")
+        self._threads = Threads(threads, "image")
         self._engines = FairSemaphore(streams)
         self._memory = memory
 
@@ -38,9 +42,14 @@ class Workers:
 
         def timed() -> T:
             clock.add("queue", perf_counter() - submitted)
-            return work(waiter)
+            try:
+                return work(waiter)
+            except Exception:
+                raise
+            except BaseException as exc:  # a panic in Rust; no error handler would answer it
+                raise RuntimeError(f"the work ended with {type(exc).__name__}") from exc
 
-        job = self._pool.submit(timed)
+        job = self._threads.submit(timed)
         try:
             return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
@@ -73,13 +82,30 @@ class Workers:
             yield
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Do work that no request waits for, unless the threads have been shut down."""
-        with suppress(RuntimeError):
-            self._pool.submit(work)
+        """Do work that no request waits for, unless the threads have been shut down.
 
-    def shutdown(self) -> None:
-        """Wait for what has been submitted."""
-        self._pool.shutdown()
+        Its errors are logged.
+        """
+        with suppress(RuntimeError):
+            self._threads.submit(work).add_done_callback(_log_error)
+
+    def free(self, waiter: Waiter) -> None:
+        """Give others the engine and the memory of one that is still inside `engine`."""
+        self._engines.take_back(waiter)
+        self._memory.take_back(waiter)
+
+    def abandon(self, thread: int, error: Exception) -> None:
+        """Work on without this thread; its job ends with the error."""
+        self._threads.abandon(thread, error)
+
+    def shutdown(self, timeout_s: float | None = None) -> bool:
+        """Wait for what has been submitted; whether it has ended within the time."""
+        return self._threads.shutdown(timeout_s)
+
+
+def _log_error(job: Future[Any]) -> None:
+    if (error := job.exception()) is not None:
+        log.error("work in the background failed", exc_info=error)
 
 
 def _close_when_done(slot: ExitStack, job: Future[Any]) -> None:

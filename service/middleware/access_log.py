@@ -1,5 +1,6 @@
 """ASGI middleware: give each request an id and its trace, count it, and log its response."""
 
+import asyncio
 import logging
 import re
 import uuid
@@ -12,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.exchange import VARIANT_HEADER
+from service.http.exchange import INSTEAD_OF, VARIANT_HEADER
 from service.observability.metrics import Metrics
 from service.observability.tracing import TRACEPARENT, TRACERESPONSE, trace_response
 
@@ -59,6 +60,8 @@ class AccessLog:
                 out = MutableHeaders(scope=message)
                 response.variant = out.get(VARIANT_HEADER)
                 out[REQUEST_ID] = request_id
+                if (instead_of := scope["state"].get("instead_of")) is not None:
+                    out[INSTEAD_OF] = instead_of
                 if trace is not None:
                     out[TRACERESPONSE] = trace
             else:
@@ -68,6 +71,12 @@ class AccessLog:
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, recorded)
+            except asyncio.CancelledError:
+                raise
+            except BaseException:  # no handler answers it, so the protocol sends status 500
+                if response.status == NO_RESPONSE:
+                    response.status = 500
+                raise
             finally:
                 route = _route(scope)
                 self._metrics.count_request(route, scope["method"], response.status)
@@ -89,6 +98,7 @@ class AccessLog:
             "client": client and client[0],
             "request_id": state["request_id"],
             "variant": response.variant,
+            "instead_of": state.get("instead_of"),
             "key": state.get("key"),
             "trace_id": trace and trace.split("-")[1],
         }

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,7 +16,14 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from service.experiments.events import Assigned, Compared, Shadowed
-from service.inference.results import Answer, Event, RawAnswer, Retried
+from service.inference.results import (
+    Answer,
+    EngineFailure,
+    Event,
+    FailureReason,
+    RawAnswer,
+    Retried,
+)
 from service.manifest import Manifest
 from service.vision.agreement import match
 from service.vision.detections import Detections
@@ -83,6 +90,14 @@ class Metrics:
             PAIR,
             buckets=DIFFERENCE_BUCKETS,
         )
+        self._failures = counter(
+            "qyolo_engine_failures",
+            "Failures of engines: error, not_finite (NaN in the outputs), hang, load (a broken "
+            "engine cannot be loaded again)",
+            ["reason"],
+        )
+        for reason in get_args(FailureReason):  # a series that begins at 1 shows no increase
+            self._failures.labels(reason)
         build = Info("qyolo_build", "The server's versions", registry=self.registry)
         build.info({"version": version, "python": platform.python_version()})
 
@@ -127,6 +142,8 @@ class Metrics:
                 self._assigned.labels(event.variant).inc()
             case Retried():
                 self._retries.labels(event.variant).inc()
+            case EngineFailure():
+                self._failures.labels(event.reason).inc()
             case Shadowed():
                 self._shadowed.labels(event.variant, event.outcome).inc()
             case Compared():

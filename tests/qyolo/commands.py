@@ -147,8 +147,15 @@ class Running:
 @contextmanager
 def running(*arguments: object, **settings: object) -> Iterator[Running]:
     """Start a server on a free port; it is killed at the end of the block if it still runs."""
+    with running_command("-m", "qyolo", *arguments, "--port", 0, **settings) as server:
+        yield server
+
+
+@contextmanager
+def running_command(*command: object, **settings: object) -> Iterator[Running]:
+    """The same for another server, by the arguments of the interpreter."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "qyolo", *map(str, arguments), "--port", "0"],
+        [sys.executable, *map(str, command)],
         env=environment(**settings),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

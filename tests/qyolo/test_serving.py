@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +19,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from service.manifest import read_manifest
 from tests.processes import run_python
-from tests.qyolo.commands import WAIT_LIMIT_S, Running, gone, inline, qyolo, running, wait_for
+from tests.qyolo.commands import (
+    WAIT_LIMIT_S,
+    Running,
+    gone,
+    inline,
+    qyolo,
+    running,
+    running_command,
+    wait_for,
+)
 
 
 def mapped(server: Running) -> set[str]:
@@ -109,6 +118,45 @@ def test_a_termination_under_load_answers_earlier_requests(tiny_folder, image):
     assert len(before) > 8
     assert set(before) == {200}
     assert "Traceback" not in server.err
+
+
+def failing(how: str, **settings: object) -> AbstractContextManager[Running]:
+    return running_command("-m", "tests.qyolo.failing_server", how, QYOLO_PORT=0, **settings)
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False], ids=["in a request", "abandoned"])
+def test_a_termination_ends_a_process_whose_engine_hangs(image, is_asked_for):
+    """Within the drain and two seconds: no thread of the engine keeps the process."""
+    deadline = 30 if is_asked_for else 0.2
+    limits = {"QYOLO_DRAIN_S": 1, "QYOLO_DEADLINE_S": deadline}
+    with failing("hang", **limits) as server, ThreadPoolExecutor(1) as pool:
+        server.wait_until_ready()
+        headers = {"Content-Type": "image/jpeg"}
+        url = f"{server.url}/v1/detect"
+        request = pool.submit(httpx.post, url, content=image, headers=headers, timeout=30)
+        if is_asked_for:
+            time.sleep(0.5)
+        else:
+            assert request.result().status_code == 504
+        stopped = time.monotonic()
+        assert server.stop() != 0
+        assert time.monotonic() - stopped < 1 + 2
+        request.exception()
+    assert "an engine still runs" in server.err
+
+
+def test_a_process_whose_engine_cannot_be_recovered_ends_by_itself(image):
+    with failing("raise", QYOLO_DRAIN_S=1) as server:
+        server.wait_until_ready()
+        statuses = []
+        for _ in range(4):
+            headers = {"Content-Type": "image/jpeg"}
+            answer = httpx.post(f"{server.url}/v1/detect", content=image, headers=headers)
+            statuses.append(answer.status_code)
+        assert statuses == [500, 500, 500, 503]
+        assert server.get("/readyz").status_code == 503
+        assert server.process.wait(10) == 2
+    assert "no variant can be recovered: fp32 failed" in server.err
 
 
 def test_others_reach_a_server_only_with_keys_or_if_it_is_insecure(tiny_folder):

@@ -19,6 +19,7 @@ from service.observability.tracing import Tracing
 from service.settings import Settings
 from service.transport.config import server_config
 from service.transport.listener import open_listener
+from service.transport.server import Server
 from tests.fakes import FakeEngine, variants_of, yolov5_raw
 from tests.service.pictures import jpeg
 from tests.waiting import WAIT_LIMIT_S, wait_until
@@ -74,7 +75,7 @@ def serving(
     app = create_app(
         chosen, source or FolderSource(Path()), failures.append, backend, traces=traces
     )
-    server = uvicorn.Server(server_config(app, chosen, ROUTINE))
+    server = Server(server_config(app, chosen, ROUTINE), app.state.lifecycle.begin_drain)
     listener = open_listener(chosen)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=server.run, args=([listener],))

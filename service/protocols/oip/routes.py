@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from service.errors import VariantFailed
 from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.exchange import Job, exchange, respond
 from service.http.uploads import read_body
@@ -66,17 +67,24 @@ class OpenInference:
         return JSONResponse({"live": True})
 
     async def ready(self) -> Response:
-        _ = self._lifecycle.backend  # raises NotReady
+        self._lifecycle.require_ready()
         return JSONResponse({"ready": True})
 
     async def models(self) -> Response:
         return JSONResponse({"models": names_of(self._lifecycle.backend.variants.manifest)})
 
     async def index(self) -> Response:
-        variants = self._lifecycle.backend.variants
+        backend = self._lifecycle.backend
+        variants, failures = backend.variants, backend.failures()
+        states = {True: "UNAVAILABLE", False: "READY"}
         return JSONResponse(
             [
-                {"name": name, "version": version, "state": "READY", "reason": ""}
+                {
+                    "name": name,
+                    "version": version,
+                    "state": states[version in failures],
+                    "reason": failures.get(version, ""),
+                }
                 for name in names_of(variants.manifest)
                 for version in variants.names
             ]
@@ -95,7 +103,11 @@ class OpenInference:
         )
 
     async def model_ready(self, request: Request) -> Response:
-        model, _ = self._find(request)
+        model, version = self._find(request)
+        if version is None:
+            self._lifecycle.require_ready()
+        elif why := self._lifecycle.backend.failures().get(version):
+            raise VariantFailed(f"{version} failed: {why}")
         return JSONResponse({"name": model.name, "ready": True})
 
     async def config(self, request: Request) -> Response:

@@ -11,13 +11,17 @@ pytest.importorskip("ray", reason="the extra cluster is missing")
 from qyolo.cluster.compatibility import Incompatible, compatibility_of
 from qyolo.cluster.distribution import distribute, fetch
 from qyolo.cluster.worker import Worker
-from service.errors import BadModelFolder, NotAnImage
+from service.errors import BadModelFolder, EngineFailed, ModelUnavailable, NotAnImage, VariantFailed
 from service.inference.backend import ImageRequest
+from service.inference.detector import Detector
+from service.inference.health import FAILURES
 from service.inference.results import Answer
 from service.manifest import read_manifest, verify
 from service.settings import Settings
 from service.vision.postprocess import Query
+from tests.fakes import FakeEngine
 from tests.processes import run_python
+from tests.service.live import FP32_RAW
 from tests.service.pictures import jpeg
 from tests.service.tiny import write_model_folder
 
@@ -62,6 +66,21 @@ def test_a_worker_answers_ingresses_of_compatible_models_only(worker, folder):
 def test_errors_for_the_client_are_returned(worker, folder):
     ours = compatibility_of(read_manifest(folder))
     assert isinstance(asyncio.run(worker.detect(ours, ImageRequest(b"no", Query()))), NotAnImage)
+
+
+def test_a_worker_whose_engine_fails_is_not_healthy(worker, folder):
+    """Its ingress sends the request to another one, and Ray replaces it."""
+    ours = compatibility_of(read_manifest(folder))
+    asyncio.run(worker.check_health())
+    variants = worker._pipeline.variants
+    engine = FakeEngine(FP32_RAW)
+    engine.failure = EngineFailed("broken")
+    variants.replace("other", Detector(engine, variants.manifest))
+    variants.load = lambda name: Detector(engine, variants.manifest)
+    answers = [asyncio.run(worker.detect(ours, IMAGE)) for _ in range(FAILURES + 1)]
+    assert [type(each) for each in answers] == [EngineFailed] * FAILURES + [VariantFailed]
+    with pytest.raises(ModelUnavailable, match="other failed"):
+        asyncio.run(worker.check_health())
 
 
 def test_moving_a_folder_needs_no_module_of_the_quantizer():

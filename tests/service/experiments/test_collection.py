@@ -1,5 +1,6 @@
 """The collection keeps a bounded, uniform sample of the served images."""
 
+import asyncio
 import io
 import random
 from collections import Counter
@@ -9,8 +10,12 @@ import pytest
 from PIL import Image
 
 from service.experiments.collection import Collection
+from service.inference.backend import ImageRequest
+from service.inference.pipeline import Pipeline
 from service.settings import Settings
-from tests.service.live import serving
+from service.vision.postprocess import Query
+from tests.fakes import admission
+from tests.service.live import serving, two_variants
 from tests.service.pictures import gradient, jpeg, png
 
 
@@ -80,6 +85,22 @@ def test_a_failing_disk_ends_the_collection_with_one_log_line(tmp_path, caplog):
         f"no more images are kept: [Errno 2] No such file or directory: "
         f"'{tmp_path / 'kept' / 'served-00000.part'}'"
     ]
+
+
+def test_an_error_that_is_not_the_disk_s_is_logged_and_the_collection_goes_on(tmp_path, caplog):
+    class Failing(Collection):
+        def keep(self, index, pixels):
+            if index == 0:
+                raise ValueError("no such encoder")
+            super().keep(index, pixels)
+
+    variants, *_ = two_variants()
+    pipeline = Pipeline(variants, admission(), 1_000_000, collection=Failing(tmp_path, 5))
+    for _ in range(2):
+        asyncio.run(pipeline.detect(ImageRequest(jpeg(), Query()), "fp32"))
+    pipeline.close()
+    assert "ValueError: no such encoder" in caplog.text
+    assert len(loaded(tmp_path)) == 1
 
 
 def served(tmp_path, *requests, **settings) -> list[Image.Image]:

@@ -199,6 +199,7 @@ def test_a_failing_shadow_fails_no_request_and_frees_its_place(failure, caplog):
         assert "the shadow fp32 failed: out of memory" in caplog.text
         assert ("Traceback" in caplog.text) == isinstance(failure, ValueError)
         fp32.failure = None
+        wait_until(lambda: not running.pipeline.failures())
         running.detect()
         wait_until(lambda: running.outcomes()[-1] == "done")
 

@@ -187,9 +187,11 @@ def test_a_full_server_refuses_every_route_before_it_reads_the_body(path):
 @pytest.mark.parametrize("failure", [EngineFailed("/root/secret"), RuntimeError("/root/secret")])
 def test_a_failing_engine_is_500_on_every_route_and_the_response_says_no_more(failure):
     engine = FakeEngine(FP32_RAW)
-    engine.failure = failure
     with limited(engine) as live:
         for path, (body, headers) in REQUESTS.items():
+            engine.failure = None
+            assert post(live.client, jpeg()).status_code == 200  # the failures are not in a row
+            engine.failure = failure
             answer = live.client.post(path, content=body, headers=headers)
             assert answer.status_code == 500
             assert "its log says why" in answer.text

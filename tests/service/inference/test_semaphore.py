@@ -74,6 +74,19 @@ def test_an_error_releases_the_permit():
     assert_free(semaphore, 1)
 
 
+def test_a_permit_that_was_taken_back_goes_to_the_next_and_is_not_released_twice():
+    semaphore, order, stuck = FairSemaphore(1), [], Waiter()
+    with semaphore.permit(stuck):
+        first = Waiting(semaphore, order, "first")
+        for _ in range(2):
+            semaphore.take_back(stuck)
+        first.join()
+    with semaphore.permit(Waiter()):
+        second = Waiting(semaphore, order, "second")
+        assert order == ["first"]
+    second.join()
+
+
 def test_a_waiter_may_take_one_permit_after_another():
     semaphore, order, waiter = FairSemaphore(1), [], Waiter()
 

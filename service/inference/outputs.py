@@ -1,0 +1,23 @@
+"""Whether what an engine returns are numbers."""
+
+from typing import Any
+
+import numpy as np
+
+from service.inference.detector import Detector
+from service.vision.image import Photo
+
+
+def is_finite(outputs: Any) -> bool:
+    """Whether one array, or each of several, has finite numbers alone."""
+    arrays = outputs if isinstance(outputs, tuple) else (outputs,)
+    return all(np.isfinite(each).all() for each in arrays)
+
+
+def infers_blank(detector: Detector) -> bool:
+    """Whether a blank image has finite outputs."""
+    blank = detector.preprocess(Photo.from_pixels(np.zeros((64, 64, 3), np.uint8)))
+    try:
+        return is_finite(detector.infer(blank))
+    except BaseException:
+        return False

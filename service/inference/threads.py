@@ -1,0 +1,96 @@
+"""A fixed number of threads, each of which can be given up while it is stuck."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Job = tuple[Future[Any], Callable[[], Any]]
+
+
+class Threads:
+    """As a ThreadPoolExecutor, but a thread that never returns keeps neither its place nor the
+    process: the threads are daemons, and `abandon` starts another one in its place.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count = count
+        self._name = name
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._running: dict[int, Future[Any]] = {}  # by the identifier of the thread
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._is_shut_down = False
+        for _ in range(count):
+            self._start()
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Raises RuntimeError after `shutdown`."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("the threads have been shut down")
+            self._jobs.put((future, work))
+        return future
+
+    def abandon(self, thread: int, error: Exception) -> None:
+        """End the job of this thread with an error, though its work may still run."""
+        with self._lock:
+            future = self._running.pop(thread, None)
+            if future is None:  # it has ended in time
+                return
+            self._start()
+        future.set_exception(error)
+
+    def shutdown(self, timeout_s: float | None = None) -> bool:
+        """Do what has been submitted; whether all threads have ended within the time."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._lock:
+            if not self._is_shut_down:
+                self._is_shut_down = True
+                for _ in range(self._count):
+                    self._jobs.put(None)
+            threads = tuple(self._threads)
+        for thread in threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        thread.start()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            is_kept = self._work(*job)
+            del job  # its image
+            if not is_kept:
+                return
+
+    def _work(self, future: Future[Any], work: Callable[[], Any]) -> bool:
+        """Do one job; False if the thread has been abandoned meanwhile."""
+        if not future.set_running_or_notify_cancel():
+            return True
+        me = threading.get_ident()
+        with self._lock:
+            self._running[me] = future
+        try:
+            result = work()
+        except BaseException as exc:
+            is_kept = self._take(me)
+            if is_kept:
+                future.set_exception(exc)
+            # The traceback refers to this frame: a cycle would keep the image for some time.
+            del future, work
+            return is_kept
+        is_kept = self._take(me)
+        if is_kept:
+            future.set_result(result)
+        return is_kept
+
+    def _take(self, thread: int) -> bool:
+        with self._lock:
+            return self._running.pop(thread, None) is not None
