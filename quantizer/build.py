@@ -22,7 +22,7 @@ from quantizer.evaluation.accuracy import evaluate_detectors
 from quantizer.evaluation.accuracy_gate import Judgement, choose_default, gate
 from quantizer.evaluation.comparison import compare_variants
 from quantizer.evaluation.detectors import describe, open_variants
-from quantizer.int8 import Range, WeightScheme
+from quantizer.int8 import Range
 from quantizer.job import Job, choose_builder
 from quantizer.model.layout import FloatDetector, read_detector
 from quantizer.qdq.bias import averaged_tensors
@@ -118,7 +118,7 @@ def calibrate(job: Job, source: Source) -> Calibration:
 def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
     """Decide which layers stay float, by their sensitivity and by the time that int8 saves."""
     config, detector, collected = job.config, source.detector, calibration.statistics
-    graph, half = detector.graph, job.builder.qdq_format.half_scales
+    graph, qdq_format = detector.graph, job.builder.qdq_format
     image_range = Range(0.0, 255 / detector.preprocess.divisor)
     spread = source.calibrating[:: max(1, len(source.calibrating) // SEARCHED_IMAGES)]
     images = ImageFiles(spread, detector.size, detector.preprocess).decodable()
@@ -126,7 +126,7 @@ def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
         simulation = Simulation(
             graph=graph,
             ranges=Ranges(graph, collected.histograms, config.ranges, job.scheme, image_range),
-            weights=Weights(graph, WeightScheme(half=half)),
+            weights=Weights(graph, qdq_format.weight_scheme),
             means=collected.channel_means if config.bias_correction else None,
             samples=find_samples(graph, detector.head, detector.size, images, config.threads),
             threads=config.threads,

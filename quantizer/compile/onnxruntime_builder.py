@@ -10,7 +10,7 @@ from quantizer.compile.builder import Built, Candidate
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import layer_name
 from quantizer.qdq.format import QdqFormat
-from service.engines.onnxruntime_engine import providers, require_cuda
+from service.engines.onnxruntime_engine import EXACT_INT8, providers, require_cuda
 from service.manifest import FloatType
 
 
@@ -52,6 +52,7 @@ class OnnxRuntimeBuilder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 4
+        options.add_session_config_entry(*EXACT_INT8)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         with TemporaryDirectory() as scratch:
             optimised = Path(scratch) / "optimised.onnx"

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.errors import BuildFailed
 from quantizer.qdq.format import PLAIN, QdqFormat
+from service.engines.cpu import read_cpu
 from service.engines.openvino_engine import blob_key, compile_options, with_byte_input
 from service.manifest import FloatType
 from service.vision.detections import Floats
@@ -28,8 +29,8 @@ class OpenVinoBuilder:
 
     @property
     def qdq_format(self) -> QdqFormat:
-        """OpenVINO reads any Q/DQ graph."""
-        return PLAIN
+        """OpenVINO reads any Q/DQ graph; weights lose a bit where sums of two products saturate."""
+        return QdqFormat(weight_bits=7) if read_cpu().int8_saturates else PLAIN
 
     @property
     def low_float(self) -> FloatType | None:

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import onnx
 import onnxruntime as ort
 
+from service.engines.onnxruntime_engine import EXACT_INT8
 from service.vision.detections import Floats
 
 # Images that are executed at a time, each by its share of the threads: on two cores that is nearly
@@ -22,6 +23,7 @@ def open_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    options.add_session_config_entry(*EXACT_INT8)
     return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
 

@@ -36,12 +36,21 @@ class Cpu:
 
     model: str
     features: tuple[str, ...]
+    x86: bool = False
 
     @property
     def int8_features(self) -> tuple[str, ...]:
         """Those that multiply int8 and add the products in one instruction."""
         names = [FEATURES[flag] for flag in INT8_FLAGS]
         return tuple(feature for feature in self.features if feature in names)
+
+    @property
+    def int8_saturates(self) -> bool:
+        """Whether int8 kernels use VPMADDUBSW, which adds two products in 16 bits and saturates.
+
+        The products of a u8 and a weight of 7 bits never reach the limit.
+        """
+        return self.x86 and not self.int8_features
 
 
 def usable_threads(cgroup_root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> int:
@@ -110,7 +119,8 @@ def read_cpu(cpuinfo: Path = CPUINFO) -> Cpu:
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
     flags = facts.get("flags", facts.get("Features", "")).split()
-    return Cpu(_model(facts), tuple(name for flag, name in FEATURES.items() if flag in flags))
+    features = tuple(name for flag, name in FEATURES.items() if flag in flags)
+    return Cpu(_model(facts), features, x86="flags" in facts)
 
 
 def _model(facts: dict[str, str]) -> str:

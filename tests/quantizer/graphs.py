@@ -10,16 +10,20 @@ import onnxruntime as ort
 
 from quantizer.calibration.ranges import minmax
 from quantizer.calibration.statistics import observe
+from quantizer.compile.openvino_builder import OpenVinoBuilder
 from quantizer.int8 import Scheme, activation_params
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
-from quantizer.qdq.format import PLAIN, QdqFormat
+from quantizer.qdq.format import QdqFormat
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.weights import Weights
 from service.engines import load_engine
+from service.engines.onnxruntime_engine import EXACT_INT8
 from service.manifest import Variant
 from tests.tiny_models import SIZE, save_tiny
+
+HERE = OpenVinoBuilder(1).qdq_format  # what this processor's int8 kernels compute without overflow
 
 
 @cache
@@ -34,7 +38,7 @@ def images(count: int) -> list[np.ndarray]:
     return [random.random((1, 3, SIZE, SIZE), np.float32) for _ in range(count)]
 
 
-def quantized(graph: Graph, scheme: Scheme, qdq_format: QdqFormat = PLAIN) -> onnx.ModelProto:
+def quantized(graph: Graph, scheme: Scheme, qdq_format: QdqFormat = HERE) -> onnx.ModelProto:
     """Each group with the range of its last member in four images."""
     placement = plan_placement(graph, qdq_format=qdq_format)
     histograms = observe(graph, placement.tensors, images(4), 1).histograms
@@ -43,7 +47,7 @@ def quantized(graph: Graph, scheme: Scheme, qdq_format: QdqFormat = PLAIN) -> on
         site.tensor: activation_params(minmax(by_group[site.group], None, scheme), scheme)
         for site in (*placement.activations, *placement.propagated)
     }
-    return insert_qdq(graph, placement, params, Weights(graph))
+    return insert_qdq(graph, placement, params, Weights(graph, qdq_format.weight_scheme))
 
 
 def served(variant: Variant, folder: Path, image: np.ndarray) -> np.ndarray:
@@ -58,6 +62,7 @@ def by_onnxruntime(model: onnx.ModelProto, image: np.ndarray, optimised: bool = 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry(*EXACT_INT8)
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]

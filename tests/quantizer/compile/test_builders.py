@@ -12,7 +12,7 @@ from quantizer.model.graph import Graph
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.weights import Weights
-from tests.quantizer.graphs import by_onnxruntime, graph_of, quantized, served
+from tests.quantizer.graphs import HERE, by_onnxruntime, graph_of, quantized, served
 from tests.shared import needs_int8
 from tests.tiny_models import SIZE, TINY, Sketch
 
@@ -34,7 +34,7 @@ def with_ranges(graph: Graph, bounds: Range, scheme: Scheme) -> onnx.ModelProto:
     """The Q/DQ graph in which all activations have these bounds."""
     placement = plan_placement(graph)
     params = dict.fromkeys(placement.tensors, activation_params(bounds, scheme))
-    return insert_qdq(graph, placement, params, Weights(graph))
+    return insert_qdq(graph, placement, params, Weights(graph, HERE.weight_scheme))
 
 
 @pytest.mark.parametrize("name", TINY)

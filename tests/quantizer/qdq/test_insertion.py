@@ -20,11 +20,11 @@ from quantizer.int8 import (
 )
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
-from quantizer.qdq.format import PLAIN, TENSORRT
+from quantizer.qdq.format import PLAIN, QdqFormat
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite, plan_placement
 from quantizer.qdq.weights import Weights
-from tests.quantizer.graphs import by_onnxruntime, graph_of, images, quantized, served
+from tests.quantizer.graphs import HERE, by_onnxruntime, graph_of, images, quantized, served
 from tests.tiny_models import SIZE, TINY, Sketch, relu
 
 SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}
@@ -60,7 +60,7 @@ def integer_convolution(
 ) -> np.ndarray:
     """The definition of one_conv: integer products and sums, one scale for each channel."""
     weight, bias = graph.constant("conv.weight"), graph.constant("conv.bias")
-    weights = weight_params(weight, 0)
+    weights = weight_params(weight, 0, HERE.weight_scheme)
     x = quantize_array(image, params["images"]).astype(np.int64)
     x = np.pad(x - int(params["images"].zero_point), ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))[:, :, ::2, ::2]
@@ -76,7 +76,7 @@ def integer_convolution(
 @pytest.mark.parametrize("run", [by_onnxruntime, by_openvino], ids=["onnxruntime", "openvino"])
 def test_a_runtime_computes_integer_arithmetic(run, scheme):
     graph, placement, params = one_conv(scheme)
-    model = insert_qdq(graph, placement, params, Weights(graph))
+    model = insert_qdq(graph, placement, params, Weights(graph, HERE.weight_scheme))
     (image,) = images(1)
     expected = integer_convolution(graph, params, image)
     difference = np.abs(run(model, image) - expected)
@@ -216,7 +216,8 @@ def test_an_empty_plan_changes_nothing():
 def test_propagated_qdq_changes_no_value(name):
     graph = graph_of(name)
     scheme = Scheme(symmetric=True)
-    plain, explicit = (quantized(graph, scheme, qdq_format) for qdq_format in (PLAIN, TENSORRT))
+    formats = (PLAIN, QdqFormat(explicit=True))
+    plain, explicit = (quantized(graph, scheme, qdq_format) for qdq_format in formats)
     for image in images(2):
         np.testing.assert_array_equal(
             by_onnxruntime(plain, image, optimised=False),
