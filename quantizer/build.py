@@ -25,6 +25,8 @@ from quantizer.evaluation.detectors import describe, open_variants
 from quantizer.int8 import Range
 from quantizer.job import Job, choose_builder
 from quantizer.model.layout import FloatDetector, read_detector
+from quantizer.model.map_layout import Maps, Unrecognised, recognise_maps
+from quantizer.model.serving_graph import ended_at
 from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.placement import layers_matching, plan_placement
 from quantizer.qdq.quantize import Quantized, Ranges
@@ -34,6 +36,7 @@ from quantizer.report.page import render
 from quantizer.sensitivity import decision
 from quantizer.sensitivity.decision import Decision
 from quantizer.sensitivity.simulation import SEARCHED_IMAGES, Simulation, find_samples
+from quantizer.sensitivity.sqnr import Reading
 from service.manifest import PAGE, QDQ, REPORT, Manifest, Precision, Variant, write_manifest
 from service.progress import Progress, ReportProgress
 
@@ -50,7 +53,8 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     quantized = quantize(job, decided)
     engines = compile_and_time(job, source, quantized)
     variants: dict[str, Variant] = {name: part.variant for name, part in engines.built.items()}
-    manifest = describe(config.model, source.detector, variants)
+    layout = source.maps.layout if source.maps else None
+    manifest = describe(config.model, source.detector, variants, layout)
     judged = judge(job, source, manifest)
     findings = Findings(
         job=job,
@@ -71,6 +75,8 @@ class Source:
     """The float detector, the layers to keep float with the reasons, and the images."""
 
     detector: FloatDetector
+    maps: Maps | None  # at which the served graph ends
+    uncut: str  # why it does not
     keep_float: Mapping[str, str]
     calibrating: Sequence[Path]
     held_out: Sequence[Path]
@@ -100,7 +106,11 @@ def read(job: Job) -> Source:
             config.model, config.size, config.head, config.preprocess, config.classes
         )
         keep_float = layers_matching(detector.graph, config.keep_float)
-    return Source(detector, keep_float, *hold_out(find_images(config.calibration)))
+        maps = recognise_maps(detector.graph, detector.layout.head, detector.size)
+    images = hold_out(find_images(config.calibration))
+    if isinstance(maps, Unrecognised):
+        return Source(detector, None, maps.reason, keep_float, *images)
+    return Source(detector, maps, "", keep_float, *images)
 
 
 def calibrate(job: Job, source: Source) -> Calibration:
@@ -122,14 +132,19 @@ def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
     image_range = Range(0.0, 255 / detector.preprocess.divisor)
     spread = source.calibrating[:: max(1, len(source.calibrating) // SEARCHED_IMAGES)]
     images = ImageFiles(spread, detector.size, detector.preprocess).decodable()
+    layout = source.maps.layout if source.maps else None
+    reading = Reading.of(detector.head, detector.size, layout)
     with job.stage("precision"):
         simulation = Simulation(
             graph=graph,
             ranges=Ranges(graph, collected.histograms, config.ranges, job.scheme, image_range),
             weights=Weights(graph, qdq_format.weight_scheme),
             means=collected.channel_means if config.bias_correction else None,
-            samples=find_samples(graph, detector.head, detector.size, images, config.threads),
+            samples=find_samples(
+                ended_at(detector.model, source.maps), reading, images, config.threads
+            ),
             threads=config.threads,
+            maps=source.maps,
         )
         decided = decision.decide(
             simulation, source.keep_float, job.builder, config.min_sqnr, job.progress
@@ -149,17 +164,17 @@ def quantize(job: Job, decided: Decided) -> Quantized:
 def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
     """Compile every engine that runs here, time them, and keep the fastest of each variant."""
     detector, threads = source.detector, job.config.threads
-    divisor, low_float = detector.preprocess.divisor, job.builder.low_float
-    candidates = candidates_for(detector.model, quantized.model, low_float, divisor)
+    preprocess, low_float = detector.preprocess, job.builder.low_float
+    candidates = candidates_for(detector.model, quantized.model, low_float, preprocess, source.maps)
     built = {}
     job.progress(Progress("compile", 0, len(candidates)))
     for done, candidate in enumerate(candidates, start=1):
         with job.timed(f"compile {candidate.name}"):
             built[candidate.name] = job.builder.build(candidate, job.folder)
         job.progress(Progress("compile", done, len(candidates)))
-    image = np.zeros((1, 3, detector.size, detector.size), np.uint8)
+    image = np.zeros((1, detector.size, detector.size, 3), np.uint8)
     with job.stage("time"):
-        ms = time_interleaved(built, job.folder, image, threads, divisor)
+        ms = time_interleaved(built, job.folder, image, threads, preprocess)
         return Engines(*keep_fastest(candidates, built, ms, job.folder))
 
 

@@ -117,7 +117,11 @@ def _repeats(name: str, load: Callable[[], Detector], image: Pixels) -> Check:
         prepared = detector.preprocess(Photo.from_pixels(image))
         raws += [detector.infer(prepared) for _ in range(2)]
         detector.close()
-    differences = [float(np.abs(raw - raws[0]).max()) for raw in raws[1:]]
+    differences = [
+        float(np.abs(output - first).max())
+        for raw in raws[1:]
+        for output, first in zip(raw, raws[0], strict=True)
+    ]
     return Check(
         f"{name} repeats its output",
         max(differences) == 0,

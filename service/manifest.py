@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from service.errors import BadModelFolder
 from service.vision.heads import HeadName
+from service.vision.maps import MapLayout
 from service.vision.preprocess import PreprocessName
 
 MANIFEST: Final = "manifest.json"
@@ -47,6 +48,7 @@ class Variant(BaseModel):
     precision: Precision
     float_type: FloatType = "f32"  # of the operations that are not int8
     model: str
+    raw: str | None = None  # the exporter's graph; `model` then reads bytes and may end at its maps
     blob: str | None = None  # the compiled `model`
     blob_key: str | None = None  # the runtime version and processor that can load the blob
 
@@ -66,6 +68,7 @@ class Manifest(BaseModel):
     input_name: str = "images"  # the exporter's names, for clients that send tensors
     output_name: str = "output0"
     output_shape: tuple[int, ...] | None = None  # None: written by an older build
+    maps: MapLayout | None = None  # how the outputs of variants with a `raw` graph are read
     default: str  # the variant of requests that name none
     variants: dict[str, Variant]
     rejected: dict[str, str] = {}  # variant -> why it failed the accuracy gate
@@ -78,7 +81,7 @@ class Manifest(BaseModel):
         if self.default not in self.variants:
             raise ValueError(f"the default {self.default!r} is not among the variants")
         for variant in self.variants.values():
-            for path in (variant.model, variant.blob):
+            for path in (variant.model, variant.raw, variant.blob):
                 if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
                     raise ValueError(f"{path!r} leaves the folder")
         return self

@@ -13,7 +13,8 @@ from service.inference.detector import Detector
 from service.inference.variants import VariantSet
 from service.manifest import Manifest, Variant
 from service.progress import Progress, ReportProgress
-from service.vision.detections import Floats
+from service.vision.detections import Floats, Outputs
+from service.vision.preprocess import Canvas
 from tests.waiting import WAIT_LIMIT_S
 
 CLASS_NAMES = ("person", "traffic light", "dog")
@@ -64,11 +65,19 @@ class FakeEngine:
         self.failure: Exception | None = None
         self.closed = False
         self.calls = 0
+        self.image: Canvas | None = None
         self.tensor: Floats | None = None
 
-    def infer(self, tensor: Floats) -> Floats:
-        self.calls += 1
+    def infer(self, image: Canvas) -> Outputs:
+        self.image = image
+        return (self._answer(),)
+
+    def infer_tensor(self, tensor: Floats) -> Floats:
         self.tensor = tensor
+        return self._answer()
+
+    def _answer(self) -> Floats:
+        self.calls += 1
         self.entered.set()
         assert self.gate.wait(WAIT_LIMIT_S)
         if self.failure is not None:

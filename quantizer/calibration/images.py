@@ -10,7 +10,7 @@ from service.errors import ServiceError
 from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
 from service.vision.image import MAX_PIXELS, SUFFIXES, Pixels, decode_image
-from service.vision.preprocess import Preprocess, preprocess
+from service.vision.preprocess import Preprocess, preprocess, tensor_of
 
 MAX_HELD_OUT: Final = 16
 HELD_OUT_SHARE: Final = 6  # one image in six, so that the ranges lose little
@@ -64,7 +64,11 @@ class ImageFiles:
         progress(Progress("calibrate", 0, total))
         for done, path in enumerate(self.paths, start=1):
             photo = _read(path, lambda data: decode_image(data, MAX_PIXELS, self.size))
-            yield None if photo is None else preprocess(photo, self.size, self.preprocess).tensor
+            if photo is None:
+                yield None
+            else:
+                prepared = preprocess(photo, self.size, self.preprocess.padding)
+                yield tensor_of(prepared.canvas, self.preprocess)
             progress(Progress("calibrate", done, total))
 
     def decodable(self, progress: ReportProgress = lambda _: None) -> Iterator[Floats]:

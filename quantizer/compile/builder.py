@@ -8,9 +8,12 @@ from typing import Final, Protocol
 import onnx
 
 from quantizer.compile.executed_layers import ExecutedLayer
+from quantizer.model.map_layout import Maps
+from quantizer.model.serving_graph import serving_graph
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import QdqFormat
 from service.manifest import FloatType, Precision, Runtime, Variant
+from service.vision.preprocess import PREPROCESS, Preprocess
 
 INT8_NAMES: Final = frozenset({"u8", "i8"})  # the runtimes' names of 8-bit integers
 
@@ -22,7 +25,8 @@ class Candidate:
     variant: Precision
     graph: onnx.ModelProto
     float_type: FloatType = "f32"
-    divisor: float = 1.0  # `load_engine` gets it too: it divides the bytes of an image
+    preprocess: Preprocess = PREPROCESS["yolo"]
+    maps: Maps | None = None  # at which the graph may end
 
     @property
     def name(self) -> str:
@@ -31,7 +35,12 @@ class Candidate:
         return f"{self.variant}-{self.float_type}" if mixed else self.variant
 
     def described(
-        self, runtime: Runtime, model: str, blob: str | None = None, blob_key: str | None = None
+        self,
+        runtime: Runtime,
+        model: str,
+        raw: str | None = None,
+        blob: str | None = None,
+        blob_key: str | None = None,
     ) -> Variant:
         """The manifest's entry; the files lie in a folder of the candidate's name."""
         return Variant(
@@ -39,9 +48,14 @@ class Candidate:
             precision=self.variant,
             float_type=self.float_type,
             model=f"{self.name}/{model}",
+            raw=raw and f"{self.name}/{raw}",
             blob=blob and f"{self.name}/{blob}",
             blob_key=blob_key,
         )
+
+    def serving_graph(self, bytes_are_steps: bool = False) -> onnx.ModelProto:
+        """The graph from bytes to maps; see `quantizer.model.serving_graph`."""
+        return serving_graph(self.graph, self.preprocess, self.maps, bytes_are_steps)
 
     def typed_graph(self) -> onnx.ModelProto:
         """The graph with the float type written into it; raises BuildFailed."""

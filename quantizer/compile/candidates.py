@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 
 from quantizer.compile.builder import Built, Candidate
+from quantizer.model.map_layout import Maps
 from service.engines import load_engine
 from service.manifest import FloatType, Precision
-from service.vision.preprocess import Planes
+from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
 
 LOW_NAMES: Final[Mapping[FloatType, Precision]] = {"bf16": "bf16", "f16": "fp16"}
 WARM_UP: Final = 3  # rounds that are not counted
@@ -26,25 +27,30 @@ def candidates_for(
     float_model: onnx.ModelProto,
     int8_model: onnx.ModelProto,
     low: FloatType | None,
-    divisor: float = 1.0,
+    preprocess: Preprocess = PREPROCESS["yolo"],
+    maps: Maps | None = None,
 ) -> list[Candidate]:
     """fp32 and int8; where the processor has a lower float type, both also in that type."""
     candidates = [Candidate("fp32", float_model), Candidate("int8", int8_model)]
     if low is not None:
         candidates.insert(1, Candidate(LOW_NAMES[low], float_model, low))
         candidates.append(Candidate("int8", int8_model, low))
-    return [replace(candidate, divisor=divisor) for candidate in candidates]
+    return [replace(candidate, preprocess=preprocess, maps=maps) for candidate in candidates]
 
 
 def time_interleaved(
-    built: Mapping[str, Built], folder: Path, image: Planes, threads: int, divisor: float = 1.0
+    built: Mapping[str, Built],
+    folder: Path,
+    image: Canvas,
+    threads: int,
+    preprocess: Preprocess = PREPROCESS["yolo"],
 ) -> dict[str, float]:
     """Median milliseconds of each engine on one image, by the candidate's name.
 
     Each round runs every engine once, so that a load on the machine slows all alike.
     """
     engines = {
-        name: load_engine(folder, part.variant, threads, divisor=divisor)
+        name: load_engine(folder, part.variant, threads, preprocess=preprocess)
         for name, part in built.items()
     }
     times: dict[str, list[float]] = {name: [] for name in engines}

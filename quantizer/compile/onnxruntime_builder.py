@@ -37,15 +37,22 @@ class OnnxRuntimeBuilder:
         integer kernels, so there is nothing to compare with."""
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
-        """Write model.onnx; raises BuildFailed."""
+        """Write model.onnx, the graph that is served, and on the CPU raw.onnx, the whole graph.
+
+        Raises BuildFailed.
+        """
         home = folder / candidate.name
         home.mkdir(parents=True)
-        path = home / "model.onnx"
-        onnx.save(candidate.typed_graph(), path)
-        variant = candidate.described(
-            "onnxruntime-cuda" if self._cuda else "onnxruntime", path.name
-        )
-        return Built(variant, self._executed(path, candidate), path.stat().st_size)
+        path, raw = home / "model.onnx", home / "raw.onnx"
+        if self._cuda:
+            onnx.save(candidate.typed_graph(), path)
+            variant = candidate.described("onnxruntime-cuda", path.name)
+        else:
+            onnx.save(candidate.serving_graph(bytes_are_steps=True), path)
+            onnx.save(candidate.graph, raw)
+            variant = candidate.described("onnxruntime", path.name, raw.name)
+        size = sum(file.stat().st_size for file in home.iterdir())
+        return Built(variant, self._executed(path, candidate), size)
 
     def _executed(self, path: Path, candidate: Candidate) -> dict[str, str]:
         """u8 for the convolutions that became integer kernels in the optimised graph."""

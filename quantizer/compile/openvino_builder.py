@@ -13,7 +13,7 @@ from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.errors import BuildFailed
 from quantizer.qdq.format import PLAIN, QdqFormat
 from service.engines.cpu import read_cpu
-from service.engines.openvino_engine import blob_key, compile_options, with_byte_input
+from service.engines.openvino_engine import blob_key, compile_options
 from service.manifest import FloatType
 from service.vision.detections import Floats
 
@@ -55,24 +55,27 @@ class OpenVinoBuilder:
         return Profile(_executed(compiled), ms)
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
-        """Write model.xml, model.bin and model.blob; raises BuildFailed."""
+        """Write model.xml and model.blob, the serving graph, and raw.xml, the whole graph.
+
+        Raises BuildFailed.
+        """
         home = folder / candidate.name
         home.mkdir(parents=True)
-        xml, blob = home / "model.xml", home / "model.blob"
+        xml, raw, blob = home / "model.xml", home / "raw.xml", home / "model.blob"
         try:
-            network = self._core.read_model(_unsigned(candidate.graph).SerializeToString())
-            ov.save_model(network, xml, compress_to_fp16=False)
+            for graph, file in ((candidate.serving_graph(), xml), (candidate.graph, raw)):
+                network = self._core.read_model(_unsigned(graph).SerializeToString())
+                ov.save_model(network, file, compress_to_fp16=False)
             # Compiled from the file, as the server does where it cannot load the blob.
             options = compile_options(self._threads, candidate.float_type)
-            from_file = with_byte_input(self._core.read_model(xml), candidate.divisor)
-            compiled = self._core.compile_model(from_file, "CPU", options)
+            compiled = self._core.compile_model(xml, "CPU", options)
             blob.write_bytes(compiled.export_model().getvalue())
         except RuntimeError as exc:
             reason = _last_line(exc)
             raise BuildFailed(
                 f"OpenVINO cannot compile the {candidate.variant} graph: {reason}"
             ) from exc
-        variant = candidate.described("openvino", xml.name, blob.name, blob_key())
+        variant = candidate.described("openvino", xml.name, raw.name, blob.name, blob_key())
         size = sum(path.stat().st_size for path in home.iterdir())
         return Built(variant, _executed(compiled), size)
 

@@ -64,7 +64,7 @@ class TensorRtBuilder:
             try:
                 for _ in range(PROFILE_ROUNDS):
                     times.begin()
-                    engine.infer(np.zeros(graph.shapes[graph.input], np.float32))
+                    engine.infer_tensor(np.zeros(graph.shapes[graph.input], np.float32))
             finally:
                 engine.close()
         computed = _computed(layers, graph)
@@ -80,7 +80,7 @@ class TensorRtBuilder:
         onnx.save(graph, source)
         plan.write_bytes(self._plan(graph, candidate.name))
         layers = self._layers(plan)
-        variant = candidate.described("tensorrt", source.name, plan.name, self._key)
+        variant = candidate.described("tensorrt", source.name, blob=plan.name, blob_key=self._key)
         computed = _computed(layers, Graph.of(graph))
         executed = {name: layer.precision for name, layer in computed.items()}
         return Built(variant, executed, plan.stat().st_size, layers)

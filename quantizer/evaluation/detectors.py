@@ -16,8 +16,9 @@ from quantizer.model.layout import FloatDetector
 from quantizer.versions import sha256_of, versions
 from service.inference.detector import Detector
 from service.manifest import DEVICE_OF, Manifest, Variant
-from service.vision.detections import Floats
-from service.vision.preprocess import PREPROCESS, Planes, normalize
+from service.vision.detections import Floats, Outputs
+from service.vision.maps import MapLayout
+from service.vision.preprocess import PREPROCESS, Canvas, Preprocess, tensor_of
 
 
 @contextmanager
@@ -36,13 +37,16 @@ def open_variants(folder: Path, manifest: Manifest, threads: int) -> Iterator[di
 class GraphEngine:
     """An `Engine` that executes a graph in ONNX Runtime on the CPU."""
 
-    def __init__(self, model: onnx.ModelProto, threads: int, divisor: float) -> None:
+    def __init__(self, model: onnx.ModelProto, threads: int, preprocess: Preprocess) -> None:
         self._session = open_session(model, threads)
-        self._divisor = divisor
+        self._preprocess = preprocess
         self._input = self._session.get_inputs()[0].name
 
-    def infer(self, image: Planes | Floats) -> Floats:
-        (raw, *_) = self._session.run(None, {self._input: normalize(image, self._divisor)})
+    def infer(self, image: Canvas) -> Outputs:
+        return (self.infer_tensor(tensor_of(image, self._preprocess)),)
+
+    def infer_tensor(self, tensor: Floats) -> Floats:
+        (raw, *_) = self._session.run(None, {self._input: tensor})
         return np.asarray(raw, np.float32)
 
     def close(self) -> None:
@@ -51,16 +55,20 @@ class GraphEngine:
 
 def graph_detector(model: onnx.ModelProto, manifest: Manifest, threads: int) -> Detector:
     """The detector of a graph whose input and output are those that the manifest describes."""
-    divisor = PREPROCESS[manifest.preprocess].divisor
-    return Detector(GraphEngine(model, threads, divisor), manifest)
+    how = PREPROCESS[manifest.preprocess]
+    return Detector(GraphEngine(model, threads, how), manifest)
 
 
 def describe(
-    path: Path, detector: FloatDetector, variants: Mapping[str, Variant] | None = None
+    path: Path,
+    detector: FloatDetector,
+    variants: Mapping[str, Variant] | None = None,
+    maps: MapLayout | None = None,
 ) -> Manifest:
     """The manifest of a model that was read from `path`; fp32 is the default.
 
-    Without `variants` it describes the bare float graph.
+    Without `variants` it describes the bare float graph. `maps` is how the maps at which the
+    variants end are read.
     """
     bare = Variant(runtime="onnxruntime", precision="fp32", model=path.name)
     variants = dict(variants or {"fp32": bare})
@@ -74,6 +82,7 @@ def describe(
         input_name=detector.graph.input,
         output_name=detector.graph.outputs[0],
         output_shape=detector.output_shape,
+        maps=maps if any(each.raw for each in variants.values()) else None,
         default="fp32",
         variants=variants,
         source_sha256=sha256_of(path),

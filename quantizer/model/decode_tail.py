@@ -1,9 +1,8 @@
 """The decode tail: the nodes between the last convolutions and the outputs."""
 
-import numpy as np
 import onnx
 
-from quantizer.model.graph import Graph
+from quantizer.model.graph import PASS_THROUGH_OPS, Graph
 
 
 def decode_tail(graph: Graph) -> list[onnx.NodeProto]:
@@ -31,8 +30,10 @@ def _back_from_output(graph: Graph) -> list[onnx.NodeProto]:
 
 
 def _ends_tail(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether this is a convolution, but not DFL's, which has the weights 0, 1, ..., k-1."""
-    if node.op_type != "Conv" or not graph.is_constant(node.input[1]):
-        return node.op_type == "Conv"
-    weight = graph.constant(node.input[1]).ravel()
-    return len(weight) == 1 or not np.array_equal(weight, np.arange(len(weight)))
+    """Whether this is a convolution, but not DFL's, which averages what a Softmax has weighted."""
+    if node.op_type != "Conv":
+        return False
+    source = graph.producer.get(node.input[0])
+    while source is not None and source.op_type in PASS_THROUGH_OPS:
+        source = graph.producer.get(source.input[0])
+    return source is None or source.op_type != "Softmax"

@@ -18,6 +18,7 @@ from onnx import TensorProto, checker, helper, shape_inference, version_converte
 from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.files import require_onnx
 from quantizer.model.graph import Graph
+from quantizer.model.stem import without_focus
 
 MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
 MAX_REASON: Final = 200  # characters of a library's error message
@@ -49,7 +50,9 @@ def read_float_model(path: Path, size: int) -> FloatModel:
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     resized = _resized(_upgraded(model), size)
     try:
-        model = shape_inference.infer_shapes(_folded(resized), strict_mode=True, data_prop=True)
+        folded = shape_inference.infer_shapes(_folded(resized), strict_mode=True, data_prop=True)
+        model = without_focus(folded)
+        model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         checker.check_model(model, full_check=True)
     except Exception as exc:  # onnx and ONNX Runtime raise many types, all about this graph
         exported = _shape_text(model.graph.input[0])

@@ -112,6 +112,25 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((attr.i for attr in node.attribute if attr.name == name), default)
 
 
+def attributes(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
+    """The integers of a list attribute; none where the node lacks it."""
+    return next((tuple(attr.ints) for attr in node.attribute if attr.name == name), ())
+
+
 def layer_name(node: onnx.NodeProto) -> str:
     """The node's name, or its output's where the exporter named no node."""
     return node.name or node.output[0]
+
+
+def drop_unread(model: onnx.ModelProto) -> None:
+    """Remove the nodes and the constants of a model that none of its outputs needs."""
+    needed = {value.name for value in model.graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(list(model.graph.node)):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    for field, values in (("node", kept[::-1]), ("initializer", constants)):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(values)

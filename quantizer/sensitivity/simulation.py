@@ -9,12 +9,13 @@ import onnx
 
 from quantizer.model.execution import over_images
 from quantizer.model.graph import Graph
+from quantizer.model.map_layout import Maps
+from quantizer.model.serving_graph import ended_at
 from quantizer.qdq.placement import Placement
 from quantizer.qdq.quantize import Quantized, Ranges, quantize
 from quantizer.qdq.weights import Weights
-from quantizer.sensitivity.sqnr import Reference, relative
+from quantizer.sensitivity.sqnr import Reading, Reference, relative
 from service.vision.detections import Floats
-from service.vision.heads import Head
 
 SAMPLES: Final = 4  # images on which sets of layers are tried
 SEARCHED_IMAGES: Final = 32  # at most, for samples
@@ -38,6 +39,7 @@ class Simulation:
     means: Mapping[str, Floats] | None  # of the channels, to correct the biases
     samples: Sequence[SensitivitySample]
     threads: int
+    maps: Maps | None = None  # at which the graph is executed, instead of its decode tail
 
     def quantized(self, placement: Placement) -> Quantized:
         """The Q/DQ graph of a placement, as it would be built."""
@@ -45,7 +47,8 @@ class Simulation:
 
     def noise(self, placement: Placement) -> float:
         """The output noise of a placement over the samples."""
-        return noise_of(self.quantized(placement).model, self.samples, self.threads)
+        model = ended_at(self.quantized(placement).model, self.maps)
+        return noise_of(model, self.samples, self.threads)
 
 
 def noise_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threads: int) -> float:
@@ -53,16 +56,15 @@ def noise_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threa
     references = [sample.reference for sample in samples]
 
     def noise_power(number: int, image: Floats, outputs: list[Floats]) -> float:
-        return references[number].noise(outputs[0])
+        return references[number].noise(outputs)
 
     images = (sample.image for sample in samples)
     return relative(over_images(model, images, threads, noise_power), references)
 
 
 def find_samples(
-    graph: Graph,
-    head: Head,
-    size: int,
+    model: onnx.ModelProto,
+    reading: Reading,
     images: Iterable[Floats],
     threads: int,
     count: int = SAMPLES,
@@ -70,7 +72,7 @@ def find_samples(
     """The first `count` images in which the float model detects something."""
 
     def sample(number: int, image: Floats, outputs: list[Floats]) -> SensitivitySample:
-        return SensitivitySample(image, Reference.of(outputs[0], head, size))
+        return SensitivitySample(image, Reference.of(outputs, reading))
 
-    samples = over_images(graph.model, islice(images, SEARCHED_IMAGES), threads, sample)
+    samples = over_images(model, islice(images, SEARCHED_IMAGES), threads, sample)
     return list(islice((s for s in samples if s.reference.signal > SAMPLE_SIGNAL), count))

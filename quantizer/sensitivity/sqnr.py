@@ -10,8 +10,8 @@ hardly counts. The noise powers of layers that are quantized one at a time add u
 noise power of all together; the search for sensitive layers relies on that.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import log10
 from typing import Final, Self
 
@@ -20,6 +20,7 @@ import numpy as np
 from service.vision.agreement import match
 from service.vision.detections import Floats
 from service.vision.heads import Candidates, Head, detections_of
+from service.vision.maps import MapLayout
 
 BELOW_ALL_SCORES: Final = -1.0  # a threshold that keeps every anchor, so that rows correspond
 LOST: Final = 0.45  # of IoU, the width of the thresholds that COCO's AP averages: 0.5 to 0.95
@@ -28,25 +29,38 @@ LEAST_NOISE: Final = 1e-12
 LEAST_SIGNAL: Final = 1e-3  # power; with less, nothing was detected
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How outputs become boxes; `aligned`: a row is the same anchor in every image."""
+
+    decode: Callable[[Sequence[Floats], float], Candidates]
+    aligned: bool
+
+    @classmethod
+    def of(cls, head: Head, size: int, layout: MapLayout | None = None) -> Self:
+        """Of the maps of a graph, or of its raw output."""
+        if layout is not None:
+            return cls(replace(layout, limit=None).decode, aligned=True)
+        return cls(lambda outputs, conf: head.decode(outputs[0], size, conf), aligned=head.nms)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
     """What the float model detects in one image."""
 
     candidates: Candidates
     signal: float  # sum of squared scores: about the number of anchors with a score near 1
-    head: Head
-    size: int
+    reading: Reading
 
     @classmethod
-    def of(cls, raw: Floats, head: Head, size: int) -> Self:
-        """From the raw output."""
-        candidates = head.decode(raw, size, BELOW_ALL_SCORES)
-        return cls(candidates, _power(candidates), head, size)
+    def of(cls, outputs: Sequence[Floats], reading: Reading) -> Self:
+        candidates = reading.decode(outputs, BELOW_ALL_SCORES)
+        return cls(candidates, _power(candidates), reading)
 
-    def noise(self, output: Floats) -> float:
-        """The noise power of the quantized model's raw output, in the unit of `signal`."""
-        quantized = self.head.decode(output, self.size, BELOW_ALL_SCORES)
-        return (_aligned if self.head.nms else _matched)(self.candidates, quantized)
+    def noise(self, outputs: Sequence[Floats]) -> float:
+        """The noise power of the quantized model's outputs, in the unit of `signal`."""
+        quantized = self.reading.decode(outputs, BELOW_ALL_SCORES)
+        return (_aligned if self.reading.aligned else _matched)(self.candidates, quantized)
 
 
 def relative(noises: Iterable[float], references: Iterable[Reference]) -> float:

@@ -23,7 +23,7 @@ from quantizer.qdq.placement import Placement, plan_placement
 from quantizer.qdq.quantize import Ranges, quantize
 from quantizer.qdq.weights import Weights, round_to_nearest
 from quantizer.sensitivity.simulation import SensitivitySample, find_samples, noise_of
-from quantizer.sensitivity.sqnr import decibels
+from quantizer.sensitivity.sqnr import Reading, decibels
 from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
 from quantizer.study.rounding import round_adaptively
 from quantizer.study.settings import Setting
@@ -94,6 +94,7 @@ def calibrate(
     if adaptive:
         tensors = ImageFiles(calibrated.images, size, preprocess).decodable(progress)
         inputs = input_statistics(graph, placement.layers, tensors, threads)
+    reading = Reading.of(detector.head, size)
     sampled = ImageFiles(find_images(evaluated), size, preprocess).decodable()
     return Calibrated(
         images=len(calibrated.images),
@@ -102,7 +103,7 @@ def calibrate(
         placement=placement,
         statistics=calibrated.statistics,
         inputs=inputs,
-        samples=find_samples(graph, detector.head, size, sampled, threads, SAMPLES),
+        samples=find_samples(graph.model, reading, sampled, threads, SAMPLES),
         threads=threads,
     )
 

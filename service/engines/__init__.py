@@ -6,8 +6,8 @@ from typing import Protocol
 from service.engines.cpu import usable_threads
 from service.errors import EngineFailed
 from service.manifest import Variant
-from service.vision.detections import Floats
-from service.vision.preprocess import Planes
+from service.vision.detections import Floats, Outputs
+from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
 
 
 class Engine(Protocol):
@@ -16,10 +16,17 @@ class Engine(Protocol):
     As many threads as it has streams may call `infer` at a time; it releases the GIL meanwhile.
     """
 
-    def infer(self, image: Planes | Floats) -> Floats:
-        """u8 or f32[1,3,size,size] -> the raw output of the model, in an array of its own.
+    def infer(self, image: Canvas) -> Outputs:
+        """u8[1,size,size,3], RGB -> the outputs of the served graph, in arrays of their own.
 
-        u8 is divided by the engine, f32 is passed to the model unchanged. Raises EngineFailed.
+        They are the manifest's maps where the variant has them, otherwise the raw output. Raises
+        EngineFailed.
+        """
+
+    def infer_tensor(self, tensor: Floats) -> Floats:
+        """f32[1,3,size,size] -> the raw output, as the graph's exporter defined both.
+
+        The first call may take seconds: it loads or compiles the whole graph. Raises EngineFailed.
         """
 
     def close(self) -> None:
@@ -27,37 +34,42 @@ class Engine(Protocol):
 
 
 def load_engine(
-    folder: Path, variant: Variant, threads: int = 0, streams: int = 1, divisor: float = 1.0
+    folder: Path,
+    variant: Variant,
+    threads: int = 0,
+    streams: int = 1,
+    preprocess: Preprocess = PREPROCESS["yolo"],
 ) -> Engine:
     """Load the engine of one variant.
 
     `threads` is the total for all streams; 0: as many as this process may use. `streams` is the
-    number of images that a CPU infers at a time; a GPU infers one. `divisor` is that of the
-    preprocessing.
+    number of images that a CPU infers at a time; a GPU infers one. `preprocess` is applied by
+    engines whose model reads floats.
 
     Raises EngineFailed when the runtime cannot load the model, DeviceUnavailable when the runtime
     is not installed or the variant was built for another GPU.
     """
     count = threads or usable_threads()
     model = folder / variant.model
+    raw = None if variant.raw is None else folder / variant.raw
     match variant.runtime:
         case "openvino":
             from service.engines.openvino_engine import OpenVinoEngine, blob_key
 
             compatible = variant.blob_key == blob_key()
             blob = folder / variant.blob if variant.blob and compatible else None
-            return OpenVinoEngine(model, blob, count, variant.float_type, streams, divisor)
+            return OpenVinoEngine(model, raw, blob, count, variant.float_type, streams, preprocess)
         case "onnxruntime":
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine
 
-            return OnnxRuntimeEngine(model, max(1, count // streams), divisor)
+            return OnnxRuntimeEngine(model, raw, max(1, count // streams), preprocess)
         case "onnxruntime-cuda":
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine
 
-            return OnnxRuntimeEngine(model, count, divisor, cuda=True)
+            return OnnxRuntimeEngine(model, raw, count, preprocess, cuda=True)
         case "tensorrt":
             from service.engines.tensorrt_engine import TensorRtEngine
 
             if variant.blob is None:
                 raise EngineFailed("the variant has no plan")
-            return TensorRtEngine(folder / variant.blob, variant.blob_key, divisor)
+            return TensorRtEngine(folder / variant.blob, variant.blob_key, preprocess)

@@ -3,13 +3,14 @@
 import io
 from contextlib import redirect_stdout
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
 
 from service.errors import DeviceUnavailable, EngineFailed
-from service.vision.detections import Floats
-from service.vision.preprocess import Planes, normalize
+from service.vision.detections import Floats, Outputs
+from service.vision.preprocess import PREPROCESS, Canvas, Preprocess, tensor_of
 
 try:
     import onnxruntime as ort
@@ -49,33 +50,63 @@ def require_cuda(session: ort.InferenceSession) -> None:
 
 
 class OnnxRuntimeEngine:
-    """Runs an ONNX graph on the CPU or, by CUDA, on a GPU."""
+    """Runs an ONNX graph on the CPU or, by CUDA, on a GPU.
 
-    def __init__(self, model: Path, threads: int, divisor: float = 1.0, cuda: bool = False) -> None:
-        chosen = providers(cuda)
+    `raw` is the whole graph, which is loaded when `infer_tensor` is first called; without it
+    `model` is that graph.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        raw: Path | None,
+        threads: int,
+        preprocess: Preprocess = PREPROCESS["yolo"],
+        cuda: bool = False,
+    ) -> None:
+        self._raw = raw
+        self._threads = threads
+        self._preprocess = preprocess
+        self._cuda = cuda
+        self._loading = Lock()
+        self._served: ort.InferenceSession | None = self._load(model)
+        self._whole = self._served if raw is None else None
+
+    def infer(self, image: Canvas) -> Outputs:
+        if self._raw is None:
+            return (self.infer_tensor(tensor_of(image, self._preprocess)),)
+        return _run(self._served, image)
+
+    def infer_tensor(self, tensor: Floats) -> Floats:
+        with self._loading:
+            if self._whole is None and self._served is not None and self._raw is not None:
+                self._whole = self._load(self._raw)
+        return _run(self._whole, tensor)[0]
+
+    def close(self) -> None:
+        with self._loading:
+            self._served = self._whole = None
+
+    def _load(self, model: Path) -> ort.InferenceSession:
+        chosen = providers(self._cuda)
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self._threads
         options.log_severity_level = LOG_LEVEL
         options.add_session_config_entry(*EXACT_INT8)
         try:
             session = ort.InferenceSession(model, options, chosen)
         except Exception as exc:  # its exceptions have no common base class
             raise EngineFailed("ONNX Runtime could not load the model") from exc
-        if cuda:
+        if self._cuda:
             require_cuda(session)
-        self._divisor = divisor
-        self._input = session.get_inputs()[0].name
-        self._session: ort.InferenceSession | None = session
+        return session
 
-    def infer(self, image: Planes | Floats) -> Floats:
-        if self._session is None:
-            raise EngineFailed("the engine is closed")
-        tensor = normalize(image, self._divisor)
-        try:
-            (raw, *_) = self._session.run(None, {self._input: tensor})
-        except Exception as exc:
-            raise EngineFailed("ONNX Runtime could not run the model") from exc
-        return np.asarray(raw, np.float32)
 
-    def close(self) -> None:
-        self._session = None
+def _run(session: ort.InferenceSession | None, image: Canvas | Floats) -> Outputs:
+    if session is None:
+        raise EngineFailed("the engine is closed")
+    try:
+        outputs = session.run(None, {session.get_inputs()[0].name: image})
+    except Exception as exc:
+        raise EngineFailed("ONNX Runtime could not run the model") from exc
+    return tuple(np.asarray(each, np.float32) for each in outputs)

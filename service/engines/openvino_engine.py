@@ -11,8 +11,8 @@ import numpy as np
 from service.engines.cpu import cpu_fingerprint
 from service.errors import DeviceUnavailable, EngineFailed
 from service.manifest import FloatType
-from service.vision.detections import Floats
-from service.vision.preprocess import Planes
+from service.vision.detections import Floats, Outputs
+from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
 
 try:
     import openvino as ov
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def blob_key() -> str:
-    """What a blob is compiled for: the OpenVINO version, the CPU, and u8 input."""
-    return f"openvino-{ov.get_version()}-{cpu_fingerprint()}-u8"
+    """What a blob is compiled for: the OpenVINO version, the CPU, and the kind of its input."""
+    return f"openvino-{ov.get_version()}-{cpu_fingerprint()}-canvas"
 
 
 def compile_options(
@@ -44,88 +44,102 @@ def compile_options(
     }
 
 
-def with_byte_input(network: ov.Model, divisor: float) -> ov.Model:
-    """The network with u8 input in place of f32: a quarter of the memory traffic.
-
-    The division is fused into the first kernel.
-    """
+def with_byte_input(network: ov.Model, how: Preprocess) -> ov.Model:
+    """A network that reads floats as one that reads the canvas of `Engine.infer`."""
     steps = PrePostProcessor(network)
-    steps.input().tensor().set_element_type(ov.Type.u8)
-    division = steps.input().preprocess().convert_element_type(ov.Type.f32)
-    if divisor != 1:
-        division.scale(divisor)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    planes = steps.input().preprocess().convert_element_type(ov.Type.f32)
+    if how.divisor != 1:
+        planes.scale(how.divisor)
+    if how.bgr:
+        planes.reverse_channels()
     return steps.build()
 
 
 class OpenVinoEngine:
     """Runs an IR, or its blob: the same network, compiled at build time.
 
-    The network is compiled for u8 input, and a second time at the first f32 input.
+    `raw` is the IR of the whole graph, which is compiled when `infer_tensor` is first called;
+    without it `model` is that graph.
     """
 
     def __init__(
         self,
         model: Path,
+        raw: Path | None,
         blob: Path | None,
         threads: int,
         float_type: FloatType = "f32",
         streams: int = 1,
-        divisor: float = 1.0,
+        preprocess: Preprocess = PREPROCESS["yolo"],
     ) -> None:
-        self._model = model
+        self._whole = raw or model
         self._options = compile_options(threads, float_type, streams)
         self._streams = streams
         # A blob is compiled for one stream.
         compiled = _import(blob, self._options) if blob and streams == 1 else None
         if compiled is None:
-            compiled = _compile(model, self._options, lambda read: with_byte_input(read, divisor))
-        self._for_bytes: _Requests | None = _Requests(compiled, streams)
-        self._for_floats: _Requests | None = None
+            reads_bytes = raw is not None
+            compiled = _compile(
+                model,
+                self._options,
+                lambda read: read if reads_bytes else with_byte_input(read, preprocess),
+            )
+        self._served: _Requests | None = _Requests(compiled, streams)
+        self._for_tensors: _Requests | None = None
         self._compiling = Lock()
 
-    def infer(self, image: Planes | Floats) -> Floats:
-        requests = self._for_bytes if image.dtype == np.uint8 else self._requests_for_floats()
-        if requests is None:
-            raise EngineFailed("the engine is closed")
-        return requests.infer(image)
+    def infer(self, image: Canvas) -> Outputs:
+        return _open(self._served).infer(image)
+
+    def infer_tensor(self, tensor: Floats) -> Floats:
+        with self._compiling:
+            if self._for_tensors is None and self._served is not None:
+                compiled = _compile(self._whole, self._options, lambda read: read)
+                self._for_tensors = _Requests(compiled, self._streams)
+        return _open(self._for_tensors).infer(tensor)[0]
 
     def close(self) -> None:
         with self._compiling:
-            self._for_bytes = self._for_floats = None
-
-    def _requests_for_floats(self) -> "_Requests | None":
-        with self._compiling:
-            if self._for_floats is None and self._for_bytes is not None:
-                compiled = _compile(self._model, self._options, lambda read: read)
-                self._for_floats = _Requests(compiled, self._streams)
-            return self._for_floats
+            self._served = self._for_tensors = None
 
 
 class _Requests:
     """The infer requests of one compiled network: one for each stream."""
 
     def __init__(self, compiled: ov.CompiledModel, streams: int) -> None:
-        output = compiled.output(0)
-        static = output.partial_shape.is_static and output.element_type == ov.Type.f32
-        self._shape = tuple(output.shape) if static else None
+        outputs = compiled.outputs
+        static = all(
+            each.partial_shape.is_static and each.element_type == ov.Type.f32 for each in outputs
+        )
+        self._shapes = [tuple(each.shape) for each in outputs] if static else None
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
 
-    def infer(self, image: Planes | Floats) -> Floats:
+    def infer(self, image: Canvas | Floats) -> Outputs:
         request = self._idle.get()
         try:
-            if self._shape is None:
-                return np.asarray(request.infer([image], share_inputs=True)[0], np.float32)
-            # OpenVINO writes into the caller's array: a copy would take as long as the decoding.
-            raw = np.empty(self._shape, np.float32)
-            request.set_output_tensor(ov.Tensor(raw, shared_memory=True))
+            if self._shapes is None:
+                results = request.infer([image], share_inputs=True)
+                return tuple(np.asarray(each, np.float32) for each in results.to_tuple())
+            # OpenVINO writes into the caller's arrays: a copy would take as long as the decoding.
+            outputs = tuple(np.empty(shape, np.float32) for shape in self._shapes)
+            for index, array in enumerate(outputs):
+                request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
             request.infer([image], share_inputs=True, share_outputs=True)
-            return raw
+            return outputs
         except RuntimeError as exc:
             raise EngineFailed("OpenVINO could not run the model") from exc
         finally:
             self._idle.put(request)
+
+
+def _open(requests: _Requests | None) -> _Requests:
+    if requests is None:
+        raise EngineFailed("the engine is closed")
+    return requests
 
 
 def _import(blob: Path, options: dict[str, object]) -> ov.CompiledModel | None:

@@ -9,8 +9,8 @@ import numpy as np
 from service.engines.cuda_device import Buffer, Stream
 from service.engines.gpu import NoGpu, find_gpu
 from service.errors import DeviceUnavailable, EngineFailed
-from service.vision.detections import Floats
-from service.vision.preprocess import Planes
+from service.vision.detections import Floats, Outputs
+from service.vision.preprocess import PREPROCESS, Canvas, Preprocess, tensor_of
 
 try:
     import tensorrt as trt
@@ -61,7 +61,7 @@ class TensorRtEngine:
         self,
         plan: Path,
         key: str | None,
-        divisor: float = 1.0,
+        preprocess: Preprocess = PREPROCESS["yolo"],
         profiler: trt.IProfiler | None = None,
     ) -> None:
         current = plan_key()
@@ -69,7 +69,7 @@ class TensorRtEngine:
             raise DeviceUnavailable(
                 f"{plan.name} was built for {key}, this machine is {current}: build it again here"
             )
-        self._divisor = np.float32(divisor)
+        self._preprocess = preprocess
         self._log = TensorRtLog()
         runtime = trt.Runtime(self._log)
         engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
@@ -91,13 +91,13 @@ class TensorRtEngine:
             self.close()
             raise
 
-    def infer(self, image: Planes | Floats) -> Floats:
+    def infer(self, image: Canvas) -> Outputs:
+        return (self.infer_tensor(tensor_of(image, self._preprocess)),)
+
+    def infer_tensor(self, tensor: Floats) -> Floats:
         if self._context is None:
             raise EngineFailed("the engine is closed")
-        if image.dtype == np.uint8:
-            np.divide(image, self._divisor, out=self._image.array, casting="same_kind")
-        else:
-            np.copyto(self._image.array, image)
+        np.copyto(self._image.array, tensor)
         self._launch()
         self._stream.wait()
         return self._raw.array.astype(np.float32)

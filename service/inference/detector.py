@@ -7,30 +7,32 @@ import numpy as np
 
 from service.engines import Engine, load_engine
 from service.manifest import Manifest
-from service.vision.detections import Detections, Floats
+from service.vision.detections import Detections, Floats, Outputs
 from service.vision.heads import HEADS
 from service.vision.image import EncodedImage, Photo
-from service.vision.postprocess import Query, postprocess
+from service.vision.maps import MapLayout
+from service.vision.postprocess import Decoder, Query, postprocess
 from service.vision.preprocess import PREPROCESS, Prepared, preprocess
 
 
 class Detector:
     """The methods are the stages of an image, in order; `detect` is all but the first."""
 
-    def __init__(self, engine: Engine, manifest: Manifest) -> None:
+    def __init__(self, engine: Engine, manifest: Manifest, maps: MapLayout | None = None) -> None:
         self._engine = engine
         self._size = manifest.size
-        self._head = HEADS[manifest.head]
-        self._preprocess = PREPROCESS[manifest.preprocess]
+        self._padding = PREPROCESS[manifest.preprocess].padding
+        self._decoder = Decoder.of(HEADS[manifest.head], manifest.size, maps)
 
     @classmethod
     def load(
         cls, folder: Path, manifest: Manifest, variant: str, threads: int = 0, streams: int = 1
     ) -> Self:
         """The detector of one variant; raises what `load_engine` raises."""
-        divisor = PREPROCESS[manifest.preprocess].divisor
-        engine = load_engine(folder, manifest.variants[variant], threads, streams, divisor)
-        return cls(engine, manifest)
+        described = manifest.variants[variant]
+        how = PREPROCESS[manifest.preprocess]
+        engine = load_engine(folder, described, threads, streams, how)
+        return cls(engine, manifest, manifest.maps if described.raw is not None else None)
 
     def read_header(self, data: bytes, max_pixels: int) -> EncodedImage:
         """What `decode` decodes, and its cost; raises as `decode_image`."""
@@ -42,19 +44,19 @@ class Detector:
 
     def preprocess(self, photo: Photo) -> Prepared:
         """Pixels -> the engine's input."""
-        return preprocess(photo, self._size, self._preprocess)
+        return preprocess(photo, self._size, self._padding)
 
-    def infer(self, prepared: Prepared) -> Floats:
-        """The engine's raw output; raises EngineFailed."""
-        return self._engine.infer(prepared.planes)
+    def infer(self, prepared: Prepared) -> Outputs:
+        """The engine's outputs; raises EngineFailed."""
+        return self._engine.infer(prepared.canvas)
 
     def infer_tensor(self, tensor: Floats) -> Floats:
         """The raw output for f32[1,3,size,size], preprocessed by the caller."""
-        return self._engine.infer(tensor)
+        return self._engine.infer_tensor(tensor)
 
-    def postprocess(self, raw: Floats, prepared: Prepared, query: Query) -> Detections:
-        """Raw output -> boxes in source pixels, best first."""
-        return postprocess(raw, self._head, self._size, prepared.letterbox, query)
+    def postprocess(self, outputs: Outputs, prepared: Prepared, query: Query) -> Detections:
+        """Outputs of the engine -> boxes in source pixels, best first."""
+        return postprocess(outputs, self._decoder, prepared.letterbox, query)
 
     def detect(self, photo: Photo, query: Query) -> Detections:
         """Pixels -> boxes in source pixels, best first; raises EngineFailed."""

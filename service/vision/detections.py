@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Outputs = tuple[Floats, ...]  # of an engine
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,12 +1,15 @@
 """Raw output -> boxes in pixels of the source image, without duplicates."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from service.vision.detections import Detections, Floats
-from service.vision.heads import Head, detections_of
+from service.vision.heads import Candidates, Head, detections_of
 from service.vision.letterbox import Letterbox
+from service.vision.maps import MapLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +23,41 @@ class Query:
     multi_label: bool = False  # every class of a box, as COCO AP is measured
 
 
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """How the outputs of an engine are read.
+
+    decode: outputs, threshold -> boxes in pixels of the model's square. nms: its boxes overlap.
+    every_class: each class of a box counts, whatever the query says. limit: boxes of one image,
+    None: as many as there are.
+    """
+
+    decode: Callable[[Sequence[Floats], float], Candidates]
+    nms: bool
+    every_class: bool = False
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, head: Head, size: int, maps: MapLayout | None) -> Self:
+        """Of the maps of a model, or of its raw output."""
+        if maps is not None:
+            every_class = maps.limit is not None and not maps.one_class
+            return cls(maps.decode, head.nms, every_class, maps.limit)
+        return cls(lambda outputs, conf: head.decode(outputs[0], size, conf), head.nms)
+
+
 def postprocess(
-    raw: Floats, head: Head, size: int, letterbox: Letterbox, query: Query
+    outputs: Sequence[Floats], decoder: Decoder, letterbox: Letterbox, query: Query
 ) -> Detections:
-    """Raw output of a size x size model -> boxes in source pixels, best first."""
-    detections = detections_of(head.decode(raw, size, query.conf), query.conf, query.multi_label)
+    """Outputs of an engine -> boxes in source pixels, best first."""
+    multi_label = query.multi_label or decoder.every_class
+    candidates = decoder.decode(outputs, query.conf)
+    detections = detections_of(candidates, query.conf, multi_label)
+    if decoder.limit is not None:
+        detections = detections.take(np.arange(min(len(detections), decoder.limit)))
     if query.classes is not None:
         detections = detections.take(np.isin(detections.class_ids, list(query.classes)))
-    if head.nms:
+    if decoder.nms:
         detections = non_max_suppression(detections, query.iou, query.max_det)
     detections = detections.take(np.arange(min(len(detections), query.max_det)))
     return Detections(letterbox.to_source(detections.xyxy), detections.scores, detections.class_ids)

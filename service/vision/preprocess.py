@@ -1,4 +1,4 @@
-"""Photo -> input tensor, as the family of the model was trained."""
+"""Photo -> the letterboxed square that an engine reads, as the family of the model was trained."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -27,40 +27,33 @@ PREPROCESS: Final[dict[PreprocessName, Preprocess]] = {
     "yolox": Preprocess(bgr=True, divisor=1.0, padding="bottom-right"),
 }
 
-Planes = NDArray[np.uint8]  # [1,3,size,size], channels in the model's order
+Canvas = NDArray[np.uint8]  # [1,size,size,3]: the letterboxed image, RGB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """u8[1,3,size,size] for the engine, and the geometry that maps its boxes back."""
+    """u8[1,size,size,3] for the engine, and the geometry that maps its boxes back."""
 
-    planes: Planes
-    divisor: float
+    canvas: Canvas
     letterbox: Letterbox
 
-    @property
-    def tensor(self) -> Floats:
-        """f32[1,3,size,size]: the planes in the value range of the model."""
-        return normalize(self.planes, self.divisor)
+
+def tensor_of(canvas: Canvas, how: Preprocess) -> Floats:
+    """f32[1,3,size,size]: channels first, in the order and the value range of the model."""
+    ordered = canvas[..., ::-1] if how.bgr else canvas
+    planes = np.ascontiguousarray(ordered.transpose(0, 3, 1, 2))
+    return np.divide(planes, np.float32(how.divisor), dtype=np.float32)
 
 
-def normalize(image: Planes | Floats, divisor: float) -> Floats:
-    """Divide u8 by `divisor`, into the value range of the model; f32 is returned unchanged."""
-    if image.dtype == np.float32:
-        return np.asarray(image, np.float32)
-    return np.divide(image, np.float32(divisor), dtype=np.float32)
-
-
-def preprocess(photo: Photo, size: int, how: Preprocess) -> Prepared:
-    """Letterbox a photo into a size x size square, channels first."""
-    resized, box = resize_to_fit(photo, size, how.padding)
-    if how.bgr:
-        resized = resized[:, :, ::-1]
-    planes = np.empty((1, 3, size, size), np.uint8)
-    planes[0, :, : box.top] = PAD_GREY
-    planes[0, :, box.rows.stop :] = PAD_GREY
-    planes[0, :, box.rows, : box.left] = PAD_GREY
-    planes[0, :, box.rows, box.columns.stop :] = PAD_GREY
-    # Written straight into its place: a padded square in between would cost one more copy.
-    planes[0, :, box.rows, box.columns] = resized.transpose(2, 0, 1)
-    return Prepared(planes, how.divisor, box)
+def preprocess(photo: Photo, size: int, padding: Padding) -> Prepared:
+    """Letterbox a photo into a size x size square."""
+    resized, box = resize_to_fit(photo, size, padding)
+    if (box.width, box.height) == (size, size):
+        return Prepared(np.ascontiguousarray(resized)[None], box)
+    canvas = np.empty((1, size, size, 3), np.uint8)
+    canvas[0, : box.top] = PAD_GREY
+    canvas[0, box.rows.stop :] = PAD_GREY
+    canvas[0, box.rows, : box.left] = PAD_GREY
+    canvas[0, box.rows, box.columns.stop :] = PAD_GREY
+    canvas[0, box.rows, box.columns] = resized
+    return Prepared(canvas, box)

@@ -51,9 +51,9 @@ def quantized(graph: Graph, scheme: Scheme, qdq_format: QdqFormat = HERE) -> onn
 
 
 def served(variant: Variant, folder: Path, image: np.ndarray) -> np.ndarray:
-    """The output of an engine in the folder."""
+    """The output of an engine in the folder for a canvas of bytes, or for a tensor of floats."""
     engine = load_engine(folder, variant, 1)
-    raw = engine.infer(image)
+    raw = engine.infer(image)[0] if image.dtype == np.uint8 else engine.infer_tensor(image)
     engine.close()
     return raw
 

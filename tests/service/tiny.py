@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.engines.openvino_engine import blob_key, compile_options, with_byte_input
 from service.manifest import Manifest, Variant, write_manifest
+from service.vision.preprocess import PREPROCESS
 from tests.fakes import manifest_of
 
 SIZE, STRIDE, COLUMNS = 64, 32, 8
@@ -52,7 +53,9 @@ def write_openvino(folder: Path, name: str) -> Variant:
     core = ov.Core()
     model = core.read_model(tiny_model().SerializeToString())
     ov.save_model(model, folder / name / "model.xml", compress_to_fp16=False)
-    compiled = core.compile_model(with_byte_input(model, 255.0), "CPU", compile_options(1))
+    compiled = core.compile_model(
+        with_byte_input(model, PREPROCESS["yolo"]), "CPU", compile_options(1)
+    )
     (folder / name / "model.blob").write_bytes(compiled.export_model().getvalue())
     return Variant(
         runtime="openvino",

@@ -36,8 +36,7 @@ def class_scores(pack: Pack, teacher: Path) -> NDArray[np.float16]:
 
 
 def _letterboxed(photo: Pixels) -> Pixels:
-    planes = preprocess(Photo.from_pixels(photo), SIZE, PREPROCESS["yolox"]).planes
-    return planes[0, ::-1].transpose(1, 2, 0)  # BGR to RGB, channels last
+    return preprocess(Photo.from_pixels(photo), SIZE, PREPROCESS["yolox"].padding).canvas[0]
 
 
 def main() -> None:

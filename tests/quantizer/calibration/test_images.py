@@ -11,7 +11,7 @@ from quantizer.calibration.images import (
 )
 from quantizer.errors import NoCalibrationImages
 from service.vision.image import MAX_PIXELS, decode_image
-from service.vision.preprocess import PREPROCESS, preprocess
+from service.vision.preprocess import PREPROCESS, preprocess, tensor_of
 
 
 def picture(path, mode: str = "RGB") -> None:
@@ -53,7 +53,8 @@ def test_calibration_tensors_are_those_of_the_server(photos, how):
     paths = find_images(photos)[:3]
     calibrated = list(ImageFiles(paths, 64, how).tensors())
     for path, tensor in zip(paths, calibrated, strict=True):
-        served = preprocess(decode_image(path.read_bytes(), MAX_PIXELS), 64, how).tensor
+        prepared = preprocess(decode_image(path.read_bytes(), MAX_PIXELS), 64, how.padding)
+        served = tensor_of(prepared.canvas, how)
         np.testing.assert_array_equal(tensor, served)
 
 

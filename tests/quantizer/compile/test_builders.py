@@ -150,4 +150,4 @@ def test_openvino_writes_a_blob_that_fits_this_machine(tmp_path):
     variant = load_builder("openvino", 1).build(Candidate("fp32", graph.model), tmp_path).variant
     assert variant.blob is not None
     (tmp_path / variant.model).unlink()  # so that only the blob is left
-    assert served(variant, tmp_path, np.zeros((1, 3, SIZE, SIZE), np.uint8)).shape == (1, 7, 84)
+    assert served(variant, tmp_path, np.zeros((1, SIZE, SIZE, 3), np.uint8)).shape == (1, 7, 84)

@@ -12,7 +12,7 @@ from tests.quantizer.graphs import graph_of, served
 from tests.tiny_models import SIZE
 
 FLOAT, INT8 = onnx.ModelProto(producer_name="float"), onnx.ModelProto(producer_name="int8")
-IMAGE = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)
 
 
 def of(low: str | None) -> list[tuple[str, str, str, str]]:

@@ -8,29 +8,30 @@ import pytest
 from onnx import numpy_helper
 
 from quantizer.calibration.statistics import observe
-from quantizer.compile.builder import Builder
+from quantizer.compile.builder import Builder, Profile
 from quantizer.compile.load import load_builder
 from quantizer.int8 import Range, Scheme
 from quantizer.model.graph import Graph
+from quantizer.qdq.format import PLAIN
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.quantize import Ranges
 from quantizer.qdq.weights import Weights
 from quantizer.sensitivity.decision import Decision, decide
 from quantizer.sensitivity.simulation import SAMPLES, Simulation, find_samples
-from quantizer.sensitivity.sqnr import decibels, from_decibels
+from quantizer.sensitivity.sqnr import Reading, decibels, from_decibels
 from service.vision.heads import HEADS
 from tests.quantizer.graphs import graph_of, images
 from tests.tiny_models import SIZE, TINY, yolov5
 
-HEAD = HEADS["yolov5"]
+YOLOV5 = HEADS["yolov5"]
 
 
 def simulation_of(name: str) -> Simulation:
-    head = HEADS.get(name, HEAD)
+    reading = Reading.of(HEADS.get(name, YOLOV5), SIZE)
     graph = Graph.of(sabotaged()) if name == "sabotaged" else graph_of(name)
     histograms = observe(graph, plan_placement(graph).tensors, images(8), 1).histograms
     ranges = Ranges(graph, histograms, "uh", Scheme(), Range(0.0, 1.0))
-    samples = find_samples(graph, head, SIZE, images(8), 1)
+    samples = find_samples(graph.model, reading, images(8), 1)
     return Simulation(graph, ranges, Weights(graph), None, samples, 1)
 
 
@@ -91,8 +92,19 @@ def test_the_sqnr_stays_above_the_minimum(openvino):
     assert decided(simulation, openvino, all_int8 - 1).sensitivity.kept_float == ()
 
 
-def test_a_layer_without_an_int8_kernel_is_not_quantized(openvino):
-    decision = decided(simulation_of("yolox"), openvino, 0.0)
+class WithoutKernel:
+    """A runtime that computes the first convolution in float, whatever the graph says."""
+
+    qdq_format = PLAIN
+
+    def profile(self, model: onnx.ModelProto) -> Profile:
+        layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
+        executed = {name: "f32" if name == "stem" else "u8" for name in layers}
+        return Profile(executed, dict.fromkeys(layers, 1.0))
+
+
+def test_a_layer_without_an_int8_kernel_is_not_quantized():
+    decision = decided(simulation_of("yolox"), WithoutKernel(), 0.0)
     assert reasons(decision) == {"stem": "the runtime has no int8 kernel for it here"}
     assert "images" not in decision.placement.tensors
 
@@ -110,7 +122,7 @@ def test_without_a_profile_the_search_is_by_noise_alone():
 
 def test_samples_are_images_with_a_detection():
     graph = Graph.of(TINY["yolov5"]())
-    found = find_samples(graph, HEAD, SIZE, images(8), 1)
+    found = find_samples(graph.model, Reading.of(YOLOV5, SIZE), images(8), 1)
     assert len(found) == SAMPLES
     np.testing.assert_array_equal(found[0].image, images(1)[0])
 

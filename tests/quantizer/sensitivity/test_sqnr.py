@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from quantizer.sensitivity.sqnr import LOST, Reference, decibels, from_decibels, relative
+from quantizer.sensitivity.sqnr import LOST, Reading, Reference, decibels, from_decibels, relative
 from service.vision.heads import HEADS
 
 SIZE = 64
-YOLOV5, END2END = HEADS["yolov5"], HEADS["end2end"]
+YOLOV5, END2END = (Reading.of(HEADS[name], SIZE) for name in ("yolov5", "end2end"))
 
 
 def raw(*rows: tuple[float, ...]) -> np.ndarray:
@@ -26,13 +26,13 @@ def changed(row: tuple[float, ...], **values: float) -> tuple[float, ...]:
     return tuple(row)
 
 
-def noise(reference: np.ndarray, output: np.ndarray, head=YOLOV5) -> float:
-    detected = Reference.of(reference, head, SIZE)
-    return relative([detected.noise(output)], [detected])
+def noise(reference: np.ndarray, output: np.ndarray, reading: Reading = YOLOV5) -> float:
+    detected = Reference.of([reference], reading)
+    return relative([detected.noise([output])], [detected])
 
 
 def signal(reference: np.ndarray) -> float:
-    return Reference.of(reference, YOLOV5, SIZE).signal
+    return Reference.of([reference], YOLOV5).signal
 
 
 def test_equal_outputs_have_no_noise():
@@ -71,8 +71,8 @@ def test_a_new_false_box_is_noise():
 def test_the_noise_of_several_images_is_relative_to_their_common_signal():
     shaken = raw(changed(SURE, first=0.6))
     one = noise(raw(SURE), shaken)
-    detected = Reference.of(raw(SURE), YOLOV5, SIZE)
-    both = relative([detected.noise(shaken), detected.noise(raw(SURE))], [detected, detected])
+    detected = Reference.of([raw(SURE)], YOLOV5)
+    both = relative([detected.noise([shaken]), detected.noise([raw(SURE)])], [detected, detected])
     assert both == pytest.approx(one / 2)
 
 

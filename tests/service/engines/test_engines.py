@@ -8,6 +8,7 @@ import pytest
 
 from service.engines import load_engine
 from service.errors import EngineFailed
+from service.vision.preprocess import PREPROCESS, tensor_of
 from tests.service.tiny import CELLS, COLUMNS, SIZE, write_onnxruntime, write_openvino
 
 WRITERS = {"onnxruntime": write_onnxruntime, "openvino": write_openvino}
@@ -18,7 +19,7 @@ def noise(seed: int) -> np.ndarray:
 
 
 def pixels(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (1, 3, SIZE, SIZE), np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)
 
 
 @pytest.fixture(params=WRITERS)
@@ -33,62 +34,68 @@ def engine(written):
     loaded.close()
 
 
-def test_the_output_array_belongs_to_the_caller(engine):
-    first = engine.infer(noise(0))
-    assert first.shape == (1, CELLS, COLUMNS)
-    assert first.dtype == np.float32
-    kept = first.copy()
-    engine.infer(noise(1))
-    np.testing.assert_array_equal(first, kept)
-    first[:] = 0
-    np.testing.assert_array_equal(engine.infer(noise(0)), kept)
+def test_the_output_arrays_belong_to_the_caller(engine):
+    for infer, image in ((engine.infer, pixels), (lambda x: [engine.infer_tensor(x)], noise)):
+        (first,) = infer(image(0))
+        assert first.shape == (1, CELLS, COLUMNS)
+        assert first.dtype == np.float32
+        kept = first.copy()
+        infer(image(1))
+        np.testing.assert_array_equal(first, kept)
+        first[:] = 0
+        np.testing.assert_array_equal(infer(image(0))[0], kept)
 
 
-@pytest.mark.parametrize("divisor", [1.0, 255.0])
+@pytest.mark.parametrize("how", PREPROCESS.values(), ids=PREPROCESS)
 @pytest.mark.parametrize("blob", [True, False])
-def test_u8_input_is_divided(written, divisor, blob):
+def test_bytes_are_brought_into_the_order_and_the_range_of_the_model(written, how, blob):
     folder, variant = written
-    if not blob or divisor == 1:  # the blobs of these tests are for 255
+    if not blob or how is not PREPROCESS["yolo"]:  # which the blobs of these tests are for
         variant = variant.model_copy(update={"blob": None, "blob_key": None})
-    engine = load_engine(folder, variant, threads=1, divisor=divisor)
+    engine = load_engine(folder, variant, threads=1, preprocess=how)
     for seed in range(3):
-        image = pixels(seed)
-        expected = engine.infer(image.astype(np.float32) / np.float32(divisor))
-        np.testing.assert_allclose(engine.infer(image), expected, rtol=1e-4, atol=1e-5)
+        expected = engine.infer_tensor(tensor_of(pixels(seed), how))
+        (found,) = engine.infer(pixels(seed))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     engine.close()
 
 
-def test_u8_and_f32_may_be_inferred_at_once(written):
-    engine = load_engine(*written, threads=4, streams=2, divisor=255.0)
+def test_bytes_and_tensors_may_be_inferred_at_once(written):
+    engine = load_engine(*written, threads=4, streams=2)
     images = [pixels(seed) for seed in range(16)]
+    tensors = [tensor_of(image, PREPROCESS["yolo"]) for image in images]
     with ThreadPoolExecutor(2) as pool:
         by_bytes = pool.map(engine.infer, images)
-        by_floats = pool.map(lambda each: engine.infer(each / np.float32(255)), images)
-        for one, other in zip(by_bytes, by_floats, strict=True):
+        by_tensors = pool.map(engine.infer_tensor, tensors)
+        for (one,), other in zip(by_bytes, by_tensors, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     engine.close()
 
 
 def test_the_input_is_unchanged(engine):
-    tensor = noise(0)
-    engine.infer(tensor)
+    tensor, image = noise(0), pixels(0)
+    engine.infer_tensor(tensor)
+    engine.infer(image)
     np.testing.assert_array_equal(tensor, noise(0))
+    np.testing.assert_array_equal(image, pixels(0))
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_a_wrong_shape_fails_and_the_engine_still_works(engine, kind):
+def test_a_wrong_shape_fails_and_the_engine_still_works(engine):
     with pytest.raises(EngineFailed):
-        engine.infer(np.zeros((1, 3, SIZE, SIZE // 2), kind))
-    assert engine.infer(noise(0).astype(kind)).shape == (1, CELLS, COLUMNS)
+        engine.infer_tensor(np.zeros((1, 3, SIZE, SIZE // 2), np.float32))
+    with pytest.raises(EngineFailed):
+        engine.infer(np.zeros((1, SIZE, SIZE // 2, 3), np.uint8))
+    assert engine.infer_tensor(noise(0)).shape == (1, CELLS, COLUMNS)
+    assert engine.infer(pixels(0))[0].shape == (1, CELLS, COLUMNS)
 
 
 def test_streams_infer_at_once_and_do_not_mix_images(written):
     alone = load_engine(*written, threads=1)
-    expected = [alone.infer(noise(seed)) for seed in range(8)]
+    expected = [alone.infer_tensor(noise(seed)) for seed in range(8)]
     alone.close()
     engine = load_engine(*written, threads=4, streams=4)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda seed: engine.infer(noise(seed % 8)), range(64)))
+        found = list(pool.map(lambda seed: engine.infer_tensor(noise(seed % 8)), range(64)))
     engine.close()
     for seed, raw in enumerate(found):
         np.testing.assert_allclose(raw, expected[seed % 8], rtol=1e-4, atol=1e-5)
@@ -97,9 +104,10 @@ def test_streams_infer_at_once_and_do_not_mix_images(written):
 def test_closing_twice_is_safe_and_a_closed_engine_fails(engine):
     engine.close()
     engine.close()
-    for image in (noise(0), pixels(0)):
-        with pytest.raises(EngineFailed, match="closed"):
-            engine.infer(image)
+    with pytest.raises(EngineFailed, match="closed"):
+        engine.infer(pixels(0))
+    with pytest.raises(EngineFailed, match="closed"):
+        engine.infer_tensor(noise(0))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_runtimes_agree(tmp_path):
     raws = []
     for name, write in WRITERS.items():
         loaded = load_engine(tmp_path, write(tmp_path, name), 1)
-        raws.append(loaded.infer(noise(3)))
+        raws.append(loaded.infer_tensor(noise(3)))
         loaded.close()
     np.testing.assert_allclose(raws[0], raws[1], rtol=1e-4, atol=1e-4)
 
@@ -130,7 +138,7 @@ def test_the_model_is_compiled_if_its_blob_is_of_another_machine_or_bad(
     variant = write_openvino(tmp_path, "fp32").model_copy(update=key)
     (tmp_path / str(variant.blob)).write_bytes(b"nonsense, which could crash the import")
     loaded = load_engine(tmp_path, variant, 1)
-    assert loaded.infer(noise(0)).shape == (1, CELLS, COLUMNS)
+    assert loaded.infer_tensor(noise(0)).shape == (1, CELLS, COLUMNS)
     assert logged in caplog.text
     assert bool(caplog.text) == bool(logged)
     loaded.close()

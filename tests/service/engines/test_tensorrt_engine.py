@@ -10,6 +10,7 @@ from quantizer.compile.load import load_builder
 from quantizer.model.float_model import read_float_model
 from service.engines import gpu, load_engine
 from service.errors import DeviceUnavailable, EngineFailed
+from service.vision.preprocess import PREPROCESS, tensor_of
 from tests.quantizer.graphs import by_onnxruntime
 from tests.quantizer.machines import NO_DRIVER, RTX_4090
 from tests.tiny_models import SIZE, save_tiny
@@ -30,29 +31,29 @@ def test_an_inference_is_one_launch_and_returns_the_output_of_the_graph(nvidia, 
     folder, variant, graph = built
     engine = load_engine(folder, variant)
     before = dict(nvidia.cuda.calls)
-    first = engine.infer(IMAGE)
+    first = engine.infer_tensor(IMAGE)
     calls = {name for name, count in nvidia.cuda.calls.items() if count > before.get(name, 0)}
     assert calls == {"cudaGraphLaunch", "cudaStreamSynchronize"}
     kept, other = first.copy(), IMAGE[:, :, ::-1].copy()
-    np.testing.assert_allclose(engine.infer(other), by_onnxruntime(graph, other), rtol=1e-4)
+    np.testing.assert_allclose(engine.infer_tensor(other), by_onnxruntime(graph, other), rtol=1e-4)
     np.testing.assert_array_equal(first, kept)  # the array is the caller's
     np.testing.assert_allclose(first, by_onnxruntime(graph, IMAGE), rtol=1e-4)
     engine.close()
     engine.close()
     with pytest.raises(EngineFailed, match="closed"):
-        engine.infer(IMAGE)
+        engine.infer_tensor(IMAGE)
     nvidia.device.require_clean()
 
 
 @pytest.mark.parametrize(("variant", "float_type"), [("fp32", "f32"), ("fp16", "f16")])
-def test_u8_input_is_divided(nvidia, monkeypatch, tmp_path, variant, float_type):
+def test_bytes_are_divided(nvidia, monkeypatch, tmp_path, variant, float_type):
     monkeypatch.setattr(gpu, "find_gpu", lambda: RTX_4090)
     graph = read_float_model(save_tiny(tmp_path, "yolov5"), SIZE).model
     made = load_builder("tensorrt", 1).build(Candidate(variant, graph, float_type), tmp_path)
-    engine = load_engine(tmp_path, made.variant, divisor=255.0)
-    image = np.random.default_rng(1).integers(0, 256, IMAGE.shape, np.uint8)
-    raw = engine.infer(image)
-    np.testing.assert_array_equal(raw, engine.infer(image / np.float32(255)))
+    engine = load_engine(tmp_path, made.variant)
+    image = np.random.default_rng(1).integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)
+    expected = engine.infer_tensor(tensor_of(image, PREPROCESS["yolo"]))
+    np.testing.assert_array_equal(engine.infer(image)[0], expected)
     engine.close()
 
 
@@ -62,7 +63,7 @@ def test_without_a_cuda_graph_each_step_is_launched(nvidia, built, caplog):
     with caplog.at_level(logging.WARNING):
         engine = load_engine(folder, variant)
     assert "not recorded" in caplog.text
-    np.testing.assert_allclose(engine.infer(IMAGE), by_onnxruntime(graph, IMAGE), rtol=1e-4)
+    np.testing.assert_allclose(engine.infer_tensor(IMAGE), by_onnxruntime(graph, IMAGE), rtol=1e-4)
     engine.close()
     nvidia.device.require_clean()
 
@@ -101,8 +102,8 @@ def test_a_failed_inference_is_an_error_and_the_next_one_works(nvidia, built):
     engine = load_engine(folder, variant)
     nvidia.cuda.fail("cudaGraphLaunch", "cudaErrorLaunchFailure")
     with pytest.raises(EngineFailed, match="CUDA: "):
-        engine.infer(IMAGE)
-    np.testing.assert_allclose(engine.infer(IMAGE), by_onnxruntime(graph, IMAGE), rtol=1e-4)
+        engine.infer_tensor(IMAGE)
+    np.testing.assert_allclose(engine.infer_tensor(IMAGE), by_onnxruntime(graph, IMAGE), rtol=1e-4)
     engine.close()
     nvidia.device.require_clean()
 

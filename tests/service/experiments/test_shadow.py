@@ -102,7 +102,7 @@ def test_both_variants_get_the_same_tensor_and_the_same_thresholds():
         wait_until(lambda: running.outcomes() == ["done"])
     (compared,) = running.of(Compared)
     assert compared.boxes_a.class_ids.tolist() == compared.boxes_b.class_ids.tolist() == [0]
-    assert fp32.tensor is int8.tensor
+    assert fp32.image is int8.image
 
 
 def test_requests_that_wait_for_the_engine_come_first():
@@ -113,9 +113,9 @@ def test_requests_that_wait_for_the_engine_come_first():
             super().__init__(raw)
             self.name = name
 
-        def infer(self, tensor):
+        def infer(self, image):
             order.append(self.name)
-            return super().infer(tensor)
+            return super().infer(image)
 
     int8 = OrderedEngine("int8", INT8_RAW)
     with shadowing(variants_of({"fp32": OrderedEngine("fp32", FP32_RAW), "int8": int8})) as running:
@@ -151,15 +151,15 @@ def test_under_load_images_are_dropped_and_the_memory_is_bounded():
     alive = weakref.WeakValueDictionary()
 
     class RememberingEngine(FakeEngine):
-        def infer(self, tensor):
-            alive[self.calls] = tensor
-            return super().infer(tensor)
+        def infer(self, image):
+            alive[self.calls] = image
+            return super().infer(image)
 
     fp32, int8 = FakeEngine(FP32_RAW), RememberingEngine(INT8_RAW)
     with shadowing(variants_of({"fp32": fp32, "int8": int8})) as running:
         fp32.gate.clear()
         running.detect_at_once(12, int8)
-        int8.tensor = None
+        int8.image = None
         running.events[:] = running.of(Shadowed)
         assert running.outcomes() == ["dropped"] * (12 - MAX_QUEUED)
         gc.collect()

@@ -27,5 +27,5 @@ def test_warming_up_runs_the_engine_on_its_own_size():
     engine = FakeEngine(FP32_RAW)
     Detector(engine, manifest_of("fp32")).warm_up()
     assert engine.calls == 2
-    assert engine.tensor is not None
-    assert engine.tensor.shape == (1, 3, 64, 64)
+    assert engine.image is not None
+    assert engine.image.shape == (1, 64, 64, 3)

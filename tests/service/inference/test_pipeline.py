@@ -106,7 +106,7 @@ def test_compare_decodes_once_and_emits_both_answers():
     assert (events[2].a, events[2].b, events[2].source) == ("fp32", "int8", "compare")
     assert (a.variant, b.variant) == ("fp32", "int8")
     assert a.timings["decode"] == b.timings["decode"]
-    assert fp32.tensor is int8.tensor
+    assert fp32.image is int8.image
 
 
 def test_the_time_of_the_first_variant_is_not_in_that_of_the_second():
@@ -132,14 +132,14 @@ class CountingEngine(FakeEngine):
     inside, most = 0, 0
     lock = threading.Lock()
 
-    def infer(self, tensor):
+    def infer(self, image):
         with self.lock:
             CountingEngine.inside += 1
             CountingEngine.most = max(self.most, self.inside)
         time.sleep(0.01)
         with self.lock:
             CountingEngine.inside -= 1
-        return super().infer(tensor)
+        return super().infer(image)
 
 
 @pytest.mark.parametrize("streams", [1, 2])

@@ -318,10 +318,10 @@ def test_while_another_variant_answers_the_server_goes_on():
 
 def test_what_a_tensor_causes_is_not_the_engine_s_failure(model):
     class Sensitive(FakeEngine):
-        def infer(self, tensor):
+        def infer_tensor(self, tensor):
             if np.isnan(tensor).any():
                 raise EngineFailed("an index out of range")
-            return super().infer(tensor) + tensor.max()
+            return super().infer_tensor(tensor) + tensor.max()
 
     body, headers = REQUESTS[TENSOR]
     bad = {

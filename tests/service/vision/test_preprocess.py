@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.vision.image import Photo
-from service.vision.preprocess import PREPROCESS, preprocess
+from service.vision.preprocess import PREPROCESS, preprocess, tensor_of
 from tests.service.pictures import letterboxed
 
 IMAGE = np.zeros((32, 64, 3), np.uint8)
@@ -18,12 +18,16 @@ PHOTO = Photo.from_pixels(IMAGE)
     ],
 )
 def test_each_family_has_its_channel_order_range_and_padding(name, colour, grey, top):
-    prepared = preprocess(PHOTO, 64, PREPROCESS[name])
-    assert prepared.tensor.shape == (1, 3, 64, 64)
-    assert prepared.tensor.dtype == np.float32
-    assert prepared.tensor.flags.c_contiguous
-    np.testing.assert_allclose(prepared.tensor[0, :, top + 5, 5], colour, rtol=1e-6)
-    below = prepared.tensor[0, :, top + 32 :]
+    how = PREPROCESS[name]
+    prepared = preprocess(PHOTO, 64, how.padding)
+    assert prepared.canvas.shape == (1, 64, 64, 3)
+    assert prepared.canvas.flags.c_contiguous
+    tensor = tensor_of(prepared.canvas, how)
+    assert tensor.shape == (1, 3, 64, 64)
+    assert tensor.dtype == np.float32
+    assert tensor.flags.c_contiguous
+    np.testing.assert_allclose(tensor[0, :, top + 5, 5], colour, rtol=1e-6)
+    below = tensor[0, :, top + 32 :]
     np.testing.assert_allclose(below, grey, rtol=1e-6)
     assert prepared.letterbox.top == top
 
@@ -31,8 +35,8 @@ def test_each_family_has_its_channel_order_range_and_padding(name, colour, grey,
 def test_rows_and_columns_keep_their_places():
     image = np.zeros((64, 64, 3), np.uint8)
     image[3, 50] = 255
-    tensor = preprocess(Photo.from_pixels(image), 64, PREPROCESS["yolo"]).tensor
-    assert np.argwhere(tensor[0, 0] > 0.5).tolist() == [[3, 50]]
+    canvas = preprocess(Photo.from_pixels(image), 64, "centre").canvas
+    assert np.argwhere(canvas[0, :, :, 0] > 127).tolist() == [[3, 50]]
 
 
 @pytest.mark.parametrize("name", PREPROCESS)
@@ -43,4 +47,5 @@ def test_the_tensor_is_the_letterboxed_image_divided(name, shape):
     square, _ = letterboxed(image, 64, how.padding)
     channels = square[:, :, ::-1] if how.bgr else square
     expected = channels.transpose(2, 0, 1).astype(np.float32) / np.float32(how.divisor)
-    np.testing.assert_array_equal(preprocess(Photo.from_pixels(image), 64, how).tensor[0], expected)
+    prepared = preprocess(Photo.from_pixels(image), 64, how.padding)
+    np.testing.assert_array_equal(tensor_of(prepared.canvas, how)[0], expected)

@@ -45,9 +45,9 @@ def browser():
 
 
 class SlowEngine(FakeEngine):
-    def infer(self, tensor):
+    def infer(self, image):
         time.sleep(0.02)
-        return super().infer(tensor)
+        return super().infer(image)
 
 
 @pytest.fixture(scope="module")

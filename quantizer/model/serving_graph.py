@@ -1,0 +1,172 @@
+"""The graph that is served: bytes of an image in, the maps of the last convolutions out.
+
+    u8[1,size,size,3], RGB  ->  convolutions  ->  f32[1,H,W,C] of each map, or the whole output
+
+1. The bytes are the quantized input, since the first Q/DQ pair gives each byte a step of its own.
+   OpenVINO sees that, and makes no pass over the image; for other runtimes QuantizeLinear goes.
+2. Models that were trained on BGR get the channels of their first weights swapped, not the image.
+3. The graph ends at its maps where the server can decode them; its decode tail goes.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from quantizer.model.graph import Graph, drop_unread
+from quantizer.model.map_layout import Maps
+from service.vision.preprocess import Preprocess
+
+BYTES: Final = "image/bytes"
+RGB_AS_BGR: Final = [2, 1, 0]
+
+
+def serving_graph(
+    model: onnx.ModelProto,
+    preprocess: Preprocess,
+    maps: Maps | None,
+    bytes_are_steps: bool = False,
+) -> onnx.ModelProto:
+    """A copy of a float or Q/DQ graph with one input f32[1,3,size,size], made as above.
+
+    bytes_are_steps: without the QuantizeLinear of the image.
+    """
+    edited = ended_at(model, maps)
+    _read_bytes(edited, preprocess, bytes_are_steps)
+    drop_unread(edited)
+    edited.graph.ClearField("value_info")
+    return shape_inference.infer_shapes(edited, strict_mode=True)
+
+
+def ended_at(model: onnx.ModelProto, maps: Maps | None) -> onnx.ModelProto:
+    """A copy with the maps as outputs, channels last, as the kernels of integer convolutions write.
+
+    Without maps it is a plain copy.
+    """
+    model = deepcopy(model)
+    if maps is None:
+        return model
+    model.graph.ClearField("output")
+    for tensor in maps.tensors:
+        name = f"{tensor}/map"
+        model.graph.node.append(helper.make_node("Transpose", [tensor], [name], perm=[0, 2, 3, 1]))
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    drop_unread(model)
+    return shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def _read_bytes(model: onnx.ModelProto, preprocess: Preprocess, bytes_are_steps: bool) -> None:
+    graph = Graph.of(model)
+    (image,) = (value for value in model.graph.input if value.name == graph.input)
+    size = graph.shapes[graph.input][2]
+    image.CopyFrom(helper.make_tensor_value_info(BYTES, TensorProto.UINT8, [1, size, size, 3]))
+    swapped = preprocess.bgr and _swap_first_weights(model, graph)
+    planes, nodes = "image/planes", []
+    nodes.append(helper.make_node("Transpose", [BYTES], [planes], perm=[0, 3, 1, 2]))
+    if preprocess.bgr and not swapped:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(RGB_AS_BGR), "image/order"))
+        nodes.append(helper.make_node("Gather", [planes, "image/order"], ["image/bgr"], axis=1))
+        planes = "image/bgr"
+    divisor = preprocess.divisor
+    readers = graph.consumers.get(graph.input, ())
+    if not bytes_are_steps and divisor == 1 and all(r.op_type == "QuantizeLinear" for r in readers):
+        divisor = _halve_first_scale(model, graph, readers)
+    for reader in readers:
+        if bytes_are_steps and _is_identity(graph, reader, divisor):
+            _replace_input(model, reader.output[0], planes)
+        else:
+            scaled = _scaled(model, planes, divisor, nodes)
+            reader.input[:] = [scaled if name == graph.input else name for name in reader.input]
+    kept = list(model.graph.node)
+    model.graph.ClearField("node")
+    model.graph.node.extend([*nodes, *kept])
+
+
+def _is_identity(graph: Graph, quantize: onnx.NodeProto, divisor: float) -> bool:
+    """Whether this makes each byte, divided by `divisor`, the step of the same number."""
+    if quantize.op_type != "QuantizeLinear":
+        return False
+    scale, zero = (graph.constant(name) for name in quantize.input[1:3])
+    return zero.dtype == np.uint8 and int(zero) == 0 and np.isclose(scale, 1 / divisor, rtol=1e-6)
+
+
+def _scaled(
+    model: onnx.ModelProto, planes: str, divisor: float, nodes: list[onnx.NodeProto]
+) -> str:
+    """The planes in the value range of the model, f32; made once."""
+    name, raw = "image/scaled", "image/float"
+    if not any(name in node.output for node in nodes):
+        nodes.append(helper.make_node("Cast", [planes], [raw], to=TensorProto.FLOAT))
+        factor = numpy_helper.from_array(np.array(1 / divisor, np.float32), "image/factor")
+        model.graph.initializer.append(factor)
+        nodes.append(helper.make_node("Mul", [raw, "image/factor"], [name]))
+    return name
+
+
+def _halve_first_scale(
+    model: onnx.ModelProto, graph: Graph, quantizing: Sequence[onnx.NodeProto]
+) -> float:
+    """Halve the scale of the image and double those of the weights that meet it; the new divisor.
+
+    With a scale of 1 OpenVINO drops the multiplication, and with it the integer input.
+    """
+    halved = {node.input[1] for node in quantizing}
+    doubled = {
+        graph.producer[node.input[1]].input[1]
+        for quantize in quantizing
+        for node in _past_quantization(graph, quantize)
+        if node.op_type == "Conv" and node.input[1] in graph.producer
+    }
+    for tensor in model.graph.initializer:
+        if tensor.name in halved | doubled:
+            factor = np.float32(0.5 if tensor.name in halved else 2.0)
+            values = numpy_helper.to_array(tensor) * factor
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(values), tensor.name))
+    return 2.0
+
+
+def _swap_first_weights(model: onnx.ModelProto, graph: Graph) -> bool:
+    """Swap the input channels of every convolution that reads the image; False where another
+    operator reads it, or a convolution has computed weights."""
+    readers = [_past_quantization(graph, node) for node in graph.consumers.get(graph.input, ())]
+    convolutions = [node for reached in readers for node in reached]
+    weights = [_constant_behind(graph, node) for node in convolutions if node.op_type == "Conv"]
+    if len(weights) != len(convolutions) or None in weights:
+        return False
+    for name in set(weights):
+        assert name is not None
+        tensor = next(each for each in model.graph.initializer if each.name == name)
+        values = numpy_helper.to_array(tensor)
+        if values.ndim != 4 or values.shape[1] != 3:
+            return False
+        tensor.CopyFrom(numpy_helper.from_array(values[:, RGB_AS_BGR].copy(), name))
+    return True
+
+
+def _past_quantization(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The node itself, or the nodes that read what its Q/DQ pair makes of the image."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        return [node]
+    return [
+        reached
+        for reader in graph.consumers.get(node.output[0], ())
+        for reached in _past_quantization(graph, reader)
+    ]
+
+
+def _constant_behind(graph: Graph, convolution: onnx.NodeProto) -> str | None:
+    """The constant weight of a convolution, which may be stored as integers."""
+    name = convolution.input[1]
+    producer = graph.producer.get(name)
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        name = producer.input[0]
+    readers = {id(node) for node in graph.consumers.get(name, ())}
+    return name if graph.is_constant(name) and len(readers) == 1 else None
+
+
+def _replace_input(model: onnx.ModelProto, old: str, new: str) -> None:
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
