@@ -21,9 +21,9 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from qyolo.cluster.compatibility import Incompatible
-from service.errors import NotReady, Overloaded, ServiceError, VariantFailed
+from service.errors import EngineFailed, NotReady, Overloaded, ServiceError, VariantFailed
 from service.inference.backend import ImageRequest
-from service.inference.results import Answer, Event, RawAnswer, Retried
+from service.inference.results import Answer, EngineFailure, Event, RawAnswer, Retried
 from service.inference.timings import Timings
 from service.vision.detections import Floats
 
@@ -78,6 +78,8 @@ class Replicas:
                 raise NotReady(f"{self.variant} could not be deployed") from exc
             except LOST:
                 outcome = None
+            if isinstance(outcome, EngineFailed):
+                self.emit(EngineFailure("error"))
             if isinstance(outcome, ServiceError) and not isinstance(outcome, VariantFailed):
                 raise outcome
             if outcome is not None and not isinstance(outcome, Incompatible | VariantFailed):

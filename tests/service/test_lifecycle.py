@@ -1,6 +1,7 @@
 """The server while its model is built, loaded or stopped, and when it cannot be served."""
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,20 @@ def test_shutdown_cancels_a_build_which_is_no_failure():
     with serving(source=HeldSource(Progress("calibrating"))) as live:
         wait_until(lambda: live.client.get("/readyz").json()["phase"] == "calibrating")
         live.exit()
+    assert live.failures == []
+
+
+def test_shutdown_does_not_wait_for_a_build_that_ignores_it():
+    class Deaf(HeldSource):
+        def cancel(self) -> None:
+            pass
+
+    source = Deaf(Progress("calibrating"))
+    with serving(source=source, drain_s=1) as live:
+        began = time.monotonic()
+        live.exit()
+        assert 1 <= time.monotonic() - began < 1 + 2
+        source.release()
     assert live.failures == []
 
 

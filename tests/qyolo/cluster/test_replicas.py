@@ -11,9 +11,9 @@ pytest.importorskip("ray", reason="the extra cluster is missing")
 with warnings.catch_warnings(action="ignore"):  # Ray Serve's own, of pydantic
     from qyolo.cluster import replicas as module
 
-from service.errors import CorruptImage, NotReady, VariantFailed
+from service.errors import CorruptImage, EngineFailed, NotReady, VariantFailed
 from service.inference.backend import ImageRequest
-from service.inference.results import Answer, Retried
+from service.inference.results import Answer, EngineFailure, Retried
 from service.vision.detections import Detections
 from service.vision.postprocess import Query
 
@@ -53,6 +53,14 @@ def test_a_replica_whose_engine_has_failed_sends_the_request_to_another():
 def test_without_another_the_variant_is_not_ready():
     with pytest.raises(NotReady, match="no replica of int8 could answer"):
         detected(VariantFailed("int8 failed"))
+
+
+def test_a_failure_of_an_engine_is_counted_where_metrics_are_read():
+    events: list[object] = []
+    replicas = module.Replicas("int8", Handle(EngineFailed("broken")), "", events.append)
+    with pytest.raises(EngineFailed):
+        asyncio.run(replicas.detect(IMAGE))
+    assert events == [EngineFailure("error")]
 
 
 def test_an_error_for_the_client_is_not_retried():
