@@ -10,7 +10,6 @@ PORT ?= 8000
 MODEL ?=
 CALIBRATION ?=
 UP_FLAGS ?=
-BINDINGS_FOR := sys_platform == 'linux' and python_version < '3.14'
 CLIENTS := tritonclient inference-sdk
 ARM64 := _2_35 _2_34 _2_31 _2_28 _2_27 _2_26 _2_24 _2_17 2014
 
@@ -38,7 +37,7 @@ serve: setup
 demo: setup
 	$(BIN)/qyolo detect --demo
 
-test: check $(VENV)/.tensorrt $(CLIENTS:%=$(VENV)/clients/%/.installed)
+test: check $(CLIENTS:%=$(VENV)/clients/%/.installed)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.dev
@@ -61,7 +60,7 @@ audit: | $(BIN)/python
 
 # Each locked package must have a wheel for 64-bit ARM with glibc 2.35 or newer, by its hash.
 arm64: | $(BIN)/python
-	for lock in cpu:311 gpu:312 build:311; do \
+	for lock in cpu:311 gpu:311 tensorrt:312 build:311; do \
 		$(PIP) download --no-deps --require-hashes --only-binary :all: \
 			--python-version $${lock#*:} $(ARM64:%=--platform manylinux%_aarch64) \
 			-r requirements/$${lock%:*}.lock -d $(VENV)/arm64 || exit 1; \
@@ -86,10 +85,13 @@ lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade -c requirements/dev.lock --extra cpu \
 		--extra cluster pyproject.toml -o requirements/cluster.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade -c requirements/cpu.lock --extra gpu \
+		pyproject.toml -o requirements/gpu.lock
 	echo "cuda-bindings>=12.8,<13" | \
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade -c requirements/cpu.lock pyproject.toml - \
-		-o requirements/gpu.lock
+		-o requirements/tensorrt.lock
 	sed -n 's/^requires = \["\(hatchling.*\)"\]/\1/p' pyproject.toml | \
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade - -o requirements/build.lock
@@ -97,12 +99,6 @@ lock: $(VENV)/.dev
 		["project"]["optional-dependencies"]["docs"], sep="\n")' | \
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade - -o requirements/docs.lock
-	for version in 10 11; do \
-		echo "tensorrt-cu13-bindings==$$version.*; $(BINDINGS_FOR)" | \
-		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-			--no-emit-index-url --no-header --upgrade --no-deps - \
-			-o requirements/tensorrt-$$version.lock || exit 1; \
-	done
 	for client in 'tritonclient[http]' inference-sdk; do \
 		echo "$$client" | \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -124,15 +120,6 @@ $(VENV)/.cpu: requirements/cpu.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.cpu
 	$(PIP) install --require-hashes -r requirements/dev.lock
-	touch $@
-
-# The bindings are not installed: tests read their interface to fake it.
-$(VENV)/.tensorrt: requirements/tensorrt-10.lock requirements/tensorrt-11.lock | $(BIN)/python
-	rm -rf $(VENV)/tensorrt
-	for version in 10 11; do \
-		$(PIP) download --no-deps --require-hashes -r requirements/tensorrt-$$version.lock \
-			-d $(VENV)/tensorrt/$$version || exit 1; \
-	done
 	touch $@
 
 # The site generator has an environment of its own: nothing needs it to run or test qyolo.

@@ -23,8 +23,8 @@ import onnx
 from bench.command_line import server_parser
 from bench.load import closed_loop, open_loop, post_jpeg
 from bench.overhead import jpeg
-from bench.quantization.networks import ARCHITECTURES
 from bench.serving import built, model_folder, serve
+from quantizer.study.networks import ARCHITECTURES
 from service.engines.cpu import usable_threads
 from service.inference.admission import default_capacity
 from service.manifest import read_manifest

@@ -1,50 +1,50 @@
-# qyolo on an NVIDIA GPU (TensorRT), for amd64 and arm64 servers, but not for Jetson boards, whose
-# TensorRT is part of their system.
+# qyolo on an NVIDIA GPU (TensorRT for RTX), for amd64 and arm64. It needs the driver of the host, 580 or
+# newer, and builds for a GPU elsewhere without one: qyolo build --device gpu --target sm89.
 #
 #   docker build -f docker/gpu.Dockerfile -t qyolo:gpu .
 #
-# TensorRT and CUDA come from NVIDIA's image: 25.06 has TensorRT 10.11, CUDA 12.9 and Python 3.12.
-# Later ones have CUDA 13, which older drivers do not run. NVIDIA made it for development with
-# TensorRT, so it contains compilers and most of the gigabytes.
+# Another package index: --secret id=pip,src=pip.conf. It is mounted while packages are installed and
+# is in no layer. docs/how-to/containers.md describes the image and its tests.
 
-ARG TENSORRT=25.06-py3
+# The Python that `make test` runs on.
+ARG PYTHON=3.11-slim-bookworm
 
-FROM nvcr.io/nvidia/tensorrt:${TENSORRT} AS packages
-# NVIDIA's constraints are for its own packages; the lock file has the versions of ours.
-ENV PIP_CONSTRAINT= \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+FROM python:${PYTHON} AS packages
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-# The module tensorrt is in NVIDIA's system packages.
-RUN python3 -m venv --without-pip --system-site-packages /opt/qyolo \
-    && python3 -m venv --without-pip /build/tools
+RUN python -m venv --without-pip /opt/qyolo \
+    && python -m venv --without-pip /build/tools
 COPY requirements/gpu.lock requirements/build.lock requirements/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    python3 -m pip --python /opt/qyolo/bin/python install --ignore-installed --require-hashes \
-        --only-binary :all: -r requirements/gpu.lock \
-    && python3 -m pip --python /build/tools/bin/python install --require-hashes \
-        --only-binary :all: -r requirements/build.lock
+    pip --python /opt/qyolo/bin/python install --require-hashes --only-binary :all: \
+        -r requirements/gpu.lock \
+    && pip --python /build/tools/bin/python install --require-hashes --only-binary :all: \
+        -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY qyolo qyolo
 COPY quantizer quantizer
 COPY service service
 COPY zoo zoo
-RUN python3 -m pip --python /build/tools/bin/python wheel --no-deps --no-index \
-        --no-build-isolation --wheel-dir dist . \
-    && python3 -m pip --python /opt/qyolo/bin/python install --no-deps --no-index dist/*.whl
+RUN pip --python /build/tools/bin/python wheel --no-deps --no-index --no-build-isolation \
+        --wheel-dir dist . \
+    && pip --python /opt/qyolo/bin/python install --no-deps --no-index dist/*.whl
 
-FROM nvcr.io/nvidia/tensorrt:${TENSORRT}
+FROM python:${PYTHON}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="qyolo (TensorRT)" \
+LABEL org.opencontainers.image.title="qyolo (TensorRT for RTX)" \
       org.opencontainers.image.description="A float YOLO detector in, an int8 engine for this machine out, served over REST" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+# Libraries keep small caches in HOME. The image contains the bytecode; none can be written.
 ENV HOME=/var/cache/qyolo \
     ORT_DISABLE_TELEMETRY=1 \
     PATH=/opt/qyolo/bin:$PATH \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    NVIDIA_VISIBLE_DEVICES=all \
     PYTHONDONTWRITEBYTECODE=1 \
     QYOLO_CACHE_DIR=/var/cache/qyolo \
     QYOLO_DEVICE=gpu \

@@ -33,7 +33,7 @@ trap finish EXIT
 
 if [ "${1:-}" != --no-build ]; then
   step "images"
-  for kind in cpu gpu; do
+  for kind in cpu gpu tensorrt; do
     docker build --quiet "${secret[@]}" -f "docker/$kind.Dockerfile" -t "qyolo:$kind" .
   done
 fi

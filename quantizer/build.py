@@ -16,12 +16,17 @@ from quantizer.calibration import statistics
 from quantizer.calibration.images import ImageFiles, find_images, hold_out
 from quantizer.calibration.statistics import Calibration
 from quantizer.compile.builder import Built
-from quantizer.compile.candidates import candidates_for, keep_fastest, time_interleaved
+from quantizer.compile.candidates import (
+    candidates_for,
+    for_a_gpu_elsewhere,
+    keep_fastest,
+    time_interleaved,
+)
 from quantizer.config import BuildConfig
 from quantizer.evaluation.accuracy import evaluate_detectors
 from quantizer.evaluation.accuracy_gate import Judgement, choose_default, gate
 from quantizer.evaluation.comparison import compare_variants
-from quantizer.evaluation.detectors import describe, open_variants
+from quantizer.evaluation.detectors import describe, open_graphs, open_variants
 from quantizer.int8 import Range
 from quantizer.job import Job, choose_builder
 from quantizer.model.layout import FloatDetector, read_detector
@@ -37,6 +42,7 @@ from quantizer.sensitivity import decision
 from quantizer.sensitivity.decision import Decision
 from quantizer.sensitivity.simulation import SEARCHED_IMAGES, Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading
+from service.inference.variants import AUTO
 from service.manifest import PAGE, QDQ, REPORT, Manifest, Precision, Variant, write_manifest
 from service.progress import Progress, ReportProgress
 
@@ -92,7 +98,10 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The engine of each variant, and the median milliseconds of one inference."""
+    """The engine of each variant, and the median milliseconds of one inference.
+
+    Nothing is timed where the engines are for a GPU elsewhere.
+    """
 
     built: Mapping[Precision, Built]
     ms: Mapping[Precision, float]
@@ -166,12 +175,16 @@ def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
     detector, threads = source.detector, job.config.threads
     preprocess, low_float = detector.preprocess, job.builder.low_float
     candidates = candidates_for(detector.model, quantized.model, low_float, preprocess, source.maps)
+    if job.config.target:
+        candidates = for_a_gpu_elsewhere(candidates)
     built = {}
     job.progress(Progress("compile", 0, len(candidates)))
     for done, candidate in enumerate(candidates, start=1):
         with job.timed(f"compile {candidate.name}"):
             built[candidate.name] = job.builder.build(candidate, job.folder)
         job.progress(Progress("compile", done, len(candidates)))
+    if job.config.target:
+        return Engines({each.variant: built[each.name] for each in candidates}, {})
     image = np.zeros((1, detector.size, detector.size, 3), np.uint8)
     with job.stage("time"):
         ms = time_interleaved(built, job.folder, image, threads, preprocess)
@@ -181,10 +194,11 @@ def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
 def judge(job: Job, source: Source, manifest: Manifest) -> Judgement:
     """Compare every variant with fp32 on held-out images and, if given, on annotated ones."""
     images, annotated = source.held_out or source.calibrating, job.config.annotated
+    open_detectors = open_graphs if job.config.target else open_variants
     ap = None
     with (
         job.timed("compare"),
-        open_variants(job.folder, manifest, job.config.threads) as detectors,
+        open_detectors(job.folder, manifest, job.config.threads) as detectors,
     ):
         comparison = compare_variants(detectors, images, job.progress)
         if annotated is not None:
@@ -200,6 +214,7 @@ def with_default(
     chosen = {
         "rejected": judged.rejected,
         "default": choose_default(judged.results, engines.ms, config.default),
+        "timed": bool(engines.ms) or config.default != AUTO,
     }
     return Manifest(**(dict(manifest) | chosen))
 

@@ -23,7 +23,8 @@ def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
 
     It covers the model's bytes with its external data, the calibration images' bytes, the options,
     the runtime chosen here, the versions of the packages and of this code, the processor, and the
-    GPU if the build is for one. Paths, times and the thread count are left out.
+    GPU if the build is for one. Paths, times and the thread count are left out, and so is this
+    machine where the build is for a GPU elsewhere.
 
     Raises UnsupportedModel, NoCalibrationImages or BadOption where a file or folder is missing.
     """
@@ -42,7 +43,7 @@ def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
         "engine": _engine(config, hardware or detect()),
         "versions": versions(),
         "code": source_digest(),
-        "cpu": cpu_fingerprint(),
+        "cpu": "" if config.target else cpu_fingerprint(),
     }
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
@@ -50,12 +51,12 @@ def build_key(config: BuildConfig, hardware: Hardware | None = None) -> str:
 
 def _engine(config: BuildConfig, hardware: Hardware) -> list[str]:
     """The runtime that compiles the engines, its version, and the GPU that it compiles for."""
-    runtime = choose_runtime(config.device, config.runtime, hardware).runtime
+    runtime = choose_runtime(config.device, config.runtime, hardware, config.target).runtime
     state, gpu = hardware.runtimes[runtime], hardware.gpu
     facts: list[str] = [runtime]
     if isinstance(state, Installed):
         facts.append(state.version)
-    if isinstance(gpu, Gpu) and DEVICE_OF[runtime] == "gpu":
+    if isinstance(gpu, Gpu) and DEVICE_OF[runtime] == "gpu" and not config.target:
         facts.append(gpu.fingerprint)
     return facts
 

@@ -1,12 +1,13 @@
 """The options of one build."""
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from quantizer.calibration.ranges import RangeRule
+from service.engines.gpu import RTX_TARGETS
 from service.manifest import Runtime
 from service.vision.heads import HeadName
 from service.vision.preprocess import PreprocessName
@@ -19,6 +20,14 @@ Device = Literal["auto", "cpu", "gpu"]
 Default = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 STRICT: Final = ConfigDict(extra="forbid")
+
+
+def _targets(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Each once, in the order of RTX_TARGETS; a value may hold several, separated by commas."""
+    named = {name.strip().lower() for value in values for name in value.split(",")}
+    if unknown := sorted(named.difference(RTX_TARGETS)):
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(RTX_TARGETS)}")
+    return tuple(name for name in RTX_TARGETS if name in named)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -96,8 +105,14 @@ class BuildConfig:
     )
     runtime: Runtime | None = Field(
         default=None,
-        description="engine; default: the first that works here of TensorRT, ONNX Runtime on CUDA, "
-        "OpenVINO, ONNX Runtime",
+        description="engine; default: the first that works here of TensorRT, TensorRT for RTX, "
+        "ONNX Runtime on CUDA, OpenVINO, ONNX Runtime",
+    )
+    target: Annotated[tuple[str, ...], AfterValidator(_targets)] = Field(
+        default=(),
+        description="compute capability of a GPU that is elsewhere, as sm89; several with commas. "
+        "The build needs no GPU, and that GPU's first start decides which variant is the default",
+        json_schema_extra={"metavar": "SM", "env": "QYOLO_TARGET"},
     )
     threads: int = Field(default=0, ge=0, description="threads of the build; 0: the CPU quota")
     workspace_mib: int | None = Field(

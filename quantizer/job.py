@@ -61,9 +61,10 @@ class Job:
 
 def choose_builder(config: BuildConfig, progress: ReportProgress) -> Builder:
     """The builder of the fastest runtime that works here; raises BadOption."""
-    runtime = choose_runtime(config.device, config.runtime, detect()).runtime
+    runtime = choose_runtime(config.device, config.runtime, detect(), config.target).runtime
     resources = Resources(config.workspace_mib, config.timing_caches)
-    builder = load_builder(runtime, config.threads or usable_threads(), resources, progress)
+    threads = config.threads or usable_threads()
+    builder = load_builder(runtime, threads, resources, progress, config.target)
     low = LOW_NAMES[builder.low_float] if builder.low_float else None
     if config.default not in (AUTO, "fp32", "int8", low):
         raise BadOption("default", f"{config.default}: this processor or its runtime lacks it")

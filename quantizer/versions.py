@@ -15,10 +15,12 @@ PACKAGES: Final = (
     "onnxruntime-gpu",
     "openvino",
     "pillow",
-    # Its name depends on how TensorRT was installed.
+    # Their names depend on how TensorRT was installed.
     "tensorrt",
     "tensorrt_cu12",
     "tensorrt_cu13",
+    "tensorrt_rtx_cu12_bindings",
+    "tensorrt_rtx_cu13_bindings",
 )
 
 

@@ -6,9 +6,12 @@ report.json          the build's measurements
 report.html          the measurements as a page
 model.qdq.onnx       the quantized graph
 <variant>/           the engine's files
+local/               what a machine that serves the folder adds; not covered by the checksums
 """
 
 import hashlib
+import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +24,16 @@ from service.vision.heads import HeadName
 from service.vision.maps import MapLayout
 from service.vision.preprocess import PreprocessName
 
+log = logging.getLogger(__name__)
+
 MANIFEST: Final = "manifest.json"
 CHECKSUMS: Final = "checksums.sha256"
 REPORT: Final = "report.json"
 PAGE: Final = "report.html"
 QDQ: Final = "model.qdq.onnx"
+LOCAL: Final = "local"
 
-Runtime = Literal["openvino", "onnxruntime", "onnxruntime-cuda", "tensorrt"]
+Runtime = Literal["openvino", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 FloatType = Literal["f32", "bf16", "f16"]
 
@@ -36,6 +42,7 @@ DEVICE_OF: Final[Mapping[Runtime, Literal["cpu", "gpu"]]] = {
     "onnxruntime": "cpu",
     "onnxruntime-cuda": "gpu",
     "tensorrt": "gpu",
+    "tensorrt-rtx": "gpu",
 }
 
 
@@ -51,6 +58,7 @@ class Variant(BaseModel):
     raw: str | None = None  # the exporter's graph; `model` then reads bytes and may end at its maps
     blob: str | None = None  # the compiled `model`
     blob_key: str | None = None  # the runtime version and processor that can load the blob
+    plans: dict[str, str] = {}  # TensorRT for RTX: a blob for each compute capability, as sm89
 
 
 class Manifest(BaseModel):
@@ -72,6 +80,7 @@ class Manifest(BaseModel):
     default: str  # the variant of requests that name none
     variants: dict[str, Variant]
     rejected: dict[str, str] = {}  # variant -> why it failed the accuracy gate
+    timed: bool = True  # False: built for a GPU elsewhere, where the first start times the variants
     source_sha256: str
     versions: dict[str, str]
     created: str  # UTC, ISO 8601
@@ -81,7 +90,7 @@ class Manifest(BaseModel):
         if self.default not in self.variants:
             raise ValueError(f"the default {self.default!r} is not among the variants")
         for variant in self.variants.values():
-            for path in (variant.model, variant.raw, variant.blob):
+            for path in (variant.model, variant.raw, variant.blob, *variant.plans.values()):
                 if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
                     raise ValueError(f"{path!r} leaves the folder")
         return self
@@ -134,9 +143,28 @@ def verify(folder: Path) -> None:
         raise BadModelFolder(f"{folder} holds {extra[0]}, which the build did not write")
 
 
+def read_local(folder: Path, name: str) -> bytes:
+    """What this machine has added to the folder under a name; empty if nothing."""
+    path = folder / LOCAL / name
+    return path.read_bytes() if path.is_file() else b""
+
+
+def write_local(folder: Path, name: str, content: bytes) -> None:
+    """Add or replace a file of this machine's; a folder that cannot be written stays as it is."""
+    path = folder / LOCAL / name
+    fresh = path.with_name(f"{name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    except OSError as exc:
+        log.info("%s is not kept: %s", path, exc)
+
+
 def _files(folder: Path) -> list[str]:
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    return sorted(path.relative_to(folder).as_posix() for path in paths)
+    names = (path.relative_to(folder) for path in paths)
+    return sorted(name.as_posix() for name in names if name.parts[0] != LOCAL)
 
 
 def _sha256(path: Path) -> str:

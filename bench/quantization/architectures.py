@@ -3,10 +3,10 @@
     .venv/bin/python bench/quantization/architectures.py [--model yolov5s] [--rounds 100]
 
 Speed does not depend on the values of the weights, so the published architectures are built with
-random ones (`networks.py`); `--weights FILE` times a real export of the one `--model` instead.
-Without `--calibration`, drawn images are used. Prints the size of each model, the median
-milliseconds of the engine for each variant, timed alternately, and fp32 over int8 beside the
-paper's.
+random ones (`quantizer/study/networks.py`); `--weights FILE` times a real export of the one
+`--model` instead. Without `--calibration`, drawn images are used. Prints the size of each model,
+the median milliseconds of the engine for each variant, timed alternately, and fp32 over int8 beside
+the paper's.
 """
 
 import argparse
@@ -21,13 +21,13 @@ import onnx
 from PIL import Image
 
 from bench.command_line import parser_of, print_header, print_row
-from bench.quantization.networks import ARCHITECTURES, SIZE
 from quantizer.build import build
 from quantizer.compile.hardware import Installed, detect
 from quantizer.compile.runtime import choose_runtime
 from quantizer.config import MIN_SQNR, BuildConfig
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
+from quantizer.study.networks import ARCHITECTURES, SIZE
 from qyolo.bench import Bench, bench, noise
 from qyolo.cli.progress import progress_bars
 from service.engines.cpu import usable_threads

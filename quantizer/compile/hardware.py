@@ -21,7 +21,7 @@ CUDA_LIBRARY: Final = "libonnxruntime_providers_cuda.so"
 
 # Whether these packages work shows only when their libraries are loaded.
 TENSORRT: Final = """
-import cuda.bindings.runtime, tensorrt
+import cuda.bindings.runtime, {module} as tensorrt
 print(tensorrt.__version__)
 """
 ONNXRUNTIME_CUDA: Final = """
@@ -71,7 +71,8 @@ def detect() -> Hardware:
         memory_limit_mib=memory_limit_mib(),
         gpu=find_gpu(),
         runtimes={
-            "tensorrt": _tensorrt(),
+            "tensorrt": _tensorrt("tensorrt", "'qyolo[tensorrt]'"),
+            "tensorrt-rtx": _tensorrt("tensorrt_rtx_bindings", "'qyolo[gpu]'"),
             "onnxruntime-cuda": _onnxruntime_cuda(),
             "openvino": _package("openvino", ("openvino",), "'qyolo[cpu]'"),
             "onnxruntime": _package("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),
@@ -79,12 +80,12 @@ def detect() -> Hardware:
     )
 
 
-def _tensorrt() -> RuntimeState:
-    if not _can_import("tensorrt"):
-        return Missing("is not installed: pip install 'qyolo[gpu]'")
+def _tensorrt(module: str, install: str) -> RuntimeState:
+    if not _can_import(module):
+        return Missing(f"is not installed: pip install {install}")
     if not _can_import("cuda.bindings"):
-        return Missing("needs cuda-bindings, which is not installed: pip install 'qyolo[gpu]'")
-    return _load(TENSORRT)
+        return Missing(f"needs cuda-bindings, which is not installed: pip install {install}")
+    return _load(TENSORRT.format(module=module))
 
 
 def _onnxruntime_cuda() -> RuntimeState:
@@ -113,9 +114,10 @@ def _package(module: str, distributions: tuple[str, ...], install: str = "") -> 
 
 def _can_import(module: str) -> bool:
     try:
-        return find_spec(module) is not None
+        spec = find_spec(module)
     except ModuleNotFoundError:  # its parent package is missing
         return False
+    return spec is not None and spec.origin is not None  # a folder of type stubs has none
 
 
 def _load(code: str) -> RuntimeState:

@@ -10,8 +10,12 @@ def load_builder(
     threads: int,
     resources: Resources = NO_LIMITS,
     progress: ReportProgress = lambda _: None,
+    targets: tuple[str, ...] = (),
 ) -> Builder:
-    """The builder of a runtime that is installed; raises DeviceUnavailable."""
+    """The builder of a runtime that is installed; raises DeviceUnavailable.
+
+    `targets`: the compute capabilities of GPUs elsewhere, for TensorRT for RTX.
+    """
     match runtime:
         case "openvino":
             from quantizer.compile.openvino_builder import OpenVinoBuilder
@@ -21,7 +25,9 @@ def load_builder(
             from quantizer.compile.onnxruntime_builder import OnnxRuntimeBuilder
 
             return OnnxRuntimeBuilder(threads, cuda=runtime == "onnxruntime-cuda")
-        case "tensorrt":
+        case "tensorrt" | "tensorrt-rtx":
             from quantizer.compile.tensorrt_builder import TensorRtBuilder
+            from service.engines import tensorrt_library
 
-            return TensorRtBuilder(resources, progress)
+            library = tensorrt_library.load_library(runtime)
+            return TensorRtBuilder(library, targets, resources, progress)

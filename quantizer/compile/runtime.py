@@ -4,20 +4,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from quantizer.compile.hardware import Hardware, Installed
+from quantizer.compile.hardware import Hardware, Installed, Missing
 from quantizer.config import Device
 from quantizer.errors import BadOption
-from service.engines.gpu import Gpu, NoGpu
+from service.engines.gpu import RTX_TARGETS, Gpu, NoGpu
 from service.manifest import DEVICE_OF, Runtime
 
 # The fastest first, with their common names.
 NAMES: Final[Mapping[Runtime, str]] = {
     "tensorrt": "TensorRT",
+    "tensorrt-rtx": "TensorRT for RTX",
     "onnxruntime-cuda": "ONNX Runtime on CUDA",
     "openvino": "OpenVINO",
     "onnxruntime": "ONNX Runtime",
 }
 TENSORRT_OLDEST: Final = (7, 5)  # compute capability: Turing, the first with int8 tensor cores
+LIMITS: Final[Mapping[Runtime, str]] = {
+    "tensorrt": "needs compute capability 7.5 or more",
+    "tensorrt-rtx": f"compiles for {', '.join(RTX_TARGETS)}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,16 @@ class RuntimeChoice:
     better: tuple[str, ...]
 
 
-def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) -> RuntimeChoice:
+def choose_runtime(
+    device: Device, runtime: Runtime | None, hardware: Hardware, targets: tuple[str, ...] = ()
+) -> RuntimeChoice:
     """The fastest runtime that works here on `device`, or `runtime` if it is given.
 
-    Raises BadOption where none works: there is no silent fallback to another device or runtime.
+    For `targets`, GPUs elsewhere, it is the one that compiles without a GPU. Raises BadOption where
+    none works: there is no silent fallback to another device or runtime.
     """
+    if targets:
+        return _choose_elsewhere(device, runtime, hardware, targets)
     if runtime is not None and device not in ("auto", DEVICE_OF[runtime]):
         raise BadOption(
             "runtime",
@@ -53,20 +63,37 @@ def choose_runtime(device: Device, runtime: Runtime | None, hardware: Hardware) 
     raise BadOption(field, f"{value}: {'; '.join(reasons)}")
 
 
+def _choose_elsewhere(
+    device: Device, runtime: Runtime | None, hardware: Hardware, targets: tuple[str, ...]
+) -> RuntimeChoice:
+    """The runtime that compiles for GPUs that are not here; raises BadOption."""
+    chosen: Runtime = "tensorrt-rtx"
+    names, state = " and ".join(targets), hardware.runtimes[chosen]
+    if device == "cpu":
+        raise BadOption("target", f"{names}: these are GPUs; leave out --device cpu")
+    if runtime not in (None, chosen):
+        raise BadOption("target", f"{names}: {runtime} compiles only for the machine it runs on")
+    if isinstance(state, Missing):
+        raise BadOption("target", f"{names}: {NAMES[chosen]} {state.reason}")
+    return RuntimeChoice(chosen, f"{NAMES[chosen]}: it compiles for {names} without a GPU", ())
+
+
 def _obstacle(runtime: Runtime, hardware: Hardware) -> str | None:
     """Why the runtime does not work here, and the remedy; None where it works."""
     gpu, state = hardware.gpu, hardware.runtimes[runtime]
     if DEVICE_OF[runtime] == "gpu":
         if isinstance(gpu, NoGpu):
             return gpu.reason
-        if runtime == "tensorrt" and _too_old(gpu):
-            return f"TensorRT needs compute capability 7.5 or more, {_described(gpu)} is older"
+        if not _supports(runtime, gpu):
+            return f"{NAMES[runtime]} {LIMITS[runtime]}, but {_described(gpu)} is here"
     return None if isinstance(state, Installed) else f"{NAMES[runtime]} {state.reason}"
 
 
-def _too_old(gpu: Gpu) -> bool:
-    major, minor = gpu.compute_capability.split(".")
-    return (int(major), int(minor)) < TENSORRT_OLDEST
+def _supports(runtime: Runtime, gpu: Gpu) -> bool:
+    if runtime == "tensorrt":
+        major, minor = gpu.compute_capability.split(".")
+        return (int(major), int(minor)) >= TENSORRT_OLDEST
+    return runtime != "tensorrt-rtx" or gpu.target in RTX_TARGETS
 
 
 def _described(gpu: Gpu) -> str:
@@ -93,11 +120,16 @@ def _reason(chosen: Runtime, device: Device, runtime: Runtime | None, hardware: 
 
 
 def _better(obstacles: Mapping[Runtime, str], hardware: Hardware) -> tuple[str, ...]:
-    """For each device: why the fastest runtime that this hardware allows was not chosen."""
+    """For each device: why the fastest runtime that this hardware allows was not chosen.
+
+    Of a GPU also why not TensorRT for RTX, which is easier to install than TensorRT.
+    """
     gpu = hardware.gpu
-    lines: dict[str, str] = {}
+    lines: dict[str, str] = {}  # with the device
     for each, obstacle in obstacles.items():
-        if each == "tensorrt" and isinstance(gpu, Gpu) and _too_old(gpu):
+        if isinstance(gpu, Gpu) and not _supports(each, gpu):
+            continue
+        if each != "tensorrt-rtx" and DEVICE_OF[each] in lines.values():
             continue
         if DEVICE_OF[each] == "cpu":
             line = obstacle
@@ -105,5 +137,5 @@ def _better(obstacles: Mapping[Runtime, str], hardware: Hardware) -> tuple[str, 
             line = f"to use a GPU, {gpu.remedy}"
         else:
             line = f"{gpu.name} is here, but {obstacle}"
-        lines.setdefault(DEVICE_OF[each], line)
-    return tuple(lines.values())
+        lines[line] = DEVICE_OF[each]
+    return tuple(lines)

@@ -1,28 +1,30 @@
-"""ONNX -> TensorRT plan: explicit quantization in a strongly typed network."""
+"""ONNX -> plans of TensorRT or TensorRT for RTX: explicit quantization, strongly typed networks."""
 
 import logging
 import os
 import time
-from itertools import groupby
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx
-import tensorrt as trt
 
 from quantizer.compile.builder import Built, Candidate, Profile, Resources
-from quantizer.compile.conformance import check
-from quantizer.compile.executed_layers import ExecutedLayer, kernels, read_layers
-from quantizer.compile.tensorrt_callbacks import BuildMonitor, LayerTimes
+from quantizer.compile.executed_layers import ExecutedLayer, kernels, read_layers, read_listing
+from quantizer.compile.tensorrt_callbacks import LayerTimes, build_monitor
+from quantizer.compile.workload import least_ms
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import Graph, layer_name
-from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT, QdqFormat
-from service.engines.tensorrt_engine import TensorRtEngine, TensorRtLog, plan_key
-from service.manifest import FloatType
+from service.engines.tensorrt_engine import load_plan, require_gpu
+from service.engines.tensorrt_library import Library
+from service.manifest import FloatType, Variant
 from service.progress import ReportProgress
+
+if TYPE_CHECKING:
+    import tensorrt_rtx_bindings as trt
 
 PROFILE_ROUNDS: Final = 8
 MEBIBYTE: Final = 1 << 20
@@ -31,16 +33,33 @@ log = logging.getLogger(__name__)
 
 
 class TensorRtBuilder:
-    """Compiles for the GPU of this machine; raises DeviceUnavailable where there is none."""
+    """Compiles for the GPU of this machine, or for `targets`: compute capabilities, as sm89.
 
-    def __init__(self, resources: Resources, progress: ReportProgress) -> None:
-        self._key = plan_key()
+    Raises DeviceUnavailable where no target is named and no GPU is here.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        targets: tuple[str, ...],
+        resources: Resources,
+        progress: ReportProgress,
+    ) -> None:
+        gpu = None if targets else require_gpu(library)
+        self._library = library
+        self._key = library.key(gpu)
+        self._is_elsewhere = gpu is None
+        self._targets = targets if gpu is None else (gpu.target,)
         self._workspace_mib = resources.workspace_mib
-        folder = resources.timing_caches
-        self._timing_cache = None if folder is None else folder / f"{self._key}.timing"
+        times_kernels = library.runtime == "tensorrt" and resources.timing_caches is not None
+        self._timing_cache = (
+            resources.timing_caches / f"{self._key}.timing"
+            if times_kernels and resources.timing_caches
+            else None
+        )
         self._progress = progress
-        self._log = TensorRtLog()
-        self._builder = trt.Builder(self._log)
+        self._log = library.log
+        self._builder: trt.Builder = library.module.Builder(self._log)
 
     @property
     def qdq_format(self) -> QdqFormat:
@@ -53,77 +72,119 @@ class TensorRtBuilder:
         return "f16"
 
     def profile(self, model: onnx.ModelProto) -> Profile:
-        """Build in a temporary folder and time each layer; raises BuildFailed."""
-        typed = to_float16(model)
-        graph, times = Graph.of(typed), LayerTimes()
+        """Build in a temporary folder and time each layer; raises BuildFailed.
+
+        For a GPU elsewhere, and where the library does not time layers, the times are estimates.
+        """
+        graph = Graph.of(onnx.shape_inference.infer_shapes(model))
         with TemporaryDirectory() as folder:
-            plan = Path(folder) / "profile.plan"
-            plan.write_bytes(self._plan(typed, "profile"))
-            layers = self._layers(plan)
-            engine = TensorRtEngine(plan, self._key, profiler=times)
-            try:
-                for _ in range(PROFILE_ROUNDS):
-                    times.begin()
-                    engine.infer_tensor(np.zeros(graph.shapes[graph.input], np.float32))
-            finally:
-                engine.close()
-        computed = _computed(layers, graph)
-        ms = {name: times.least(layer.name) for name, layer in computed.items()}
-        return Profile({name: layer.precision for name, layer in computed.items()}, ms)
+            built = self.build(Candidate("fp16", model, "f16"), Path(folder))
+            computed = _computed(built.layers, graph)
+            ms = {} if self._is_elsewhere else self._times(Path(folder), built.variant, computed)
+        executed = {name: layer.precision for name, layer in computed.items()}
+        return Profile(executed, ms if any(ms.values()) else least_ms(graph, computed))
+
+    def _times(
+        self, folder: Path, variant: Variant, computed: Mapping[str, ExecutedLayer]
+    ) -> dict[str, float]:
+        """The milliseconds of each convolution's kernel."""
+        times = LayerTimes()
+        profiler = times.profiler(self._library.module)
+        engine = load_plan(folder, variant, profiler=profiler)
+        try:
+            for _ in range(PROFILE_ROUNDS):
+                times.begin()
+                engine.infer_tensor(np.zeros(engine.input_shape, np.float32))
+        finally:
+            engine.close()
+        return {name: times.least(layer.name) for name, layer in computed.items()}
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
-        """Write model.onnx, the graph that TensorRT reads, and model.plan; raises BuildFailed."""
+        """Write model.onnx, the graph that TensorRT reads, and a plan for each target.
+
+        Raises BuildFailed.
+        """
         home = folder / candidate.name
         home.mkdir(parents=True)
-        source, plan = home / "model.onnx", home / "model.plan"
         graph = candidate.typed_graph()
-        onnx.save(graph, source)
-        plan.write_bytes(self._plan(graph, candidate.name))
-        layers = self._layers(plan)
-        variant = candidate.described("tensorrt", source.name, blob=plan.name, blob_key=self._key)
-        computed = _computed(layers, Graph.of(graph))
-        executed = {name: layer.precision for name, layer in computed.items()}
-        return Built(variant, executed, plan.stat().st_size, layers)
+        onnx.save(graph, home / "model.onnx")
+        layers: dict[str, tuple[ExecutedLayer, ...]] = {}
+        for target in self._targets:
+            plan = home / f"model.{target}.plan"
+            plan.write_bytes(self._plan(graph, candidate.name, target))
+            layers[target] = self._layers(plan)
+        names = {target: f"{candidate.name}/model.{target}.plan" for target in self._targets}
+        runtime = self._library.runtime
+        variant = candidate.described(runtime, "model.onnx", blob_key=self._key).model_copy(
+            update={"plans": names}
+            if runtime == "tensorrt-rtx"
+            else {"blob": names[self._targets[0]]}
+        )
+        return Built(
+            variant,
+            _executed(
+                {target: _computed(each, Graph.of(graph)) for target, each in layers.items()}
+            ),
+            max((folder / name).stat().st_size for name in names.values()),
+            layers[self._targets[-1]],
+        )
 
-    def _plan(self, graph: onnx.ModelProto, name: str) -> bytes:
+    def _plan(self, graph: onnx.ModelProto, name: str, target: str) -> bytes:
         """The serialized engine of a graph; TensorRT computes in the types written into it."""
-        _check_conformance(graph, name)
-        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        network = self._builder.create_network(flags)
-        parser = trt.OnnxParser(network, self._log)
-        if not parser.parse(graph.SerializeToString()):
-            raise BuildFailed(f"TensorRT cannot read the {name} graph: {_parser_errors(parser)}")
+        module = self._library.module
+        network: trt.INetworkDefinition = self._builder.create_network(
+            1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        )
+        self._parse(graph, name, network)
         config = self._builder.create_builder_config()
-        config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is the reference: no 10-bit mantissas
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        config.progress_monitor = BuildMonitor(f"compile {name}", self._progress)
+        config.clear_flag(module.BuilderFlag.TF32)  # fp32 is the reference: no 10-bit mantissas
+        config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+        config.progress_monitor = build_monitor(module, f"compile {name}", self._progress)
+        self._library.set_target(config, target)
         if self._workspace_mib is not None:
             limit = self._workspace_mib * MEBIBYTE
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
+            config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, limit)
         if self._timing_cache is not None:
             self._use_timings(config, self._timing_cache)
+        self._log.listing = ""
         started = time.perf_counter()
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
             raise BuildFailed(
-                f"TensorRT cannot build the {name} engine: {self._log.reason} "
+                f"{self._library.name} cannot build the {name} engine for {target}: "
+                f"{self._log.reason} "
                 "(where memory is short, the option workspace_mib limits what it may try)"
             )
-        log.info("TensorRT built %s in %.1f s", name, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        log.info("%s built %s for %s in %.1f s", self._library.name, name, target, seconds)
         if self._timing_cache is not None:
             _save_timings(config, self._timing_cache)
         return bytes(plan)
 
+    def _parse(self, graph: onnx.ModelProto, name: str, network: "trt.INetworkDefinition") -> None:
+        """Read the graph into the network; raises BuildFailed."""
+        parser: trt.OnnxParser = self._library.module.OnnxParser(network, self._log)
+        if not parser.parse(graph.SerializeToString()):
+            raise BuildFailed(
+                f"{self._library.name} cannot read the {name} graph: {_parser_errors(parser)}"
+            )
+
     def _layers(self, plan: Path) -> tuple[ExecutedLayer, ...]:
-        """The layers of the engine; none where TensorRT does not list them."""
-        runtime = trt.Runtime(self._log)
+        """The layers of the engine; none where TensorRT does not list them.
+
+        TensorRT for RTX lists them as it builds, and so without a GPU.
+        """
+        if self._library.runtime == "tensorrt-rtx":
+            return read_listing(self._log.listing)
+        module = self._library.module
+        runtime: trt.Runtime = module.Runtime(self._log)
         engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
         if engine is None:
             raise BuildFailed(f"TensorRT cannot load its own plan: {self._log.reason}")
         inspector = engine.create_engine_inspector()
-        return read_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        return read_layers(inspector.get_engine_information(module.LayerInformationFormat.JSON))
 
-    def _use_timings(self, config: trt.IBuilderConfig, path: Path) -> None:
+    def _use_timings(self, config: "trt.IBuilderConfig", path: Path) -> None:
         """Reuse the kernel timings of earlier builds; TensorRT rejects incompatible ones."""
         saved = path.read_bytes() if path.exists() else b""
         if not config.set_timing_cache(config.create_timing_cache(saved), False):
@@ -131,33 +192,37 @@ class TensorRtBuilder:
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-def _save_timings(config: trt.IBuilderConfig, path: Path) -> None:
+def _save_timings(config: "trt.IBuilderConfig", path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.write_bytes(bytes(config.get_timing_cache().serialize()))
     fresh.replace(path)
 
 
-def _check_conformance(graph: onnx.ModelProto, name: str) -> None:
-    """Raise for what TensorRT would refuse after minutes; log what makes the engine slower."""
-    for rule, findings in groupby(check(graph), lambda finding: finding.rule):
-        first, *others = findings
-        if first.consequence == "build failure":
-            raise BuildFailed(
-                f"TensorRT cannot build the {name} graph: {first.node}: {first.message}"
-            )
-        log.info(
-            "%s graph: %s is broken %d times, first at %s: %s (%s)",
-            name, rule, 1 + len(others), first.node, first.message, first.consequence,
-        )  # fmt: skip
-
-
-def _parser_errors(parser: trt.OnnxParser) -> str:
+def _parser_errors(parser: "trt.OnnxParser") -> str:
+    """In one line; the library adds that there is no driver, which does not matter here."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     return "; ".join(
-        f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors
+        f"{error.node_name()} ({error.node_operator()}): "
+        + " ".join(line for line in error.desc().splitlines() if "Cuda Runtime" not in line)
+        for error in errors
     )
 
 
 def _computed(layers: tuple[ExecutedLayer, ...], graph: Graph) -> dict[str, ExecutedLayer]:
     return kernels(layers, (layer_name(each) for each in graph.nodes if each.op_type == "Conv"))
+
+
+def _executed(computed: Mapping[str, Mapping[str, ExecutedLayer]]) -> dict[str, str]:
+    """The precision of each convolution; by target where they differ: "sm75 f16, sm89 i8"."""
+    names = dict.fromkeys(name for layers in computed.values() for name in layers)
+    found = {
+        name: {t: layers[name].precision for t, layers in computed.items() if name in layers}
+        for name in names
+    }
+    return {
+        name: next(iter(by_target.values()))
+        if len(set(by_target.values())) == 1
+        else ", ".join(f"{target} {precision}" for target, precision in by_target.items())
+        for name, by_target in found.items()
+    }

@@ -13,6 +13,7 @@ import onnx
 
 from quantizer.model.execution import open_session
 from quantizer.model.layout import FloatDetector
+from quantizer.qdq.emulation import in_float16
 from quantizer.versions import sha256_of, versions
 from service.inference.detector import Detector
 from service.manifest import DEVICE_OF, Manifest, Variant
@@ -51,6 +52,18 @@ class GraphEngine:
 
     def close(self) -> None:
         """The session holds only memory."""
+
+
+@contextmanager
+def open_graphs(folder: Path, manifest: Manifest, threads: int) -> Iterator[dict[str, Detector]]:
+    """As `open_variants`, for engines of a GPU elsewhere: ONNX Runtime executes their graphs.
+
+    Each value that a graph holds in float16 is rounded to float16.
+    """
+    yield {
+        name: graph_detector(in_float16(onnx.load(folder / each.model)), manifest, threads)
+        for name, each in manifest.variants.items()
+    }
 
 
 def graph_detector(model: onnx.ModelProto, manifest: Manifest, threads: int) -> Detector:

@@ -63,6 +63,7 @@ class OptionsReport:
     keep_float: tuple[str, ...]
     min_sqnr: float
     runtime: Runtime
+    target: tuple[str, ...]  # the GPUs elsewhere that it was built for; empty: this machine
     threads: int
 
 
@@ -171,6 +172,7 @@ class Report:
                 keep_float=config.keep_float,
                 min_sqnr=config.min_sqnr,
                 runtime=findings.built["fp32"].variant.runtime,
+                target=config.target,
                 threads=config.threads,
             ),
             calibration=CalibrationReport(

@@ -27,7 +27,7 @@ def render(report: Report, findings: Findings) -> str:
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         report=report,
         compared_on="held-out" if report.agreement.held_out else "calibration",
-        latency=charts.latency(report.ms, report.default),
+        latency=charts.latency(report.ms, report.default) if report.ms else "",
         sensitivity=charts.sensitivity(blocks) if blocks else "",
         samples=[
             _sample(example, findings.manifest.class_name)

@@ -28,11 +28,14 @@ def summarise(report: Report) -> None:
         f"{counts.executed} of {counts.planned} quantized convolutions run in int8, "
         f"{len(report.layers) - counts.planned} convolutions stay float{_search(report)}"
     )
-    for name, ms in report.ms.items():
+    for name in report.bytes:
         agreed = report.agreement.with_fp32.get(name)
         agreement = f", {_agrees(agreed, f'{source} images')}" if agreed else ""
         mark = "; the default" if name == report.default else ""
-        console.print(f"{name}: {ms:.1f} ms{agreement}{mark}")
+        taken = (
+            f"{report.ms[name]:.1f} ms" if report.ms else f"for {', '.join(report.options.target)}"
+        )
+        console.print(f"{name}: {taken}{agreement}{mark}")
     console.print(f"built in {sum(report.seconds.values()):.1f} s")
     for warning in report.warnings:
         console.print(f"warning: {warning}")

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Protocol
 
 from service.engines.cpu import usable_threads
-from service.errors import EngineFailed
 from service.manifest import Variant
 from service.vision.detections import Floats, Outputs
 from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
@@ -67,9 +66,7 @@ def load_engine(
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine
 
             return OnnxRuntimeEngine(model, raw, count, preprocess, cuda=True)
-        case "tensorrt":
-            from service.engines.tensorrt_engine import TensorRtEngine
+        case "tensorrt" | "tensorrt-rtx":
+            from service.engines.tensorrt_engine import load_plan
 
-            if variant.blob is None:
-                raise EngineFailed("the variant has no plan")
-            return TensorRtEngine(folder / variant.blob, variant.blob_key, preprocess)
+            return load_plan(folder, variant, preprocess)

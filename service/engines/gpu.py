@@ -11,6 +11,10 @@ VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 CONTAINER: Final = "a container needs the NVIDIA container toolkit and docker run --gpus all"
 
 
+# The compute capabilities for which TensorRT for RTX 1.7 compiles (its enum ComputeCapability).
+RTX_TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU, or a MIG slice of one."""
@@ -22,10 +26,15 @@ class Gpu:
     index: int  # in PCI order among all GPUs of the host, hidden ones included
 
     @property
+    def target(self) -> str:
+        """The compute capability as compilers write it: sm89."""
+        return f"sm{self.compute_capability.replace('.', '')}"
+
+    @property
     def fingerprint(self) -> str:
         """Name and architecture, on which compiled plans depend: NVIDIA-GeForce-RTX-4090-sm89."""
         name = re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-")
-        return f"{name}-sm{self.compute_capability.replace('.', '')}"
+        return f"{name}-{self.target}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,95 +1,85 @@
-"""TensorRT on an NVIDIA GPU."""
+"""TensorRT, or TensorRT for RTX, on an NVIDIA GPU."""
 
 import logging
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from service.engines import tensorrt_library
 from service.engines.cuda_device import Buffer, Stream
-from service.engines.gpu import NoGpu, find_gpu
+from service.engines.gpu import Gpu, NoGpu, find_gpu
+from service.engines.tensorrt_library import Kernels, Library
 from service.errors import DeviceUnavailable, EngineFailed
+from service.manifest import Variant
 from service.vision.detections import Floats, Outputs
 from service.vision.preprocess import PREPROCESS, Canvas, Preprocess, tensor_of
 
-try:
-    import tensorrt as trt
-except ImportError as exc:  # the package, or one of its libraries
-    raise DeviceUnavailable(f"TensorRT cannot be loaded ({exc}); see docs/how-to/gpu.md") from exc
+if TYPE_CHECKING:
+    import tensorrt_rtx_bindings as trt
 
 log = logging.getLogger(__name__)
 
-LOG_LEVELS: Final = {
-    trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-    trt.ILogger.Severity.ERROR: logging.ERROR,
-    trt.ILogger.Severity.WARNING: logging.WARNING,
-    trt.ILogger.Severity.INFO: logging.DEBUG,
-    trt.ILogger.Severity.VERBOSE: logging.DEBUG,
-}
 
-
-class TensorRtLog(trt.ILogger):  # type: ignore[misc]
-    """Passes TensorRT's messages to our log and keeps the last error: its calls return none."""
-
-    def __init__(self) -> None:
-        trt.ILogger.__init__(self)
-        self.reason = "it gave no reason"
-
-    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-        level = LOG_LEVELS[severity]
-        if level == logging.ERROR:
-            self.reason = msg
-        log.log(level, "TensorRT: %s", msg)
-
-
-def plan_key() -> str:
-    """What a plan is compiled for: the TensorRT version and the GPU. Raises DeviceUnavailable."""
+def require_gpu(library: Library) -> Gpu:
+    """The GPU of this machine; raises DeviceUnavailable."""
     gpu = find_gpu()
     if isinstance(gpu, NoGpu):
-        raise DeviceUnavailable(f"TensorRT needs an NVIDIA GPU: {gpu.reason}")
-    return f"tensorrt-{trt.__version__}-{gpu.fingerprint}"
+        raise DeviceUnavailable(f"{library.name} needs an NVIDIA GPU: {gpu.reason}")
+    return gpu
+
+
+def load_plan(
+    folder: Path,
+    variant: Variant,
+    preprocess: Preprocess = PREPROCESS["yolo"],
+    profiler: "trt.IProfiler | None" = None,
+) -> "TensorRtEngine":
+    """The engine of a variant; raises EngineFailed or DeviceUnavailable."""
+    assert variant.runtime in ("tensorrt", "tensorrt-rtx")
+    library = tensorrt_library.load_library(variant.runtime)
+    gpu = require_gpu(library)
+    plan = library.plan_of(variant, gpu)
+    kernels = Kernels(folder, f"{Path(variant.model).parent.name}.{gpu.target}.kernels")
+    return TensorRtEngine(library, folder / plan, kernels, preprocess, profiler)
 
 
 class TensorRtEngine:
     """Runs a plan: one context, one stream, buffers allocated once, one CUDA graph.
 
     With a profiler there is no CUDA graph, because TensorRT profiles single launches only. Raises
-    EngineFailed, or DeviceUnavailable if the plan was built for another GPU or TensorRT version.
+    EngineFailed.
     """
 
     def __init__(
         self,
+        library: Library,
         plan: Path,
-        key: str | None,
+        kernels: Kernels,
         preprocess: Preprocess = PREPROCESS["yolo"],
-        profiler: trt.IProfiler | None = None,
+        profiler: "trt.IProfiler | None" = None,
     ) -> None:
-        current = plan_key()
-        if key != current:
-            raise DeviceUnavailable(
-                f"{plan.name} was built for {key}, this machine is {current}: build it again here"
-            )
+        self._library = library
         self._preprocess = preprocess
-        self._log = TensorRtLog()
-        runtime = trt.Runtime(self._log)
-        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
-        if engine is None:
-            raise EngineFailed(f"TensorRT could not load the plan: {self._log.reason}")
-        context: trt.IExecutionContext | None = engine.create_execution_context()
-        if context is None:
-            raise EngineFailed(f"TensorRT could not prepare the plan: {self._log.reason}")
-        self._context: trt.IExecutionContext | None = context
-        self._stream = Stream()
+        self._log = library.log
+        self._context: trt.IExecutionContext | None = None
+        self._stream = Stream()  # before the plan is read: TensorRT for RTX needs a CUDA context
         self._launch = self._queue
         try:
-            self._image, self._raw = self._bind(engine, context)
+            engine, self._context = self._load(plan, kernels)
+            self._image, self._raw = self._bind(engine, self._context)
             if profiler is not None:
-                context.profiler = profiler
+                self._context.profiler = profiler
             else:
                 self._record()
+                kernels.save()
         except Exception:
             self.close()
             raise
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self._image.array.shape
 
     def infer(self, image: Canvas) -> Outputs:
         return (self.infer_tensor(tensor_of(image, self._preprocess)),)
@@ -106,18 +96,33 @@ class TensorRtEngine:
         self._context = None
         self._stream.close()
 
+    def _load(
+        self, plan: Path, kernels: Kernels
+    ) -> "tuple[trt.ICudaEngine, trt.IExecutionContext]":
+        runtime: trt.Runtime = self._library.module.Runtime(self._log)
+        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
+        if engine is None:
+            raise EngineFailed(f"{self._library.name} could not load the plan: {self._log.reason}")
+        context = self._library.create_context(engine, kernels)
+        if context is None:
+            raise EngineFailed(
+                f"{self._library.name} could not prepare the plan: {self._log.reason}"
+            )
+        return engine, context
+
     def _bind(
-        self, engine: trt.ICudaEngine, context: trt.IExecutionContext
+        self, engine: "trt.ICudaEngine", context: "trt.IExecutionContext"
     ) -> tuple[Buffer, Buffer]:
         """Buffers for the one input and the one output."""
+        module = self._library.module
         buffers = {}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             shape = tuple(engine.get_tensor_shape(name))
-            buffer = self._stream.buffer(shape, trt.nptype(engine.get_tensor_dtype(name)))
+            buffer = self._stream.buffer(shape, module.nptype(engine.get_tensor_dtype(name)))
             context.set_tensor_address(name, buffer.device)
             buffers[engine.get_tensor_mode(name)] = buffer
-        return buffers[trt.TensorIOMode.INPUT], buffers[trt.TensorIOMode.OUTPUT]
+        return buffers[module.TensorIOMode.INPUT], buffers[module.TensorIOMode.OUTPUT]
 
     def _record(self) -> None:
         """Record a CUDA graph, after one run for TensorRT's lazy set-up; slower without a graph."""
@@ -134,5 +139,5 @@ class TensorRtEngine:
         assert context is not None
         self._stream.upload(self._image)
         if not context.execute_async_v3(self._stream.handle):
-            raise EngineFailed(f"TensorRT could not run the model: {self._log.reason}")
+            raise EngineFailed(f"{self._library.name} could not run the model: {self._log.reason}")
         self._stream.download(self._raw)

@@ -10,6 +10,7 @@ from service.errors import EngineFailed, VariantFailed, VariantNotFound
 from service.experiments.events import Assigned
 from service.experiments.split import Experiment
 from service.inference.detector import Detector
+from service.inference.first_start import settle_default
 from service.manifest import PAGE, REPORT, Manifest, read_manifest, verify
 
 AUTO: Final = "auto"
@@ -161,6 +162,7 @@ def load_variants(
                 continue
             detectors[name] = load(name)
             log.info("loaded %s %s", manifest.name, name)
+        manifest = settle_default(folder, manifest, detectors)
     except BaseException:
         for detector in detectors.values():
             detector.close()

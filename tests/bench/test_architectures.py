@@ -7,11 +7,11 @@ import pytest
 from onnx import shape_inference
 
 from bench.quantization.architectures import PICTURES, draw_pictures, size_of
-from bench.quantization.networks import ARCHITECTURES, SIZE
 from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.model.float_model import FloatModel
 from quantizer.model.graph import Graph
 from quantizer.model.layout import recognise
+from quantizer.study.networks import ARCHITECTURES, SIZE
 from service.vision.preprocess import PREPROCESS
 
 SHAPE = (1, 25200, 85)

@@ -11,6 +11,7 @@ import typer
 from qyolo.cli.commands import app as command_line
 from qyolo.user_cache import cache_root
 from service.app import METRICS, PUBLIC, create_app
+from service.engines.gpu import RTX_TARGETS
 from service.lifecycle import FolderSource
 from service.settings import Settings
 from tests.deploy.rendering import (
@@ -202,6 +203,17 @@ def test_the_job_builds_what_the_replicas_look_up(objects, monkeypatch):
         monkeypatch.setenv(name, value)
     (cache_mount,) = [mount for mount in mounted if mount["name"] == "cache"]
     assert str(cache_root()) == cache_mount["mountPath"]
+
+
+def test_a_job_without_a_gpu_builds_for_those_of_the_replicas():
+    builder, replica = (the(render_once("gpu-target"), kind) for kind in ("Job", "Deployment"))
+    gpu = "nvidia.com/gpu"
+    assert gpu not in container_of(builder)["resources"]["limits"]
+    assert container_of(replica)["resources"]["limits"][gpu] == 1
+    assert "runtimeClassName" not in pod_of(builder)
+    targets = {environment_of(container_of(each))["QYOLO_TARGET"] for each in (builder, replica)}
+    (target,) = targets
+    assert set(target.split(",")) <= set(RTX_TARGETS)
 
 
 def test_probes_wait_for_the_build(objects):

@@ -123,17 +123,19 @@ def test_the_build_backend_is_locked():
     assert f"{backend} \\\n" in (ROOT / "requirements/build.lock").read_text(encoding="utf-8")
 
 
-def test_both_images_have_the_same_packages():
-    cpu, gpu = (
-        set(
-            re.findall(
-                r"^[\w-]+==\S+", (ROOT / f"requirements/{name}.lock").read_text(), re.MULTILINE
-            )
-        )
-        for name in ("cpu", "gpu")
-    )
-    assert {line.split("==")[0] for line in cpu - gpu} == {"openvino", "openvino-telemetry"}
-    assert {line.split("==")[0] for line in gpu - cpu} == {"cuda-bindings", "cuda-pathfinder"}
+def test_the_images_have_the_same_packages():
+    def locked(name: str) -> dict[str, str]:
+        text = (ROOT / f"requirements/{name}.lock").read_text(encoding="utf-8")
+        return dict(re.findall(r"^([\w-]+)==(\S+)", text, re.MULTILINE))
+
+    cpu, gpu, tensorrt = locked("cpu"), locked("gpu"), locked("tensorrt")
+    cuda = {"cuda-bindings", "cuda-pathfinder"}
+    rtx = {"tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"}
+    assert cpu.keys() - gpu.keys() == {"openvino", "openvino-telemetry"}
+    assert gpu.keys() - cpu.keys() == cuda | rtx
+    assert gpu.keys() - tensorrt.keys() == rtx
+    shared = cpu.keys() & gpu.keys()
+    assert {name: gpu[name] for name in shared} == {name: cpu[name] for name in shared}
 
 
 def test_the_images_have_the_version_of_the_package():

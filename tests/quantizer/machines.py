@@ -9,6 +9,7 @@ from service.engines.gpu import Gpu, NoGpu
 
 NO_DRIVER: Final = NoGpu("no NVIDIA driver here", "install the driver")
 RTX_4090: Final = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24564, "580.65.06", 0)
+H100: Final = Gpu("NVIDIA H100 80GB HBM3", "9.0", 81559, "580.65.06", 0)
 GTX_1080: Final = Gpu("NVIDIA GeForce GTX 1080", "6.1", 8192, "580.65.06", 0)
 
 LAPTOP: Final = Hardware(
@@ -19,6 +20,7 @@ LAPTOP: Final = Hardware(
     gpu=NO_DRIVER,
     runtimes={
         "tensorrt": Missing("is not installed: pip install tensorrt"),
+        "tensorrt-rtx": Missing("is not installed: pip install tensorrt-rtx"),
         "onnxruntime-cuda": Missing("is not installed: pip install onnxruntime-gpu"),
         "openvino": Installed("2026.4.1"),
         "onnxruntime": Installed("1.32.0"),
@@ -29,7 +31,7 @@ LAPTOP: Final = Hardware(
 def machine(gpu: Gpu | NoGpu, **runtimes: str | Missing) -> Hardware:
     """The laptop with another GPU and other runtimes: the version of each, or why it is missing.
 
-    onnxruntime_cuda stands for onnxruntime-cuda.
+    onnxruntime_cuda stands for onnxruntime-cuda, tensorrt_rtx for tensorrt-rtx.
     """
     states = {
         name.replace("_", "-"): state if isinstance(state, Missing) else Installed(state)

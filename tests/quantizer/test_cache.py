@@ -10,7 +10,7 @@ from onnx import helper
 from quantizer.cache import build_key
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadOption, NoCalibrationImages, UnsupportedModel
-from tests.quantizer.machines import LAPTOP, RTX_4090, machine
+from tests.quantizer.machines import LAPTOP, NO_DRIVER, RTX_4090, machine
 from tests.tiny_models import save_tiny
 
 
@@ -155,6 +155,13 @@ def test_the_key_follows_the_runtime_and_the_gpu(config):
         machine(other, tensorrt="10.16.1.11"),
     ]
     assert len({build_key(config, hardware) for hardware in machines}) == len(machines)
+
+
+def test_the_key_of_a_build_for_a_gpu_elsewhere_ignores_the_gpu_here(config):
+    elsewhere = replace(config, target=("sm89",))
+    bare, server = (machine(gpu, tensorrt_rtx="1.7.1") for gpu in (NO_DRIVER, RTX_4090))
+    assert build_key(elsewhere, bare) == build_key(elsewhere, server)
+    assert build_key(elsewhere, bare) != build_key(replace(config, target=("sm75",)), bare)
 
 
 def test_the_key_ignores_an_unused_gpu_and_the_index_and_driver_of_a_used_one(config):

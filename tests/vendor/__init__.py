@@ -1,4 +1,1 @@
-"""Fakes of TensorRT and CUDA that accept only what NVIDIA's real bindings accept.
-
-real bindings -> Interface (names, signatures, enums) -> fakes that check each call against it
-"""
+"""What only NVIDIA's driver can do, imitated; the compiler and its bindings are the real ones."""

@@ -49,7 +49,8 @@ def test_this_machine_is_detected_once():
     found = detect()
     threads = usable_threads(), os.cpu_count()
     assert (found.cpu, (found.threads, found.cores)) == (read_cpu(), threads)
-    assert list(found.runtimes) == ["tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
+    names = ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntime"]
+    assert list(found.runtimes) == names
     for name in ("openvino", "onnxruntime"):
         assert found.runtimes[name] == Installed(version(name))
     cuda = found.runtimes["onnxruntime-cuda"]
@@ -74,7 +75,20 @@ def test_a_gpu_is_found(tmp_path):
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is installed here")
 def test_without_tensorrt_the_reason_is_how_to_install_it():
-    assert detect().runtimes["tensorrt"] == Missing("is not installed: pip install 'qyolo[gpu]'")
+    reason = "is not installed: pip install 'qyolo[tensorrt]'"
+    assert detect().runtimes["tensorrt"] == Missing(reason)
+
+
+def test_tensorrt_for_rtx_loads_without_a_gpu(compiler):
+    assert detect().runtimes["tensorrt-rtx"] == Installed(compiler.__version__)
+
+
+def test_a_folder_of_type_stubs_is_no_runtime(tmp_path):
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.pyi").touch()
+    assert runtime("tensorrt", tmp_path) == Missing(
+        "is not installed: pip install 'qyolo[tensorrt]'"
+    )
 
 
 NO_LIBRARY = "libnvinfer.so.10: cannot open shared object file: No such file or directory"
@@ -99,7 +113,7 @@ def test_tensorrt_needs_cuda_bindings(tmp_path):
     tensorrt = package(tmp_path / "t", "tensorrt", "__version__ = '10.16.1.11'")
     no_bindings = package(tmp_path / "c", "cuda", "")
     assert runtime("tensorrt", tensorrt, no_bindings) == Missing(
-        "needs cuda-bindings, which is not installed: pip install 'qyolo[gpu]'"
+        "needs cuda-bindings, which is not installed: pip install 'qyolo[tensorrt]'"
     )
 
 

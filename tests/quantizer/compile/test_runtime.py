@@ -3,7 +3,7 @@ import pytest
 from quantizer.compile.hardware import Missing
 from quantizer.compile.runtime import choose_runtime
 from quantizer.errors import BadOption
-from tests.quantizer.machines import GTX_1080, LAPTOP, NO_DRIVER, RTX_4090, machine
+from tests.quantizer.machines import GTX_1080, H100, LAPTOP, NO_DRIVER, RTX_4090, machine
 
 SERVER = machine(RTX_4090, tensorrt="10.16.1.11", onnxruntime_cuda="1.31.1")
 NO_OPENVINO = Missing("is not installed: pip install openvino")
@@ -21,6 +21,10 @@ ONNXRUNTIME_ON_CPU = machine(NO_DRIVER, openvino=NO_OPENVINO)
         ("auto", SERVER, "tensorrt"),
         ("auto", ONNXRUNTIME_ON_GPU, "onnxruntime-cuda"),
         ("auto", BROKEN_TENSORRT, "openvino"),
+        ("auto", machine(RTX_4090, tensorrt=BROKEN, tensorrt_rtx="1.7.1"), "tensorrt-rtx"),
+        ("auto", machine(RTX_4090, tensorrt="10.16.1.11", tensorrt_rtx="1.7.1"), "tensorrt"),
+        ("auto", machine(RTX_4090, onnxruntime_cuda="1.31.1", tensorrt_rtx="1"), "tensorrt-rtx"),
+        ("auto", machine(H100, tensorrt_rtx="1.7.1"), "openvino"),
         ("auto", machine(NO_DRIVER, tensorrt="10.16.1.11"), "openvino"),
         ("auto", machine(GTX_1080, tensorrt="10.16.1.11"), "openvino"),
         ("auto", machine(GTX_1080, tensorrt="10.1", onnxruntime_cuda="1.31.1"), "onnxruntime-cuda"),
@@ -84,15 +88,25 @@ def test_the_reason_for_a_runtime_names_the_hardware(device, hardware, reason):
             BARE_GPU,
             [
                 "NVIDIA GeForce RTX 4090 is here, but TensorRT is not installed: "
-                "pip install tensorrt"
+                "pip install tensorrt",
+                "NVIDIA GeForce RTX 4090 is here, but TensorRT for RTX is not installed: "
+                "pip install tensorrt-rtx",
             ],
         ),
         (
             "gpu",
-            machine(RTX_4090, tensorrt=BROKEN, onnxruntime_cuda="1.31.1"),
+            machine(RTX_4090, tensorrt=BROKEN, tensorrt_rtx="1.7.1"),
             [
                 "NVIDIA GeForce RTX 4090 is here, but TensorRT does not load: "
                 "libnvinfer.so.10: cannot open shared object file"
+            ],
+        ),
+        (  # TensorRT for RTX does not compile for this GPU
+            "auto",
+            machine(H100, tensorrt_rtx="1.7.1"),
+            [
+                "NVIDIA H100 80GB HBM3 is here, but TensorRT is not installed: "
+                "pip install tensorrt",
             ],
         ),
         (  # TensorRT does not support this GPU
@@ -125,6 +139,7 @@ def test_what_a_faster_runtime_would_need_is_listed(device, hardware, better):
         ),
         ("auto", "tensorrt", BROKEN_TENSORRT, ["TensorRT does not load", "libnv"]),
         ("auto", "tensorrt", machine(GTX_1080, tensorrt="10.1"), ["GTX 1080", "6.1", "7.5"]),
+        ("auto", "tensorrt-rtx", machine(H100, tensorrt_rtx="1.7.1"), ["H100", "9.0", "sm89"]),
         ("cpu", "tensorrt", SERVER, ["runtime tensorrt", "device cpu", "leave out one"]),
         ("gpu", "openvino", SERVER, ["runtime openvino", "device gpu", "leave out one"]),
         (
@@ -147,6 +162,29 @@ def test_options_for_which_no_runtime_works_are_refused(device, runtime, hardwar
     for word in words:
         assert word in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+BUILD_SERVER = machine(NO_DRIVER, tensorrt_rtx="1.7.1")
+
+
+def test_for_a_gpu_elsewhere_the_runtime_is_the_one_that_needs_none():
+    choice = choose_runtime("gpu", None, BUILD_SERVER, ("sm75", "sm89"))
+    assert choice.runtime == "tensorrt-rtx"
+    assert choice.reason == "TensorRT for RTX: it compiles for sm75 and sm89 without a GPU"
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "hardware", "words"),
+    [
+        ("cpu", None, BUILD_SERVER, "leave out --device cpu"),
+        ("gpu", "tensorrt", BUILD_SERVER, "tensorrt compiles only for the machine it runs on"),
+        ("gpu", None, LAPTOP, "TensorRT for RTX is not installed: pip install tensorrt-rtx"),
+    ],
+)
+def test_a_gpu_elsewhere_needs_tensorrt_for_rtx(device, runtime, hardware, words):
+    with pytest.raises(BadOption, match=words) as refused:
+        choose_runtime(device, runtime, hardware, ("sm89",))
+    assert refused.value.field == "target"
 
 
 def test_a_reason_that_two_runtimes_share_is_given_once():

@@ -1,10 +1,9 @@
-"""The builder on a fake TensorRT that accepts only what the real bindings accept.
-
-See tests/vendor: each test runs with the interface of TensorRT 10 and of 11.
-"""
+"""The builder with the real compiler; the fake of tests/vendor runs what it has built."""
 
 import json
 import logging
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -21,23 +20,17 @@ from quantizer.int8 import Scheme
 from quantizer.model.graph import Graph
 from quantizer.qdq.format import TENSORRT
 from quantizer.qdq.placement import plan_placement
-from service.engines import gpu
+from service.engines import tensorrt_engine
+from service.engines.gpu import Gpu, find_gpu
 from service.errors import DeviceUnavailable
 from service.inference.variants import load_variants
-from service.manifest import read_manifest
+from service.manifest import LOCAL, read_manifest
 from service.progress import Progress
 from service.vision.image import Photo
 from service.vision.postprocess import Query
 from tests.quantizer.graphs import graph_of, quantized
 from tests.quantizer.machines import NO_DRIVER, RTX_4090, machine
 from tests.tiny_models import SIZE, save_tiny
-
-
-@pytest.fixture
-def tensorrt(nvidia, monkeypatch):
-    """The fake, on a machine with a GPU."""
-    monkeypatch.setattr(gpu, "find_gpu", lambda: RTX_4090)
-    return nvidia.tensorrt
 
 
 @pytest.fixture
@@ -50,146 +43,191 @@ def int8(graph) -> onnx.ModelProto:
     return quantized(graph, Scheme(symmetric=True, half=True), TENSORRT)
 
 
-def builder_of(resources: Resources = Resources(), report=lambda progress: None):  # noqa: B008
-    return load_builder("tensorrt", 1, resources, report)
+def builder_of(nvidia, resources=Resources(), report=lambda progress: None):  # noqa: B008
+    return load_builder(nvidia.runtime, 1, resources, report)
 
 
-def test_the_network_is_strongly_typed_and_the_graph_beside_the_plan_is_the_one_built(
-    tensorrt, int8, tmp_path
-):
-    built = builder_of().build(Candidate("int8", int8, "f16"), tmp_path)
-    (done,) = tensorrt.builds
-    assert done.network_flags == {"STRONGLY_TYPED"}
-    assert not done.flags & {"INT8", "FP16", "TF32", "BF16"}
-    assert done.verbosity == "DETAILED"
+def test_the_graph_beside_the_plan_is_the_one_that_was_compiled(nvidia, int8, tmp_path):
+    built = builder_of(nvidia).build(Candidate("int8", int8, "f16"), tmp_path)
+    assert built.variant.runtime == nvidia.runtime
     assert built.variant.float_type == "f16"
-    key = f"tensorrt-{tensorrt.interface.version}-{RTX_4090.fingerprint}"
-    assert built.variant.blob_key == key
     kept = onnx.load(tmp_path / built.variant.model)
-    assert kept == done.model
-    weights = {tensor.data_type for tensor in kept.graph.initializer}
-    assert {TensorProto.INT8, TensorProto.FLOAT16} <= weights
+    types = {tensor.data_type for tensor in kept.graph.initializer}
+    assert {TensorProto.INT8, TensorProto.FLOAT16} <= types
+    version = nvidia.module.__version__
+    if nvidia.runtime == "tensorrt":
+        assert built.variant.blob_key == f"tensorrt-{version}-{RTX_4090.fingerprint}"
+        plan = built.variant.blob
+    else:
+        assert built.variant.blob_key == f"tensorrt-rtx-{version}"
+        plan = built.variant.plans["sm89"]
+    assert built.bytes == (tmp_path / plan).stat().st_size > 0
 
 
-@pytest.mark.parametrize("float_type", ["f32", "f16"])
-def test_the_executed_precision_of_each_convolution_is_reported(
-    tensorrt, graph, int8, tmp_path, float_type
-):
-    builder = builder_of()
-    built = builder.build(Candidate("int8", int8, float_type), tmp_path)
-    assert set(built.executed.values()) == {"i8"}
-    assert built.executed.keys() == set(plan_placement(graph).layers)
-    assert any(layer.precision == float_type for layer in built.layers)
-    floats = builder.build(Candidate("fp32", graph.model), tmp_path)
-    assert set(floats.executed.values()) == {"f32"}
-
-
-def test_a_profile_has_the_time_and_the_precision_of_each_convolution(
-    nvidia, tensorrt, graph, int8
-):
-    builder = builder_of()
+def test_a_profile_has_the_time_and_the_precision_of_each_convolution(rtx, graph, int8):
+    builder = builder_of(rtx)
     before, after = builder.profile(graph.model), builder.profile(int8)
     assert set(before.executed.values()) == {"f16"}
     assert set(after.executed.values()) == {"i8"}
     assert before.ms.keys() == after.ms.keys() == set(plan_placement(graph).layers)
-    assert all(ms > 0 for ms in before.ms.values())
-    nvidia.device.require_clean()
+    assert set(before.ms.values()) == {0.25}  # as the driver reports
+    rtx.cuda.require_clean()
 
 
-def test_progress_is_that_of_tensorrt(tensorrt, graph, tmp_path):
+def test_for_a_gpu_elsewhere_times_are_estimated(rtx, graph, int8):
+    builder = load_builder("tensorrt-rtx", 1, targets=("sm75", "sm89"))
+    before, after = builder.profile(graph.model), builder.profile(int8)
+    assert before.ms.keys() == set(plan_placement(graph).layers)
+    assert all(ms > 0 for ms in (*before.ms.values(), *after.ms.values()))
+    assert rtx.cuda.calls.total() == 0
+
+
+def test_progress_is_that_of_tensorrt(rtx, graph, tmp_path):
     seen: list[Progress] = []
-    builder_of(report=seen.append).build(Candidate("fp32", graph.model), tmp_path)
+    builder_of(rtx, report=seen.append).build(Candidate("fp32", graph.model), tmp_path)
     assert {step.phase for step in seen} == {"compile fp32"}
     assert [step.done for step in seen] == sorted(step.done for step in seen)
     assert seen[-1].done == seen[-1].total > 0
 
 
-def test_an_error_while_progress_is_reported_ends_the_build(tensorrt, graph, tmp_path):
+def test_an_error_while_progress_is_reported_ends_the_build(rtx, graph, tmp_path):
     def broken(progress: Progress) -> None:
         raise BrokenPipeError
 
     with pytest.raises((BrokenPipeError, BuildFailed)):
-        builder_of(report=broken).build(Candidate("fp32", graph.model), tmp_path)
+        builder_of(rtx, report=broken).build(Candidate("fp32", graph.model), tmp_path)
 
 
-def test_the_workspace_is_limited_only_on_request(tensorrt, graph, tmp_path):
-    builder_of().build(Candidate("fp32", graph.model), tmp_path)
-    builder_of(Resources(workspace_mib=512)).build(Candidate("fp16", graph.model, "f16"), tmp_path)
-    free, limited = tensorrt.builds
-    assert limited.workspace == 512 << 20
-    assert free.workspace > 512 << 20  # TensorRT's own limit
+def test_kernel_timings_are_kept_for_the_next_build_on_this_gpu(nvidia, graph, tmp_path, caplog):
+    resources = Resources(workspace_mib=512, timing_caches=tmp_path / "timings")
 
+    def compile_to(name: str) -> None:
+        builder_of(nvidia, resources).build(Candidate("fp32", graph.model), tmp_path / name)
 
-def test_kernel_timings_are_kept_for_the_next_build(tensorrt, graph, tmp_path):
-    resources = Resources(timing_caches=tmp_path / "timings")
-
-    def timed_before(name: str) -> tuple[str, ...]:
-        builder_of(resources).build(Candidate("fp32", graph.model), tmp_path / name)
-        return tensorrt.builds[-1].cached
-
-    assert timed_before("first") == ()
-    assert timed_before("second") != ()
+    compile_to("first")
+    if nvidia.runtime == "tensorrt-rtx":  # it times no kernels: it chooses them without the GPU
+        assert not resources.timing_caches.exists()
+        return
     (kept,) = resources.timing_caches.iterdir()
     assert RTX_4090.fingerprint in kept.name
     kept.write_bytes(b"not a timing cache")
-    assert timed_before("third") == ()
+    with caplog.at_level(logging.WARNING):
+        compile_to("second")
+    assert "the timing cache was rejected" in caplog.text
+    assert kept.read_bytes() != b"not a timing cache"
 
 
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        ("parse", r"read the fp32 graph: /1/Conv \(Conv\): no kernel of this shape"),
-        ("build", r"cannot build the fp32 engine: Could not .+workspace"),
-        ("deserialize", r"cannot load its own plan: The plan was not made by TensorRT"),
-    ],
-)
-def test_a_failure_has_the_reason_that_tensorrt_gives(tensorrt, graph, tmp_path, what, message):
-    tensorrt.fail(what)
-    tensorrt.parser_error = ("/1/Conv", "Conv", "no kernel of this shape")
-    with pytest.raises(BuildFailed, match=message):
-        builder_of().build(Candidate("fp32", graph.model), tmp_path)
+def test_a_plan_that_tensorrt_cannot_load_again_is_a_failure(nvidia, graph, tmp_path):
+    nvidia.fail("deserialize")
+    builder = builder_of(nvidia)
+    if nvidia.runtime == "tensorrt-rtx":  # which has its layers from the compiler's log
+        builder.build(Candidate("fp32", graph.model), tmp_path)
+    else:
+        with pytest.raises(BuildFailed, match="cannot load its own plan: Cuda Runtime"):
+            builder.build(Candidate("fp32", graph.model), tmp_path)
 
 
-def test_a_graph_that_breaks_a_rule_is_refused_before_tensorrt_builds_it(tensorrt, graph, tmp_path):
-    asymmetric = quantized(graph, Scheme())
-    with pytest.raises(BuildFailed, match="cannot build the int8 graph: "):
-        builder_of().build(Candidate("int8", asymmetric), tmp_path)
-    assert tensorrt.builds == []
+def test_there_is_no_builder_without_a_gpu_or_a_target(nvidia, monkeypatch):
+    monkeypatch.setattr(tensorrt_engine, "find_gpu", lambda: NO_DRIVER)
+    with pytest.raises(DeviceUnavailable, match="needs an NVIDIA GPU: no NVIDIA driver here"):
+        builder_of(nvidia)
 
 
-def test_rules_broken_at_the_cost_of_speed_are_logged(tensorrt, int8, tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
-        builder_of().build(Candidate("int8", int8), tmp_path)
-    assert "convolution_has_an_int8_kernel is broken" in caplog.text
-    assert "TensorRT built int8 in" in caplog.text
+def config_of(tmp_path, photos, **options: object) -> BuildConfig:
+    model = save_tiny(tmp_path, "yolov5")
+    return BuildConfig(model, photos, size=SIZE, threads=1, **options)
 
 
-def test_there_is_no_builder_without_a_gpu(nvidia, monkeypatch):
-    monkeypatch.setattr(gpu, "find_gpu", lambda: NO_DRIVER)
-    with pytest.raises(DeviceUnavailable, match="no NVIDIA driver here"):
-        builder_of()
+def boxes_of(variants) -> list[int]:
+    picture = Photo.from_pixels(np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8))
+    return [len(variants.get(name).detect(picture, Query(conf=0.01))) for name in variants.names]
 
 
-def test_the_whole_build_ends_in_a_folder_that_serves(
-    nvidia, tensorrt, photos, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(job, "detect", lambda: machine(RTX_4090, tensorrt="a version"))
+def test_the_whole_build_ends_in_a_folder_that_serves(nvidia, photos, tmp_path, monkeypatch):
+    here = machine(RTX_4090, **{nvidia.runtime.replace("-", "_"): "a version"})
+    monkeypatch.setattr(job, "detect", lambda: here)
     folder = tmp_path / "built"
     folder.mkdir()
-    config = BuildConfig(save_tiny(tmp_path, "yolov5"), photos, size=SIZE, threads=1)
-    report = build(config, folder, lambda progress: None)
+    report = build(config_of(tmp_path, photos), folder, lambda progress: None)
     manifest = read_manifest(folder)
     assert manifest.device == "gpu"
+    assert manifest.timed
     assert manifest.variants.keys() == {"fp32", "fp16", "int8"}
-    assert report.options.runtime == "tensorrt"
+    assert report.options.runtime == nvidia.runtime
     assert report.options.symmetric
-    assert report.int8_convolutions.executed == report.int8_convolutions.planned > 0
-    written = json.loads((folder / "report.json").read_text())
-    assert written["engine_layers"].keys() == manifest.variants.keys()
-    assert "engine-int8" in (folder / "report.html").read_text()
+    if nvidia.runtime == "tensorrt-rtx":
+        assert report.int8_convolutions.executed == report.int8_convolutions.planned > 0
+        written = json.loads((folder / "report.json").read_text())
+        assert written["engine_layers"].keys() == manifest.variants.keys()
+        assert "engine-int8" in (folder / "report.html").read_text()
     variants = load_variants(folder, 1)
-    picture = Photo.from_pixels(np.random.default_rng(5).integers(0, 256, (60, 80, 3), np.uint8))
-    counts = [len(variants.get(name).detect(picture, Query(conf=0.01))) for name in variants.names]
-    assert min(counts) > 0
+    assert min(boxes_of(variants)) > 0
     variants.close()
-    nvidia.device.require_clean()
+    read_manifest(folder)  # what the engines added is no damage
+    nvidia.cuda.require_clean()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(compiler, photos, tmp_path_factory):
+    """A folder for two kinds of GPUs, built here as it is: without a GPU and without a fake."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    folder = home / "built"
+    folder.mkdir()
+    config = config_of(home, photos, device="gpu", target=("sm75,sm89",))
+    return folder, build(config, folder, lambda progress: None)
+
+
+@pytest.fixture
+def built_elsewhere(rtx, elsewhere, tmp_path):
+    """The same on a machine with one of those GPUs."""
+    folder, report = elsewhere
+    return shutil.copytree(folder, tmp_path / "built"), report
+
+
+@pytest.mark.skipif(isinstance(find_gpu(), Gpu), reason="an NVIDIA GPU is here")
+def test_without_a_driver_a_folder_for_gpus_elsewhere_is_refused_in_one_line(elsewhere):
+    folder, _ = elsewhere
+    with pytest.raises(DeviceUnavailable, match=r"^TensorRT for RTX needs an NVIDIA GPU: ") as no:
+        load_variants(folder, 1)
+    assert len(str(no.value).splitlines()) == 1
+
+
+def test_a_build_for_gpus_elsewhere_is_timed_on_its_first_start(rtx, built_elsewhere):
+    folder, report = built_elsewhere
+    manifest = read_manifest(folder)
+    assert report.options.target == ("sm75", "sm89")
+    assert report.ms == {}
+    assert report.agreement.with_fp32.keys() == {"fp16", "int8"}
+    assert not manifest.timed
+    for variant in manifest.variants.values():
+        assert variant.plans.keys() == {"sm75", "sm89"}
+    variants = load_variants(folder, 1)
+    (timed,) = (folder / LOCAL).glob("*.json")
+    ms = json.loads(timed.read_text())
+    assert ms.keys() == manifest.variants.keys()
+    accepted = ms.keys() - manifest.rejected.keys()
+    assert variants.manifest.default == min(accepted, key=ms.__getitem__)
+    assert min(boxes_of(variants)) > 0
+    variants.close()
+    slow = {name: 1.0 if name == "fp32" else 9.0 for name in ms}
+    timed.write_text(json.dumps(slow))  # a second start measures nothing
+    again = load_variants(folder, 1)
+    assert again.manifest.default == "fp32"
+    again.close()
+    rtx.cuda.require_clean()
+
+
+def test_a_folder_for_other_gpus_says_for_which(rtx, built_elsewhere, monkeypatch):
+    folder, _ = built_elsewhere
+    ampere = replace(RTX_4090, name="NVIDIA RTX A4000", compute_capability="8.6")
+    monkeypatch.setattr(tensorrt_engine, "find_gpu", lambda: ampere)
+    with pytest.raises(DeviceUnavailable, match="built for sm75 and sm89, but NVIDIA RTX A4000 is"):
+        load_variants(folder, 1)
+
+
+def test_a_folder_that_cannot_be_written_serves_all_the_same(rtx, built_elsewhere):
+    folder, _ = built_elsewhere
+    (folder / LOCAL).write_text("a file in place of the folder")
+    variants = load_variants(folder, 1)
+    assert min(boxes_of(variants)) > 0
+    variants.close()

@@ -62,7 +62,7 @@ def test_the_hardware_and_the_choice_are_shown_as_a_table():
         f"│ openvino         │ {version('openvino')}",
         "a build takes OpenVINO: ",
         "for better: to use a GPU, install the driver",
-        "pip install 'qyolo[gpu]'",  # brackets are no markup
+        "pip install 'qyolo[tensorrt]'",  # brackets are no markup
     ):
         assert words in ran.out
 
