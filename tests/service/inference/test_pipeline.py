@@ -95,6 +95,18 @@ def test_a_renderer_gets_the_source_pixels_and_the_answers():
     assert both.picture == b"(600, 1200, 3) ['fp32', 'int8']"
 
 
+def test_work_that_panics_ends_with_an_error_that_a_handler_can_answer():
+    class Panic(BaseException):
+        pass
+
+    def render(pixels, answers) -> bytes:
+        raise Panic
+
+    variants, *_ = two_variants()
+    with opened(variants) as pipeline, pytest.raises(RuntimeError, match="Panic"):
+        asyncio.run(pipeline.detect(ImageRequest(jpeg(), Query(), render=render), "fp32"))
+
+
 def test_compare_decodes_once_and_emits_both_answers():
     events = []
     variants, fp32, int8 = two_variants()
