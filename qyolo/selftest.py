@@ -19,6 +19,7 @@ from quantizer.evaluation.accuracy_gate import AGREEMENT_DROP
 from quantizer.evaluation.detectors import graph_detector
 from quantizer.model.float_model import read_float_model
 from quantizer.report.data import Report
+from qyolo.paper import PaperRow, measure
 from service.errors import DeviceUnavailable, ServiceError
 from service.inference.detector import Detector
 from service.manifest import Manifest, Runtime, read_manifest
@@ -49,6 +50,7 @@ class SelfTest:
     runtime: Runtime
     checks: tuple[Check, ...]
     report: Report
+    paper: tuple[PaperRow, ...] = ()  # where it was asked for
 
     @property
     def passed(self) -> bool:
@@ -59,14 +61,18 @@ class SelfTest:
         return json.dumps(document, indent=2) + "\n"
 
 
-def selftest(config: BuildConfig, progress: ReportProgress) -> SelfTest:
-    """Build in a temporary folder and compare with float32 on the CPU; raises what `build` does."""
+def selftest(config: BuildConfig, progress: ReportProgress, paper: bool = False) -> SelfTest:
+    """Build in a temporary folder and compare with float32 on the CPU; raises what `build` does.
+
+    With `paper` it times the models of the Q-YOLO paper as well.
+    """
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
         report = build(config, folder, progress)
         checks = tuple(_checks(config, folder, report))
-    return SelfTest(detect(), report.options.runtime, checks, report)
+    rows = measure(config, progress) if paper else ()
+    return SelfTest(detect(), report.options.runtime, checks, report, rows)
 
 
 def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check]:

@@ -101,6 +101,13 @@ def selftest(
     out: Annotated[Path, typer.Option(help="Report to write, as JSON.")] = Path(
         "qyolo-selftest.json"
     ),
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Also time the models of the Q-YOLO paper's speed table, with random weights.",
+        ),
+    ] = False,
 ) -> None:
     """Build the bundled detector on this machine and check its engines.
 
@@ -113,7 +120,7 @@ def selftest(
 
     with progress_bars() as progress:
         config = BuildConfig(bundle.model(), bundle.CALIBRATION, device=device, runtime=runtime)
-        result = run(config, progress)
+        result = run(config, progress, paper)
     out.write_text(result.to_json())
     show_selftest(result)
     typer.echo(f"qyolo: wrote {out}", err=True)

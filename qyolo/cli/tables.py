@@ -1,5 +1,6 @@
 """Results as tables and lines for a terminal."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from qyolo.bench import PERCENTILES, Bench
 from service.vision.agreement import Agreement
 
 if TYPE_CHECKING:  # it imports packages that only a build uses
+    from qyolo.paper import PaperRow
     from qyolo.selftest import SelfTest
 
 AP: Final = ("AP", "AP50", "AP75", "small", "medium", "large")  # headings; sizes are of objects
@@ -125,3 +127,25 @@ def show_selftest(result: "SelfTest") -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(f"built in {sum(result.report.seconds.values()):.1f} s; one inference: {taken}")
+    if result.paper:
+        console.print(paper_table(result.paper))
+
+
+def paper_table(rows: "Sequence[PaperRow]") -> Table:
+    """The paper's speed table, measured here, with the paper's own fp32 and int8 beside it."""
+    variants = list(dict.fromkeys(name for row in rows for name in row.ms))
+    gpus = list(dict.fromkeys(gpu for row in rows for gpu in row.published_ms))
+    headings = ["GMAC", "in int8 kernels", *(f"{name} ms" for name in variants)]
+    headings += [f"{name} MB" for name in variants] + [f"paper, {gpu}" for gpu in gpus]
+    table = _numbers("the paper's models, one 640x640 image", "model", *headings)
+    for row in rows:
+        published = (row.published_ms.get(gpu) for gpu in gpus)
+        table.add_row(
+            row.model,
+            f"{row.gmac:.2f}",
+            f"{row.int8_share:.0%}",
+            *(f"{row.ms[name]:.2f}" if name in row.ms else "-" for name in variants),
+            *(f"{row.moved_mb[name]:.0f}" if name in row.moved_mb else "-" for name in variants),
+            *(f"{each[0]} / {each[1]}" if each else "-" for each in published),
+        )
+    return table
