@@ -23,6 +23,7 @@ from service.inference.variants import VariantSet
 from service.inference.workers import Workers
 
 HANG: Final = 3.0  # times the deadline of a request, which has had its answer long before
+COMPILE_S: Final = 60.0  # the first inference of a tensor may load or compile the whole graph
 LONGEST_LOOK_S: Final = 0.5  # between two looks at the engines
 
 R = TypeVar("R")
@@ -49,6 +50,7 @@ class _Call:
     variant: str
     detector: Detector
     waiter: Waiter
+    limit_s: float
     thread: int = field(default_factory=threading.get_ident)
     began: float = field(default_factory=time.monotonic)
     hangs: bool = False
@@ -97,9 +99,10 @@ class SupervisedEngines:
         A failure with a tensor counts only if the engine fails with a blank image too, since a
         tensor may contain anything. Raises Cancelled, EngineFailed, VariantFailed.
         """
+        limit_s = self._limits.hang_s if is_image else max(COMPILE_S, self._limits.hang_s)
         with self._workers.engine(waiter, clock):
             detector = self.require(variant)
-            with self._watched(_Call(variant, detector, waiter)) as call:
+            with self._watched(_Call(variant, detector, waiter, limit_s)) as call:
                 try:
                     outputs = run(detector)
                 except MemoryError:  # of the process: another engine would not have it either
@@ -161,7 +164,7 @@ class SupervisedEngines:
         waiter = Waiter()
         with (
             self._workers.engine(waiter, Stopwatch()),
-            self._watched(_Call(variant, detector, waiter)),
+            self._watched(_Call(variant, detector, waiter, self._limits.hang_s)),
         ):
             return infers_blank(detector)
 
@@ -178,7 +181,7 @@ class SupervisedEngines:
             self._look.clear()
             now = time.monotonic()
             for call in self._in_progress():
-                if now - call.began > self._limits.hang_s and not call.hangs:
+                if now - call.began > call.limit_s and not call.hangs:
                     self._give_up(call)
             for name, health in self._health.items():
                 if health.is_due() and name not in self._loading and not self._closed:
@@ -194,7 +197,7 @@ class SupervisedEngines:
                 return  # it has just ended
             call.hangs = True
             self._workers.free(call.waiter)
-        why = f"an inference has not ended within {self._limits.hang_s:g} s"
+        why = f"an inference has not ended within {call.limit_s:g} s"
         self._emit(EngineFailure("hang"))
         if call.detector is self._variants.get(call.variant):
             self._health[call.variant].hangs(why)

@@ -265,6 +265,18 @@ def test_other_variants_infer_while_one_hangs_and_a_late_return_ends_it():
         wait_until(lambda: INSTEAD_OF not in post(live.client, jpeg()).headers)
 
 
+def test_the_first_tensor_may_take_as_long_as_to_compile_the_graph(model):
+    body, headers = REQUESTS[TENSOR]
+    with serving(model.variants, **FAST) as live:
+        model.engine.gate.clear()
+        assert live.client.post(TENSOR, content=body, headers=headers).status_code == 504
+        time.sleep(6 * FAST["deadline_s"])
+        assert ready(live)
+        model.engine.gate.set()
+        wait_until(lambda: post(live.client, jpeg()).status_code == 200)
+    assert model.loads == 0
+
+
 def test_a_server_with_a_hanging_engine_stops_when_the_drain_is_over():
     engine = FakeEngine(FP32_RAW)
     with serving(variants_of({"fp32": engine}), drain_s=1) as live:
