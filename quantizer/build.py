@@ -22,6 +22,7 @@ from quantizer.compile.candidates import (
     keep_fastest,
     time_interleaved,
 )
+from quantizer.compile.operations import Operation
 from quantizer.config import BuildConfig
 from quantizer.evaluation.accuracy import evaluate_detectors
 from quantizer.evaluation.accuracy_gate import Judgement, choose_default, gate
@@ -36,7 +37,8 @@ from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.placement import layers_matching, plan_placement
 from quantizer.qdq.quantize import Quantized, Ranges
 from quantizer.qdq.weights import Weights
-from quantizer.report.data import Findings, Report
+from quantizer.report.data import Report
+from quantizer.report.findings import Findings
 from quantizer.report.page import render
 from quantizer.sensitivity import decision
 from quantizer.sensitivity.decision import Decision
@@ -65,11 +67,13 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     findings = Findings(
         job=job,
         held_out=len(source.held_out),
+        uncut=source.uncut,
         calibration=calibration,
         decision=decided.decision,
         quantized=quantized,
         built=engines.built,
         ms=engines.ms,
+        operations=engines.operations,
         judgement=judged,
         manifest=with_default(manifest, judged, engines, config),
     )
@@ -98,13 +102,15 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The engine of each variant, and the median milliseconds of one inference.
+    """The engine of each variant, the median milliseconds of one inference, and the operations
+    of the int8 engine.
 
     Nothing is timed where the engines are for a GPU elsewhere.
     """
 
     built: Mapping[Precision, Built]
     ms: Mapping[Precision, float]
+    operations: tuple[Operation, ...] = ()
 
 
 def read(job: Job) -> Source:
@@ -188,7 +194,9 @@ def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
     image = np.zeros((1, detector.size, detector.size, 3), np.uint8)
     with job.stage("time"):
         ms = time_interleaved(built, job.folder, image, threads, preprocess)
-        return Engines(*keep_fastest(candidates, built, ms, job.folder))
+        kept, kept_ms = keep_fastest(candidates, built, ms, job.folder)
+        operations = job.builder.operations(kept["int8"].variant, job.folder)
+    return Engines(kept, kept_ms, operations)
 
 
 def judge(job: Job, source: Source, manifest: Manifest) -> Judgement:

@@ -16,6 +16,7 @@ import onnx
 from bench.command_line import dataset_parser, print_header, print_row
 from quantizer.build import calibrate, decide, read
 from quantizer.compile.builder import Built, Candidate, Profile
+from quantizer.compile.operations import Operation
 from quantizer.config import MIN_SQNR, AnnotatedDataset, BuildConfig
 from quantizer.evaluation.accuracy import Evaluation, evaluate_detectors
 from quantizer.evaluation.detectors import describe, graph_detector
@@ -26,7 +27,7 @@ from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT, QdqFormat
 from qyolo.cli.progress import progress_bars
 from service.engines.cpu import usable_threads
-from service.manifest import FloatType, Manifest
+from service.manifest import FloatType, Manifest, Variant
 from service.progress import ReportProgress
 
 
@@ -69,6 +70,9 @@ class Untimed:
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         raise NotImplementedError("there is no GPU here")
+
+    def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
+        return ()
 
 
 def quantized(

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import onnx
 
 from quantizer.compile.executed_layers import ExecutedLayer
+from quantizer.compile.operations import Operation
 from quantizer.model.map_layout import Maps
 from quantizer.model.serving_graph import serving_graph
 from quantizer.qdq.float16 import to_float16
@@ -113,3 +114,9 @@ class Builder(Protocol):
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         """Write the engine into folder/<the candidate's name>/; raises BuildFailed."""
+
+    def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
+        """What an engine in `folder` executes, with times; none where the runtime has no times.
+
+        Raises BuildFailed.
+        """

@@ -7,11 +7,12 @@ import onnx
 import onnxruntime as ort
 
 from quantizer.compile.builder import Built, Candidate
+from quantizer.compile.operations import Operation
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import layer_name
 from quantizer.qdq.format import QdqFormat
 from service.engines.onnxruntime_engine import EXACT_INT8, providers, require_cuda
-from service.manifest import FloatType
+from service.manifest import FloatType, Variant
 
 
 class OnnxRuntimeBuilder:
@@ -53,6 +54,10 @@ class OnnxRuntimeBuilder:
             variant = candidate.described("onnxruntime", path.name, raw.name)
         size = sum(file.stat().st_size for file in home.iterdir())
         return Built(variant, self._executed(path, candidate), size)
+
+    def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
+        """None: the layers of the optimised graph are not timed."""
+        return ()
 
     def _executed(self, path: Path, candidate: Candidate) -> dict[str, str]:
         """u8 for the convolutions that became integer kernels in the optimised graph."""

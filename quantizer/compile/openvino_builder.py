@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import onnx
@@ -10,14 +9,13 @@ import openvino as ov
 from onnx import numpy_helper
 
 from quantizer.compile.builder import Built, Candidate, Profile
+from quantizer.compile.openvino_operations import PROFILING, executed_precisions, profiled
+from quantizer.compile.operations import Operation
 from quantizer.errors import BuildFailed
 from quantizer.qdq.format import PLAIN, QdqFormat
 from service.engines.cpu import read_cpu
 from service.engines.openvino_engine import blob_key, compile_options
-from service.manifest import FloatType
-from service.vision.detections import Floats
-
-PROFILE_ROUNDS: Final = 8
+from service.manifest import FloatType, Variant
 
 
 class OpenVinoBuilder:
@@ -43,16 +41,25 @@ class OpenVinoBuilder:
         try:
             network = self._core.read_model(_unsigned(model).SerializeToString())
             options = compile_options(self._threads, self.low_float or "f32")
-            compiled = self._core.compile_model(network, "CPU", options | {"PERF_COUNT": "YES"})
-            request = compiled.create_infer_request()
-            blank = np.zeros(compiled.input(0).shape, np.float32)
-            rounds = [_milliseconds(request, blank) for _ in range(PROFILE_ROUNDS)]
+            compiled = self._core.compile_model(network, "CPU", options | PROFILING)
+            convolutions = [each for each in profiled(compiled) if each.convolves]
         except RuntimeError as exc:
             raise BuildFailed(f"OpenVINO cannot profile the graph: {_last_line(exc)}") from exc
-        # The least of many rounds, since other processes only ever add time.
-        least = {name: min(times[name] for times in rounds) for name in rounds[0]}
-        ms = {layer: least.get(name, 0.0) for layer, (name, _) in _convolutions(compiled).items()}
-        return Profile(_executed(compiled), ms)
+        executed = {layer: each.precision for each in convolutions for layer in each.layers}
+        return Profile(executed, {layer: each.ms for each in convolutions for layer in each.layers})
+
+    def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
+        """Load the blob, or compile the model where there is none, and time each operation."""
+        options = compile_options(self._threads, variant.float_type) | PROFILING
+        try:
+            if variant.blob is None:
+                compiled = self._core.compile_model(folder / variant.model, "CPU", options)
+            else:
+                blob = (folder / variant.blob).read_bytes()
+                compiled = self._core.import_model(blob, "CPU", options)
+            return profiled(compiled)
+        except RuntimeError as exc:
+            raise BuildFailed(f"OpenVINO cannot profile the engine: {_last_line(exc)}") from exc
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         """Write model.xml and model.blob, the serving graph, and raw.xml, the whole graph.
@@ -77,7 +84,7 @@ class OpenVinoBuilder:
             ) from exc
         variant = candidate.described("openvino", xml.name, raw.name, blob.name, blob_key())
         size = sum(path.stat().st_size for path in home.iterdir())
-        return Built(variant, _executed(compiled), size)
+        return Built(variant, executed_precisions(compiled), size)
 
 
 def _unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -93,32 +100,6 @@ def _unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
             shifted = (numpy_helper.to_array(tensor).astype(np.int16) + 128).astype(np.uint8)
             tensor.CopyFrom(numpy_helper.from_array(shifted, tensor.name))
     return copy
-
-
-def _milliseconds(request: ov.InferRequest, image: Floats) -> dict[str, float]:
-    """One inference: the milliseconds of each node of the execution graph."""
-    request.infer([image])
-    return {
-        node.node_name: node.real_time.total_seconds() * 1000 for node in request.profiling_info
-    }
-
-
-def _executed(compiled: ov.CompiledModel) -> dict[str, str]:
-    """The precision of each convolution in the execution graph."""
-    return {layer: precision for layer, (_, precision) in _convolutions(compiled).items()}
-
-
-def _convolutions(compiled: ov.CompiledModel) -> dict[str, tuple[str, str]]:
-    """By ONNX node: the convolution of the execution graph into which it was fused, and its
-    precision."""
-    convolutions = {}
-    for operation in compiled.get_runtime_model().get_ordered_ops():
-        info = operation.get_rt_info()
-        if info["layerType"].astype(str) == "Convolution":
-            node = (operation.get_friendly_name(), info["runtimePrecision"].astype(str))
-            for name in info["originalLayersNames"].astype(str).split(","):
-                convolutions[name] = node
-    return convolutions
 
 
 def _last_line(exc: RuntimeError) -> str:

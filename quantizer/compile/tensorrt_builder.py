@@ -13,6 +13,7 @@ import onnx
 
 from quantizer.compile.builder import Built, Candidate, Profile, Resources
 from quantizer.compile.executed_layers import ExecutedLayer, kernels, read_layers, read_listing
+from quantizer.compile.operations import Operation
 from quantizer.compile.tensorrt_callbacks import LayerTimes, build_monitor
 from quantizer.compile.workload import least_ms
 from quantizer.errors import BuildFailed
@@ -128,6 +129,10 @@ class TensorRtBuilder:
             max((folder / name).stat().st_size for name in names.values()),
             layers[self._targets[-1]],
         )
+
+    def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
+        """None: `Built.layers` lists the kernels, without times."""
+        return ()
 
     def _plan(self, graph: onnx.ModelProto, name: str, target: str) -> bytes:
         """The serialized engine of a graph; TensorRT computes in the types written into it."""

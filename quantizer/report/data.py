@@ -6,42 +6,22 @@ layer and for the accuracy gate.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Final, Self
+from typing import Self
 
 from quantizer.calibration.ranges import RangeRule
-from quantizer.calibration.statistics import Calibration
-from quantizer.compile.builder import Built
 from quantizer.compile.executed_layers import ExecutedLayer
-from quantizer.evaluation.accuracy_gate import GateResult, Judgement
-from quantizer.job import Job
-from quantizer.qdq.quantize import Quantized
+from quantizer.evaluation.accuracy_gate import GateResult
+from quantizer.report.execution import ExecutionReport
+from quantizer.report.findings import Findings
 from quantizer.report.layers import Int8Convolutions, LayerReport
 from quantizer.report.tensors import TensorReport
-from quantizer.sensitivity.decision import Decision
+from quantizer.report.warnings import warnings
 from quantizer.sensitivity.search import Sensitivity
 from quantizer.sensitivity.sqnr import decibels
-from service.manifest import Manifest, Precision, Runtime
+from service.manifest import Precision, Runtime
 from service.vision.agreement import Agreement
-
-FEW_IMAGES: Final = 16  # below this a range depends on chance
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Findings:
-    """What the stages of a build returned, in their order."""
-
-    job: Job
-    held_out: int  # images
-    calibration: Calibration
-    decision: Decision
-    quantized: Quantized
-    built: Mapping[Precision, Built]
-    ms: Mapping[Precision, float]
-    judgement: Judgement
-    manifest: Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +124,7 @@ class Report:
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
     layers: tuple[LayerReport, ...]
+    execution: ExecutionReport | None  # of the int8 engine, where the runtime reports times
     engine_layers: Mapping[Precision, tuple[ExecutedLayer, ...]]  # where the runtime lists them
     tensors: tuple[TensorReport, ...]
 
@@ -153,7 +134,9 @@ class Report:
         calibration, sensitivity = findings.calibration, findings.decision.sensitivity
         undecodable = tuple(path.name for path in calibration.undecodable)
         files = len(calibration.images) + len(undecodable)
-        layers = LayerReport.of_all(findings.decision.placement, findings.built)
+        layers = LayerReport.of_all(
+            findings.decision.placement, findings.built, findings.operations
+        )
         counts = Int8Convolutions.of(layers)
         return cls(
             model=ModelReport(
@@ -192,8 +175,9 @@ class Report:
             ms=findings.ms,
             seconds=seconds,
             versions=manifest.versions,
-            warnings=tuple(_warnings(findings, layers, counts)),
+            warnings=tuple(warnings(findings, layers, counts)),
             layers=layers,
+            execution=ExecutionReport.of(findings.operations),
             engine_layers={
                 name: part.layers for name, part in findings.built.items() if part.layers
             },
@@ -210,33 +194,3 @@ class Report:
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-
-def _warnings(
-    findings: Findings, layers: tuple[LayerReport, ...], counts: Int8Convolutions
-) -> Iterator[str]:
-    for pattern in findings.job.config.keep_float:
-        if not any(fnmatchcase(layer.layer, pattern) for layer in layers):
-            yield f"keep_float {pattern} matches no convolution"
-    images, undecodable = len(findings.calibration.images), len(findings.calibration.undecodable)
-    if images < FEW_IMAGES:
-        yield (
-            f"only {images} usable calibration images: below {FEW_IMAGES} the ranges "
-            "depend on chance; use at least 100 like those the detector will see"
-        )
-    if findings.decision.sensitivity is None:
-        yield (
-            "the float model detects nothing in the calibration images, so the sensitivity of the "
-            "layers could not be measured: every layer is quantized"
-        )
-    for name, reason in findings.manifest.rejected.items():
-        yield f"{name} is not the default: {reason}; it is served to requests that name it"
-    if undecodable:
-        yield f"{undecodable} images could not be decoded and were skipped"
-    if counts.executed < counts.planned:
-        yield (
-            f"{counts.planned - counts.executed} of {counts.planned} quantized convolutions do not "
-            "run in int8 here: see layers in the report"
-        )
-    if counts.planned == 0:
-        yield "no convolution is quantized: int8 is the float model"

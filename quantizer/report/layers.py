@@ -1,35 +1,58 @@
 """Where each convolution was planned to run, and what the runtime executes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from quantizer.compile.builder import INT8_NAMES, Built
+from quantizer.compile.operations import Operation
 from quantizer.qdq.placement import Placement
 from service.manifest import Precision
 
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """One convolution: the plan, and what the runtime executes in each variant."""
+    """One convolution: the plan, and what the runtime executes in each variant.
+
+    `ms` and `gmac_per_s` are of the int8 engine, None where the runtime does not report them.
+    """
 
     layer: str
     planned: str  # int8 or float
     reason: str  # why it stays float
     reads: tuple[str, ...]  # quantized activations
     executed: Mapping[Precision, str]
+    ms: float | None = None
+    gmac_per_s: float | None = None
 
     @classmethod
-    def of_all(cls, placement: Placement, built: Mapping[Precision, Built]) -> tuple[Self, ...]:
+    def of_all(
+        cls,
+        placement: Placement,
+        built: Mapping[Precision, Built],
+        operations: Sequence[Operation] = (),
+    ) -> tuple[Self, ...]:
         """Every convolution, quantized ones first, each in the graph's order."""
         plan = [(site.layer, "int8", "", site.reads) for site in placement.weights]
         plan += [(kept.layer, "float", kept.reason, ()) for kept in placement.kept_float]
+        operation_of = {
+            layer: each for each in operations if each.convolves for layer in each.layers
+        }
         return tuple(
             cls(
-                *each, {name: part.executed.get(each[0], "unknown") for name, part in built.items()}
+                *described,
+                {name: part.executed.get(described[0], "unknown") for name, part in built.items()},
+                *_speed(operation_of.get(described[0])),
             )
-            for each in plan
+            for described in plan
         )
+
+
+def _speed(operation: Operation | None) -> tuple[float | None, float | None]:
+    if operation is None:
+        return None, None
+    rate = round(operation.macs / operation.ms / 1e6, 1) if operation.ms else None
+    return round(operation.ms, 3), rate
 
 
 @dataclass(frozen=True, slots=True)

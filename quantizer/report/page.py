@@ -10,7 +10,8 @@ from PIL import Image
 
 from quantizer.evaluation.comparison import Example
 from quantizer.report import charts
-from quantizer.report.data import Findings, Report
+from quantizer.report.data import Report
+from quantizer.report.findings import Findings
 from service.vision.drawing import draw, encode
 
 TEMPLATE: Final = Path(__file__).with_name("page.html")

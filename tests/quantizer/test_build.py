@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from quantizer.build import build
@@ -261,6 +262,28 @@ def test_layers_that_are_kept_float_are_reported(make):
     assert {layer for layer, reason in reasons.items() if reason == "named by c3.*"} == kept
     assert built.warned("absent*")
     assert not built.warned("c3.*")
+
+
+def test_a_decode_tail_that_the_server_cannot_replace_is_a_warning_with_the_reason(make, plain):
+    model = TINY["yolov5"]()
+    (output,) = model.graph.output
+    factor = numpy_helper.from_array(np.array(1.5, np.float32), "factor")
+    model.graph.initializer.append(factor)
+    model.graph.node.append(helper.make_node("Mul", [output.name, "factor"], ["larger"]))
+    output.name = "larger"
+    assert make(model).warned("decode tail", "no known layout")
+    assert not plain.warned("decode tail")
+
+
+def test_the_report_counts_the_operations_of_the_int8_engine(report, plain):
+    execution = report["execution"]
+    kinds = {kind["kind"] for kind in execution["kinds"]}
+    assert "Convolution" in kinds
+    assert not kinds & {"Const", "Input", "Output"}
+    timed = [layer for layer in report["layers"] if layer["ms"] is not None]
+    assert len(timed) == len(report["layers"])
+    assert sum(kind["share"] for kind in execution["kinds"]) == pytest.approx(1, abs=0.01)
+    assert plain.report.execution is None  # ONNX Runtime reports no times
 
 
 # ------------------------------------------------------------------------ calibration images

@@ -3,9 +3,11 @@ import pytest
 
 from quantizer.calibration.histogram import histogram_of
 from quantizer.compile.builder import Built
+from quantizer.compile.operations import Operation
 from quantizer.int8 import Range, Scheme, activation_params, dequantize_array, quantize_array
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite
 from quantizer.qdq.quantize import GroupRange
+from quantizer.report.execution import ExecutionReport, KindReport
 from quantizer.report.layers import Int8Convolutions, LayerReport
 from quantizer.report.tensors import TensorReport
 from service.manifest import Variant
@@ -69,3 +71,33 @@ def test_only_planned_convolutions_that_run_in_int8_count():
     engines = {"fp32": built("fp32"), "int8": built("int8", a="u8", b="i8", c="f32", d="u8")}
     layers = LayerReport.of_all(PLACEMENT, engines)
     assert Int8Convolutions.of(layers) == Int8Convolutions(planned=3, executed=2)
+
+
+OPERATIONS = (
+    Operation("conv a", "Convolution", "u8", "jit", 0.5, 2_000_000_000, ("a", "a/act")),
+    Operation("conv b", "Convolution", "f32", "jit", 1.0, 1_000_000_000, ("b",)),
+    Operation("to u8", "Reorder", "f32", "jit", 0.375, 0, ("",)),
+    Operation("cat", "Concatenation", "u8", "ref", 0.0, 0, ("cat",)),
+    Operation("to f32", "Reorder", "f32", "jit", 0.125, 0, ("",)),
+)
+
+
+def test_layers_have_the_speed_of_the_int8_engine():
+    engines = {"fp32": built("fp32"), "int8": built("int8", a="u8", b="f32")}
+    a, b, c, _ = LayerReport.of_all(PLACEMENT, engines, OPERATIONS)
+    assert (a.ms, a.gmac_per_s) == (0.5, 4000)
+    assert (b.ms, b.gmac_per_s) == (1.0, 1000)
+    assert (c.ms, c.gmac_per_s) == (None, None)
+
+
+def test_the_time_is_counted_by_kind_and_precision():
+    execution = ExecutionReport.of(OPERATIONS)
+    assert (execution.ms, execution.gmac, execution.gmac_per_s) == (2.0, 3.0, 1500)
+    assert execution.outside_convolutions == 0.25
+    assert execution.kinds == (
+        KindReport("Convolution", "f32", 1, 1.0, 0.5, 1.0),
+        KindReport("Convolution", "u8", 1, 0.5, 0.25, 2.0),
+        KindReport("Reorder", "f32", 2, 0.5, 0.25, 0.0),
+        KindReport("Concatenation", "u8", 1, 0.0, 0.0, 0.0),
+    )
+    assert ExecutionReport.of(()) is None

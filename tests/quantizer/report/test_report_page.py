@@ -90,6 +90,17 @@ def test_every_convolution_has_a_row(page, report):
 
 
 @needs_browser
+def test_every_kind_of_operation_has_a_row(page, report):
+    rows = cells(page, "#execution + table")
+    kinds = report["execution"]["kinds"]
+    assert [row[:3] for row in rows] == [
+        [kind["kind"], kind["precision"], str(kind["count"])] for kind in kinds
+    ]
+    assert sum(float(row[4].rstrip(" %")) for row in rows) == pytest.approx(100, abs=1)
+    assert "outside convolutions" in page.query_selector("#execution + table caption").inner_text()
+
+
+@needs_browser
 def test_the_page_fits_a_phone(page):
     page.set_viewport_size({"width": 390, "height": 800})
     wide = page.evaluate(

@@ -1,0 +1,30 @@
+"""What the stages of a build returned: all that a report is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from quantizer.calibration.statistics import Calibration
+from quantizer.compile.builder import Built
+from quantizer.compile.operations import Operation
+from quantizer.evaluation.accuracy_gate import Judgement
+from quantizer.job import Job
+from quantizer.qdq.quantize import Quantized
+from quantizer.sensitivity.decision import Decision
+from service.manifest import Manifest, Precision
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """What the stages of a build returned, in their order."""
+
+    job: Job
+    held_out: int  # images
+    uncut: str  # why the served graph does not end at its maps; empty: it does
+    calibration: Calibration
+    decision: Decision
+    quantized: Quantized
+    built: Mapping[Precision, Built]
+    ms: Mapping[Precision, float]
+    operations: tuple[Operation, ...]  # of the int8 engine
+    judgement: Judgement
+    manifest: Manifest
