@@ -1,14 +1,18 @@
-"""qyolo beside NNCF and ONNX Runtime: one model, the same images and engine, AP and latency.
+"""qyolo beside NNCF and ONNX Runtime: one model, the same images and runtime, AP and latency.
 
     .venv/bin/python bench/quantization/accuracy.py MODEL --calibration DIR --images DIR \\
-        --annotations FILE [--rounds 200] [--json FILE]
+        --annotations FILE [--rounds 200] [--skip PEER] [--reuse] [--json FILE]
 
 The peers are NNCF (its default and its mixed preset) and ONNX Runtime's quantize_static (MinMax,
 Entropy, Percentile), each in a pinned environment under runs/. OpenVINO compiles all results alike:
 float layers of an int8 model run in bfloat16 or float16 where the processor has it, as OpenVINO
-does by default, and the float model is measured in that type too. Prints COCO AP, median
-milliseconds of the engine, timed alternately, and seconds and peak MiB of quantizing. A quantizer
-that fails is listed with its exit code.
+does by default, and the float model is measured in that type too. The variants of qyolo read bytes
+and end at their maps; the peers and the row "fp32, whole graph" are the exporter's graph, whose
+output the server decodes. Prints COCO AP; median milliseconds from an image's bytes in the model's
+square to candidate boxes above the default threshold (the engine, and the decoding), timed
+alternately; and seconds and peak MiB of quantizing. A quantizer that fails is listed with its exit
+code. --skip leaves a peer out (Entropy and Percentile take 13 GiB and more); --reuse measures what
+the last run quantized.
 """
 
 import argparse
@@ -32,17 +36,19 @@ from bench.peers.environments import (
     quantize_onnxruntime,
     save_openvino,
 )
+from bench.quantization.candidate_times import CandidateTimes, read_canvases, time_candidates
 from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.evaluation.accuracy import Evaluation, evaluate
 from quantizer.model.float_model import read_float_model
 from quantizer.model.layout import recognise
-from qyolo.bench import Bench, bench, noise
 from qyolo.cli.progress import progress_bars
 from service.folder_cache import publish
 from service.manifest import FloatType, Manifest, Variant, read_manifest, write_manifest
 from service.vision.preprocess import PREPROCESS
 
-REFERENCE: Final = "NNCF default"
+WHOLE: Final = "fp32, whole graph"
+REFERENCES: Final = {"fp32 = 1": "fp32", "bf16 = 1": "bf16", "NNCF = 1": "NNCF default"}
+TIMED_IMAGES: Final = 16
 QYOLO: Final = {
     "qyolo, default": (),
     "qyolo, UH only": ("--no-bias-correction", "--min-sqnr", "0"),
@@ -59,19 +65,25 @@ Costs = dict[str, dict[str, float] | str]  # of quantizing, or why it failed
 def main() -> None:
     parser = dataset_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--skip", action="append", default=[], choices=(*NNCF, *ONNXRUNTIME))
+    parser.add_argument("--reuse", action="store_true", help="what the last run quantized")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     folder = RUNS / f"accuracy-{arguments.model.stem}"
-    publish(folder.resolve(), lambda staging: _build_all(arguments, staging))
+    if not arguments.reuse:
+        publish(folder.resolve(), lambda staging: _build_all(arguments, staging))
+    manifest = read_manifest(folder)
+    canvases = read_canvases(find_images(arguments.images)[:TIMED_IMAGES], manifest)
     with progress_bars() as progress:
         accuracy = evaluate(folder, arguments.images, arguments.annotations, 0, progress)
-        latency = bench(folder, noise(), arguments.rounds, 0, progress)
+        times = time_candidates(folder, manifest, canvases, arguments.rounds, progress)
     costs = json.loads((folder / "costs.json").read_text())
-    _print_table(accuracy, latency, costs)
+    print(f"\n{accuracy.model}, {accuracy.images} images, {arguments.rounds} rounds\n")
+    _print_table(accuracy, times, costs)
     if arguments.json:
         result = {
             "accuracy": dataclasses.asdict(accuracy),
-            "latency": dataclasses.asdict(latency),
+            "latency": {name: dataclasses.asdict(each) for name, each in times.items()},
             "costs": costs,
         }
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -81,9 +93,10 @@ def _build_all(arguments: argparse.Namespace, folder: Path) -> None:
     """One model folder with every result as a variant, and costs.json."""
     costs: Costs = {}
     manifest, variants = _build_qyolo(arguments, folder, costs)
+    variants[WHOLE] = Variant(runtime="openvino", precision="fp32", model="fp32/raw.xml")
     float_type = _lower_float_type(variants)
     _write_inputs(arguments, folder)
-    for name in (*NNCF, *ONNXRUNTIME):
+    for name in [each for each in (*NNCF, *ONNXRUNTIME) if each not in arguments.skip]:
         (folder / name).mkdir()
         try:
             done = _quantize(name, folder)
@@ -124,13 +137,15 @@ def _move(source: Path, variant: Variant, folder: Path, name: str) -> Variant:
     """Move an engine into the common folder without its blob, so that all compile alike."""
     home = folder / name
     home.mkdir()
-    for suffix in (".xml", ".bin"):
-        (source / variant.model).with_suffix(suffix).rename(home / f"model{suffix}")
+    for stem, file in (("model", variant.model), ("raw", variant.raw)):
+        for suffix in (".xml", ".bin"):
+            (source / str(file)).with_suffix(suffix).rename(home / f"{stem}{suffix}")
     return Variant(
         runtime="openvino",
         precision=variant.precision,
         float_type=variant.float_type,
         model=f"{name}/model.xml",
+        raw=f"{name}/raw.xml",
     )
 
 
@@ -148,7 +163,7 @@ def _quantize(name: str, folder: Path) -> Finished:
     """Write model.xml with a peer, in the folder of that name."""
     tensors, home = folder / "tensors.npy", folder / name
     if name in NNCF:
-        return quantize_nncf(folder / "fp32/model.xml", tensors, home / "model.xml", NNCF[name])
+        return quantize_nncf(folder / "fp32/raw.xml", tensors, home / "model.xml", NNCF[name])
     made = home / "model.onnx"
     done = quantize_onnxruntime(folder / "float.onnx", tensors, made, ONNXRUNTIME[name])
     save_openvino(made, home / "model.xml")
@@ -164,25 +179,27 @@ def _cost(done: Finished) -> dict[str, float]:
     return {"seconds": done.seconds, "peak_mib": done.peak_mib}
 
 
-def _print_table(accuracy: Evaluation, latency: Bench, costs: Costs) -> None:
+def _print_table(accuracy: Evaluation, times: Mapping[str, CandidateTimes], costs: Costs) -> None:
     fp32 = accuracy.variants["fp32"].ap
-    print(f"\n{accuracy.model}, {accuracy.images} images, {latency.rounds} rounds\n")
-    speeds = ("ms p50", "speed: fp32 = 1", "NNCF = 1")
-    print_header("", "AP", "AP50", "against fp32", *speeds, "build s", "MiB")
+    references = {title: times[name] for title, name in REFERENCES.items() if name in times}
+    latencies = ("engine ms", "decode ms", "bytes to candidates ms")
+    print_header(
+        *("", "AP", "AP50", "against fp32", *latencies),
+        *(f"speed: {title}" for title in references),
+        *("build s", "MiB"),
+    )
     for name, scores in accuracy.variants.items():
-        p50 = latency.variants[name].infer_ms["p50"]
-        reference = latency.variants.get(REFERENCE)
-        against_nncf = f"{reference.infer_ms['p50'] / p50:.2f}" if reference else ""
-        cost = costs.get(name)
+        taken, cost = times[name], costs.get(name)
         spent = (cost["seconds"], cost["peak_mib"]) if isinstance(cost, dict) else ()
         print_row(
             *(name, f"{scores.ap:.4f}", f"{scores.ap50:.4f}", f"{scores.ap - fp32:+.4f}"),
-            *(f"{p50:.2f}", f"{latency.speedup[name]:.2f}", against_nncf),
+            *(f"{taken.engine_ms:.2f}", f"{taken.decode_ms:.2f}", f"{taken.total_ms:.2f}"),
+            *(f"{each.total_ms / taken.total_ms:.2f}" for each in references.values()),
             *([f"{each:.0f}" for each in spent] or ["", ""]),
         )
     for name, cost in costs.items():
         if isinstance(cost, str):
-            print_row(name, cost, *[""] * 7)
+            print_row(name, cost, *[""] * (7 + len(references)))
 
 
 if __name__ == "__main__":
