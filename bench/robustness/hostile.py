@@ -1,6 +1,6 @@
 """Tens of thousands of hostile requests against a real server, and the server's state after them.
 
-    .venv/bin/python bench/robustness/hostile.py [MODEL_FOLDER] [--count 20000] [--seed 0]
+    .venv/bin/python bench/robustness/hostile.py [MODEL_FOLDER] [--count 20000] [--seed 0] [--costs]
 
 8 connections send broken, truncated and exploding pictures and bodies to every route that reads a
 body; the default model is qyolo-nano at 64x64, because parsers are attacked, not the engine. Prints
@@ -10,6 +10,10 @@ and threads of the server after each tenth of the requests.
 Exits with 1 if a response has an undocumented status or none in time, if memory, files or threads
 grow, if the log holds a traceback, or if a good request, sent after every 500, gets other boxes
 than before.
+
+With --costs it sends the inputs of worst_inputs.py instead, each three times at once, and prints
+those that cost most: peak memory above that before, CPU seconds, and the slowest answer of /healthz
+meanwhile, which is asked for every 10 ms. Exits with 1 if the three take more than 600 MiB.
 """
 
 import asyncio
@@ -25,9 +29,11 @@ from typing import Final
 
 from bench.command_line import folder_parser, print_header, print_row
 from bench.load import Connection, content_length, post_jpeg, status_of
+from bench.robustness.costs import Cost, cost_of
 from bench.robustness.hostile_images import valid
 from bench.robustness.hostile_requests import Case, cases
-from bench.serving import Resources, serve, tiny_folder
+from bench.robustness.worst_inputs import worst_inputs
+from bench.serving import Resources, Server, serve, tiny_folder
 from service.manifest import read_manifest
 
 CLIENTS: Final = 8
@@ -37,6 +43,7 @@ GOOD_EVERY: Final = 500
 DOCUMENTED: Final = (200, 400, 404, 405, 406, 408, 413, 414, 415, 422, 429, 431, 501, 503, 504)
 STEPS: Final = 10
 GROWTH, MARGIN_MIB = 1.05, 20.0  # of memory
+AT_ONCE, WORST, MAX_PEAK_MIB = 3, 20, 600
 LAZY_THREADS: Final = 2  # asyncio's default executor starts threads when it needs them
 CLOSED: Final = 0  # stands for a connection that ended without a response
 REQUEST: Final = post_jpeg("/v1/detect?conf=0.01", valid("JPEG", 0, 640))
@@ -166,13 +173,45 @@ def print_outcome(outcome: Outcome) -> None:
     print_row(f"**{totals.total()}**", *cells, f"{max(outcome.slowest.values()):.2f}")
 
 
+def print_costs(server: Server, model: str) -> int:
+    """The inputs that cost most, by the share of each column's largest value."""
+    cost_of(server, [REQUEST] * AT_ONCE)  # what the first requests allocate stays
+    costs = {}
+    for each in worst_inputs():
+        request = each.request(model)
+        size = len(request.partition(b"\r\n\r\n")[2])
+        costs[each.name, size] = cost_of(server, [request] * AT_ONCE)
+    columns = [(cost.peak_mib, cost.cpu_s, cost.late_ms) for cost in costs.values()]
+    most = [max(column) or 1.0 for column in zip(*columns, strict=True)]
+
+    def weight(cost: Cost) -> float:
+        values = (cost.peak_mib, cost.cpu_s, cost.late_ms)
+        return max(value / largest for value, largest in zip(values, most, strict=True))
+
+    print_header("input", "bytes", "status", "peak MiB", "CPU s", "healthz ms", "s")
+    worst = sorted(costs.items(), key=lambda item: weight(item[1]), reverse=True)
+    for (name, size), cost in worst[:WORST]:
+        statuses = ", ".join(map(str, sorted(cost.statuses)))
+        numbers = (f"{cost.peak_mib:.0f}", f"{cost.cpu_s:.2f}", f"{cost.late_ms:.0f}")
+        print_row(name, size, statuses, *numbers, f"{cost.seconds:.2f}")
+    return 1 if max(cost.peak_mib for cost in costs.values()) > MAX_PEAK_MIB else 0
+
+
 def main() -> int:
     parser = folder_parser(__doc__, "qyolo-nano at 64x64")
     parser.add_argument("--count", type=int, default=20_000, help="memory needs 10,000 or more")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--costs", action="store_true", help="of the worst inputs by the byte")
     arguments = parser.parse_args()
-    # Enough capacity that every case reaches a parser.
-    settings = {"QYOLO_LOG_LEVEL": "warning", "QYOLO_CAPACITY": 32}
+    if arguments.costs:
+        with tiny_folder(arguments.folder) as folder, serve(folder) as server:
+            return print_costs(server, read_manifest(folder).name)
+    # Enough capacity and bytes that every case reaches a parser.
+    settings = {
+        "QYOLO_LOG_LEVEL": "warning",
+        "QYOLO_CAPACITY": 32,
+        "QYOLO_MAX_INFLIGHT_BYTES": CLIENTS * 20 * 2**20,
+    }
     outcome, samples, began = Outcome(), [], time.monotonic()
     with tiny_folder(arguments.folder) as folder, serve(folder, environment=settings) as server:
         sent = cases(arguments.count, arguments.seed, read_manifest(folder).name)

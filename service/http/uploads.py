@@ -1,12 +1,12 @@
 """The body of a request -> the bytes of one image."""
 
-import base64
+import asyncio
 import binascii
 import re
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import ConfigDict, Field
 from python_multipart.multipart import parse_options_header
@@ -15,18 +15,24 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.errors import BadRequest, UnsupportedUpload
+from service.http.json_outline import outline_of
 from service.http.validation import BoundedObject, validated
 from service.inference.admission import Body
 
 PARTS: Final = ("file", "image")
 MAX_FIELDS: Final = 16  # beside the file; a browser's form has a few
-DATA_URL: Final = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+DATA_URL: Final = re.compile(rb"data:[^,]{0,200};base64,", re.IGNORECASE)
+BASE64_PIECE: Final = 2**16  # characters that are decoded at a time, since that holds the GIL
+SMALL: Final = 2**16  # bytes that are parsed in the event loop: a thread would take longer
 
 ACCEPTED: Final = (
     "multipart/form-data with a part named file or image, "
     "a raw body of type image/* or application/octet-stream, "
     'or application/json {"image": "<base64>"}'
 )
+
+
+T = TypeVar("T")
 
 
 class JsonUpload(BoundedObject):
@@ -60,8 +66,7 @@ async def read_image(request: Request, body: Body) -> bytes:
     _refuse_encodings(request)
     data = await read_body(request, body)
     if is_json:
-        upload = validated(JsonUpload, data, prefix='send {"image": "<base64>"}; ')
-        data = from_base64(upload.image)
+        data = await parsed(data, _image_in_json)
     return _not_empty(data)
 
 
@@ -70,7 +75,9 @@ async def read_form(request: Request, body: Body) -> Form:
     if _media_type(request) != "multipart/form-data":
         raise UnsupportedUpload("send multipart/form-data")
     _refuse_encodings(request)
-    return await _from_multipart(request.headers, await read_body(request, body))
+    _expect(request, body)
+    async with body.arriving():
+        return await _from_multipart(request.headers, _counted(request, body))
 
 
 def image_of(form: Form) -> bytes:
@@ -83,30 +90,57 @@ def image_of(form: Form) -> bytes:
     raise BadRequest("the multipart body has no part named file or image")
 
 
-def from_base64(text: str) -> bytes:
+def from_base64(text: str | bytes) -> bytes:
     """Decode base64, with or without a data: URL prefix; raises BadRequest."""
-    if prefix := DATA_URL.match(text):
-        text = text[prefix.end() :]
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
+        data = text.encode("ascii") if isinstance(text, str) else text
+        prefix = DATA_URL.match(data)
+        return b"".join(_pieces_of_base64(data, prefix.end() if prefix else 0))
+    except ValueError as exc:
         raise BadRequest("image is not valid base64") from exc
+
+
+def _pieces_of_base64(data: bytes, start: int) -> Iterator[bytes]:
+    for at in range(start, len(data), BASE64_PIECE):
+        piece = binascii.a2b_base64(data[at : at + BASE64_PIECE], strict_mode=True)
+        if at + BASE64_PIECE < len(data) and len(piece) < BASE64_PIECE // 4 * 3:
+            raise ValueError("padding before the end")
+        yield piece
+
+
+async def parsed(data: bytes, parse: Callable[[bytes], T]) -> T:
+    """What `parse` makes of the body; in a thread if that may take long."""
+    return parse(data) if len(data) <= SMALL else await asyncio.to_thread(parse, data)
 
 
 async def read_body(request: Request, body: Body) -> bytes:
     """The whole body, which `body` counts as it arrives.
 
     A declared length that cannot be held is refused before the first byte. Raises PayloadTooLarge,
-    Overloaded, and ClientDisconnect.
+    Overloaded, also while it reads, and ClientDisconnect.
     """
+    _expect(request, body)
+    async with body.arriving():
+        return b"".join([chunk async for chunk in _counted(request, body)])
+
+
+def _expect(request: Request, body: Body) -> None:
     declared = request.headers.get("content-length", "0")
     body.expect(int(declared) if declared.isdecimal() else sys.maxsize)
-    chunks, size = [], 0
+
+
+async def _counted(request: Request, body: Body) -> AsyncGenerator[bytes, None]:
+    size = 0
     async for chunk in request.stream():
         size += len(chunk)
         body.hold(size)
-        chunks.append(chunk)
-    return b"".join(chunks)
+        yield chunk
+
+
+def _image_in_json(data: bytes) -> bytes:
+    outline = outline_of(data)
+    upload = validated(JsonUpload, outline.json, prefix='send {"image": "<base64>"}; ')
+    return from_base64(outline.text(upload.image))
 
 
 def _media_type(request: Request) -> str:
@@ -124,19 +158,27 @@ def _not_empty(image: bytes) -> bytes:
     return image
 
 
-async def _from_multipart(headers: Headers, body: bytes) -> Form:
-    boundary = parse_options_header(headers["content-type"])[1].get(b"boundary")
-    if boundary is None:
+class _FormParser(MultiPartParser):
+    """Starlette's, which does not tell a form without its end from a complete one."""
+
+    spool_max_size = sys.maxsize  # the body is counted in memory; never write it to a disk
+    is_complete = False
+
+    def on_end(self) -> None:
+        self.is_complete = True
+
+
+async def _from_multipart(headers: Headers, chunks: AsyncGenerator[bytes, None]) -> Form:
+    if parse_options_header(headers["content-type"])[1].get(b"boundary") is None:
         raise BadRequest("the multipart body's Content-Type names no boundary")
-    # The parser would drop an incomplete part without an error.
-    if b"--" + boundary + b"--" not in body:
-        raise BadRequest("the multipart body ends before its closing boundary")
 
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
+    async def checked() -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not parser.is_complete:
+            raise BadRequest("the multipart body ends before its closing boundary")
 
-    parser = MultiPartParser(headers, stream(), max_files=1, max_fields=MAX_FIELDS)
-    parser.spool_max_size = len(body)  # the body is in memory; never write it to a disk
+    parser = _FormParser(headers, checked(), max_files=1, max_fields=MAX_FIELDS)
     try:
         form = await parser.parse()
     except MultiPartException as exc:

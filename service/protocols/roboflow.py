@@ -18,10 +18,11 @@ from starlette.responses import JSONResponse, Response
 from service.errors import BadRequest
 from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.exchange import Job, exchange, respond
+from service.http.json_outline import Outline, outline_of
 from service.http.params import BoxParams
 from service.http.pictures import render
 from service.http.schemas import Box, boxes
-from service.http.uploads import from_base64, read_body
+from service.http.uploads import from_base64, parsed, read_body
 from service.http.validation import validated
 from service.inference.admission import Body
 from service.inference.backend import ImageRequest
@@ -94,7 +95,8 @@ class Roboflow:
     async def add(self, request: Request) -> Response:
         backend = self._lifecycle.backend
         with backend.admission.body() as body:
-            message = validated(ModelRequest, await read_body(request, body))
+            sent = await read_body(request, body)
+        message = await parsed(sent, lambda data: validated(ModelRequest, outline_of(data).json))
         find_variant(message.model_id, backend.variants, SEPARATOR)
         return _registry(backend.variants)
 
@@ -103,12 +105,12 @@ class Roboflow:
         manifest = backend.variants.manifest
 
         async def read(body: Body) -> Job[Response]:
-            message = validated(DetectRequest, await read_body(request, body))
+            message, files = await parsed(await read_body(request, body), _read)
             variant = find_variant(message.model_id, backend.variants, SEPARATOR)
             query = self._query(message, manifest)
             drawn = partial(render, "image/jpeg", manifest.class_name)
             picture = drawn if message.visualize_predictions else None
-            images = [ImageRequest(data, query, render=picture) for data in _files(message.image)]
+            images = [ImageRequest(data, query, render=picture) for data in files]
 
             async def detect(variant: str) -> Response:
                 # One after the other, so that a request never takes more than one slot.
@@ -175,15 +177,22 @@ def _prediction(box: Box) -> dict[str, object]:
     }
 
 
-def _files(sent: object) -> list[bytes]:
+def _read(data: bytes) -> tuple[DetectRequest, list[bytes]]:
+    """A request, and the image files in it."""
+    outline = outline_of(data)
+    message = validated(DetectRequest, outline.json)
+    return message, _files(message.image, outline)
+
+
+def _files(sent: object, outline: Outline) -> list[bytes]:
     images = sent if isinstance(sent, list) else [sent]
     if not 1 <= len(images) <= MAX_IMAGES:
         raise BadRequest(f"image: send 1 to {MAX_IMAGES} images, not {len(images)}")
-    return [_file(image) for image in images]
+    return [_file(image, outline) for image in images]
 
 
-def _file(sent: object) -> bytes:
+def _file(sent: object, outline: Outline) -> bytes:
     image = validated(EncodedImage, sent, "itself", "image: ")
     if image.type != "base64" or not isinstance(image.value, str):
         raise BadRequest(f"image: send a text of type 'base64', not of type {image.type!r}")
-    return from_base64(image.value)
+    return from_base64(outline.text(image.value))

@@ -9,7 +9,8 @@ COUNT = 600
 
 
 def test_no_hostile_request_breaks_the_server(tiny_folder, caplog):
-    with serving(source=FolderSource(tiny_folder), capacity=32) as live:
+    limits = {"capacity": 32, "max_inflight_bytes": 8 * 20 * 2**20}  # every case reaches a parser
+    with serving(source=FolderSource(tiny_folder), **limits) as live:
         wait_until(lambda: live.client.get("/readyz").status_code == 200)
         outcome = Outcome()
         attack(live.port, cases(COUNT, 1, "yolov5"), outcome)

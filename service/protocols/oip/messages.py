@@ -5,7 +5,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from service.errors import BadRequest, PayloadTooLarge, UnsupportedUpload
+from service.http.json_outline import Outline, outline_of
 from service.http.validation import BoundedObject, validated
 from service.protocols.oip.tensors import (
     Port,
@@ -22,6 +23,7 @@ from service.protocols.oip.tensors import (
     element_of_json,
     floats_of_bytes,
     floats_of_json,
+    floats_of_long_json,
     json_of,
     shape_of,
 )
@@ -32,6 +34,7 @@ Outputs = Mapping[str, Values]
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS  # zlib detects which of the two headers it is
 ENCODINGS: Final = ("gzip", "deflate")
+INFLATED_PIECE: Final = 2**20  # bytes
 # Hints for Triton's scheduler; this server answers in the order of arrival.
 HINTS: Final = frozenset({"priority", "sequence_end", "sequence_id", "sequence_start", "timeout"})
 
@@ -50,7 +53,7 @@ class _Input(BaseModel):
     shape: list[int] = Field(max_length=8)
     datatype: Name
     parameters: _InputParameters = _InputParameters()
-    data: list[Any] | None = None
+    data: list[Any] | str | None = None  # a text names a long list
 
 
 class _RequestedOutputParameters(BoundedObject):
@@ -88,23 +91,28 @@ class InferRequest:
     id: str | None = None
 
 
-def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The body without its content encoding, of at most `max_bytes`.
+def inflated(body: bytes, encoding: str, max_bytes: int) -> Iterator[bytes]:
+    """The pieces of the body without its content encoding, `max_bytes` together at most.
 
     Raises PayloadTooLarge, UnsupportedUpload or BadRequest.
     """
     if encoding not in ENCODINGS:
         raise UnsupportedUpload(f"a body may be encoded as {' or '.join(ENCODINGS)}")
-    decoder = zlib.decompressobj(GZIP_OR_ZLIB)
-    try:
-        data = decoder.decompress(body, max_bytes + 1)
-    except zlib.error as exc:
-        raise BadRequest(f"the body is not {encoding}") from exc
-    if len(data) > max_bytes:
-        raise PayloadTooLarge(f"the decoded body is larger than {max_bytes} bytes")
+    decoder, size = zlib.decompressobj(GZIP_OR_ZLIB), 0
+    while not decoder.eof:
+        try:
+            piece = decoder.decompress(body, INFLATED_PIECE)
+        except zlib.error as exc:
+            raise BadRequest(f"the body is not {encoding}") from exc
+        body = decoder.unconsumed_tail
+        size += len(piece)
+        if size > max_bytes:
+            raise PayloadTooLarge(f"the decoded body is larger than {max_bytes} bytes")
+        if not piece:
+            break
+        yield piece
     if not decoder.eof or decoder.unused_data:
         raise BadRequest(f"the body's {encoding} does not end where the body does")
-    return data
 
 
 def read_request(
@@ -116,11 +124,12 @@ def read_request(
     if split == 0:  # "raw binary": the body is the value of the one input
         value = body if port.datatype == "BYTES" else floats_of_bytes(port, memoryview(body))
         return InferRequest(value, {}, dict.fromkeys(names, True))
-    request = validated(_Request, body[:split])
+    outline = outline_of(body[:split])
+    request = validated(_Request, outline.json)
     tail = None if split is None else memoryview(body)[split:]
     parameters = request.parameters
     return InferRequest(
-        _value(request.inputs[0], port, tail),
+        _value(request.inputs[0], outline, port, tail),
         {key: value for key, value in (parameters.model_extra or {}).items() if key not in HINTS},
         _outputs(request.outputs, names, parameters.binary_data_output),
         request.id,
@@ -162,7 +171,7 @@ def _header_length(header: str | None, length: int) -> int | None:
     return int(header)
 
 
-def _value(sent: _Input, port: Port, tail: memoryview | None) -> Floats | bytes:
+def _value(sent: _Input, outline: Outline, port: Port, tail: memoryview | None) -> Floats | bytes:
     if sent.name != port.name:
         raise BadRequest(f"no input {sent.name!r}; there is {port.name!r}")
     if sent.datatype != port.datatype or tuple(sent.shape) != port.shape:
@@ -175,8 +184,7 @@ def _value(sent: _Input, port: Port, tail: memoryview | None) -> Floats | bytes:
     if sent.data is not None:
         if size is not None or tail:
             raise BadRequest(f"input {port.name!r} has data and bytes behind the JSON")
-        read = element_of_json if is_bytes else floats_of_json
-        return read(port, sent.data)
+        return _value_of_json(sent.data, outline, port)
     if tail is None:
         raise BadRequest(
             f"input {port.name!r} has no data; bytes behind the JSON need {HEADER_LENGTH}"
@@ -184,6 +192,16 @@ def _value(sent: _Input, port: Port, tail: memoryview | None) -> Floats | bytes:
     if size not in (None, len(tail)):  # OpenVINO's clients leave the size of a single input out
         raise BadRequest(f"binary_data_size is {size}, {len(tail)} bytes are behind the JSON")
     return element_of_bytes(port, tail) if is_bytes else floats_of_bytes(port, tail)
+
+
+def _value_of_json(data: list[Any] | str, outline: Outline, port: Port) -> Floats | bytes:
+    if isinstance(data, str):
+        if data not in outline.long or port.datatype == "BYTES":
+            raise BadRequest("inputs.0.data: Input should be a valid list")
+        return floats_of_long_json(port, outline.long[data])
+    if port.datatype == "BYTES":
+        return element_of_json(port, data, outline)
+    return floats_of_json(port, data)
 
 
 def _outputs(

@@ -19,7 +19,7 @@ from service.http.exchange import Job, exchange, respond
 from service.http.uploads import read_body
 from service.inference.admission import Body
 from service.lifecycle import Lifecycle
-from service.protocols.oip.messages import HEADER_LENGTH, inflate, read_request, write_response
+from service.protocols.oip.messages import HEADER_LENGTH, inflated, read_request, write_response
 from service.protocols.oip.models import Model, find_model, names_of
 from service.protocols.oip.tensors import Port
 from service.settings import Settings
@@ -130,12 +130,11 @@ class OpenInference:
 
         async def read(body: Body) -> Job[Response]:
             data = await read_body(request, body)
-            # Megabytes are inflated, parsed and written in threads; the event loop serves everyone.
             encoding = request.headers.get("content-encoding", "identity").strip().lower()
             if encoding != "identity":
-                data = await asyncio.to_thread(inflate, data, encoding, self._settings.max_bytes)
-                body.hold(len(data))
+                data = await self._inflated(data, encoding, body)
             length = request.headers.get(HEADER_LENGTH)
+            # Megabytes are parsed and written in threads; the event loop serves everyone.
             message = await asyncio.to_thread(
                 read_request, data, length, model.input, model.outputs
             )
@@ -150,6 +149,16 @@ class OpenInference:
             return Job(version, infer)
 
         return await exchange(request, self._lifecycle.backend, read)
+
+    async def _inflated(self, data: bytes, encoding: str, body: Body) -> bytes:
+        """Inflate in a thread; what it makes is counted piece by piece."""
+        steps, pieces, size = inflated(data, encoding, self._settings.max_bytes), [], 0
+        while (piece := await asyncio.to_thread(next, steps, None)) is not None:
+            size += len(piece)
+            body.hold(len(data), reserved=size)
+            pieces.append(piece)
+        body.hold(size)
+        return b"".join(pieces)
 
     def _find(self, request: Request) -> tuple[Model, str | None]:
         """The model and the version of the path; raises ModelNotFound or VariantNotFound."""

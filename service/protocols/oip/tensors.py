@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+from pydantic_core import from_json
 
 from service.errors import BadRequest
+from service.http.json_outline import LongValue, Outline, count_of
 from service.http.uploads import from_base64
 from service.vision.detections import Floats, Ints
 
@@ -19,6 +21,8 @@ Datatype = Literal["FP32", "INT64", "BYTES"]
 Values = Floats | Ints | Sequence[str]
 
 LENGTH: Final = struct.Struct("<I")
+PIECE: Final = 2**15  # bytes of JSON that are parsed at a time, since that holds the GIL
+MAX_LISTS: Final = 10_000  # in a tensor: one for each row of each channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,64 @@ def floats_of_bytes(port: Port, data: memoryview) -> Floats:
 
 def floats_of_json(port: Port, data: list[Any]) -> Floats:
     """Numbers, flat or nested -> f32 of the port's shape; raises BadRequest."""
-    count = math.prod(port.shape)
-    error = BadRequest(f"the data of input {port.name!r} must be {count} numbers")
     try:
-        array = np.asarray(data)
+        return _floats(np.asarray(data)).reshape(port.shape)
     except (ValueError, OverflowError) as exc:
-        raise error from exc
-    if array.dtype.kind not in "fiu" or array.size != count:
-        raise error
+        raise _not_numbers(port) from exc
+
+
+def floats_of_long_json(port: Port, data: LongValue) -> Floats:
+    """The same for a long list, which is parsed in pieces."""
+    count = math.prod(port.shape)
+    commas, lists = (count_of(data.body, ord(c), data.start, data.end) for c in ",[")
+    if commas != count - 1 or lists > MAX_LISTS:
+        raise _not_numbers(port)
+    try:
+        rows, outline = _innermost(data)
+        if len(rows) != outline.size or len({len(row) for row in rows}) != 1:
+            raise _not_numbers(port)
+        return np.concatenate(rows).reshape(port.shape)
+    except (ValueError, OverflowError) as exc:
+        raise _not_numbers(port) from exc
+
+
+def _innermost(data: LongValue) -> tuple[list[Floats], Ints]:
+    """The lists that contain no others, and those around them with 0 in the place of each."""
+    rows, outline, at = [], [], data.start
+    while (end := data.body.find(b"]", at, data.end)) >= 0:
+        start = data.body.rfind(b"[", at, end)
+        if start >= 0:
+            rows.append(_numbers(data.body, start + 1, end))
+            outline += [data.body[at:start], b"0"]
+        else:  # the end of a list of lists
+            outline.append(data.body[at : end + 1])
+        at = end + 1
+    return rows, np.asarray(from_json(b"".join([*outline, data.body[at : data.end]])))
+
+
+def _numbers(body: bytes, start: int, end: int) -> Floats:
+    """Raises ValueError."""
+    pieces = []
+    while start < end:
+        stop = end if end - start <= PIECE else body.rfind(b",", start, start + PIECE)
+        if stop < 0:
+            raise ValueError("a very long number")
+        pieces.append(_floats(np.asarray(from_json(b"[%b]" % body[start:stop]))))
+        start = stop + 1
+    return np.concatenate(pieces)
+
+
+def _floats(array: Floats) -> Floats:
+    """Numbers as f32; raises ValueError for others."""
+    if array.dtype.kind not in "fiu":
+        raise ValueError("not numbers")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-        return array.astype(np.float32).reshape(port.shape)
+        return array.astype(np.float32)
+
+
+def _not_numbers(port: Port) -> BadRequest:
+    count = math.prod(port.shape)
+    return BadRequest(f"the data of input {port.name!r} must be {count} numbers")
 
 
 def element_of_bytes(port: Port, data: memoryview) -> bytes:
@@ -66,11 +118,11 @@ def element_of_bytes(port: Port, data: memoryview) -> bytes:
     return bytes(element)
 
 
-def element_of_json(port: Port, data: list[Any]) -> bytes:
+def element_of_json(port: Port, data: list[Any], outline: Outline) -> bytes:
     """One text in base64 -> the one element of BYTES [1]; raises BadRequest."""
     match data:
         case [str(text)]:
-            return from_base64(text)
+            return from_base64(outline.text(text))
     raise BadRequest(f"the data of input {port.name!r} must be one text in base64")
 
 
