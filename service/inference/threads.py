@@ -14,6 +14,8 @@ Job = tuple[Future[Any], Callable[[], Any]]
 class Threads:
     """As a ThreadPoolExecutor, but a thread that never returns keeps neither its place nor the
     process: the threads are daemons, and `abandon` starts another one in its place.
+
+    A thread is started when no other is idle: as long as one suffices, it has a warm cache.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -24,8 +26,8 @@ class Threads:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._is_shut_down = False
-        for _ in range(count):
-            self._start()
+        self._started = 0
+        self._idle = 0
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Raises RuntimeError after `shutdown`."""
@@ -34,6 +36,11 @@ class Threads:
             if self._is_shut_down:
                 raise RuntimeError("the threads have been shut down")
             self._jobs.put((future, work))
+            if self._idle:
+                self._idle -= 1
+            elif self._started < self._count:
+                self._started += 1
+                self._start()
         return future
 
     def abandon(self, thread: int, error: Exception) -> None:
@@ -51,7 +58,7 @@ class Threads:
         with self._lock:
             if not self._is_shut_down:
                 self._is_shut_down = True
-                for _ in range(self._count):
+                for _ in range(self._started):
                     self._jobs.put(None)
             threads = tuple(self._threads)
         for thread in threads:
@@ -73,6 +80,8 @@ class Threads:
     def _work(self, future: Future[Any], work: Callable[[], Any]) -> bool:
         """Do one job; False if the thread has been abandoned meanwhile."""
         if not future.set_running_or_notify_cancel():
+            with self._lock:
+                self._idle += 1
             return True
         me = threading.get_ident()
         with self._lock:
@@ -80,17 +89,23 @@ class Threads:
         try:
             result = work()
         except BaseException as exc:
-            is_kept = self._take(me)
+            is_kept = self._end(me)
             if is_kept:
                 future.set_exception(exc)
             # The traceback refers to this frame: a cycle would keep the image for some time.
             del future, work
             return is_kept
-        is_kept = self._take(me)
+        is_kept = self._end(me)
         if is_kept:
             future.set_result(result)
         return is_kept
 
-    def _take(self, thread: int) -> bool:
+    def _end(self, thread: int) -> bool:
+        """The job of this thread is done; False if the thread has been abandoned.
+
+        The thread is idle before the result is set, so that the next job finds it.
+        """
         with self._lock:
-            return self._running.pop(thread, None) is not None
+            is_kept = self._running.pop(thread, None) is not None
+            self._idle += is_kept
+        return is_kept

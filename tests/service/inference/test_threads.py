@@ -31,6 +31,16 @@ def test_work_has_its_result_or_its_error_whatever_its_type(threads):
     assert threads.submit(threading.get_ident).result(WAIT_LIMIT_S) != threading.get_ident()
 
 
+def test_a_thread_is_started_only_when_no_other_is_idle():
+    threads = Threads(8, "lazy")
+    names = {threads.submit(threading.get_ident).result(WAIT_LIMIT_S) for _ in range(100)}
+    assert len(names) == 1
+    barrier = threading.Barrier(8)
+    jobs = [threads.submit(lambda: barrier.wait(WAIT_LIMIT_S)) for _ in range(8)]
+    assert {job.result(WAIT_LIMIT_S) for job in jobs} == set(range(8))
+    assert threads.shutdown(WAIT_LIMIT_S)
+
+
 def test_no_thread_keeps_what_its_last_job_used(threads):
     gc.disable()
     try:
