@@ -179,8 +179,14 @@ def quantize(job: Job, decided: Decided) -> Quantized:
 def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
     """Compile every engine that runs here, time them, and keep the fastest of each variant."""
     detector, threads = source.detector, job.config.threads
-    preprocess, low_float = detector.preprocess, job.builder.low_float
-    candidates = candidates_for(detector.model, quantized.model, low_float, preprocess, source.maps)
+    candidates = candidates_for(
+        detector.model,
+        quantized.model,
+        job.builder.low_float,
+        detector.preprocess,
+        source.maps,
+        job.builder.qdq_format.float8,
+    )
     if job.config.target:
         candidates = for_a_gpu_elsewhere(candidates)
     built = {}
@@ -193,7 +199,7 @@ def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
         return Engines({each.variant: built[each.name] for each in candidates}, {})
     image = np.zeros((1, detector.size, detector.size, 3), np.uint8)
     with job.stage("time"):
-        ms = time_interleaved(built, job.folder, image, threads, preprocess)
+        ms = time_interleaved(built, job.folder, image, threads, detector.preprocess)
         kept, kept_ms = keep_fastest(candidates, built, ms, job.folder)
         operations = job.builder.operations(kept["int8"].variant, job.folder)
     return Engines(kept, kept_ms, operations)

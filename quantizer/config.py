@@ -17,7 +17,7 @@ from service.vision.preprocess import PreprocessName
 MIN_SQNR: Final = 25.0
 
 Device = Literal["auto", "cpu", "gpu"]
-Default = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+Default = Literal["auto", "fp32", "bf16", "fp16", "fp8", "int8"]
 
 STRICT: Final = ConfigDict(extra="forbid")
 

@@ -66,6 +66,7 @@ def choose_builder(config: BuildConfig, progress: ReportProgress) -> Builder:
     threads = config.threads or usable_threads()
     builder = load_builder(runtime, threads, resources, progress, config.target)
     low = LOW_NAMES[builder.low_float] if builder.low_float else None
-    if config.default not in (AUTO, "fp32", "int8", low):
+    fp8 = "fp8" if builder.qdq_format.float8 else None
+    if config.default not in (AUTO, "fp32", "int8", low, fp8):
         raise BadOption("default", f"{config.default}: this processor or its runtime lacks it")
     return builder

@@ -34,7 +34,7 @@ QDQ: Final = "model.qdq.onnx"
 LOCAL: Final = "local"
 
 Runtime = Literal["openvino", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 FloatType = Literal["f32", "bf16", "f16"]
 
 DEVICE_OF: Final[Mapping[Runtime, Literal["cpu", "gpu"]]] = {

@@ -4,8 +4,9 @@
         --images DIR --annotations FILE [--min-sqnr 25]
 
 The graph is symmetric int8 with float regions in float16; each float16 value is rounded to float16.
-Beside it stand the float model in float32 and in float16. The time that a GPU saves in a layer is
-not known here, so the search for sensitive layers gives every layer the same cost.
+Beside it stand the same layers in FP8, and the float model in float32 and in float16. The time that
+a GPU saves in a layer is not known here, so the search for sensitive layers gives every layer the
+same cost.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from quantizer.evaluation.detectors import describe, graph_detector
 from quantizer.job import Job
 from quantizer.model.layout import FloatDetector
 from quantizer.qdq.emulation import in_float16
+from quantizer.qdq.float8 import to_float8
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import TENSORRT, QdqFormat
 from qyolo.cli.progress import progress_bars
@@ -49,6 +51,7 @@ def main() -> None:
             "fp32": float_model,
             "fp16": in_float16(to_float16(float_model)),
             "int8": in_float16(to_float16(int8)),
+            "fp8": in_float16(to_float16(to_float8(int8, float_model))),
         }
         manifest = describe(config.model, detector)
         evaluation = accuracy(graphs, manifest, annotated, progress)

@@ -12,6 +12,7 @@ import onnx
 
 from quantizer.compile.builder import Built, Candidate
 from quantizer.model.map_layout import Maps
+from quantizer.qdq.float8 import to_float8
 from service.engines import load_engine
 from service.manifest import FloatType, Precision
 from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
@@ -29,12 +30,18 @@ def candidates_for(
     low: FloatType | None,
     preprocess: Preprocess = PREPROCESS["yolo"],
     maps: Maps | None = None,
+    float8: bool = False,
 ) -> list[Candidate]:
-    """fp32 and int8; where the processor has a lower float type, both also in that type."""
+    """fp32 and int8; where the processor has a lower float type, both also in that type.
+
+    With `float8` also int8's layers in FP8; its other layers are in float16.
+    """
     candidates = [Candidate("fp32", float_model), Candidate("int8", int8_model)]
     if low is not None:
         candidates.insert(1, Candidate(LOW_NAMES[low], float_model, low))
         candidates.append(Candidate("int8", int8_model, low))
+    if float8:
+        candidates.append(Candidate("fp8", to_float8(int8_model, float_model), "f16"))
     return [replace(candidate, preprocess=preprocess, maps=maps) for candidate in candidates]
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ from quantizer.compile.workload import least_ms
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import Graph, layer_name
 from quantizer.qdq.format import TENSORRT, QdqFormat
+from service.engines.gpu import FP8_TARGETS
 from service.engines.tensorrt_engine import load_plan, require_gpu
 from service.engines.tensorrt_library import Library
 from service.manifest import FloatType, Variant
@@ -65,7 +67,8 @@ class TensorRtBuilder:
     @property
     def qdq_format(self) -> QdqFormat:
         """Symmetric, with Q/DQ before and after every layer that is to run in int8."""
-        return TENSORRT
+        float8 = self._library.runtime == "tensorrt-rtx" and FP8_TARGETS.issuperset(self._targets)
+        return replace(TENSORRT, float8=float8)
 
     @property
     def low_float(self) -> FloatType:

@@ -78,10 +78,10 @@ def choose_default(
 ) -> Precision:
     """The default variant; `ms`: milliseconds of one inference, `configured`: "auto" or a name.
 
-    Without times, for a GPU elsewhere, it is the first accepted of int8, fp16 and fp32, until that
-    GPU has timed them.
+    Without times, for a GPU elsewhere, it is the configured one or the first accepted of int8, fp16
+    and fp32, until that GPU has timed them.
     """
-    names: list[Precision] = list(ms) or ["int8", "fp16", "fp32"]
+    names: list[Precision] = list(ms) or ["int8", "fp16", "fp32", "fp8"]
     accepted = [name for name in names if name not in results or results[name].accepted]
     fastest = min(accepted, key=lambda name: ms.get(name, 0.0))
     return next((name for name in accepted if name == configured), fastest)

@@ -14,13 +14,14 @@ class QdqFormat:
     products without overflow. half_scales: float16 must hold the scales,
     because the graph has float16 layers. explicit: Q/DQ is also inserted after each pass-through
     operator that is to run in int8, and on the other branch of an Add that joins a quantized
-    convolution.
+    convolution. float8: it has kernels for FP8 in place of int8 as well.
     """
 
     symmetric: bool = False
     weight_bits: int = 8
     half_scales: bool = False
     explicit: bool = False
+    float8: bool = False
 
     @property
     def weight_scheme(self) -> WeightScheme:

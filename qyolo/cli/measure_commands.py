@@ -38,7 +38,8 @@ def detect(
         typer.Option("--demo", help="Use the bundled detector and its sample images."),
     ] = False,
     variant: Annotated[
-        str | None, typer.Option(help="fp32, bf16, fp16 or int8; default: the folder's default.")
+        str | None,
+        typer.Option(help="fp32, bf16, fp16, fp8 or int8; default: the folder's default."),
     ] = None,
     conf: Annotated[float, typer.Option(min=0, max=1, help="Score threshold.")] = Query().conf,
     iou: Annotated[float, typer.Option(min=0, max=1, help="NMS threshold.")] = Query().iou,

@@ -13,6 +13,7 @@ CONTAINER: Final = "a container needs the NVIDIA container toolkit and docker ru
 
 # The compute capabilities for which TensorRT for RTX 1.7 compiles (its enum ComputeCapability).
 RTX_TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+FP8_TARGETS: Final = frozenset({"sm89", "sm120", "sm121"})  # for others it refuses FP8
 
 
 @dataclass(frozen=True, slots=True)

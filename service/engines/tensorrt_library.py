@@ -32,8 +32,8 @@ LEVELS: Final[Mapping[str, int]] = {
     "ERROR": logging.ERROR,
     "WARNING": logging.WARNING,
 }
-# Warnings that need no action: TensorRT for RTX computes with the scales in float32, and says so for
-# each convolution; exporters leave Resize's unused input empty.
+# Warnings that need no action: TensorRT for RTX computes with the scales in float32, and says so
+# for each convolution; exporters leave Resize's unused input empty.
 EXPECTED: Final = re.compile(r"Converting conv (activation|weight) scales|Empty initializer")
 LAYERS: Final = "Layers:\n"  # begins the builder's message that lists the layers of the engine
 

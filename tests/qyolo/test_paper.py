@@ -27,7 +27,7 @@ def test_a_model_is_timed_in_every_type_and_its_kernels_are_counted(photos, tmp_
         (few / photo.name).symlink_to(photo)
     config = BuildConfig(save_tiny(tmp_path, "yolov5"), few, device="gpu", threads=1)
     (row,) = measure(config, lambda progress: None, TINY)
-    assert row.ms.keys() == row.moved_mb.keys() == {"fp32", "fp16", "int8"}
+    assert row.ms.keys() == row.moved_mb.keys() == {"fp32", "fp16", "fp8", "int8"}
     assert row.int8_share == 1.0
     assert row.moved_mb["fp32"] > row.moved_mb["fp16"] > 0
     console = Console(width=200, record=True)

@@ -152,7 +152,8 @@ def test_the_whole_build_ends_in_a_folder_that_serves(nvidia, photos, tmp_path, 
     manifest = read_manifest(folder)
     assert manifest.device == "gpu"
     assert manifest.timed
-    assert manifest.variants.keys() == {"fp32", "fp16", "int8"}
+    fp8 = {"fp8"} if nvidia.runtime == "tensorrt-rtx" else set()
+    assert manifest.variants.keys() == {"fp32", "fp16", "int8"} | fp8
     assert report.options.runtime == nvidia.runtime
     assert report.options.symmetric
     if nvidia.runtime == "tensorrt-rtx":
@@ -215,6 +216,11 @@ def test_a_build_for_gpus_elsewhere_is_timed_on_its_first_start(rtx, built_elsew
     assert again.manifest.default == "fp32"
     again.close()
     rtx.cuda.require_clean()
+
+
+@pytest.mark.parametrize(("targets", "has"), [(("sm89", "sm120"), True), (("sm86", "sm89"), False)])
+def test_fp8_is_a_variant_where_every_gpu_has_it(compiler, targets, has):
+    assert load_builder("tensorrt-rtx", 1, targets=targets).qdq_format.float8 is has
 
 
 def test_a_folder_for_other_gpus_says_for_which(rtx, built_elsewhere, monkeypatch):

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from bench.quantization.gpu_layers import graph_of as model_of
 from bench.quantization.gpu_layers import quantized
@@ -16,6 +16,7 @@ from quantizer.compile.load import load_builder
 from quantizer.compile.workload import share_in_int8
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import layer_name
+from quantizer.qdq.float8 import to_float8
 from quantizer.qdq.placement import plan_placement
 from service.engines.gpu import RTX_TARGETS
 from tests.quantizer.graphs import graph_of
@@ -194,15 +195,8 @@ def test_scales_on_another_axis_than_the_output_channels_keep_a_layer_in_float()
     [("sm86", "contains HW-specific datatypes: fp8_e4m3"), ("sm89", None), ("sm120", None)],
 )
 def test_fp8_is_compiled_only_for_gpus_that_have_it(target, answer, caplog):
-    edited = Edited()
-    kind = TensorProto.FLOAT8E4M3FN
-    for tensor in edited.model.graph.initializer:
-        if tensor.data_type == TensorProto.INT8:
-            count = int(np.prod(tensor.dims))
-            zeros = helper.make_tensor(tensor.name, kind, list(tensor.dims), bytes(count), raw=True)
-            tensor.CopyFrom(zeros)
-    edited.model.opset_import[0].version = 19
-    candidate = Candidate("int8", edited.model)
+    graph = graph_of("yolov5")
+    candidate = Candidate("fp8", to_float8(quantized(graph), graph.model), "f16")
     if answer is not None:
         with pytest.raises(BuildFailed, match=answer):
             compiled(candidate, target)
