@@ -21,7 +21,7 @@ from quantizer.model.execution import open_session
 from quantizer.model.graph import Graph
 from service.vision.detections import Detections, Floats
 from service.vision.heads import HEADS, Candidates, Head, HeadName, detections_of
-from service.vision.maps import Level, MapLayout, Part
+from service.vision.maps import Level, MapDecoder, MapLayout, Part
 
 PIXEL: Final = 1e-3  # the largest difference of a coordinate
 SCORE: Final = 1e-5
@@ -109,7 +109,8 @@ class _Tail:
         if layout.limit is not None:
             _tell_apart(maps, layout, random)
         expected = head.decode(self.execute(maps), size, ALL)
-        decoded = layout.decode([_channels_last(each) for each in maps], ALL)
+        decoder = MapDecoder(layout, size)
+        decoded = decoder.decode([_channels_last(each) for each in maps], ALL)
         if layout.limit is not None:
             return _same_detections(expected, decoded, layout)
         return _same_candidates(expected, _in_graph_order(decoded, layout, self.shapes))

@@ -20,7 +20,7 @@ import numpy as np
 from service.vision.agreement import match
 from service.vision.detections import Floats
 from service.vision.heads import Candidates, Head, detections_of
-from service.vision.maps import MapLayout
+from service.vision.maps import MapDecoder, MapLayout
 
 BELOW_ALL_SCORES: Final = -1.0  # a threshold that keeps every anchor, so that rows correspond
 LOST: Final = 0.45  # of IoU, the width of the thresholds that COCO's AP averages: 0.5 to 0.95
@@ -40,7 +40,8 @@ class Reading:
     def of(cls, head: Head, size: int, layout: MapLayout | None = None) -> Self:
         """Of the maps of a graph, or of its raw output."""
         if layout is not None:
-            return cls(replace(layout, limit=None).decode, aligned=True)
+            every_anchor = MapDecoder(replace(layout, limit=None), size)
+            return cls(every_anchor.decode, aligned=True)
         return cls(lambda outputs, conf: head.decode(outputs[0], size, conf), aligned=head.nms)
 
 

@@ -62,79 +62,107 @@ class MapLayout:
     limit: int | None = None
     one_class: bool = False
 
+
+class MapDecoder:
+    """Decodes the maps of a model with a size x size input."""
+
+    def __init__(self, layout: MapLayout, size: int) -> None:
+        self._layout = layout
+        # Of each anchor of all levels: f32[N,2] the cell's column and row, f32[N,1] the stride,
+        # f32[N,2] the anchor's size.
+        cells, strides, sizes = zip(*(_geometry(each, size) for each in layout.levels), strict=True)
+        self._cells = np.concatenate(cells)
+        self._strides = np.concatenate(strides)
+        self._sizes = np.concatenate(sizes)
+        self._starts = np.cumsum([0, *map(len, cells)])
+
     def decode(self, maps: Sequence[Floats], conf: float) -> Candidates:
         """The boxes that have a score above `conf`, and possibly a few more."""
-        least = _logit(conf) if self.activation == "sigmoid" else conf
-        levels = [self._likely(level, maps, least) for level in self.levels]
-        chosen = _Anchors(*(np.concatenate(parts) for parts in zip(*levels, strict=True)))
-        scores = self._activated(chosen.classes)
-        if self.levels[0].objectness is not None:
-            scores = scores * self._activated(chosen.objectness)
-        candidates = Candidates(self._corners(chosen), scores)
-        return candidates if self.limit is None else _best(candidates, self.limit)
+        layout = self._layout
+        least = _logit(conf) if layout.activation == "sigmoid" else conf
+        index, box, classes, objectness = (
+            np.concatenate(parts)
+            for parts in zip(
+                *(
+                    self._likely(level, start, maps, least)
+                    for level, start in zip(layout.levels, self._starts, strict=False)
+                ),
+                strict=True,
+            )
+        )
+        scores = self._activated(classes)
+        if layout.levels[0].objectness is not None:
+            scores = scores * self._activated(objectness)
+        candidates = Candidates(self._corners(box, index), scores)
+        return candidates if layout.limit is None else _best(candidates, layout.limit)
 
-    def _likely(self, level: Level, maps: Sequence[Floats], least: float) -> tuple[Floats, ...]:
-        """The fields of _Anchors for the anchors of a level that can pass."""
+    def _likely(
+        self, level: Level, start: int, maps: Sequence[Floats], least: float
+    ) -> tuple[Ints, Floats, Floats, Floats]:
+        """The anchors of a level that can pass, and what their maps hold."""
         per_cell = max(1, len(level.anchors))
 
-        def rows(part: Part) -> Floats:
+        def columns(part: Part, count: int) -> Floats:
             values = maps[part.map]
-            return values.reshape(-1, values.shape[3] // per_cell)[:, part.channel :]
+            rows = values.reshape(-1, values.shape[3] // per_cell)
+            return rows[:, part.channel : part.channel + count]
 
-        classes = rows(level.classes)[:, : self.class_count]
+        classes = columns(level.classes, self._layout.class_count)
         if level.objectness is None:
-            index, objectness = _rows_above(classes, least), np.empty((0, 1), np.float32)
+            index, objectness = _rows_above(classes, least), _NONE
         else:
-            column = rows(level.objectness)[:, :1]
+            column = columns(level.objectness, 1)
             index = np.flatnonzero(column > least)
             objectness = column[index]
-        y, x = np.divmod(index // per_cell, maps[level.box.map].shape[2])
-        size = np.array(level.anchors or [(level.stride, level.stride)], np.float32)
-        return (
-            rows(level.box)[index, : 4 * max(1, len(self.bins))],
-            objectness,
-            classes[index],
-            np.stack([x, y], axis=1).astype(np.float32),
-            np.full((len(index), 1), level.stride, np.float32),
-            size[index % per_cell],
-        )
+        box = columns(level.box, 4 * max(1, len(self._layout.bins)))
+        return start + index, box[index], classes[index], objectness
 
     def _activated(self, values: Floats) -> Floats:
-        return _sigmoid(values) if self.activation == "sigmoid" else values
+        return _sigmoid(values) if self._layout.activation == "sigmoid" else values
 
-    def _corners(self, chosen: "_Anchors") -> Floats:
+    def _corners(self, box: Floats, index: Ints) -> Floats:
         """f32[M,4]: left, top, right, bottom in pixels of the model's input."""
-        if self.code == "distances":
-            distances = _expected(chosen.box, self.bins) * chosen.stride
-            point = (chosen.cell + np.float32(0.5)) * chosen.stride
-            return np.concatenate([point - distances[:, :2], point + distances[:, 2:]], axis=1)
-        offset, size = chosen.box[:, :2], chosen.box[:, 2:]
-        if self.code == "anchors":
+        cell, stride = self._cells[index], self._strides[index]
+        if self._layout.code == "distances":
+            distances = _expected(box, self._layout.bins)
+            point = cell + np.float32(0.5)
+            corners: Floats = np.concatenate(
+                [point - distances[:, :2], point + distances[:, 2:]], axis=1
+            )
+            corners *= stride
+            return corners
+        offset, extent = box[:, :2], box[:, 2:]
+        if self._layout.code == "anchors":
             offset = _sigmoid(offset) * 2 - np.float32(0.5)
-            half = np.square(_sigmoid(size) * 2) * chosen.size / 2
+            half = np.square(_sigmoid(extent) * 2) * self._sizes[index] / 2
         else:
-            half = np.exp(size) * chosen.size / 2
-        centre = (chosen.cell + offset) * chosen.stride
+            half = np.exp(extent) * stride / 2
+        centre = (cell + offset) * stride
         return np.concatenate([centre - half, centre + half], axis=1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Anchors:
-    """M anchors of all levels; box and scores as the maps hold them."""
+_NONE: Final = np.empty((0, 1), np.float32)
 
-    box: Floats  # f32[M,4], or f32[M,4*bins]
-    objectness: Floats  # f32[M,1], f32[0,1] for a head without it
-    classes: Floats  # f32[M,C]
-    cell: Floats  # f32[M,2]: column, row
-    stride: Floats  # f32[M,1]
-    size: Floats  # f32[M,2]: of the anchor, in pixels
+
+def _geometry(level: Level, size: int) -> tuple[Floats, Floats, Floats]:
+    """Cell, stride and size of each anchor of a level, in the order of its maps."""
+    count, side = max(1, len(level.anchors)), size // level.stride
+    y, x = np.mgrid[:side, :side].reshape(2, -1).repeat(count, axis=1)
+    sizes = np.array(level.anchors or [(level.stride, level.stride)], np.float32)
+    return (
+        np.stack([x, y], axis=1).astype(np.float32),
+        np.full((len(x), 1), level.stride, np.float32),
+        np.tile(sizes, (side * side, 1)),
+    )
 
 
 def _rows_above(values: Floats, least: float) -> Ints:
     """The rows in which a value exceeds `least`, in order."""
     if values.flags.c_contiguous:  # one pass over memory; the maximum of each row takes longer
         rows: Ints = np.flatnonzero(values.ravel() > least) // values.shape[1]
-        return rows[np.diff(rows, prepend=-1) > 0]
+        first = np.ones(len(rows), bool)
+        np.not_equal(rows[1:], rows[:-1], out=first[1:])
+        return rows[first]
     return np.flatnonzero(values.max(axis=1) > least)
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.vision.detections import Detections, Floats
 from service.vision.heads import Candidates, Head, detections_of
 from service.vision.letterbox import Letterbox
-from service.vision.maps import MapLayout
+from service.vision.maps import MapDecoder, MapLayout
+
+BLOCK: Final = 128  # boxes whose overlaps NMS computes at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class Decoder:
         """Of the maps of a model, or of its raw output."""
         if maps is not None:
             every_class = maps.limit is not None and not maps.one_class
-            return cls(maps.decode, head.nms, every_class, maps.limit)
+            decode = MapDecoder(maps, size).decode
+            return cls(decode, head.nms, every_class, maps.limit)
         return cls(lambda outputs, conf: head.decode(outputs[0], size, conf), head.nms)
 
 
@@ -71,16 +75,30 @@ def non_max_suppression(detections: Detections, iou: float, max_det: int) -> Det
     # Shifted by class, boxes of different classes cannot overlap, so one pass serves all classes.
     span = float(np.abs(detections.xyxy).max(initial=0.0)) * 2 + 1
     boxes = detections.xyxy.astype(np.float64) + (detections.class_ids * span)[:, None]
-    x1, y1, x2, y2 = boxes.T
-    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
-    alive = np.arange(len(boxes))
-    kept: list[int] = []
-    while len(alive) and len(kept) < max_det:
-        best, rest = alive[0], alive[1:]
-        kept.append(int(best))
-        width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest])
-        height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest])
-        overlap = np.maximum(width, 0) * np.maximum(height, 0)
-        union = area[best] + area[rest] - overlap
-        alive = rest[overlap <= iou * union]
-    return detections.take(np.array(kept, np.int64))
+    kept = np.empty(0, np.int64)
+    for start in range(0, len(boxes), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(boxes)))
+        if len(kept):
+            block = block[~_overlap(boxes[kept], boxes[block], iou).any(axis=0)]
+        apart = ~_overlap(boxes[block], boxes[block], iou)
+        alive = np.ones(len(block), bool)
+        for row in range(len(block)):
+            if alive[row]:
+                alive[row + 1 :] &= apart[row, row + 1 :]
+        kept = np.concatenate([kept, block[alive]])
+        if len(kept) >= max_det:
+            break
+    return detections.take(kept[:max_det])
+
+
+def _overlap(a: NDArray[np.float64], b: NDArray[np.float64], iou: float) -> NDArray[np.bool_]:
+    """bool[N,M]: which of the boxes f64[N,4] and f64[M,4] have an IoU above `iou`."""
+    left, top, right, bottom = a.T[:, :, None]
+    x1, y1, x2, y2 = b.T
+    width = np.minimum(right, x2) - np.maximum(left, x1)
+    height = np.minimum(bottom, y2) - np.maximum(top, y1)
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    area_a = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+    area_b = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    above: NDArray[np.bool_] = shared > iou * (area_a + area_b - shared)
+    return above
