@@ -73,7 +73,7 @@ def _read_bytes(model: onnx.ModelProto, preprocess: Preprocess, bytes_are_steps:
     divisor = preprocess.divisor
     readers = graph.consumers.get(graph.input, ())
     if not bytes_are_steps and divisor == 1 and all(r.op_type == "QuantizeLinear" for r in readers):
-        divisor = _halve_first_scale(model, graph, readers)
+        divisor = _scale_to_one(model, graph, readers)
     for reader in readers:
         if bytes_are_steps and _is_identity(graph, reader, divisor):
             _replace_input(model, reader.output[0], planes)
@@ -106,26 +106,27 @@ def _scaled(
     return name
 
 
-def _halve_first_scale(
+def _scale_to_one(
     model: onnx.ModelProto, graph: Graph, quantizing: Sequence[onnx.NodeProto]
 ) -> float:
-    """Halve the scale of the image and double those of the weights that meet it; the new divisor.
+    """Divide the image by 255 and multiply the weights that meet it; returns the new divisor.
 
-    With a scale of 1 OpenVINO drops the multiplication, and with it the integer input.
+    OpenVINO 2026.4 drops the quantization of bytes to the steps 0, 1, ..., and with it the integer
+    kernel, where the scale is exactly 1 or a power of 2.
     """
-    halved = {node.input[1] for node in quantizing}
-    doubled = {
+    first = {
         graph.producer[node.input[1]].input[1]
         for quantize in quantizing
         for node in _past_quantization(graph, quantize)
         if node.op_type == "Conv" and node.input[1] in graph.producer
     }
+    factors = dict.fromkeys((node.input[1] for node in quantizing), 1 / 255)
+    factors |= dict.fromkeys(first, 255.0)
     for tensor in model.graph.initializer:
-        if tensor.name in halved | doubled:
-            factor = np.float32(0.5 if tensor.name in halved else 2.0)
-            values = numpy_helper.to_array(tensor) * factor
+        if tensor.name in factors:
+            values = numpy_helper.to_array(tensor) * np.float32(factors[tensor.name])
             tensor.CopyFrom(numpy_helper.from_array(np.asarray(values), tensor.name))
-    return 2.0
+    return 255.0
 
 
 def _swap_first_weights(model: onnx.ModelProto, graph: Graph) -> bool:

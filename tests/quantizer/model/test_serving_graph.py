@@ -79,6 +79,23 @@ def test_the_quantized_graph_computes_the_same(name, bytes_are_steps):
 
 
 @families
+def test_openvino_computes_the_first_convolution_on_the_bytes(name):
+    how = PREPROCESS[FAMILIES[name]]
+    served = serving_graph(integer_model(name, how), how, maps_of(name))
+    core = ov.Core()
+    compiled = core.compile_model(core.read_model(served.SerializeToString()), "CPU")
+    kinds = []
+    for operation in compiled.get_runtime_model().get_ordered_ops():
+        info = operation.get_rt_info()
+        kind = info["layerType"].astype(str)
+        if kind not in ("Const", "Reshape"):
+            kinds.append((kind, info["runtimePrecision"].astype(str)))
+    before = kinds[: next(index for index, (kind, _) in enumerate(kinds) if kind == "Convolution")]
+    assert {precision for _, precision in before} == {"u8"}
+    assert kinds[len(before)] == ("Convolution", "u8")
+
+
+@families
 def test_without_the_float_image_no_operator_reads_floats_before_the_first_convolution(name):
     model = integer_model(name, PREPROCESS[FAMILIES[name]])
     served = serving_graph(model, PREPROCESS[FAMILIES[name]], maps_of(name), bytes_are_steps=True)
