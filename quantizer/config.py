@@ -12,10 +12,6 @@ from service.manifest import Runtime
 from service.vision.heads import HeadName
 from service.vision.preprocess import PreprocessName
 
-# SQNR in dB that the detector's outputs must keep. YOLOv5n reaches 25 dB and YOLOX-nano 23 dB, with
-# an AP that 85 images cannot tell from fp32's.
-MIN_SQNR: Final = 25.0
-
 Device = Literal["auto", "cpu", "gpu"]
 Default = Literal["auto", "fp32", "bf16", "fp16", "fp8", "int8"]
 
@@ -76,12 +72,13 @@ class BuildConfig:
         description="layers to keep float, as a shell pattern of their names; repeatable",
         json_schema_extra={"metavar": "PATTERN"},
     )
-    min_sqnr: float = Field(
-        default=MIN_SQNR,
+    min_sqnr: float | None = Field(
+        default=None,
         ge=0,
         le=120,
         description="signal-to-quantization-noise ratio that the detector's outputs must keep: the "
-        "layers that lower it most for the time they save stay float; 0 quantizes every layer",
+        "layers that lower it most for the time they save stay float; 0 quantizes every layer; "
+        "default: what the detections need",
         json_schema_extra={"metavar": "DB"},
     )
     max_drop: float | None = Field(

@@ -18,7 +18,7 @@ from bench.command_line import dataset_parser, print_header, print_row
 from quantizer.build import calibrate, decide, read
 from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.compile.operations import Operation
-from quantizer.config import MIN_SQNR, AnnotatedDataset, BuildConfig
+from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.evaluation.accuracy import Evaluation, evaluate_detectors
 from quantizer.evaluation.detectors import describe, graph_detector
 from quantizer.job import Job
@@ -35,7 +35,7 @@ from service.progress import ReportProgress
 
 def main() -> None:
     parser = dataset_parser(__doc__)
-    parser.add_argument("--min-sqnr", type=float, default=MIN_SQNR)
+    parser.add_argument("--min-sqnr", type=float, help="dB; default: what the detections need")
     arguments = parser.parse_args()
     annotated = AnnotatedDataset(arguments.images, arguments.annotations)
     config = BuildConfig(

@@ -77,11 +77,13 @@ class Built:
 class Profile:
     """By layer name: the precision in which each convolution runs, and its milliseconds.
 
-    A convolution on which the runtime reports nothing is absent.
+    A convolution on which the runtime reports nothing is absent. conversion_ms: of all conversions
+    between types and layouts.
     """
 
     executed: Mapping[str, str]
     ms: Mapping[str, float]
+    conversion_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,11 +42,13 @@ class OpenVinoBuilder:
             network = self._core.read_model(_unsigned(model).SerializeToString())
             options = compile_options(self._threads, self.low_float or "f32")
             compiled = self._core.compile_model(network, "CPU", options | PROFILING)
-            convolutions = [each for each in profiled(compiled) if each.convolves]
+            operations = profiled(compiled)
         except RuntimeError as exc:
             raise BuildFailed(f"OpenVINO cannot profile the graph: {_last_line(exc)}") from exc
+        convolutions = [each for each in operations if each.convolves]
         executed = {layer: each.precision for each in convolutions for layer in each.layers}
-        return Profile(executed, {layer: each.ms for each in convolutions for layer in each.layers})
+        ms = {layer: each.ms for each in convolutions for layer in each.layers}
+        return Profile(executed, ms, sum(each.ms for each in operations if each.converts))
 
     def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
         """Load the blob, or compile the model where there is none, and time each operation."""

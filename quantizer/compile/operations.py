@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 CONVOLUTION: Final = "Convolution"
+CONVERSIONS: Final = frozenset({"Reorder", "Convert"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,8 @@ class Operation:
     def convolves(self) -> bool:
         """Whether it is a convolution; anything else is cost around the convolutions."""
         return self.kind == CONVOLUTION
+
+    @property
+    def converts(self) -> bool:
+        """Whether it only changes the type or the layout of a tensor."""
+        return self.kind in CONVERSIONS

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from quantizer.calibration.histogram import Bins
 from quantizer.int8 import Range
-from quantizer.report.data import BlockReport
+from quantizer.report.data import BlockReport, PointReport
 from service.manifest import Precision
 
 COLUMNS: Final = 128  # of a drawn histogram: 2048 bins are finer than its pixels
@@ -45,6 +45,27 @@ def sensitivity(blocks: Sequence[BlockReport]) -> str:
     axes.set_yticks(positions, [_label(block) for block in rising])
     axes.set_xscale("log")
     axes.set_xlabel("noise of the outputs over their signal, when nothing else is in int8")
+    return _uri(figure)
+
+
+def frontier(points: Sequence[PointReport], max_loss: float) -> str:
+    """The predicted loss of each set of float layers against the time that they add."""
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    timed = all(point.cost is not None for point in points)
+    across = [100 * (p.cost or 0.0) if timed else float(len(p.kept_float)) for p in points]
+    axes.plot(across, [point.loss for point in points], color=MUTED, marker="o")
+    axes.plot(across[-1:], [points[-1].loss], color=INK, marker="o")
+    axes.axhline(max_loss, color=ACCENT, linewidth=1.0)
+    for x, point in zip(across, points, strict=True):
+        axes.annotate(
+            str(len(point.kept_float)), (x, point.loss), (4, 4), textcoords="offset points"
+        )
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(
+        "time that the float layers add, % of the convolutions' time" if timed else "float layers"
+    )
+    axes.set_ylabel("predicted loss")
     return _uri(figure)
 
 

@@ -18,6 +18,7 @@ from quantizer.report.findings import Findings
 from quantizer.report.layers import Int8Convolutions, LayerReport
 from quantizer.report.tensors import TensorReport
 from quantizer.report.warnings import warnings
+from quantizer.sensitivity.decision import MAX_LOSS, Point
 from quantizer.sensitivity.search import Sensitivity
 from quantizer.sensitivity.sqnr import decibels
 from service.manifest import Precision, Runtime
@@ -41,7 +42,7 @@ class OptionsReport:
     symmetric: bool
     bias_correction: bool
     keep_float: tuple[str, ...]
-    min_sqnr: float
+    min_sqnr: float | None
     runtime: Runtime
     target: tuple[str, ...]  # the GPUs elsewhere that it was built for; empty: this machine
     threads: int
@@ -68,26 +69,43 @@ class BlockReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PointReport:
+    """A set of layers that could stay float: the predicted loss of detections, 0..1, and the time
+    that they add as a fraction of the time of all convolutions in int8."""
+
+    kept_float: tuple[str, ...]
+    loss: float
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SensitivityReport:
     """The search for the layers that stay float; SQNR is that of the detector's outputs.
 
-    `blocks` is a partition of the layers, the most sensitive first.
+    `blocks` is a partition of the layers, the most sensitive first. `frontier` holds the sets of
+    float layers that were compared; the last is the one that was built. It is empty where
+    `wanted_db` is given.
     """
 
-    wanted_db: float
+    wanted_db: float | None
+    max_loss: float
+    frontier: tuple[PointReport, ...]
     all_quantized_db: float
     reached_db: float
     executions: int
     blocks: tuple[BlockReport, ...]
 
     @classmethod
-    def of(cls, search: Sensitivity, wanted_db: float) -> Self:
+    def of(cls, search: Sensitivity, wanted_db: float | None, points: tuple[Point, ...]) -> Self:
         before, after = round(decibels(search.before), 2), round(decibels(search.after), 2)
         blocks = (
             BlockReport(block.layers, round(decibels(block.noise), 2), block.kept_float)
             for block in search.blocks
         )
-        return cls(wanted_db, before, after, search.executions, tuple(blocks))
+        frontier = tuple(
+            PointReport(point.kept_float, round(point.loss, 4), point.cost) for point in points
+        )
+        return cls(wanted_db, MAX_LOSS, frontier, before, after, search.executions, tuple(blocks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +183,11 @@ class Report:
                 ms_per_image=round(seconds["calibrate"] * 1000 / files, 2),
             ),
             int8_convolutions=counts,
-            sensitivity=SensitivityReport.of(sensitivity, config.min_sqnr) if sensitivity else None,
+            sensitivity=SensitivityReport.of(
+                sensitivity, config.min_sqnr, findings.decision.frontier
+            )
+            if sensitivity
+            else None,
             agreement=AgreementReport(
                 findings.held_out > 0, findings.judgement.comparison.agreements
             ),

@@ -23,6 +23,7 @@ def render(report: Report, findings: Findings) -> str:
     """The page as HTML, without scripts and without references to anything outside it."""
     sensitivity = report.sensitivity
     blocks = sensitivity.blocks[:MAX_BLOCKS] if sensitivity else ()
+    points = sensitivity.frontier if sensitivity else ()
     histograms = findings.calibration.statistics.histograms
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
@@ -30,6 +31,7 @@ def render(report: Report, findings: Findings) -> str:
         compared_on="held-out" if report.agreement.held_out else "calibration",
         latency=charts.latency(report.ms, report.default) if report.ms else "",
         sensitivity=charts.sensitivity(blocks) if blocks else "",
+        frontier=charts.frontier(points, sensitivity.max_loss) if sensitivity and points else "",
         samples=[
             _sample(example, findings.manifest.class_name)
             for example in findings.judgement.comparison.examples

@@ -23,7 +23,11 @@ WORTHWHILE: Final = 0.07
 # exceeds the budget by itself justifies any time.
 WORTH: Final = 30.0
 
+# `accepts` is asked again when this many times as many layers are kept float.
+GROWTH: Final = 1.4
+
 Noise = Callable[[frozenset[str]], float]  # the output noise with exactly these layers quantized
+Accepts = Callable[[tuple[str, ...]], bool]  # whether it is enough to keep these layers float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,12 @@ def search(
     budget: float,
     costs: Mapping[str, float],
     progress: ReportProgress,
+    accepts: Accepts = lambda kept_float: False,
 ) -> Sensitivity:
     """Keep the fewest layers float that bring the noise below the budget, by noise per cost.
+
+    The search ends earlier where `accepts` says so, which is asked at first and then ever less
+    often.
 
     `costs` maps each layer to the time it loses by staying float, as a fraction of the time of all
     layers in int8; layers that it does not name cost nothing. The budget is not reached where the
@@ -66,7 +74,7 @@ def search(
     """
     known = [max(costs.get(layer, 0.0), 0.0) for layer in layers]
     least_cost = LEAST_COST * sum(known) / max(len(known), 1) or 1.0
-    return _Search(noise_of, budget, costs, least_cost, progress).run(tuple(layers))
+    return _Search(noise_of, budget, costs, least_cost, progress, accepts).run(tuple(layers))
 
 
 @dataclass(slots=True)
@@ -76,7 +84,9 @@ class _Search:
     _costs: Mapping[str, float]
     _least_cost: float
     _progress: ReportProgress
+    _accepts: Accepts
     _executions: int = 0
+    _next_asked: int = 0  # layers kept float
 
     def run(self, layers: tuple[str, ...]) -> Sensitivity:
         before = after = self._measure(layers)
@@ -84,6 +94,9 @@ class _Search:
         kept_float: list[Block] = []
         settled: list[Block] = []
         while waiting and after > self._budget:
+            if self._is_accepted(kept_float):
+                after = self._measure_without(kept_float, layers)
+                break
             worst = heapq.heappop(waiting)[-1]
             if worst.noise < self._least_worthwhile(worst):
                 settled.append(worst)
@@ -97,11 +110,20 @@ class _Search:
             # Noise powers add up, roughly: an execution is worth it only where their sum promises
             # to meet the budget, or where no block is left.
             if kept_float and (not waiting or sum(block.noise for block in left) <= self._budget):
-                floats = {block.layers[0] for block in kept_float}
-                after = self._measure(tuple(layer for layer in layers if layer not in floats))
+                after = self._measure_without(kept_float, layers)
         blocks = [*kept_float, *settled, *(entry[-1] for entry in waiting)]
         ranked = tuple(sorted(blocks, key=lambda block: -block.noise))
         return Sensitivity(self._budget, before, after, ranked, self._executions)
+
+    def _is_accepted(self, kept_float: Sequence[Block]) -> bool:
+        if len(kept_float) < self._next_asked:
+            return False
+        self._next_asked = int(len(kept_float) * GROWTH) + 1
+        return self._accepts(tuple(block.layers[0] for block in kept_float))
+
+    def _measure_without(self, kept_float: Sequence[Block], layers: tuple[str, ...]) -> float:
+        floats = {block.layers[0] for block in kept_float}
+        return self._measure(tuple(layer for layer in layers if layer not in floats))
 
     def _measure(self, layers: tuple[str, ...]) -> float:
         noise = self._noise_of(frozenset(layers)) if layers else 0.0

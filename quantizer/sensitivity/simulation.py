@@ -14,10 +14,12 @@ from quantizer.model.serving_graph import ended_at
 from quantizer.qdq.placement import Placement
 from quantizer.qdq.quantize import Quantized, Ranges, quantize
 from quantizer.qdq.weights import Weights
-from quantizer.sensitivity.sqnr import Reading, Reference, relative
+from quantizer.sensitivity.detection_loss import Loss, detection_loss, mean_loss
+from quantizer.sensitivity.sqnr import BELOW_ALL_SCORES, Reading, Reference, relative
 from service.vision.detections import Floats
 
-SAMPLES: Final = 4  # images on which sets of layers are tried
+SAMPLES: Final = 12  # images on which candidates are compared
+NOISE_SAMPLES: Final = 4  # of them, on which sets of layers are tried
 SEARCHED_IMAGES: Final = 32  # at most, for samples
 SAMPLE_SIGNAL: Final = 0.25  # the least of a sample: one box at a score of 0.5
 
@@ -46,9 +48,14 @@ class Simulation:
         return quantize(self.graph, placement, self.ranges, self.weights, self.means)
 
     def noise(self, placement: Placement) -> float:
-        """The output noise of a placement over the samples."""
+        """The output noise of a placement over the first samples."""
         model = ended_at(self.quantized(placement).model, self.maps)
-        return noise_of(model, self.samples, self.threads)
+        return noise_of(model, self.samples[:NOISE_SAMPLES], self.threads)
+
+    def loss(self, placement: Placement) -> float:
+        """The share of the detections that a placement costs, predicted over all samples."""
+        model = ended_at(self.quantized(placement).model, self.maps)
+        return loss_of(model, self.samples, self.threads)
 
 
 def noise_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threads: int) -> float:
@@ -60,6 +67,19 @@ def noise_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threa
 
     images = (sample.image for sample in samples)
     return relative(over_images(model, images, threads, noise_power), references)
+
+
+def loss_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threads: int) -> float:
+    """The detection loss of a quantized graph over the samples."""
+    references = [sample.reference for sample in samples]
+
+    def loss(number: int, image: Floats, outputs: list[Floats]) -> Loss:
+        reference = references[number]
+        output = reference.reading.decode(outputs, BELOW_ALL_SCORES)
+        return detection_loss(reference.candidates, output, reference.reading)
+
+    images = (sample.image for sample in samples)
+    return mean_loss(over_images(model, images, threads, loss))
 
 
 def find_samples(

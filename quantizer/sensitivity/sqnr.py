@@ -87,7 +87,7 @@ def _aligned(a: Candidates, b: Candidates) -> float:
     """Noise power row by row: a row is the same anchor in both."""
     scores = float(np.square(a.scores - b.scores).sum())
     weight = a.scores.max(axis=1)
-    return scores + float(np.square(weight * (1 - _overlap(a, b)) / LOST).sum())
+    return scores + float(np.square(weight * (1 - overlap(a, b)) / LOST).sum())
 
 
 def _matched(reference: Candidates, output: Candidates) -> float:
@@ -100,7 +100,7 @@ def _matched(reference: Candidates, output: Candidates) -> float:
     return float(moved.sum() + sum(np.square(part).sum() for part in unmatched))
 
 
-def _overlap(a: Candidates, b: Candidates) -> Floats:
+def overlap(a: Candidates, b: Candidates) -> Floats:
     """IoU of corresponding boxes, f32[N]."""
     low, high = np.maximum(a.xyxy[:, :2], b.xyxy[:, :2]), np.minimum(a.xyxy[:, 2:], b.xyxy[:, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=1)

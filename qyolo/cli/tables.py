@@ -44,10 +44,16 @@ def summarise(report: Report) -> None:
 
 
 def _search(report: Report) -> str:
-    """The SQNR that the sensitivity search reached, in parentheses."""
+    """What the sensitivity search reached, in parentheses."""
     search = report.sensitivity
     if search is None:
         return ""
+    if search.frontier:
+        first, last = search.frontier[0], search.frontier[-1]
+        every = f", {first.loss:.3f} with every layer in int8" if len(search.frontier) > 1 else ""
+        return (
+            f" (predicted loss of detections {last.loss:.3f}{every}; {search.max_loss:g} allowed)"
+        )
     return (
         f" (outputs at {search.reached_db:.1f} dB SQNR, {search.all_quantized_db:.1f} dB with "
         f"every layer in int8; {search.wanted_db:g} dB required)"

@@ -1,6 +1,7 @@
 """The decision on real graphs, one of which has a layer that cannot be quantized well."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from quantizer.qdq.format import PLAIN
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.quantize import Ranges
 from quantizer.qdq.weights import Weights
-from quantizer.sensitivity.decision import Decision, decide
+from quantizer.sensitivity.decision import MAX_LOSS, Decision, decide
 from quantizer.sensitivity.simulation import SAMPLES, Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading, decibels, from_decibels
 from service.vision.heads import HEADS
@@ -35,7 +36,9 @@ def simulation_of(name: str) -> Simulation:
     return Simulation(graph, ranges, Weights(graph), None, samples, 1)
 
 
-def decided(simulation: Simulation, builder: Builder, min_sqnr: float, **asked: str) -> Decision:
+def decided(
+    simulation: Simulation, builder: Builder, min_sqnr: float | None, **asked: str
+) -> Decision:
     return decide(simulation, asked, builder, min_sqnr, lambda _: None)
 
 
@@ -83,13 +86,32 @@ def test_a_layer_that_cannot_be_quantized_is_kept_float_with_the_reason(openvino
     assert simulation.noise(decision.placement) == pytest.approx(decision.sensitivity.after)
 
 
-def test_the_sqnr_stays_above_the_minimum(openvino):
-    simulation = simulation_of("yolov5")
+def test_the_sqnr_stays_above_the_minimum():
+    simulation, builder = simulation_of("yolov5"), load_builder("onnxruntime", 1)
     all_int8 = decibels(simulation.noise(plan_placement(simulation.graph)))
-    decision = decided(simulation, openvino, all_int8 + 6)
+    decision = decided(simulation, builder, all_int8 + 6)
     assert decision.sensitivity.kept_float
+    assert decision.frontier == ()
     assert decibels(simulation.noise(decision.placement)) >= all_int8 + 6
-    assert decided(simulation, openvino, all_int8 - 1).sensitivity.kept_float == ()
+    assert decided(simulation, builder, all_int8 - 1).sensitivity.kept_float == ()
+
+
+def test_without_a_minimum_the_fewest_layers_stay_float_that_keep_the_detections():
+    simulation, builder = simulation_of("sabotaged"), load_builder("onnxruntime", 1)
+    decision = decided(simulation, builder, None)
+    first, *_, last = decision.frontier
+    assert (first.kept_float, last.kept_float) == ((), decision.sensitivity.kept_float)
+    assert first.loss > MAX_LOSS >= last.loss
+    assert all(point.loss > MAX_LOSS for point in decision.frontier[:-1])
+    assert "detect8" in reasons(decision)
+    assert simulation.loss(decision.placement) == pytest.approx(last.loss)
+
+
+def test_a_detector_that_quantizes_well_keeps_no_layer_float():
+    decision = decided(simulation_of("yolov5"), load_builder("onnxruntime", 1), None)
+    assert [point.kept_float for point in decision.frontier] == [()]
+    assert decision.frontier[0].loss <= MAX_LOSS
+    assert reasons(decision) == {}
 
 
 class WithoutKernel:
@@ -101,6 +123,23 @@ class WithoutKernel:
         layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
         executed = {name: "f32" if name == "stem" else "u8" for name in layers}
         return Profile(executed, dict.fromkeys(layers, 1.0))
+
+
+def test_a_float_layer_is_charged_its_conversions():
+    """Of layers that are as fast in float, those that read and write most cost most."""
+
+    class Converting(WithoutKernel):
+        def profile(self, model: onnx.ModelProto) -> Profile:
+            layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
+            pairs = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+            floats = len(layers) - sum("quantized" in t.name for t in model.graph.initializer)
+            converted = 1.0 if pairs and floats else 0.0
+            return Profile(dict.fromkeys(layers, "u8"), dict.fromkeys(layers, 1.0), converted)
+
+    decision = decided(simulation_of("sabotaged"), Converting(), None)
+    costs = [point.cost for point in decision.frontier]
+    assert costs[0] == 0
+    assert all(later > earlier for earlier, later in pairwise(costs))
 
 
 def test_a_layer_without_an_int8_kernel_is_not_quantized():
@@ -122,7 +161,7 @@ def test_without_a_profile_the_search_is_by_noise_alone():
 
 def test_samples_are_images_with_a_detection():
     graph = Graph.of(TINY["yolov5"]())
-    found = find_samples(graph.model, Reading.of(YOLOV5, SIZE), images(8), 1)
+    found = find_samples(graph.model, Reading.of(YOLOV5, SIZE), images(SAMPLES + 4), 1)
     assert len(found) == SAMPLES
     np.testing.assert_array_equal(found[0].image, images(1)[0])
 

@@ -112,3 +112,25 @@ def test_progress_counts_the_executions():
     steps: list[Progress] = []
     result = search(LAYERS, Measured({"layer9": 1.0}), 0.01, {}, steps.append)
     assert [step.done for step in steps] == list(range(1, result.executions + 1))
+
+
+def test_the_search_ends_where_the_caller_accepts():
+    noise = Measured({"layer7": 0.5, "layer40": 0.2, "layer3": 0.1})
+    asked: list[tuple[str, ...]] = []
+
+    def accepts(kept_float: tuple[str, ...]) -> bool:
+        asked.append(kept_float)
+        return "layer40" in kept_float
+
+    result = search(LAYERS, noise, 0.01, {}, lambda _: None, accepts)
+    assert asked == [(), ("layer7",), ("layer7", "layer40")]
+    assert set(result.kept_float) == {"layer7", "layer40"}
+    assert result.after == pytest.approx(0.1 + 61 * SMALL)
+
+
+def test_the_caller_is_asked_ever_less_often():
+    asked: list[int] = []
+    noise = Measured(dict.fromkeys(LAYERS, 0.1))
+    search(LAYERS, noise, 0.01, {}, lambda _: None, lambda kept: bool(asked.append(len(kept))))
+    assert asked[:6] == [0, 1, 2, 3, 5, 8]
+    assert len(asked) < 15
