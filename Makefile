@@ -11,6 +11,9 @@ MODEL ?=
 CALIBRATION ?=
 UP_FLAGS ?=
 CLIENTS := tritonclient inference-sdk
+# The packages that read untrusted bytes, and the tests that send hostile ones.
+UNTRUSTED := h11|pillow|pydantic|python-multipart|simplejpeg
+HOSTILE_TESTS := tests/service/vision/test_image.py tests/bench/test_hostile.py
 ARM64 := _2_35 _2_34 _2_31 _2_28 _2_27 _2_26 _2_24 _2_17 2014
 
 .PHONY: help setup serve demo test check secrets audit arm64 docs fix lock clean
@@ -37,8 +40,9 @@ serve: setup
 demo: setup
 	$(BIN)/qyolo detect --demo
 
-test: check $(CLIENTS:%=$(VENV)/clients/%/.installed)
+test: check $(VENV)/floor/.installed $(CLIENTS:%=$(VENV)/clients/%/.installed)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	PYTHONPATH=$(CURDIR)/$(VENV)/floor $(BIN)/pytest --quiet --numprocesses 2 $(HOSTILE_TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -120,6 +124,13 @@ $(VENV)/.cpu: requirements/cpu.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.cpu
 	$(PIP) install --require-hashes -r requirements/dev.lock
+	touch $@
+
+# The least versions that pyproject.toml admits; they come before the locked ones on PYTHONPATH.
+$(VENV)/floor/.installed: pyproject.toml $(VENV)/.dev
+	rm -rf $(@D)
+	$(PIP) install --target $(@D) \
+		$$(sed -nE 's/^  "($(UNTRUSTED))>=([0-9.]+)".*/\1==\2/p' pyproject.toml)
 	touch $@
 
 # The site generator has an environment of its own: nothing needs it to run or test qyolo.
