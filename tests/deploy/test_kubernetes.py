@@ -14,6 +14,7 @@ from service.app import METRICS, PUBLIC, create_app
 from service.engines.gpu import RTX_TARGETS
 from service.lifecycle import FolderSource
 from service.settings import Settings
+from tests.deploy.memory import mib, needed_mib
 from tests.deploy.rendering import (
     DEPLOY,
     container_of,
@@ -124,6 +125,12 @@ def test_cores_are_whole_and_guaranteed(deployed):
         assert limits["cpu"] == requests["cpu"]
         assert limits["memory"] == requests["memory"]
         assert float(limits["cpu"]).is_integer()
+
+
+def test_the_memory_is_enough_for_what_the_settings_allow(deployed, settings):
+    for workload in workloads(deployed):
+        limit = mib(container_of(workload)["resources"]["limits"]["memory"])
+        assert limit >= needed_mib(limit, settings)
 
 
 def test_the_command_line_takes_the_arguments(deployed):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
+from tests.deploy.memory import mib, needed_mib
 
 UNIT = Path(__file__).parents[2] / "deploy/systemd/qyolo.service"
 TEXT = UNIT.read_text(encoding="utf-8")
@@ -40,3 +41,8 @@ def test_the_settings_that_it_names_exist():
 def test_the_unit_waits_longer_than_the_server_drains():
     (timeout_s,) = re.findall(r"TimeoutStopSec=(\d+)", TEXT)
     assert int(timeout_s) > Settings().drain_s
+
+
+def test_the_memory_is_enough_for_what_the_settings_allow():
+    limit = mib(*re.findall(r"MemoryMax=(\w+)", TEXT))
+    assert limit >= needed_mib(limit, Settings())

@@ -11,6 +11,7 @@ import tomllib
 import pytest
 
 from service.settings import Settings
+from tests.deploy.memory import mib, needed_mib
 from tests.docker.compose import ROOT, read, variables
 from tests.processes import run
 
@@ -54,6 +55,12 @@ def test_each_service_is_hardened_and_limited(name):
     assert re.search(r":(v?\d+\.\d+\.\d+|cpu|gpu)$", service["image"])
     assert "privileged" not in service
     assert not any("docker.sock" in str(volume) for volume in service["volumes"])
+
+
+@pytest.mark.parametrize("name", sorted(SERVERS))
+def test_the_memory_is_enough_for_what_the_settings_allow(name):
+    limit = mib(SERVICES[name]["deploy"]["resources"]["limits"]["memory"])
+    assert limit >= needed_mib(limit, Settings())
 
 
 @pytest.mark.parametrize("name", SERVICES)
