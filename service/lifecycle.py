@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +81,7 @@ class Lifecycle:
         """Failed while every variant that may answer is out of service."""
         if self._readiness.state != "ready" or self._backend is None:
             return self._readiness
-        failures = self._backend.failures()
-        return (
-            _with_failures(self._readiness, failures, self._backend)
-            if failures
-            else self._readiness
-        )
+        return _with_failures(self._readiness, self._backend)
 
     def require_ready(self) -> None:
         """Raise NotReady unless a request that names no variant can be answered."""
@@ -142,12 +137,12 @@ class Lifecycle:
             self._set(Readiness("loading"))
             self._backend = self._open_backend(folder)
             self._backend.when_lost(self._lose)
-        except Exception as exc:
+        except BaseException as exc:  # a panic in Rust is no Exception
             self._fail(exc)
         else:
             self._set(Readiness("ready", detail=_rejections(self._backend.variants.manifest)))
 
-    def _fail(self, exc: Exception) -> None:
+    def _fail(self, exc: BaseException) -> None:
         if self._readiness.state == "stopping":  # cancelled, which is no failure
             return
         expected = isinstance(exc, ServiceError)
@@ -168,10 +163,11 @@ class Lifecycle:
                 self._readiness = readiness
 
 
-def _with_failures(
-    ready: Readiness, failures: Mapping[str, str], backend: InferenceBackend
-) -> Readiness:
-    """What is out of service, and whether another variant answers for the default."""
+def _with_failures(ready: Readiness, backend: InferenceBackend) -> Readiness:
+    """With what is out of service, and whether another variant answers for the default."""
+    failures = backend.failures()
+    if not failures:
+        return ready
     texts = [f"{name} failed: {why}; it is being loaded again" for name, why in failures.items()]
     able = [name for name in backend.variants.eligible if name not in failures]
     if not able:

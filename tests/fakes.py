@@ -128,7 +128,7 @@ class HeldSource:
 class FailingSource:
     """A build that fails."""
 
-    def __init__(self, failure: Exception) -> None:
+    def __init__(self, failure: BaseException) -> None:
         self._failure = failure
 
     def folder(self, report: ReportProgress) -> Path:

@@ -62,6 +62,7 @@ def test_shutdown_does_not_wait_for_a_build_that_ignores_it():
     [
         (FolderSource(Path("/secret/folder")), "/secret/folder is not a model folder: "),
         (FailingSource(ValueError("/secret/file")), "ValueError: /secret/file"),
+        (FailingSource(SystemExit("/secret/file")), "SystemExit: /secret/file"),
     ],
 )
 def test_only_the_log_says_why_a_model_cannot_be_served(source, message, caplog):
