@@ -9,6 +9,7 @@ from statistics import median
 from typing import Final
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from service.engines.gpu import Gpu, find_gpu
 from service.inference.detector import Detector
@@ -16,6 +17,7 @@ from service.manifest import Manifest, read_local, write_local
 from service.vision.image import Photo
 
 ROUNDS: Final = 20
+TIMES: Final = TypeAdapter(dict[str, float])
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ def settle_default(folder: Path, manifest: Manifest, detectors: Mapping[str, Det
     if manifest.timed or not isinstance(gpu, Gpu):
         return manifest
     name = f"{gpu.fingerprint}.json"
-    ms: dict[str, float] = json.loads(read_local(folder, name) or "{}")
+    ms = _saved(folder, name, manifest)
     if not ms and detectors.keys() == manifest.variants.keys():
         ms = _milliseconds(detectors, manifest.size)
         write_local(folder, name, json.dumps(ms).encode())
@@ -39,6 +41,15 @@ def settle_default(folder: Path, manifest: Manifest, detectors: Mapping[str, Det
     if not accepted:
         return manifest
     return manifest.model_copy(update={"default": min(accepted, key=ms.__getitem__)})
+
+
+def _saved(folder: Path, name: str, manifest: Manifest) -> dict[str, float]:
+    """The times of an earlier start; empty where there are none, or not of these variants."""
+    try:
+        ms: dict[str, float] = TIMES.validate_json(read_local(folder, name) or b"{}")
+    except ValidationError:
+        return {}
+    return ms if ms.keys() == manifest.variants.keys() else {}
 
 
 def _milliseconds(detectors: Mapping[str, Detector], size: int) -> dict[str, float]:

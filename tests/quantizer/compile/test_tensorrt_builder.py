@@ -215,6 +215,9 @@ def test_a_build_for_gpus_elsewhere_is_timed_on_its_first_start(rtx, built_elsew
     again = load_variants(folder, 1)
     assert again.manifest.default == "fp32"
     again.close()
+    timed.write_text("damaged")
+    load_variants(folder, 1).close()
+    assert json.loads(timed.read_text()).keys() == ms.keys()
     rtx.cuda.require_clean()
 
 
