@@ -45,6 +45,7 @@ class Maps:
 
     tensors: tuple[str, ...]
     layout: MapLayout
+    shapes: tuple[tuple[int, ...], ...]
 
 
 def recognise_maps(graph: Graph, head: HeadName, size: int) -> Maps | Unrecognised:
@@ -59,7 +60,7 @@ def recognise_maps(graph: Graph, head: HeadName, size: int) -> Maps | Unrecognis
         return tail
     for layout in _possible(tail, head, size):
         if tail.is_decoded_by(layout, HEADS[head], size):
-            return Maps(tensors, layout)
+            return Maps(tensors, layout, tuple(shapes))
     channels = ", ".join(f"{shape[1]} at {shape[2]}x{shape[3]}" for shape in shapes)
     return Unrecognised(f"no known layout decodes its maps ({channels}) as its decode tail does")
 

@@ -51,7 +51,8 @@ class MapLayout:
     bins: the distances of DFL, 0, 1, 2, ... in most models; empty: the maps hold the distances.
     activation: of objectness and classes; a score is the product of both. limit: boxes that an
     end-to-end head selects, None for a head whose boxes need NMS. one_class: such a head gives a
-    box its best class only, not each that it selects.
+    box its best class only, not each that it selects. top: the graph does not return its maps, but
+    the anchors with the highest scores in them, at most so many.
     """
 
     code: BoxCode
@@ -61,6 +62,7 @@ class MapLayout:
     activation: Literal["sigmoid", "none"] = "sigmoid"
     limit: int | None = None
     one_class: bool = False
+    top: int | None = None
 
 
 class MapDecoder:
@@ -80,16 +82,14 @@ class MapDecoder:
         """The boxes that have a score above `conf`, and possibly a few more."""
         layout = self._layout
         least = _logit(conf) if layout.activation == "sigmoid" else conf
-        index, box, classes, objectness = (
-            np.concatenate(parts)
-            for parts in zip(
-                *(
-                    self._likely(level, start, maps, least)
-                    for level, start in zip(layout.levels, self._starts, strict=False)
-                ),
-                strict=True,
-            )
-        )
+        if layout.top is None:
+            parts = [
+                self._likely(level, start, maps, least)
+                for level, start in zip(layout.levels, self._starts, strict=False)
+            ]
+            index, box, classes, objectness = map(np.concatenate, zip(*parts, strict=True))
+        else:
+            index, box, classes, objectness = _likely_of_top(maps, least)
         scores = self._activated(classes)
         if layout.levels[0].objectness is not None:
             scores = scores * self._activated(objectness)
@@ -139,6 +139,15 @@ class MapDecoder:
             half = np.exp(extent) * stride / 2
         centre = (cell + offset) * stride
         return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _likely_of_top(outputs: Sequence[Floats], least: float) -> tuple[Ints, Floats, Floats, Floats]:
+    """The same of anchors that the graph has selected."""
+    index, box, classes, *others = (each[0] for each in outputs)
+    objectness = others[0] if others else _NONE
+    passing = np.flatnonzero((objectness if others else classes).max(axis=1) > least)
+    kept = objectness[passing] if others else _NONE
+    return index[passing, 0].astype(np.int64), box[passing], classes[passing], kept
 
 
 _NONE: Final = np.empty((0, 1), np.float32)
