@@ -219,7 +219,11 @@ def test_a_bad_parameter_is_400_and_named(client, name, value):
 
 
 def test_nan_is_null_in_json():
-    engine = FakeEngine(np.full((1, 1, 8), np.nan, np.float32))
+    class NanForTensors(FakeEngine):
+        def infer(self, image):
+            return (np.zeros_like(self.raw),)
+
+    engine = NanForTensors(np.full((1, 1, 8), np.nan, np.float32))
     with serving(variants_of({"fp32": engine})) as live:
         answer = live.client.post(RAW, **TENSORS["json, flat"])
     assert outputs_of(answer)["output0"] == [None] * 8
