@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quantizer.evaluation.accuracy import Evaluation, evaluate
+from service.engines.cpu import read_cpu
 from service.manifest import read_manifest
 from tests.qyolo.commands import qyolo, running
 from tests.shared import (
@@ -66,12 +67,18 @@ def test_the_default_is_the_fastest_of_the_accepted(made):
     assert manifest.default == min(made.report["ms"], key=made.report["ms"].get) != "fp32"
 
 
-def test_few_layers_stay_float_to_keep_the_sqnr_of_the_outputs(made):
+def test_few_layers_stay_float_to_keep_the_detections(made):
+    """More where weights have 7 bits, on a processor without int8 dot products."""
     found = made.report["sensitivity"]
+    first, last = found["frontier"][0], found["frontier"][-1]
+    assert first["kept_float"] == []
+    assert found["max_loss"] < first["loss"]
+    assert last["loss"] < 0.07
     assert found["reached_db"] > found["all_quantized_db"]
     assert found["reached_db"] >= 19
     layers = made.report["layers"]
-    assert sum(layer["planned"] == "float" for layer in layers) < len(layers) / 3
+    share = 0.4 if read_cpu().int8_saturates else 1 / 3
+    assert sum(layer["planned"] == "float" for layer in layers) < share * len(layers)
 
 
 def test_int8_agrees_with_fp32_on_most_boxes(made):

@@ -6,7 +6,8 @@ model gives this class, and the overlap of both boxes, the loss is
     1 - IoU(box, box') min(s, s') / max(s, s')
 
 and its weight is max(s, s')**2, so that what is detected counts, by either model, and background
-does not. Unlike a noise power it is bounded: an anchor that is wrong cannot count as many.
+does not. Unlike a noise power it is bounded: an anchor that is wrong cannot count as many. Boxes of
+an end-to-end head are matched instead, since it does not matter which anchor detects an object.
 """
 
 from collections.abc import Iterable
@@ -31,8 +32,9 @@ class Loss(NamedTuple):
 
 
 def detection_loss(reference: Candidates, output: Candidates, reading: Reading) -> Loss:
-    """The loss of a quantized model's candidates; all anchors of both, in the same order."""
-    return _aligned(reference, output) if reading.aligned else _matched(reference, output)
+    """The loss of a quantized model's candidates: all anchors of both in the same order, or the
+    boxes of a head without NMS in any."""
+    return _aligned(reference, output) if reading.nms else _matched(reference, output)
 
 
 def mean_loss(losses: Iterable[Loss]) -> float:
@@ -48,7 +50,7 @@ def _aligned(a: Candidates, b: Candidates) -> Loss:
 
 
 def _matched(reference: Candidates, output: Candidates) -> Loss:
-    """Of an end-to-end head whose boxes are sorted: a box without a match is lost."""
+    """Of an end-to-end head: a box is lost that no box of its class matches, of any anchor."""
     a, b = (detections_of(side, MIN_SCORE, multi_label=False) for side in (reference, output))
     pairs = match(a, b)
     found = _sum(a.scores[pairs.a], b.scores[pairs.b], pairs.iou)

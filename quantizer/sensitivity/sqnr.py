@@ -31,18 +31,23 @@ LEAST_SIGNAL: Final = 1e-3  # power; with less, nothing was detected
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How outputs become boxes; `aligned`: a row is the same anchor in every image."""
+    """How outputs become boxes.
+
+    aligned: a row is the same anchor in every image. nms: several anchors detect one object, and
+    NMS chooses; without it one anchor does, which may be its neighbour in the quantized model.
+    """
 
     decode: Callable[[Sequence[Floats], float], Candidates]
     aligned: bool
+    nms: bool
 
     @classmethod
     def of(cls, head: Head, size: int, layout: MapLayout | None = None) -> Self:
         """Of the maps of a graph, or of its raw output."""
         if layout is not None:
             every_anchor = MapDecoder(replace(layout, limit=None), size)
-            return cls(every_anchor.decode, aligned=True)
-        return cls(lambda outputs, conf: head.decode(outputs[0], size, conf), aligned=head.nms)
+            return cls(every_anchor.decode, aligned=True, nms=head.nms)
+        return cls(lambda outputs, conf: head.decode(outputs[0], size, conf), head.nms, head.nms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
