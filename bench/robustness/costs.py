@@ -21,7 +21,10 @@ CLOSED: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`peak_mib`: above the memory before; `late_ms`: of the slowest answer of /healthz."""
+    """`peak_mib`, `kept_mib`: above the memory before, at the most and at the end.
+
+    `late_ms`: of the slowest answer of /healthz.
+    """
 
     statuses: Counter[int]
     peak_mib: float

@@ -188,12 +188,13 @@ def print_costs(server: Server, model: str) -> int:
         values = (cost.peak_mib, cost.cpu_s, cost.late_ms)
         return max(value / largest for value, largest in zip(values, most, strict=True))
 
-    print_header("input", "bytes", "status", "peak MiB", "CPU s", "healthz ms", "s")
+    print_header("input", "bytes", "status", "peak MiB", "kept MiB", "CPU s", "healthz ms", "s")
     worst = sorted(costs.items(), key=lambda item: weight(item[1]), reverse=True)
     for (name, size), cost in worst[:WORST]:
         statuses = ", ".join(map(str, sorted(cost.statuses)))
-        numbers = (f"{cost.peak_mib:.0f}", f"{cost.cpu_s:.2f}", f"{cost.late_ms:.0f}")
-        print_row(name, size, statuses, *numbers, f"{cost.seconds:.2f}")
+        mib = (f"{cost.peak_mib:.0f}", f"{cost.kept_mib:.0f}")
+        times = (f"{cost.cpu_s:.2f}", f"{cost.late_ms:.0f}", f"{cost.seconds:.2f}")
+        print_row(name, size, statuses, *mib, *times)
     return 1 if max(cost.peak_mib for cost in costs.values()) > MAX_PEAK_MIB else 0
 
 
