@@ -62,16 +62,18 @@ def test_the_command_writes_the_report_and_its_exit_code_is_the_result(
 ):
     """The bundled detector takes long to build: the result is that of the tiny one."""
     checks = tuple(replace(check, passed=passed) for check in result.checks)
-    wanted: list[BuildConfig] = []
+    wanted: list[tuple[BuildConfig, bool]] = []
 
-    def ready(config, progress):
-        wanted.append(config)
+    def ready(config, progress, paper):
+        wanted.append((config, paper))
         return replace(result, checks=checks)
 
     monkeypatch.setattr(module, "selftest", ready)
-    ran = inline("selftest", "--device", "cpu", "--out", "report.json", cwd=tmp_path)
+    options = ["--paper"] if passed else []
+    ran = inline("selftest", "--device", "cpu", "--out", "report.json", *options, cwd=tmp_path)
     assert (ran.code, ran.err) == (0 if passed else 1, "qyolo: wrote report.json\n")
-    assert (wanted[0].model, wanted[0].device) == (bundle.model(), "cpu")
+    ((config, paper),) = wanted
+    assert (config.model, config.device, paper) == (bundle.model(), "cpu", passed)
     assert json.loads((tmp_path / "report.json").read_text())["passed"] == passed
     for check in checks:
         assert check.name in ran.out
