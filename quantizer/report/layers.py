@@ -58,9 +58,14 @@ def _speed(operation: Operation | None) -> tuple[float | None, float | None]:
 @dataclass(frozen=True, slots=True)
 class Int8Convolutions:
     planned: int
-    executed: int  # of the planned ones, on integers
+    executed: int  # of the planned ones, on integers; of several GPUs, on one of them at least
 
     @classmethod
     def of(cls, layers: tuple[LayerReport, ...]) -> Self:
         planned = [layer for layer in layers if layer.planned == "int8"]
-        return cls(len(planned), sum(layer.executed["int8"] in INT8_NAMES for layer in planned))
+        return cls(len(planned), sum(_reads_int8(layer.executed["int8"]) for layer in planned))
+
+
+def _reads_int8(executed: str) -> bool:
+    """Of a build for several GPUs it may be "sm75 f16, sm89 i8"."""
+    return not INT8_NAMES.isdisjoint(executed.replace(",", "").split())

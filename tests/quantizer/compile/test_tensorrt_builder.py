@@ -198,6 +198,10 @@ def test_a_build_for_gpus_elsewhere_is_timed_on_its_first_start(rtx, built_elsew
     manifest = read_manifest(folder)
     assert report.options.target == ("sm75", "sm89")
     assert report.ms == {}
+    counts = report.int8_convolutions
+    assert counts.executed == counts.planned > 0  # on sm89
+    executed = {layer.executed["int8"] for layer in report.layers if layer.planned == "int8"}
+    assert executed == {"sm75 f16, sm89 i8"}
     assert report.agreement.with_fp32.keys() == {"fp16", "int8"}
     assert not manifest.timed
     for variant in manifest.variants.values():
