@@ -10,10 +10,11 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from quantizer.model.graph import Graph, drop_unread
@@ -34,7 +35,14 @@ def serving_graph(
 
     bytes_are_steps: without the QuantizeLinear of the image.
     """
-    edited = ended_at(model, maps)
+    return reading_bytes(ended_at(model, maps), preprocess, bytes_are_steps)
+
+
+def reading_bytes(
+    model: onnx.ModelProto, preprocess: Preprocess, bytes_are_steps: bool = False
+) -> onnx.ModelProto:
+    """A copy that reads u8[1,size,size,3] in place of f32[1,3,size,size]."""
+    edited = deepcopy(model)
     _read_bytes(edited, preprocess, bytes_are_steps)
     drop_unread(edited)
     edited.graph.ClearField("value_info")
@@ -63,23 +71,33 @@ def _read_bytes(model: onnx.ModelProto, preprocess: Preprocess, bytes_are_steps:
     (image,) = (value for value in model.graph.input if value.name == graph.input)
     size = graph.shapes[graph.input][2]
     image.CopyFrom(helper.make_tensor_value_info(BYTES, TensorProto.UINT8, [1, size, size, 3]))
-    swapped = preprocess.bgr and _swap_first_weights(model, graph)
-    planes, nodes = "image/planes", []
-    nodes.append(helper.make_node("Transpose", [BYTES], [planes], perm=[0, 3, 1, 2]))
-    if preprocess.bgr and not swapped:
-        model.graph.initializer.append(numpy_helper.from_array(np.array(RGB_AS_BGR), "image/order"))
-        nodes.append(helper.make_node("Gather", [planes, "image/order"], ["image/bgr"], axis=1))
-        planes = "image/bgr"
-    divisor = preprocess.divisor
-    readers = graph.consumers.get(graph.input, ())
-    if not bytes_are_steps and divisor == 1 and all(r.op_type == "QuantizeLinear" for r in readers):
+    readers, divisor = graph.consumers.get(graph.input, ()), preprocess.divisor
+    steps = bytes_are_steps and all(_is_identity(graph, each, divisor) for each in readers)
+    if not steps and divisor == 1 and all(each.op_type == "QuantizeLinear" for each in readers):
         divisor = _scale_to_one(model, graph, readers)
-    for reader in readers:
-        if bytes_are_steps and _is_identity(graph, reader, divisor):
-            _replace_input(model, reader.output[0], planes)
-        else:
-            scaled = _scaled(model, planes, divisor, nodes)
-            reader.input[:] = [scaled if name == graph.input else name for name in reader.input]
+    swapped = preprocess.bgr and _swap_first_weights(model, graph)
+    nodes: list[onnx.NodeProto] = []
+
+    def then(kind: str, source: list[str], name: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, source, [name], name, **attributes))
+        return name
+
+    def constant(name: str, values: NDArray[Any]) -> str:
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    # TensorRT moves floats only: the Cast comes first.
+    pixels = BYTES if steps else then("Cast", [BYTES], "image/float", to=TensorProto.FLOAT)
+    pixels = then("Transpose", [pixels], "image/planes", perm=[0, 3, 1, 2])
+    if preprocess.bgr and not swapped:
+        order = constant("image/order", np.array(RGB_AS_BGR))
+        pixels = then("Gather", [pixels, order], "image/bgr", axis=1)
+    if steps:
+        for reader in readers:
+            _replace_input(model, reader.output[0], pixels)
+    else:
+        factor = constant("image/factor", np.array(1 / divisor, np.float32))
+        _replace_input(model, graph.input, then("Mul", [pixels, factor], "image/scaled"))
     kept = list(model.graph.node)
     model.graph.ClearField("node")
     model.graph.node.extend([*nodes, *kept])
@@ -91,19 +109,6 @@ def _is_identity(graph: Graph, quantize: onnx.NodeProto, divisor: float) -> bool
         return False
     scale, zero = (graph.constant(name) for name in quantize.input[1:3])
     return zero.dtype == np.uint8 and int(zero) == 0 and np.isclose(scale, 1 / divisor, rtol=1e-6)
-
-
-def _scaled(
-    model: onnx.ModelProto, planes: str, divisor: float, nodes: list[onnx.NodeProto]
-) -> str:
-    """The planes in the value range of the model, f32; made once."""
-    name, raw = "image/scaled", "image/float"
-    if not any(name in node.output for node in nodes):
-        nodes.append(helper.make_node("Cast", [planes], [raw], to=TensorProto.FLOAT))
-        factor = numpy_helper.from_array(np.array(1 / divisor, np.float32), "image/factor")
-        model.graph.initializer.append(factor)
-        nodes.append(helper.make_node("Mul", [raw, "image/factor"], [name]))
-    return name
 
 
 def _scale_to_one(
@@ -148,8 +153,8 @@ def _swap_first_weights(model: onnx.ModelProto, graph: Graph) -> bool:
 
 
 def _past_quantization(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """The node itself, or the nodes that read what its Q/DQ pair makes of the image."""
-    if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+    """The node itself, or the nodes that read what its Q/DQ pair or Cast makes of the image."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Cast"):
         return [node]
     return [
         reached
