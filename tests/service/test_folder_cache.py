@@ -61,9 +61,9 @@ def test_a_damaged_entry_is_rebuilt(tmp_path, caplog):
 
 
 def test_every_file_of_a_real_build_is_checked(tiny_folder):
-    # Manifest, two reports and the Q/DQ graph, and three files of each engine.
+    # Manifest, two reports and the Q/DQ graph; each engine's two graphs of two files, and its blob.
     checksums = (tiny_folder / "checksums.sha256").read_text().splitlines()
-    assert len(checksums) == 4 + 3 * len(read_manifest(tiny_folder).variants)
+    assert len(checksums) == 4 + 5 * len(read_manifest(tiny_folder).variants)
 
 
 def fail(folder: Path) -> None:
