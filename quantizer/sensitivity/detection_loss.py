@@ -11,7 +11,7 @@ an end-to-end head are matched instead, since it does not matter which anchor de
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from service.vision.agreement import match
 from service.vision.detections import Floats
 from service.vision.heads import Candidates, detections_of
 
-MIN_SCORE = 0.01  # a box of an end-to-end head with a lower score does not count
-TINY = 1e-6
+MIN_SCORE: Final = 0.05  # a box of an end-to-end head with a lower score does not count
+TINY: Final = 1e-6
 
 
 class Loss(NamedTuple):
