@@ -5,7 +5,8 @@ graph may select those with the highest scores itself: the outputs are then, for
 
     index f32[1,K,1], box f32[1,K,B], classes f32[1,K,C] and objectness f32[1,K,1], if there is one
 
-as the maps hold them, in the order of `service.vision.maps.MapDecoder`.
+as the maps hold them, in the order of `service.vision.maps.MapDecoder`, which is also that of their
+names: TensorRT does not promise to keep the graph's.
 """
 
 from collections.abc import Iterator
@@ -23,31 +24,34 @@ from quantizer.model.map_layout import Maps
 from service.vision.maps import Level, MapLayout, Part
 
 TOP: Final = 1000  # more than any detector finds in an image
+DEFAULT: Final = ("", "ai.onnx")  # the names of ONNX's own operators' domain
+AXES_ARE_INPUTS: Final = 18  # the opset from which ReduceMax has its axes as an input
 
 
-def ended_at_top(model: onnx.ModelProto, maps: Maps, count: int = TOP) -> onnx.ModelProto:
-    """A copy that ends at its best anchors."""
+def ended_at_top(model: onnx.ModelProto, maps: Maps, count: int | None = None) -> onnx.ModelProto:
+    """A copy that ends at its best anchors; `count`: of `top_layout` where None."""
     copy = deepcopy(model)
     writer = _Writer(copy)
     layout = maps.layout
     rows = {part: writer.rows(maps, part) for part in _parts(layout)}
     certain = "objectness" if layout.levels[0].objectness is not None else "classes"
-    best = writer.node("ReduceMax", [rows[certain]], axes=[2], keepdims=0)
-    limit = writer.constant("count", np.array([min(count, _anchors(maps))]))
+    best = writer.largest(rows[certain])
+    wanted = count or top_layout(layout).top or TOP
+    limit = writer.constant("count", np.array([min(wanted, _anchors(maps))]))
     _, index = writer.nodes_of("TopK", [best, limit], 2, axis=1)
     outputs = [writer.node("Unsqueeze", [writer.as_float(index), writer.constant("axis", [2])])]
     flat = writer.node("Reshape", [index, writer.constant("flat", [-1])])
     outputs += [writer.node("Gather", [tensor, flat], axis=1) for tensor in rows.values()]
     copy.graph.ClearField("output")
-    for name, kind in zip(outputs, ("index", *rows), strict=True):
-        writer.output(name, f"anchors/{kind}")
+    for number, (name, kind) in enumerate(zip(outputs, ("index", *rows), strict=True)):
+        writer.output(name, f"anchors/{number}/{kind}")
     drop_unread(copy)
     return shape_inference.infer_shapes(copy, strict_mode=True)
 
 
-def top_layout(layout: MapLayout, count: int = TOP) -> MapLayout:
-    """How the outputs of `ended_at_top` are read."""
-    return replace(layout, top=count)
+def top_layout(layout: MapLayout) -> MapLayout:
+    """How the outputs of `ended_at_top` are read: of an end-to-end head, as many as it selects."""
+    return replace(layout, top=layout.limit or TOP)
 
 
 def _parts(layout: MapLayout) -> tuple[str, ...]:
@@ -67,6 +71,7 @@ class _Writer:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
+        self._opset = next(each.version for each in model.opset_import if each.domain in DEFAULT)
         self._made = 0
 
     def constant(self, name: str, values: object) -> str:
@@ -87,6 +92,12 @@ class _Writer:
             helper.make_node(kind, inputs, made, name=f"{made[0]}/node", **attributes)
         )
         return made
+
+    def largest(self, name: str) -> str:
+        """f32[1,N,C] -> f32[1,N]."""
+        if self._opset < AXES_ARE_INPUTS:
+            return self.node("ReduceMax", [name], axes=[2], keepdims=0)
+        return self.node("ReduceMax", [name, self.constant("axis", [2])], keepdims=0)
 
     def as_float(self, name: str) -> str:
         return self.node("Cast", [name], to=TensorProto.FLOAT)

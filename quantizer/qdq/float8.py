@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto, helper, numpy_helper, shape_inference, version_converter
 
 from quantizer.errors import BuildFailed
 from quantizer.qdq.float16 import OPSET
@@ -49,7 +49,8 @@ def to_float8(int8: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelPro
             largest = numpy_helper.to_array(tensor).astype(np.float32) * np.float32(LARGEST_INT8)
             tensor.CopyFrom(numpy_helper.from_array(_scale(largest), tensor.name))
     _restore_biases(copy, original)
-    return copy
+    copy.graph.ClearField("value_info")  # in which the steps have the type int8
+    return shape_inference.infer_shapes(copy, strict_mode=True)
 
 
 def _scale(largest: Floats) -> Floats:

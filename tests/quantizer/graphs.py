@@ -10,17 +10,21 @@ import onnxruntime as ort
 
 from quantizer.calibration.ranges import minmax
 from quantizer.calibration.statistics import observe
+from quantizer.compile.builder import Candidate
+from quantizer.compile.candidates import candidates_for
 from quantizer.compile.openvino_builder import OpenVinoBuilder
 from quantizer.int8 import Scheme, activation_params
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
-from quantizer.qdq.format import QdqFormat
+from quantizer.model.map_layout import Maps, recognise_maps
+from quantizer.qdq.format import TENSORRT, QdqFormat
 from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.weights import Weights
 from service.engines import load_engine
 from service.engines.onnxruntime_engine import EXACT_INT8
 from service.manifest import Variant
+from service.vision.preprocess import PREPROCESS
 from tests.tiny_models import SIZE, save_tiny
 
 HERE = OpenVinoBuilder(1).qdq_format  # what this processor's int8 kernels compute without overflow
@@ -31,6 +35,21 @@ def graph_of(name: str) -> Graph:
     """A tiny model as a build reads it."""
     with TemporaryDirectory() as folder:
         return read_float_model(save_tiny(Path(folder), name), SIZE).graph
+
+
+def maps_of(name: str) -> Maps | None:
+    """The maps of a tiny model; None for relu, whose decode tail no layout describes."""
+    maps = recognise_maps(graph_of(name), "yolov5" if name == "relu" else name, SIZE)
+    return maps if isinstance(maps, Maps) else None
+
+
+def candidates_of(name: str) -> dict[str, Candidate]:
+    """Of a tiny model: those for an NVIDIA GPU with FP8, by their names."""
+    graph = graph_of(name)
+    int8 = quantized(graph, Scheme(symmetric=True, half=True), TENSORRT)
+    how = PREPROCESS["yolox" if name == "yolox" else "yolo"]
+    made = candidates_for(graph.model, int8, "f16", how, maps_of(name), float8=True)
+    return {each.name: each for each in made}
 
 
 def images(count: int) -> list[np.ndarray]:

@@ -1,24 +1,18 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import version_converter
 
 from quantizer.model.execution import open_session
-from quantizer.model.map_layout import Maps, recognise_maps
 from quantizer.model.serving_graph import ended_at
 from quantizer.model.top_anchors import ended_at_top, top_layout
 from service.vision.detections import Detections
 from service.vision.heads import detections_of
 from service.vision.maps import MapDecoder, MapLayout
-from tests.quantizer.graphs import graph_of, images
+from tests.quantizer.graphs import graph_of, images, maps_of
 from tests.tiny_models import SIZE
 
 FAMILIES = ("yolov5", "yolox", "yolov8", "end2end")
-
-
-def maps_of(name: str) -> Maps:
-    maps = recognise_maps(graph_of(name), name, SIZE)
-    assert isinstance(maps, Maps)
-    return maps
 
 
 def detected(
@@ -44,6 +38,19 @@ def test_the_best_anchors_give_the_boxes_of_the_maps(name, conf):
     np.testing.assert_allclose(
         np.sort(ours.xyxy, axis=0), np.sort(expected.xyxy, axis=0), rtol=1e-4
     )
+
+
+def test_a_graph_in_a_newer_opset_ends_at_the_same_anchors():
+    maps, model = maps_of("yolov8"), graph_of("yolov8").model
+    newer = ended_at_top(version_converter.convert_version(model, 19), maps)
+    onnx.checker.check_model(newer, full_check=True)
+    (image,) = images(1)
+    for ours, expected in zip(
+        open_session(newer, 1).run(None, {"images": image}),
+        open_session(ended_at_top(model, maps), 1).run(None, {"images": image}),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
