@@ -56,6 +56,7 @@ class Variant(BaseModel):
     float_type: FloatType = "f32"  # of the operations that are not int8
     model: str
     raw: str | None = None  # the exporter's graph; `model` then reads bytes and may end at its maps
+    # TensorRT: the plans of `raw` lie beside it, by the names of those of `model`.
     blob: str | None = None  # the compiled `model`
     blob_key: str | None = None  # the runtime version and processor that can load the blob
     plans: dict[str, str] = {}  # TensorRT for RTX: a blob for each compute capability, as sm89
@@ -94,6 +95,10 @@ class Manifest(BaseModel):
                 if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
                     raise ValueError(f"{path!r} leaves the folder")
         return self
+
+    def maps_of(self, variant: str) -> MapLayout | None:
+        """How the outputs of a variant are read; None: they are the model's own."""
+        return self.maps if self.variants[variant].raw is not None else None
 
     def class_name(self, class_id: int) -> str:
         """Its name, or "class N": end-to-end heads may have more classes than names."""

@@ -55,8 +55,7 @@ def time_candidates(
         served = {}
         for name, variant in manifest.variants.items():
             engine = load_engine(folder, variant, usable_threads(), preprocess=how)
-            maps = manifest.maps if variant.raw is not None else None
-            decoder = Decoder.of(head, manifest.size, maps)
+            decoder = Decoder.of(head, manifest.size, manifest.maps_of(name))
             served[name] = stack.enter_context(closing(engine)), decoder
         for done in range(-WARM_UP, rounds):
             canvas = canvases[done % len(canvases)]

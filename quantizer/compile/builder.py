@@ -10,7 +10,8 @@ import onnx
 from quantizer.compile.executed_layers import ExecutedLayer
 from quantizer.compile.operations import Operation
 from quantizer.model.map_layout import Maps
-from quantizer.model.serving_graph import serving_graph
+from quantizer.model.serving_graph import reading_bytes, serving_graph
+from quantizer.model.top_anchors import ended_at_top
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import QdqFormat
 from service.manifest import FloatType, Precision, Runtime, Variant
@@ -60,7 +61,18 @@ class Candidate:
 
     def typed_graph(self) -> onnx.ModelProto:
         """The graph with the float type written into it; raises BuildFailed."""
-        return to_float16(self.graph) if self.float_type == "f16" else self.graph
+        return self._typed(self.graph)
+
+    def gpu_graph(self) -> onnx.ModelProto:
+        """The typed graph from bytes to the best anchors, or to the whole output without maps.
+
+        Raises BuildFailed.
+        """
+        ended = self.graph if self.maps is None else ended_at_top(self.graph, self.maps)
+        return reading_bytes(self._typed(ended), self.preprocess)
+
+    def _typed(self, graph: onnx.ModelProto) -> onnx.ModelProto:
+        return to_float16(graph) if self.float_type == "f16" else graph
 
 
 @dataclass(frozen=True, slots=True)

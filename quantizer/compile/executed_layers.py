@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final
@@ -60,6 +60,21 @@ def kernels(
             if name not in kernel_of or CONVOLVES.search(layer.kind):
                 kernel_of[name] = layer
     return kernel_of
+
+
+def precisions(computed: Mapping[str, Mapping[str, ExecutedLayer]]) -> dict[str, str]:
+    """The precision of each convolution; by target where they differ: "sm75 f16, sm89 i8"."""
+    names = dict.fromkeys(name for layers in computed.values() for name in layers)
+    found = {
+        name: {t: layers[name].precision for t, layers in computed.items() if name in layers}
+        for name in names
+    }
+    return {
+        name: next(iter(by_target.values()))
+        if len(set(by_target.values())) == 1
+        else ", ".join(f"{target} {precision}" for target, precision in by_target.items())
+        for name, by_target in found.items()
+    }
 
 
 def _listed(text: str) -> Iterator[dict[str, Any]]:

@@ -9,11 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import onnx
 
 from quantizer.compile.builder import Built, Candidate, Profile, Resources
-from quantizer.compile.executed_layers import ExecutedLayer, kernels, read_layers, read_listing
+from quantizer.compile.executed_layers import (
+    ExecutedLayer,
+    kernels,
+    precisions,
+    read_layers,
+    read_listing,
+)
 from quantizer.compile.operations import Operation
 from quantizer.compile.tensorrt_callbacks import LayerTimes, build_monitor
 from quantizer.compile.workload import least_ms
@@ -29,6 +34,7 @@ from service.progress import ReportProgress
 if TYPE_CHECKING:
     import tensorrt_rtx_bindings as trt
 
+GRAPH: Final = "model.onnx"
 PROFILE_ROUNDS: Final = 8
 MEBIBYTE: Final = 1 << 20
 
@@ -82,7 +88,7 @@ class TensorRtBuilder:
         """
         graph = Graph.of(onnx.shape_inference.infer_shapes(model))
         with TemporaryDirectory() as folder:
-            built = self.build(Candidate("fp16", model, "f16"), Path(folder))
+            built = self.compile(Candidate("fp16", model, "f16"), Path(folder))
             computed = _computed(built.layers, graph)
             ms = {} if self._is_elsewhere else self._times(Path(folder), built.variant, computed)
         executed = {name: layer.precision for name, layer in computed.items()}
@@ -94,44 +100,61 @@ class TensorRtBuilder:
         """The milliseconds of each convolution's kernel."""
         times = LayerTimes()
         profiler = times.profiler(self._library.module)
-        engine = load_plan(folder, variant, profiler=profiler)
+        plan = load_plan(folder, variant, profiler=profiler)
         try:
             for _ in range(PROFILE_ROUNDS):
                 times.begin()
-                engine.infer_tensor(np.zeros(engine.input_shape, np.float32))
+                plan.run_blank()
         finally:
-            engine.close()
+            plan.close()
         return {name: times.least(layer.name) for name, layer in computed.items()}
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
-        """Write model.onnx, the graph that TensorRT reads, and a plan for each target.
+        """What `compile` writes, and the same of the whole graph in the folder raw.
 
         Raises BuildFailed.
         """
-        home = folder / candidate.name
-        home.mkdir(parents=True)
-        graph = candidate.typed_graph()
-        onnx.save(graph, home / "model.onnx")
-        layers: dict[str, tuple[ExecutedLayer, ...]] = {}
-        for target in self._targets:
-            plan = home / f"model.{target}.plan"
-            plan.write_bytes(self._plan(graph, candidate.name, target))
-            layers[target] = self._layers(plan)
-        names = {target: f"{candidate.name}/model.{target}.plan" for target in self._targets}
+        built = self.compile(candidate, folder)
+        self._write(candidate.typed_graph(), f"{candidate.name}/raw", folder)
+        raw = f"{candidate.name}/raw/{GRAPH}"
+        return replace(built, variant=built.variant.model_copy(update={"raw": raw}))
+
+    def compile(self, candidate: Candidate, folder: Path) -> Built:
+        """Write model.onnx, the graph that is served, and a plan of it for each target.
+
+        Raises BuildFailed.
+        """
+        graph = candidate.gpu_graph()
+        layers = self._write(graph, candidate.name, folder)
+        plans = {target: f"{candidate.name}/{_plan_name(target)}" for target in self._targets}
         runtime = self._library.runtime
-        variant = candidate.described(runtime, "model.onnx", blob_key=self._key).model_copy(
-            update={"plans": names}
+        variant = candidate.described(runtime, GRAPH, blob_key=self._key).model_copy(
+            update={"plans": plans}
             if runtime == "tensorrt-rtx"
-            else {"blob": names[self._targets[0]]}
+            else {"blob": plans[self._targets[0]]}
         )
         return Built(
             variant,
-            _executed(
+            precisions(
                 {target: _computed(each, Graph.of(graph)) for target, each in layers.items()}
             ),
-            max((folder / name).stat().st_size for name in names.values()),
+            max((folder / plan).stat().st_size for plan in plans.values()),
             layers[self._targets[-1]],
         )
+
+    def _write(
+        self, graph: onnx.ModelProto, name: str, folder: Path
+    ) -> dict[str, tuple[ExecutedLayer, ...]]:
+        """Write a graph and its plans into folder/name; the layers of each target's plan."""
+        home = folder / name
+        home.mkdir(parents=True)
+        onnx.save(graph, home / GRAPH)
+        layers: dict[str, tuple[ExecutedLayer, ...]] = {}
+        for target in self._targets:
+            plan = home / _plan_name(target)
+            plan.write_bytes(self._plan(graph, name, target))
+            layers[target] = self._layers(plan)
+        return layers
 
     def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
         """None: `Built.layers` lists the kernels, without times."""
@@ -200,6 +223,10 @@ class TensorRtBuilder:
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
+def _plan_name(target: str) -> str:
+    return f"model.{target}.plan"
+
+
 def _save_timings(config: "trt.IBuilderConfig", path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
@@ -219,18 +246,3 @@ def _parser_errors(parser: "trt.OnnxParser") -> str:
 
 def _computed(layers: tuple[ExecutedLayer, ...], graph: Graph) -> dict[str, ExecutedLayer]:
     return kernels(layers, (layer_name(each) for each in graph.nodes if each.op_type == "Conv"))
-
-
-def _executed(computed: Mapping[str, Mapping[str, ExecutedLayer]]) -> dict[str, str]:
-    """The precision of each convolution; by target where they differ: "sm75 f16, sm89 i8"."""
-    names = dict.fromkeys(name for layers in computed.values() for name in layers)
-    found = {
-        name: {t: layers[name].precision for t, layers in computed.items() if name in layers}
-        for name in names
-    }
-    return {
-        name: next(iter(by_target.values()))
-        if len(set(by_target.values())) == 1
-        else ", ".join(f"{target} {precision}" for target, precision in by_target.items())
-        for name, by_target in found.items()
-    }

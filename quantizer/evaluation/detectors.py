@@ -3,7 +3,7 @@
 A bare graph needs no model folder: ONNX Runtime executes it on the CPU.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import onnx
 
 from quantizer.model.execution import open_session
 from quantizer.model.layout import FloatDetector
+from quantizer.model.top_anchors import top_layout
 from quantizer.qdq.emulation import in_float16
 from quantizer.versions import sha256_of, versions
 from service.inference.detector import Detector
@@ -36,19 +37,23 @@ def open_variants(folder: Path, manifest: Manifest, threads: int) -> Iterator[di
 
 
 class GraphEngine:
-    """An `Engine` that executes a graph in ONNX Runtime on the CPU."""
+    """An `Engine` that executes a graph in ONNX Runtime on the CPU; it reads bytes or floats."""
 
     def __init__(self, model: onnx.ModelProto, threads: int, preprocess: Preprocess) -> None:
         self._session = open_session(model, threads)
         self._preprocess = preprocess
-        self._input = self._session.get_inputs()[0].name
+        (source,) = self._session.get_inputs()
+        self._input, self._reads_bytes = source.name, source.type == "tensor(uint8)"
 
     def infer(self, image: Canvas) -> Outputs:
-        return (self.infer_tensor(tensor_of(image, self._preprocess)),)
+        return self._run(image if self._reads_bytes else tensor_of(image, self._preprocess))
 
     def infer_tensor(self, tensor: Floats) -> Floats:
-        (raw, *_) = self._session.run(None, {self._input: tensor})
-        return np.asarray(raw, np.float32)
+        return self._run(tensor)[0]
+
+    def _run(self, image: Canvas | Floats) -> Outputs:
+        outputs = self._session.run(None, {self._input: image})
+        return tuple(np.asarray(each, np.float32) for each in outputs)
 
     def close(self) -> None:
         """The session holds only memory."""
@@ -61,15 +66,19 @@ def open_graphs(folder: Path, manifest: Manifest, threads: int) -> Iterator[dict
     Each value that a graph holds in float16 is rounded to float16.
     """
     yield {
-        name: graph_detector(in_float16(onnx.load(folder / each.model)), manifest, threads)
+        name: graph_detector(
+            in_float16(onnx.load(folder / each.model)), manifest, threads, manifest.maps_of(name)
+        )
         for name, each in manifest.variants.items()
     }
 
 
-def graph_detector(model: onnx.ModelProto, manifest: Manifest, threads: int) -> Detector:
-    """The detector of a graph whose input and output are those that the manifest describes."""
+def graph_detector(
+    model: onnx.ModelProto, manifest: Manifest, threads: int, maps: MapLayout | None = None
+) -> Detector:
+    """The detector of a graph whose output is that which the manifest describes, or is `maps`."""
     how = PREPROCESS[manifest.preprocess]
-    return Detector(GraphEngine(model, threads, how), manifest)
+    return Detector(GraphEngine(model, threads, how), manifest, maps)
 
 
 def describe(
@@ -81,7 +90,7 @@ def describe(
     """The manifest of a model that was read from `path`; fp32 is the default.
 
     Without `variants` it describes the bare float graph. `maps` is how the maps at which the
-    variants end are read.
+    variants end are read; of TensorRT's, which return the best anchors in them, too.
     """
     bare = Variant(runtime="onnxruntime", precision="fp32", model=path.name)
     variants = dict(variants or {"fp32": bare})
@@ -95,10 +104,18 @@ def describe(
         input_name=detector.graph.input,
         output_name=detector.graph.outputs[0],
         output_shape=detector.output_shape,
-        maps=maps if any(each.raw for each in variants.values()) else None,
+        maps=_returned(maps, variants.values()),
         default="fp32",
         variants=variants,
         source_sha256=sha256_of(path),
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _returned(maps: MapLayout | None, variants: Iterable[Variant]) -> MapLayout | None:
+    """How the outputs of the variants are read; None where they are the model's own."""
+    runtimes = {each.runtime for each in variants if each.raw is not None}
+    if maps is None or not runtimes:
+        return None
+    return top_layout(maps) if runtimes <= {"tensorrt", "tensorrt-rtx"} else maps

@@ -67,6 +67,6 @@ def load_engine(
 
             return OnnxRuntimeEngine(model, raw, count, preprocess, cuda=True)
         case "tensorrt" | "tensorrt-rtx":
-            from service.engines.tensorrt_engine import load_plan
+            from service.engines.tensorrt_engine import TensorRtEngine
 
-            return load_plan(folder, variant, preprocess)
+            return TensorRtEngine(folder, variant, preprocess)

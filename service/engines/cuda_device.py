@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from service.errors import DeviceUnavailable, EngineFailed
-from service.vision.detections import Floats
 
 try:
     from cuda.bindings import runtime as cudart
@@ -29,7 +28,7 @@ class Buffer:
             cudart.cudaFreeHost(self.host)
             raise
         memory = (ctypes.c_uint8 * self.bytes).from_address(self.host)
-        self.array: Floats = np.ctypeslib.as_array(memory).view(kind).reshape(shape)
+        self.array: NDArray[Any] = np.ctypeslib.as_array(memory).view(kind).reshape(shape)
 
     def free(self) -> None:
         cudart.cudaFree(self.device)

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,22 +31,66 @@ def require_gpu(library: Library) -> Gpu:
 
 
 def load_plan(
-    folder: Path,
-    variant: Variant,
-    preprocess: Preprocess = PREPROCESS["yolo"],
-    profiler: "trt.IProfiler | None" = None,
-) -> "TensorRtEngine":
-    """The engine of a variant; raises EngineFailed or DeviceUnavailable."""
+    folder: Path, variant: Variant, raw: bool = False, profiler: "trt.IProfiler | None" = None
+) -> "Plan":
+    """The plan of a variant's served graph, or of its `raw` graph.
+
+    Raises EngineFailed or DeviceUnavailable.
+    """
     assert variant.runtime in ("tensorrt", "tensorrt-rtx")
     library = tensorrt_library.load_library(variant.runtime)
     gpu = require_gpu(library)
-    plan = library.plan_of(variant, gpu)
-    kernels = Kernels(folder, f"{Path(variant.model).parent.name}.{gpu.target}.kernels")
-    return TensorRtEngine(library, folder / plan, kernels, preprocess, profiler)
+    file = Path(library.plan_of(variant, gpu))
+    if raw:
+        assert variant.raw is not None
+        file = Path(variant.raw).with_name(file.name)
+    kernels = Kernels(folder, f"{'-'.join(file.parent.parts)}.{gpu.target}.kernels")
+    return Plan(library, folder / file, kernels, profiler)
 
 
 class TensorRtEngine:
-    """Runs a plan: one context, one stream, buffers allocated once, one CUDA graph.
+    """Runs the served plan of a variant, and its raw one from the first `infer_tensor` on.
+
+    A variant without `raw` has one plan, of the whole graph. Raises what `load_plan` raises.
+    """
+
+    def __init__(
+        self, folder: Path, variant: Variant, preprocess: Preprocess = PREPROCESS["yolo"]
+    ) -> None:
+        self._folder = folder
+        self._variant = variant
+        self._preprocess = preprocess
+        self._loading = Lock()
+        self._served: Plan | None = load_plan(folder, variant)
+        self._whole = self._served if variant.raw is None else None
+
+    def infer(self, image: Canvas) -> Outputs:
+        if self._variant.raw is None:
+            return _open(self._whole).run(tensor_of(image, self._preprocess))
+        return _open(self._served).run(image)
+
+    def infer_tensor(self, tensor: Floats) -> Floats:
+        with self._loading:
+            if self._whole is None and self._served is not None:
+                self._whole = load_plan(self._folder, self._variant, raw=True)
+        return _open(self._whole).run(tensor)[0]
+
+    def close(self) -> None:
+        with self._loading:
+            for plan in (self._served, self._whole):
+                if plan is not None:
+                    plan.close()
+            self._served = self._whole = None
+
+
+def _open(plan: "Plan | None") -> "Plan":
+    if plan is None:
+        raise EngineFailed("the engine is closed")
+    return plan
+
+
+class Plan:
+    """A loaded plan: one context, one stream, buffers allocated once, one CUDA graph.
 
     With a profiler there is no CUDA graph, because TensorRT profiles single launches only. Raises
     EngineFailed.
@@ -54,20 +99,18 @@ class TensorRtEngine:
     def __init__(
         self,
         library: Library,
-        plan: Path,
+        file: Path,
         kernels: Kernels,
-        preprocess: Preprocess = PREPROCESS["yolo"],
         profiler: "trt.IProfiler | None" = None,
     ) -> None:
         self._library = library
-        self._preprocess = preprocess
         self._log = library.log
         self._context: trt.IExecutionContext | None = None
         self._stream = Stream()  # before the plan is read: TensorRT for RTX needs a CUDA context
         self._launch = self._queue
         try:
-            engine, self._context = self._load(plan, kernels)
-            self._image, self._raw = self._bind(engine, self._context)
+            engine, self._context = self._load(file, kernels)
+            self._image, self._outputs = self._bind(engine, self._context)
             if profiler is not None:
                 self._context.profiler = profiler
             else:
@@ -77,30 +120,32 @@ class TensorRtEngine:
             self.close()
             raise
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return self._image.array.shape
-
-    def infer(self, image: Canvas) -> Outputs:
-        return (self.infer_tensor(tensor_of(image, self._preprocess)),)
-
-    def infer_tensor(self, tensor: Floats) -> Floats:
+    def run(self, image: Canvas | Floats) -> Outputs:
+        """What the graph reads -> its outputs, f32, in arrays of their own."""
         if self._context is None:
             raise EngineFailed("the engine is closed")
-        np.copyto(self._image.array, tensor)
+        np.copyto(self._image.array, image)
         self._launch()
         self._stream.wait()
-        return self._raw.array.astype(np.float32)
+        return tuple(each.array.astype(np.float32) for each in self._outputs)
+
+    def run_blank(self) -> None:
+        """Run it on zeros."""
+        self.run(np.zeros_like(self._image.array))
 
     def close(self) -> None:
         self._context = None
         self._stream.close()
 
     def _load(
-        self, plan: Path, kernels: Kernels
+        self, file: Path, kernels: Kernels
     ) -> "tuple[trt.ICudaEngine, trt.IExecutionContext]":
+        try:
+            serialized = file.read_bytes()
+        except OSError as exc:
+            raise EngineFailed(f"the plan cannot be read: {exc}") from exc
         runtime: trt.Runtime = self._library.module.Runtime(self._log)
-        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
+        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(serialized)
         if engine is None:
             raise EngineFailed(f"{self._library.name} could not load the plan: {self._log.reason}")
         context = self._library.create_context(engine, kernels)
@@ -112,17 +157,22 @@ class TensorRtEngine:
 
     def _bind(
         self, engine: "trt.ICudaEngine", context: "trt.IExecutionContext"
-    ) -> tuple[Buffer, Buffer]:
-        """Buffers for the one input and the one output."""
+    ) -> tuple[Buffer, list[Buffer]]:
+        """Buffers for the one input, and for the outputs in the order of their names.
+
+        TensorRT does not promise to keep the order of the graph.
+        """
         module = self._library.module
-        buffers = {}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
+        inputs: list[Buffer] = []
+        outputs: list[Buffer] = []
+        for name in sorted(map(engine.get_tensor_name, range(engine.num_io_tensors))):
             shape = tuple(engine.get_tensor_shape(name))
             buffer = self._stream.buffer(shape, module.nptype(engine.get_tensor_dtype(name)))
             context.set_tensor_address(name, buffer.device)
-            buffers[engine.get_tensor_mode(name)] = buffer
-        return buffers[module.TensorIOMode.INPUT], buffers[module.TensorIOMode.OUTPUT]
+            is_input = engine.get_tensor_mode(name) == module.TensorIOMode.INPUT
+            (inputs if is_input else outputs).append(buffer)
+        (image,) = inputs
+        return image, outputs
 
     def _record(self) -> None:
         """Record a CUDA graph, after one run for TensorRT's lazy set-up; slower without a graph."""
@@ -140,4 +190,5 @@ class TensorRtEngine:
         self._stream.upload(self._image)
         if not context.execute_async_v3(self._stream.handle):
             raise EngineFailed(f"{self._library.name} could not run the model: {self._log.reason}")
-        self._stream.download(self._raw)
+        for output in self._outputs:
+            self._stream.download(output)

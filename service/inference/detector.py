@@ -32,7 +32,7 @@ class Detector:
         described = manifest.variants[variant]
         how = PREPROCESS[manifest.preprocess]
         engine = load_engine(folder, described, threads, streams, how)
-        return cls(engine, manifest, manifest.maps if described.raw is not None else None)
+        return cls(engine, manifest, manifest.maps_of(variant))
 
     def read_header(self, data: bytes, max_pixels: int) -> EncodedImage:
         """What `decode` decodes, and its cost; raises as `decode_image`."""

@@ -112,7 +112,8 @@ class Engine:
     def __init__(self, driver: FakeDriver, log: Any, graph: Path) -> None:
         self._driver, self._log = driver, log
         self._session = _open(onnx.load(graph))
-        self._tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
+        # Backwards: the library does not promise the graph's order.
+        self._tensors = [*self._session.get_outputs()[::-1], *self._session.get_inputs()]
         self._layers = re.findall(r"^Name: (.*?), LayerType", log.listing, re.M)
 
     @property
@@ -127,11 +128,15 @@ class Engine:
         return modes.INPUT if name == self._session.get_inputs()[0].name else modes.OUTPUT
 
     def get_tensor_shape(self, name: str) -> Any:
-        (tensor,) = (each for each in self._tensors if each.name == name)
-        return self._driver.real.Dims(tensor.shape)
+        return self._driver.real.Dims(self._tensor(name).shape)
 
     def get_tensor_dtype(self, name: str) -> Any:
-        return self._driver.real.float32
+        types = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+        return getattr(self._driver.real, types[self._tensor(name).type])
+
+    def _tensor(self, name: str) -> Any:
+        (tensor,) = (each for each in self._tensors if each.name == name)
+        return tensor
 
     def create_engine_inspector(self) -> Any:
         return SimpleNamespace(get_engine_information=lambda format: json.dumps({"Layers": []}))
@@ -202,13 +207,14 @@ class Context:
         return True
 
     def _run(self) -> None:
-        source, (target, *_) = self._session.get_inputs()[0], self._session.get_outputs()
-        image = np.empty(source.shape, np.float32)
+        (source,), targets = self._session.get_inputs(), self._session.get_outputs()
+        image = np.empty(source.shape, np.uint8 if "uint8" in source.type else np.float32)
         at = self._driver.cuda.memory(self._addresses[source.name], image.nbytes, "device")
         ctypes.memmove(image.ctypes.data, at, image.nbytes)
-        (made,) = self._session.run([target.name], {source.name: image})
-        to = self._driver.cuda.memory(self._addresses[target.name], made.nbytes, "device")
-        ctypes.memmove(to, np.ascontiguousarray(made).ctypes.data, made.nbytes)
+        outputs = self._session.run(None, {source.name: image})
+        for target, made in zip(targets, outputs, strict=True):
+            to = self._driver.cuda.memory(self._addresses[target.name], made.nbytes, "device")
+            ctypes.memmove(to, np.ascontiguousarray(made).ctypes.data, made.nbytes)
 
 
 def _open(model: onnx.ModelProto) -> ort.InferenceSession:

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from quantizer.config import BuildConfig
 from quantizer.errors import BuildFailed
 from quantizer.int8 import Scheme
 from quantizer.model.graph import Graph
+from quantizer.model.top_anchors import TOP
 from quantizer.qdq.format import TENSORRT
 from quantizer.qdq.placement import plan_placement
 from service.engines import tensorrt_engine
@@ -85,9 +87,11 @@ def test_for_a_gpu_elsewhere_times_are_estimated(rtx, graph, int8):
 def test_progress_is_that_of_tensorrt(rtx, graph, tmp_path):
     seen: list[Progress] = []
     builder_of(rtx, report=seen.append).build(Candidate("fp32", graph.model), tmp_path)
-    assert {step.phase for step in seen} == {"compile fp32"}
-    assert [step.done for step in seen] == sorted(step.done for step in seen)
-    assert seen[-1].done == seen[-1].total > 0
+    phases = [list(steps) for _, steps in groupby(seen, lambda step: step.phase)]
+    assert [steps[0].phase for steps in phases] == ["compile fp32", "compile fp32/raw"]
+    for steps in phases:
+        assert [step.done for step in steps] == sorted(step.done for step in steps)
+        assert steps[-1].done == steps[-1].total > 0
 
 
 def test_an_error_while_progress_is_reported_ends_the_build(rtx, graph, tmp_path):
@@ -162,7 +166,11 @@ def test_the_whole_build_ends_in_a_folder_that_serves(nvidia, photos, tmp_path, 
         assert written["engine_layers"].keys() == manifest.variants.keys()
         assert "engine-int8" in (folder / "report.html").read_text()
     variants = load_variants(folder, 1)
+    assert manifest.maps is not None
+    assert manifest.maps.top == TOP
     assert min(boxes_of(variants)) > 0
+    raw = variants.get("fp32").infer_tensor(np.zeros((1, 3, SIZE, SIZE), np.float32))
+    assert raw.shape == manifest.output_shape
     variants.close()
     read_manifest(folder)  # what the engines added is no damage
     nvidia.cuda.require_clean()

@@ -16,10 +16,11 @@ from quantizer.compile.load import load_builder
 from quantizer.compile.workload import share_in_int8
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import layer_name
+from quantizer.model.map_layout import Maps, recognise_maps
 from quantizer.qdq.float8 import to_float8
 from quantizer.qdq.placement import plan_placement
 from service.engines.gpu import RTX_TARGETS
-from tests.quantizer.graphs import graph_of
+from tests.quantizer.graphs import candidates_of, graph_of
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import TINY
 
@@ -30,7 +31,7 @@ WITH_INT8 = [target for target in RTX_TARGETS if target != "sm75"]
 
 def compiled(candidate: Candidate, *targets: str) -> Built:
     with TemporaryDirectory() as folder:
-        return load_builder("tensorrt-rtx", 1, targets=targets).build(candidate, Path(folder))
+        return load_builder("tensorrt-rtx", 1, targets=targets).compile(candidate, Path(folder))
 
 
 def precisions(built: Built, layers: set[str] | frozenset[str] | None = None) -> set[str]:
@@ -47,31 +48,29 @@ def no_warnings(caplog):
 
 @pytest.mark.parametrize("name", TINY)
 def test_every_head_compiles_for_every_gpu_in_the_types_of_its_graph(name):
-    graph = graph_of(name)
-    planned = set(plan_placement(graph).layers)
-    for candidate, expected in (
-        (Candidate("fp32", graph.model), {"f32"}),
-        (Candidate("fp16", graph.model, "f16"), {"f16"}),
-    ):
+    candidates, planned = candidates_of(name), set(plan_placement(graph_of(name)).layers)
+    for variant, expected in (("fp32", {"f32"}), ("fp16", {"f16"})):
         oldest_and_newest = RTX_TARGETS[0], RTX_TARGETS[-1]
-        assert precisions(compiled(candidate, *oldest_and_newest), planned) == expected
-    int8 = compiled(Candidate("int8", quantized(graph), "f16"), *WITH_INT8)
+        assert precisions(compiled(candidates[variant], *oldest_and_newest), planned) == expected
+    int8 = compiled(candidates["int8-f16"], *WITH_INT8)
     assert {name for name, each in int8.executed.items() if each == "i8"} == planned
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "head"),
     [
-        pytest.param(str(YOLOV5N), marks=needs_shared),
-        pytest.param(str(YOLOX_NANO), marks=needs_shared),
-        "yolov5s",
-        "yolov7",
+        pytest.param(str(YOLOV5N), "yolov5", marks=needs_shared),
+        pytest.param(str(YOLOX_NANO), "yolox", marks=needs_shared),
+        ("yolov5s", "yolov5"),
+        ("yolov7", "yolov5"),
     ],
 )
-def test_of_real_models_every_planned_convolution_reads_int8(name):
+def test_of_real_models_every_planned_convolution_reads_int8(name, head):
     graph = model_of(name)
     planned = plan_placement(graph).layers
-    int8 = compiled(Candidate("int8", quantized(graph), "f16"), "sm89")
+    maps = recognise_maps(graph, head, 640)
+    assert isinstance(maps, Maps)
+    int8 = compiled(Candidate("int8", quantized(graph), "f16", maps=maps), "sm89")
     assert share_in_int8(graph, int8.executed, planned) == 1.0
     assert all(layer.moved for layer in int8.layers)
 
