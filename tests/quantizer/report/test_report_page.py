@@ -66,7 +66,8 @@ def test_every_picture_is_drawn(page, report):
     )
     samples = len(page.query_selector_all(".pair"))
     assert samples == 3
-    assert len(widths) == 2 + 2 * samples + len(report["tensors"])
+    charts = 3  # latency, sensitive blocks, frontier
+    assert len(widths) == charts + 2 * samples + len(report["tensors"])
     assert min(widths) > 50
     assert all(image.get_attribute("alt") for image in page.query_selector_all("img"))
 
