@@ -107,12 +107,15 @@ def _cells(size: int) -> tuple[Floats, Floats]:
     """f32[N,2] x, y and f32[N,1] stride of every cell, finest level first."""
     grids, strides = [], []
     for stride in STRIDES:
-        n = size // stride
-        y, x = np.mgrid[:n, :n]
-        grids.append(np.stack([x, y], axis=-1).reshape(-1, 2))
-        strides.append(np.full((n * n, 1), stride))
-    grid, stride_of = np.concatenate(grids), np.concatenate(strides)
-    return grid.astype(np.float32), stride_of.astype(np.float32)
+        grids.append(grid_of(size // stride))
+        strides.append(np.full((len(grids[-1]), 1), stride, np.float32))
+    return np.concatenate(grids), np.concatenate(strides)
+
+
+def grid_of(side: int) -> Floats:
+    """f32[side*side,2]: column and row of every cell of a square map, row by row."""
+    y, x = np.mgrid[:side, :side]
+    return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def _corners(centre: Floats, extent: Floats) -> Floats:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import numpy as np
 
 from service.vision.detections import Floats, Ints
-from service.vision.heads import Candidates
+from service.vision.heads import Candidates, grid_of
 
 # How a box is written, for a cell at column x and row y of a map with stride s, in pixels:
 #   anchors      centre ((2 sigmoid(t) - 0.5) + (x, y)) s, size (2 sigmoid(t))^2 anchor: YOLOv5, 7
@@ -156,11 +156,11 @@ _NONE: Final = np.empty((0, 1), np.float32)
 def _geometry(level: Level, size: int) -> tuple[Floats, Floats, Floats]:
     """Cell, stride and size of each anchor of a level, in the order of its maps."""
     count, side = max(1, len(level.anchors)), size // level.stride
-    y, x = np.mgrid[:side, :side].reshape(2, -1).repeat(count, axis=1)
+    cells = grid_of(side).repeat(count, axis=0)
     sizes = np.array(level.anchors or [(level.stride, level.stride)], np.float32)
     return (
-        np.stack([x, y], axis=1).astype(np.float32),
-        np.full((len(x), 1), level.stride, np.float32),
+        cells,
+        np.full((len(cells), 1), level.stride, np.float32),
         np.tile(sizes, (side * side, 1)),
     )
 
