@@ -3,12 +3,13 @@
     .venv/bin/python bench/capacity.py [MODEL_FOLDER] [--variant int8] [--seconds 10]
 
 First table: a server on one core and on all cores. p50 and p99 in milliseconds of one client in a
-closed loop; images a second of as many clients as the server admits; processor time of the server
-for an image and, where the kernel counts energy (RAPL), joules of the whole package for an image.
+closed loop; images a second of as many clients as keep the server busy; processor time of the
+server for an image and, where the kernel counts energy (RAPL), joules of the whole package for an
+image.
 
 Second table: requests in an open loop (Poisson) at a share of that rate. Beside each measured
-number stands what `queueing.py` expects of a single queue with the measured times. The clients run
-on the same cores as the server.
+number stands what `queueing.py` expects of a single queue with the measured times and the server's
+bound on the wait. The clients run on the same cores as the server.
 """
 
 import os
@@ -25,8 +26,9 @@ from bench.load import Responses, closed_loop, open_loop, post_jpeg
 from bench.overhead import jpeg
 from bench.queueing import simulate
 from bench.serving import Server, model_folder, serve
-from service.inference.admission import default_capacity
+from service.inference.admission import READY, default_capacity
 from service.manifest import read_manifest
+from service.settings import DEFAULT_MAX_WAIT_S
 
 SHARES: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
 ARRIVALS: Final = 100_000  # of a simulation
@@ -84,7 +86,8 @@ def print_cost(cost: Cost) -> None:
 
 def print_curve(port: int, requests: list[bytes], cost: Cost, seconds: float) -> None:
     """Latency against load: measured, and expected of a queue."""
-    full, places = cost.busy.per_second, default_capacity(1, cost.cores)
+    full = cost.busy.per_second
+    max_wait = max(DEFAULT_MAX_WAIT_S, READY / full)
     alone = np.array(cost.alone.ms[200]) / 1000
     # The queue's service time is the interval between two images at full load. The additional time
     # of an image that is alone delays that image, but not the next.
@@ -95,7 +98,7 @@ def print_curve(port: int, requests: list[bytes], cost: Cost, seconds: float) ->
     print_header(*columns, "expected")
     for share in SHARES:
         responses = open_loop(port, requests, share * full, seconds)
-        queue = simulate(share * full, services, places, ARRIVALS, random.Random(0))
+        queue = simulate(share * full, services, max_wait, ARRIVALS, random.Random(0))
         expected = (np.array(queue.waits) + np.array(queue.services) * stretch) * 1000
         pairs = ((responses.percentile(rank), np.percentile(expected, rank)) for rank in RANKS)
         latency = (f"{ms:.1f}" for pair in pairs for ms in pair)

@@ -1,11 +1,11 @@
-"""A queue in front of one engine (M/G/1/K in Kendall's notation): latency under load, no server.
+"""A queue in front of one engine that bounds the wait: latency under load, without a server.
 
-Arrivals are a Poisson process. A request that finds K others in the system is refused; the rest are
-served in the order of arrival. Service times are drawn from measured ones.
+Arrivals are a Poisson process. A request that would wait longer than the bound is refused; the rest
+are served in the order of arrival (M/G/1 with bounded wait). Service times are drawn from measured
+ones.
 """
 
 import random
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,24 +20,17 @@ class Expected:
 
 
 def simulate(
-    rate: float, services: Sequence[float], capacity: int, count: int, chance: random.Random
+    rate: float, services: Sequence[float], max_wait: float, count: int, chance: random.Random
 ) -> Expected:
-    """`count` arrivals at `rate` a second, of which `capacity` fit: one served, the rest waiting.
-
-    `services` in seconds.
-    """
-    departures: deque[float] = deque()  # of the accepted requests that are not finished yet
-    now, waits, served, refused = 0.0, [], [], 0
+    """`count` arrivals at `rate` a second; `services` and `max_wait` in seconds."""
+    now, free_at, waits, served = 0.0, 0.0, [], []
     for _ in range(count):
         now += chance.expovariate(rate)
-        while departures and departures[0] <= now:
-            departures.popleft()
-        if len(departures) >= capacity:
-            refused += 1
+        wait = max(0.0, free_at - now)
+        if wait > max_wait:
             continue
-        begins = departures[-1] if departures else now
         service = chance.choice(services)
-        departures.append(begins + service)
-        waits.append(begins - now)
+        free_at = now + wait + service
+        waits.append(wait)
         served.append(service)
-    return Expected(waits, served, refused / count)
+    return Expected(waits, served, 1 - len(served) / count)

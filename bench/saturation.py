@@ -1,17 +1,18 @@
-"""How much of the engine's best throughput is reached over HTTP, and the effect of twice that load.
+"""How much of the engine's best throughput is reached over HTTP, and what random load brings.
 
     .venv/bin/python bench/saturation.py [MODEL_FOLDER | --architecture yolov5s] [--variant int8]
 
 The engine alone is OpenVINO's benchmark_app with its throughput hint, on the same file and cores.
-Then `qyolo serve --throughput` with as many clients in a closed loop as it admits. Then the default
-server: one client, as many as it admits, and an open loop (Poisson) at twice the rate of the
-latter; responses with status 200 and 429 are counted apart. Prints images a second and
+Then `qyolo serve --throughput` with as many clients in a closed loop as keep it busy. Then the
+default server: one client, as many as keep it busy (saturation), and open loops (Poisson) at shares
+of that rate; responses with status 200 and 429 are counted apart. Prints images a second and
 milliseconds. The clients run on the same cores as the server.
 """
 
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Final
 
 import onnx
 
-from bench.command_line import server_parser
+from bench.command_line import print_header, print_row, server_parser
 from bench.load import closed_loop, open_loop, post_jpeg
 from bench.overhead import jpeg
 from bench.serving import built, model_folder, serve
@@ -29,6 +30,9 @@ from service.engines.cpu import usable_threads
 from service.inference.admission import default_capacity
 from service.manifest import read_manifest
 
+SHARES: Final = (0.3, 0.6, 0.8, 1.0, 2.0)
+RANKS: Final = (50, 99)
+OK: Final = 200
 BUSY: Final = 429
 
 
@@ -46,7 +50,7 @@ def main() -> None:
         alone = engine_alone(folder, arguments.variant, arguments.seconds)
         print(f"engine alone: {alone:.1f} images/s")
         measure_throughput(folder, requests, arguments.seconds, alone)
-        measure_overload(folder, requests, arguments.seconds)
+        measure_load(folder, requests, arguments.seconds)
 
 
 def measure_throughput(folder: Path, requests: list[bytes], seconds: int, alone: float) -> None:
@@ -58,23 +62,28 @@ def measure_throughput(folder: Path, requests: list[bytes], seconds: int, alone:
     print(f"server, --throughput, {clients} clients: {responses.per_second:.1f} images/s, {share}")
 
 
-def measure_overload(folder: Path, requests: list[bytes], seconds: int) -> None:
+def measure_load(folder: Path, requests: list[bytes], seconds: int) -> None:
     clients = default_capacity(1, usable_threads())
     with serve(folder) as server:
         one = closed_loop(server.port, requests, 1, seconds)
-        full = closed_loop(server.port, requests, clients, seconds)
-        rate = 2 * full.per_second
-        overload = open_loop(server.port, requests, rate, seconds)
-    p99 = overload.percentile(99)
-    print(
-        "default server, one client: "
-        f"p50 {one.percentile(50):.1f} ms, p99 {one.percentile(99):.1f} ms\n"
-        f"{clients} clients: {full.per_second:.1f} images/s\n"
-        f"{rate:.0f} requests/s: {overload.per_second:.1f} images/s, "
-        f"p99 {p99:.1f} ms ({p99 / one.percentile(99):.2f} times one client's); "
-        f"{overload.counts[BUSY]} of {overload.counts.total()} got 429 after "
-        f"p50 {overload.percentile(50, BUSY):.1f} ms, p99 {overload.percentile(99, BUSY):.1f} ms"
-    )
+        full = closed_loop(server.port, requests, clients, seconds).per_second
+        print(
+            "default server, one client: "
+            f"p50 {one.percentile(50):.1f} ms, p99 {one.percentile(99):.1f} ms\n"
+            f"{clients} clients, saturation: {full:.1f} images/s, {1000 / full:.1f} ms an image\n"
+        )
+        columns = ("load", "requests/s", "images/s", "of saturation", "refused")
+        print_header(*columns, "p50 ms", "p99 ms", "429: p50 ms", "p99 ms")
+        for share in SHARES:
+            responses = open_loop(server.port, requests, share * full, seconds)
+            good, refused = responses.per_second, responses.counts[BUSY]
+            times = (responses.percentile(rank, of) for of in (OK, BUSY) for rank in RANKS)
+            print_row(
+                *(f"{share:.0%}", f"{share * full:.0f}", f"{good:.1f}", f"{good / full:.1%}"),
+                f"{refused / responses.counts.total():.2%}",
+                *(f"{ms:.1f}" for ms in times),
+            )
+            time.sleep(1.0)
 
 
 @contextmanager

@@ -12,12 +12,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 
-from service.engines.cpu import usable_threads
 from service.experiments.collection import Collection
 from service.experiments.split import BadExperiment, Experiment, read_experiment
 from service.http.api_paths import ApiPaths, PathSet
 from service.http.client_identity import CLIENT_HEADER
-from service.http.exchange import INSTEAD_OF, VARIANT_HEADER
+from service.http.exchange import DEADLINE_HEADER, INSTEAD_OF, VARIANT_HEADER
 from service.http.openapi import (
     BOTH_SIDES,
     CLIENT,
@@ -30,7 +29,7 @@ from service.http.params import ParamsRoute
 from service.http.problems import ErrorResponses
 from service.http.routes import Endpoints
 from service.http.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
-from service.inference.admission import Admission, default_capacity
+from service.inference.admission import Admission
 from service.inference.backend import InferenceBackend
 from service.inference.detector import Detector
 from service.inference.pipeline import Pipeline
@@ -93,12 +92,13 @@ def create_app(
     errors = ErrorResponses(APIS)
     experiment = read_experiment(settings.ab, settings.shadow)
     opener = open_backend or local_backend(settings)
-    lifecycle = Lifecycle(
-        source,
-        lambda folder: opener(folder, experiment, metrics.observer),
-        on_failure,
-        settings.drain_s,
-    )
+
+    def opened(folder: Path) -> InferenceBackend:
+        backend = opener(folder, experiment, metrics.observer)
+        metrics.predicted_wait.set_function(lambda: backend.admission.predicted_wait_s)
+        return backend
+
+    lifecycle = Lifecycle(source, opened, on_failure, settings.drain_s)
 
     app = FastAPI(
         title="qyolo",
@@ -136,11 +136,12 @@ def local_backend(
         except BadExperiment:
             variants.close()
             raise
-        threads = settings.threads or usable_threads()
         admission = Admission(
-            settings.capacity or default_capacity(variants.streams, threads),
+            settings.capacity or None,
             settings.max_bytes,
             settings.max_inflight_bytes,
+            settings.max_wait_s,
+            variants.streams,
         )
         observer = observe(variants.manifest)
         return Pipeline(
@@ -182,7 +183,10 @@ def _middleware(
             CORSMiddleware,
             allow_origins=[*filter(None, origins)],
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", CLIENT_HEADER, REQUEST_ID, TRACEPARENT],
+            allow_headers=[
+                *("Authorization", "X-API-Key", CLIENT_HEADER),
+                *(DEADLINE_HEADER, REQUEST_ID, TRACEPARENT),
+            ],
             expose_headers=[VARIANT_HEADER, INSTEAD_OF, REQUEST_ID, TRACERESPONSE, "Retry-After"],
         )
         stack.append(cors)

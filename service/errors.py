@@ -6,6 +6,7 @@ The client gets the message of every error whose status is not 500: a message ma
 request, never paths or versions of the server.
 """
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -98,9 +99,14 @@ class UnknownClass(ServiceError):
 
 
 class Overloaded(ServiceError):
+    """The server has no room for a request now; `wait_s` is how long it would have to wait."""
+
     status = 429
     title = "Server at capacity"
-    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(max(1, math.ceil(wait_s)))}
 
 
 class RateLimited(ServiceError):

@@ -97,9 +97,13 @@ def variants_of(
 
 
 def admission(
-    capacity: int = 16, max_bytes: int = 10**6, max_inflight_bytes: int = 10**7
+    capacity: int | None = 16,
+    max_bytes: int = 10**6,
+    max_inflight_bytes: int = 10**7,
+    max_wait_s: float | None = None,
+    streams: int = 1,
 ) -> Admission:
-    return Admission(capacity, max_bytes, max_inflight_bytes)
+    return Admission(capacity, max_bytes, max_inflight_bytes, max_wait_s, streams)
 
 
 class HeldSource:

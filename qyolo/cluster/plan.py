@@ -9,7 +9,12 @@ from quantizer.errors import BadOption
 from service.manifest import Manifest
 from service.settings import Settings
 
-ONE_SERVER_ONLY: Final = ("collect", "shadow", "otel")  # settings that a cluster does not support
+ONE_SERVER_ONLY: Final = (
+    "collect",
+    "shadow",
+    "otel",
+    "max_wait_ms",
+)  # settings that a cluster does not support
 
 
 def _only_known(settings: object) -> object:
@@ -79,7 +84,7 @@ class Plan(BaseModel):
         return self.settings.threads or max(1, int(self.cpus))
 
     def capacity(self, manifest: Manifest) -> int:
-        """Requests in flight that a replica admits, by default as many as a plain server."""
+        """Requests in flight that a replica admits, by default as many as keep it busy."""
         # Here and below: the command line reads the fields alone and starts without the pipeline.
         from service.inference.admission import default_capacity
         from service.inference.variants import streams_of

@@ -37,7 +37,7 @@ class RemotePipeline:
         self._memory = DecodeMemory(decode_memory)
 
     async def detect(self, image: ImageRequest, variant: str) -> Answer:
-        with self.admission.slot():
+        with self.admission.slot(variant):
             answer = await self.variants.get(variant).detect(image)
             self._emit(answer)
             return answer
@@ -45,7 +45,7 @@ class RemotePipeline:
     async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
         """Call two replicas at once; the ingress renders the picture."""
         plain = replace(image, render=None)
-        with self.admission.slot():
+        with self.admission.slot((a, b)):
             answer_a, answer_b = await asyncio.gather(
                 self.variants.get(a).detect(plain), self.variants.get(b).detect(plain)
             )
@@ -65,7 +65,7 @@ class RemotePipeline:
             return render(encoded.decode().pixels, answers)
 
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
-        with self.admission.slot():
+        with self.admission.slot(("tensor", variant)):
             answer = await self.variants.get(variant).infer(tensor)
             self._emit(answer)
             return answer

@@ -1,4 +1,4 @@
-"""The identity of a client, for its variant in an A/B split and for its rate limit."""
+"""The identity of a client, for its A/B variant, its share of the queue and its rate limit."""
 
 import ipaddress
 from typing import Final
@@ -10,9 +10,12 @@ NETWORK_BITS: Final = 64  # the IPv6 prefix that a provider gives to one client
 
 
 def client_of(request: Request) -> str:
-    """The X-Qyolo-Client header, else the API key's name, else `network_of` the address."""
-    if named := request.headers.get(CLIENT_HEADER):
-        return named
+    """The X-Qyolo-Client header, else `account_of` the request."""
+    return request.headers.get(CLIENT_HEADER) or account_of(request)
+
+
+def account_of(request: Request) -> str:
+    """The API key's name, else `network_of` the address: what a client cannot make up."""
     key = request.scope.get("state", {}).get("key")
     if key is not None:
         return str(key)

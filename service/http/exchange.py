@@ -1,6 +1,7 @@
 """The steps of a request for inference: admit, read the body, choose a variant, infer, respond."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -9,13 +10,16 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from service.http.client_identity import client_of
+from service.errors import InvalidRequest
+from service.http.client_identity import account_of, client_of
 from service.inference.admission import Body
 from service.inference.backend import InferenceBackend
 from service.inference.results import Answer, RawAnswer
 
 VARIANT_HEADER: Final = "X-Qyolo-Variant"
 INSTEAD_OF: Final = "X-Qyolo-Instead-Of"  # the variant whose engine has failed
+DEADLINE_HEADER: Final = "X-Qyolo-Deadline-Ms"  # milliseconds
+MILLISECONDS: Final = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
 JSON_HEADERS: Final = {"Content-Type": "application/json"}
 
 T = TypeVar("T")
@@ -34,9 +38,10 @@ async def exchange(
 ) -> T:
     """Read the body as a job, choose its variant, and return the result of its work.
 
-    Raises Overloaded before the body is read, ClientDisconnect, and what `read` and the job raise.
+    Raises InvalidRequest or Overloaded before the body is read, ClientDisconnect, and what `read`
+    and the job raise.
     """
-    with backend.admission.request() as body:
+    with backend.admission.request(account_of(request), _deadline_of(request)) as body:
         job = await read(body)
         chosen = backend.choice.choose(job.variant, client_of(request))
         if chosen.instead_of is not None:
@@ -54,6 +59,16 @@ def respond(
     background = BackgroundTask(_run, tasks) if tasks else None
     headers = {VARIANT_HEADER: answers[0].variant, **headers}
     return Response(content, headers=headers, background=background)
+
+
+def _deadline_of(request: Request) -> float | None:
+    """The time of the loop's clock until which the request wants its answer; None: any time."""
+    text = request.headers.get(DEADLINE_HEADER)
+    if text is None:
+        return None
+    if not MILLISECONDS.fullmatch(text):
+        raise InvalidRequest(f"{DEADLINE_HEADER}: send milliseconds, a whole number above 0")
+    return asyncio.get_running_loop().time() + int(text) / 1000
 
 
 async def _run(tasks: Sequence[Callable[[], None]]) -> None:

@@ -5,13 +5,22 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from service.http.client_identity import CLIENT_HEADER
-from service.http.exchange import INSTEAD_OF, VARIANT_HEADER
+from service.http.exchange import DEADLINE_HEADER, INSTEAD_OF, VARIANT_HEADER
 from service.http.problems import MEDIA_TYPE, Problem
 from service.http.uploads import JsonUpload
 
 _BINARY: Final = {"type": "string", "format": "binary"}
 
+_DEADLINE: Final = {
+    "name": DEADLINE_HEADER,
+    "in": "header",
+    "description": "milliseconds in which the answer is needed; a request that would wait too long "
+    "for it gets status 429 at once",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
 IMAGE_BODY: Final[dict[str, Any]] = {
+    "parameters": [_DEADLINE],
     "requestBody": {
         "required": True,
         "description": "one JPEG, PNG, WebP or BMP image, in one of these forms",
@@ -27,17 +36,18 @@ IMAGE_BODY: Final[dict[str, Any]] = {
             "application/octet-stream": {"schema": _BINARY},
             "application/json": {"schema": JsonUpload.model_json_schema()},
         },
-    }
+    },
 }
 
 CLIENT: Final[dict[str, Any]] = {
     "parameters": [
+        _DEADLINE,
         {
             "name": CLIENT_HEADER,
             "in": "header",
             "description": "identifies the client, which keeps its variant in an A/B split",
             "schema": {"type": "string"},
-        }
+        },
     ]
 }
 
@@ -80,7 +90,7 @@ _PROBLEMS: Final = {
     413: "the body or the image is too large",
     415: "not an image, or an unsupported form of upload",
     422: "a corrupt image or an invalid parameter",
-    429: "the server is at capacity, or the client exceeds its rate limit",
+    429: "the request would wait too long, or the client exceeds its rate limit",
     500: "internal error",
     503: "the model is not ready",
     504: "the response took too long",

@@ -1,15 +1,20 @@
-"""How much may be in flight: requests in progress, and bytes of request bodies."""
+"""How much may be in flight: work that waits, requests in progress, and bytes of their bodies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Final
 
 from service.errors import Overloaded, PayloadTooLarge
+from service.inference.work_queue import Kind, Place, WorkQueue
 
 # Each holds a decoded image, and eight decode faster than any engine here infers.
 MAX_DECODE_WORKERS: Final = 8
+READY: Final = (
+    2  # images for each one that the engine infers at a time: one inferred, one to follow
+)
 
 
 def decode_workers(threads: int) -> int:
@@ -18,55 +23,92 @@ def decode_workers(threads: int) -> int:
 
 
 def default_capacity(streams: int, threads: int) -> int:
-    """Requests in progress at a time: two for each image in the engine, one for each decoder.
+    """Requests in progress that keep the engine and the decoders busy."""
+    return READY * streams + decode_workers(threads)
 
-    One of the two is inferred while the other is ready to follow. More requests would only wait
-    longer: see bench/saturation.py.
-    """
-    return 2 * streams + decode_workers(threads)
+
+@dataclass(slots=True)
+class _Turn:
+    """A request: who sent it, until when it wants its answer, and the images that it has left."""
+
+    client: str = ""
+    deadline: float | None = None
+    images: int = 1
+    start: float | None = None  # its place in the queue, once it has had one
+    body: "Body | None" = None
 
 
 class Admission:
     """Refuses at once what exceeds its limits. Only the event loop may call its methods.
 
+    A request is admitted while it is expected to wait for at most `max_wait_s`, or for READY images
+    of each of the `streams`, and to end before a deadline that it names: see work_queue.py.
+    `capacity` limits the requests in progress. None is no limit.
+
     A request holds bytes of `max_inflight_bytes` from the first byte of its body to its answer,
-    and one of `capacity` slots only while it is worked on. Slow uploads can lock no one out: they
-    hold no slots, and give way when their bytes are needed.
+    and a slot, its place in the queue, only while it is worked on. Slow uploads can lock no one
+    out: they hold no slots, and give way when their bytes are needed.
     """
 
-    def __init__(self, capacity: int, max_bytes: int, max_inflight_bytes: int) -> None:
+    def __init__(
+        self,
+        capacity: int | None,
+        max_bytes: int,
+        max_inflight_bytes: int,
+        max_wait_s: float | None = None,
+        streams: int = 1,
+    ) -> None:
         self.capacity = capacity
         self.max_bytes = max_bytes  # of one body
         self.max_inflight_bytes = max(max_bytes, max_inflight_bytes)
         self.inflight_bytes = 0
         self.on_idle: Callable[[], None] = lambda: None  # called when the last slot is released
-        self._slots_taken = 0
+        self._queue = WorkQueue(max_wait_s, READY * streams)
         self._arriving: set[Body] = set()
 
     @property
     def is_idle(self) -> bool:
         """Whether no slot is taken."""
-        return self._slots_taken == 0
+        return self.in_progress == 0
 
     @property
     def is_full(self) -> bool:
-        """Whether every slot is taken."""
-        return self._slots_taken >= self.capacity
+        """Whether every slot of the capacity is taken."""
+        return self.capacity is not None and self.in_progress >= self.capacity
+
+    @property
+    def in_progress(self) -> int:
+        """Slots that are taken."""
+        return len(self._queue)
+
+    @property
+    def predicted_wait_s(self) -> float:
+        """Of a request behind all that are in progress."""
+        return self._queue.predict().wait_s
 
     @contextmanager
-    def request(self) -> Iterator["Body"]:
+    def request(self, client: str = "", deadline: float | None = None) -> Iterator["Body"]:
         """Admit a request for its whole duration, before its body is read.
 
-        Raises Overloaded when every slot is taken or the bytes in flight are used up.
+        `client` shares the queue with other clients; `deadline` in seconds of the loop's clock.
+        Raises Overloaded when it would wait too long, every slot is taken, or the bytes in flight
+        are used up.
         """
-        self._refuse_when_full()
+        turn = _Turn(client, deadline)
+        self._refuse_late(turn)
         with self.body() as body:
             body.expect(1)
-            token = BODY.set(body)
+            turn.body = body
+            token = TURN.set(turn)
             try:
                 yield body
             finally:
-                BODY.reset(token)
+                TURN.reset(token)
+
+    def expect_images(self, count: int) -> None:
+        """The request will infer so many images, one after the other: it is admitted with all."""
+        if (turn := TURN.get()) is not None:
+            turn.images = count
 
     @contextmanager
     def body(self) -> Iterator["Body"]:
@@ -76,26 +118,46 @@ class Admission:
             yield body
 
     @contextmanager
-    def slot(self) -> Iterator[ExitStack]:
+    def slot(self, kind: Kind = None) -> Iterator[Place]:
         """Take a slot while an image or a tensor is worked on; raises Overloaded.
 
-        The stack releases the slot when the block ends; `pop_all` passes that on to the caller.
-        Until then the body of the request counts, since cancelled work may still use it.
+        `kind`: what takes about as long. The place's stack releases the slot when the block ends;
+        its `pop_all` passes that on to the caller. Until then the body of the request counts, since
+        cancelled work may still use it.
         """
-        self._refuse_when_full()
-        self._slots_taken += 1
-        with ExitStack() as stack:
-            stack.callback(self._release_slot)
-            if (body := BODY.get()) is not None:
-                stack.enter_context(body.used())
-            yield stack
+        turn = TURN.get() or _Turn()
+        if turn.start is None:
+            self._refuse_late(turn, kind)
+        place = self._queue.enter(turn.client, kind, turn.images, turn.start)
+        turn.start = place.start
+        with place.stack as stack:
+            stack.callback(self._release_slot, place)
+            if turn.body is not None:
+                stack.enter_context(turn.body.used())
+            yield place
+            place.is_done = True
+            turn.images = max(1, turn.images - 1)
 
-    def _refuse_when_full(self) -> None:
+    def _refuse_late(self, turn: _Turn, kind: Kind = None) -> None:
+        if self.is_idle:
+            return
+        wait_s, limit_s = self._queue.predict(turn.client)
         if self.is_full:
-            raise Overloaded(f"{self.capacity} requests are in progress; try again shortly")
+            why = f"{self.capacity} requests are in progress"
+        elif wait_s > limit_s:
+            why = f"the predicted wait is {wait_s:.3f} s, of at most {limit_s:.3f}"
+        elif turn.deadline is not None and self._ends_after(turn.deadline, wait_s, kind):
+            why = f"the predicted wait is {wait_s:.3f} s, and the deadline is before its end"
+        else:
+            return
+        raise Overloaded(f"{why}; try again shortly", wait_s)
 
-    def _release_slot(self) -> None:
-        self._slots_taken -= 1
+    def _ends_after(self, deadline: float, wait_s: float, kind: Kind) -> bool:
+        now = asyncio.get_running_loop().time()
+        return now + wait_s + self._queue.service_s(kind) > deadline
+
+    def _release_slot(self, place: Place) -> None:
+        self._queue.leave(place)
         if self.is_idle:
             self.on_idle()
 
@@ -184,4 +246,4 @@ class Body:
         )
 
 
-BODY: Final[ContextVar[Body | None]] = ContextVar("BODY", default=None)  # of the current request
+TURN: Final[ContextVar[_Turn | None]] = ContextVar("TURN", default=None)  # of the current request

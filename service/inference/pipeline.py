@@ -20,6 +20,7 @@ from service.inference.semaphore import Waiter
 from service.inference.supervision import EngineLimits, SupervisedEngines
 from service.inference.timings import Stopwatch
 from service.inference.variants import VariantChoice, VariantSet
+from service.inference.work_queue import Kind
 from service.inference.workers import Workers
 from service.vision.detections import Detections, Floats
 from service.vision.image import EncodedImage, Pixels, full_size
@@ -57,7 +58,9 @@ class Pipeline:
         self._max_pixels = max_pixels
         self._emit = emit
         self._collection = collection
-        threads = min(admission.capacity, variants.streams + decode_workers(usable_threads()))
+        threads = variants.streams + decode_workers(usable_threads())
+        if admission.capacity is not None:
+            threads = min(threads, admission.capacity)
         self._workers = Workers(threads, variants.streams, DecodeMemory(decode_memory))
         self._engines = SupervisedEngines(variants, self._workers, limits, emit)
         self.choice = VariantChoice(variants, experiment, emit, self._engines.failures)
@@ -76,7 +79,7 @@ class Pipeline:
             self._emit(answer)
             return answer
 
-        return await self._run(work, clock)
+        return await self._run(_kind(image, variant), work, clock)
 
     async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
         detector, clock = self._engines.require(a), Stopwatch()
@@ -94,7 +97,7 @@ class Pipeline:
                     self._emit(answers[-1])
                 return Comparison(answers[0], answers[1], _rendered(image, pixels, answers))
 
-        both = await self._run(work, clock)
+        both = await self._run(_kind(image, a, b), work, clock)
         compared = Compared("compare", a, b, both.a.detections, both.b.detections)
         self._workers.submit(lambda: self._emit(compared))
         return both
@@ -111,7 +114,7 @@ class Pipeline:
             self._emit(answer)
             return answer
 
-        return await self._run(work, clock)
+        return await self._run(("tensor", variant), work, clock)
 
     def failures(self) -> Mapping[str, str]:
         return self._engines.failures()
@@ -128,9 +131,9 @@ class Pipeline:
             self.variants.close()
         return has_ended
 
-    async def _run(self, work: Callable[[Waiter], T], clock: Stopwatch) -> T:
-        with self.admission.slot() as slot:
-            return await self._workers.run(work, clock, slot)
+    async def _run(self, kind: Kind, work: Callable[[Waiter], T], clock: Stopwatch) -> T:
+        with self.admission.slot(kind) as place:
+            return await self._workers.run(work, clock, place)
 
     @contextmanager
     def _decoded(
@@ -195,6 +198,11 @@ class Pipeline:
         shadow = Shadow(sample, detect, self._emit, lambda: admission.is_idle, self._workers.submit)
         admission.on_idle = shadow.resume
         return shadow
+
+
+def _kind(image: ImageRequest, *variants: str) -> Kind:
+    """What decides how long an image takes and is known before it is decoded."""
+    return variants, image.render is not None, len(image.data).bit_length()
 
 
 def _rendered(

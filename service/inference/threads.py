@@ -4,8 +4,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from heapq import heappop, heappush
+from itertools import count
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+FIRST: Final = float("-inf")
+LAST: Final = float("inf")
 
 T = TypeVar("T")
 Job = tuple[Future[Any], Callable[[], Any]]
@@ -15,13 +20,16 @@ class Threads:
     """As a ThreadPoolExecutor, but a thread that never returns keeps neither its place nor the
     process: the threads are daemons, and `abandon` starts another one in its place.
 
-    A thread is started when no other is idle: as long as one suffices, it has a warm cache.
+    A thread is started when no other is idle: as long as one suffices, it has a warm cache. Of the
+    jobs that wait, the one with the smallest order is next; of equal ones, the first.
     """
 
-    def __init__(self, count: int, name: str) -> None:
-        self._count = count
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
         self._name = name
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: list[tuple[float, int, Job | None]] = []  # a heap
+        self._numbers = count()
+        self._waiting: SimpleQueue[None] = SimpleQueue()  # an item for each job
         self._running: dict[int, Future[Any]] = {}  # by the identifier of the thread
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -29,16 +37,16 @@ class Threads:
         self._started = 0
         self._idle = 0
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
+    def submit(self, work: Callable[[], T], order: float = FIRST) -> Future[T]:
         """Raises RuntimeError after `shutdown`."""
         future: Future[T] = Future()
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("the threads have been shut down")
-            self._jobs.put((future, work))
+            self._put(order, (future, work))
             if self._idle:
                 self._idle -= 1
-            elif self._started < self._count:
+            elif self._started < self._most:
                 self._started += 1
                 self._start()
         return future
@@ -59,7 +67,7 @@ class Threads:
             if not self._is_shut_down:
                 self._is_shut_down = True
                 for _ in range(self._started):
-                    self._jobs.put(None)
+                    self._put(LAST, None)
             threads = tuple(self._threads)
         for thread in threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -70,8 +78,17 @@ class Threads:
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         thread.start()
 
+    def _put(self, order: float, job: Job | None) -> None:
+        heappush(self._jobs, (order, next(self._numbers), job))
+        self._waiting.put(None)
+
+    def _next(self) -> Job | None:
+        self._waiting.get()
+        with self._lock:
+            return heappop(self._jobs)[2]
+
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             is_kept = self._work(*job)
             del job  # its image
             if not is_kept:

@@ -12,6 +12,7 @@ from service.inference.decode_memory import DecodeMemory
 from service.inference.semaphore import FairSemaphore, Waiter
 from service.inference.threads import Threads
 from service.inference.timings import Stopwatch
+from service.inference.work_queue import Place
 from service.vision.image import EncodedImage
 
 SHORT_S: Final = 0.001  # no wait: there was memory
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 class Workers:
     """`threads` threads, of which `streams` may run an engine at a time, first in, first out.
 
-    Their images share the memory to decode.
+    Requests get a thread in the order of their places. Their images share the memory to decode.
     """
 
     def __init__(self, threads: int, streams: int, memory: DecodeMemory) -> None:
@@ -32,15 +33,18 @@ class Workers:
         self._engines = FairSemaphore(streams)
         self._memory = memory
 
-    async def run(self, work: Callable[[Waiter], T], clock: Stopwatch, slot: ExitStack) -> T:
+    async def run(self, work: Callable[[Waiter], T], clock: Stopwatch, place: Place) -> T:
         """The result of `work` in a thread; the wait for the thread counts as `queue`.
 
-        When cancelled, work that has not begun is dropped. Work that has begun keeps the slot until
-        it ends in its thread: at once if it waits for the engine or memory, else when it is done.
+        When cancelled, work that has not begun is dropped. Work that has begun keeps the
+        place until it ends in its thread: at once if it waits for the engine or memory, else
+        when it is done.
         """
         waiter, submitted = Waiter(), perf_counter()
+        place.has_begun = False
 
         def timed() -> T:
+            place.has_begun = True
             clock.add("queue", perf_counter() - submitted)
             try:
                 return work(waiter)
@@ -49,14 +53,14 @@ class Workers:
             except BaseException as exc:  # a panic in Rust; no error handler would answer it
                 raise RuntimeError(f"the work ended with {type(exc).__name__}") from exc
 
-        job = self._threads.submit(timed)
+        job = self._threads.submit(timed, place.start)
         try:
             return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
             if not job.cancel():
                 self._engines.cancel(waiter)
                 self._memory.cancel(waiter)
-                _close_when_done(slot.pop_all(), job)
+                _close_when_done(place.stack.pop_all(), job)
             raise
 
     @contextmanager

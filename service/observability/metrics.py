@@ -33,6 +33,10 @@ BUCKETS: Final = tuple(float(f"{0.0005 * 1.6**step:.4g}") for step in range(22))
 # Boxes that overlap by less than 0.5 are not paired; int8's mostly overlap fp32's by over 0.9.
 IOU_BUCKETS: Final = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
 DIFFERENCE_BUCKETS: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)
+WAIT_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5),
+    *(1.0, 2.5, 5.0, 10.0),
+)
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 PAIR: Final = ("a", "b", "source")
 
@@ -57,6 +61,16 @@ class Metrics:
         )
         self.in_flight = Gauge(
             "qyolo_requests_in_flight", "Requests in flight", registry=self.registry
+        )
+        self._queue_wait = histogram(
+            "qyolo_queue_wait_seconds",
+            "Wait of each answered image or tensor for a thread and for the engine",
+            buckets=WAIT_BUCKETS,
+        )
+        self.predicted_wait = Gauge(
+            "qyolo_predicted_wait_seconds",
+            "Predicted wait of a request behind all that are in progress",
+            registry=self.registry,
         )
         self._retries = counter(
             "qyolo_replica_retries",
@@ -152,6 +166,7 @@ class Metrics:
     def _count_answer(self, manifest: Manifest, answer: Answer | RawAnswer) -> None:
         for stage, seconds in answer.timings.items():
             self._stages.labels(answer.variant, manifest.device, stage).observe(seconds)
+        self._queue_wait.observe(answer.timings.get("queue", 0.0))
         if isinstance(answer, Answer):
             for name in _class_names(manifest, answer.detections):
                 self._boxes.labels(answer.variant, name).inc()

@@ -114,6 +114,7 @@ class Roboflow:
 
             async def detect(variant: str) -> Response:
                 # One after the other, so that a request never takes more than one slot.
+                backend.admission.expect_images(len(images))
                 answers = [await backend.detect(image, variant) for image in images]
                 bodies = [_detected(manifest, answer) for answer in answers]
                 content = bodies if isinstance(message.image, list) else bodies[0]

@@ -1,5 +1,6 @@
 """The simulated queue of bench/queueing.py against the closed forms of queueing theory."""
 
+import math
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ from bench.queueing import simulate
 
 SERVICE_S = 0.02
 COUNT = 200_000
-UNLIMITED = 10_000
+UNLIMITED = float("inf")
 
 
 def exponential(seed):
@@ -30,12 +31,11 @@ def test_variable_service_makes_waits_longer():
     assert np.mean(queue.waits) == pytest.approx(0.6 * SERVICE_S / (1 - 0.6), rel=0.07)
 
 
-@pytest.mark.parametrize("load", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("capacity", [1, 4])
-def test_the_refused_share_is_that_of_a_queue_with_finite_capacity(load, capacity):
-    """M/M/1/K; at a capacity of 1, Erlang's loss formula, for any distribution of service times."""
-    queue = simulate(load / SERVICE_S, exponential(4), capacity, COUNT, random.Random(5))
-    shares = [load**n for n in range(capacity + 1)]
-    assert queue.refused == pytest.approx(shares[-1] / sum(shares), abs=0.01)
-    if capacity == 1:
-        assert set(queue.waits) == {0.0}
+@pytest.mark.parametrize("load", [0.5, 0.9, 2.0])
+@pytest.mark.parametrize("bound", [0, 1, 4])
+def test_the_refused_share_is_that_of_a_queue_with_bounded_wait(load, bound):
+    """M/M/1 with deterministic patience (Barrer, 1957); without any wait, Erlang's loss formula."""
+    queue = simulate(load / SERVICE_S, exponential(4), bound * SERVICE_S, COUNT, random.Random(5))
+    tail = load * math.exp(-(1 - load) * bound)
+    assert queue.refused == pytest.approx((1 - load) * tail / (1 - load * tail), abs=0.01)
+    assert max(queue.waits) <= bound * SERVICE_S

@@ -83,8 +83,9 @@ class RawClient:
 
 
 @contextmanager
-def connected(port: int) -> Iterator[RawClient]:
-    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_LIMIT_S) as connection:
+def connected(port: int, source: str = "127.0.0.1") -> Iterator[RawClient]:
+    address, own = ("127.0.0.1", port), (source, 0)
+    with socket.create_connection(address, WAIT_LIMIT_S, own) as connection:
         yield RawClient(connection)
 
 

@@ -18,3 +18,16 @@ def test_an_argument_overrides_the_environment(monkeypatch):
 def test_a_value_out_of_range_is_refused(field):
     with pytest.raises(ValidationError, match=field):
         Settings.model_validate({field: -1})
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        ({}, 0.1),
+        ({"max_wait_ms": 250}, 0.25),
+        ({"capacity": 8}, None),
+        ({"capacity": 8, "max_wait_ms": 250}, 0.25),
+    ],
+)
+def test_the_wait_is_limited_unless_only_the_number_of_requests_is(limits, seconds):
+    assert Settings.model_validate(limits).max_wait_s == seconds

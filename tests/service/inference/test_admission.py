@@ -1,7 +1,10 @@
+from contextlib import ExitStack, suppress
+from contextvars import copy_context
+
 import pytest
 
 from service.errors import Overloaded, PayloadTooLarge
-from service.inference.admission import Body, decode_workers, default_capacity
+from service.inference.admission import Admission, Body, decode_workers, default_capacity
 from tests.fakes import admission
 
 
@@ -72,3 +75,42 @@ def test_the_default_capacity_follows_the_streams_and_the_threads():
     assert [decode_workers(threads) for threads in (1, 2, 5, 64)] == [1, 1, 2, 8]
     assert [default_capacity(1, threads) for threads in (1, 5, 64)] == [3, 4, 10]
     assert default_capacity(5, 5) == 12
+
+
+HOUR_S = 3600.0
+
+
+def fill(limits: Admission, stack: ExitStack) -> int:
+    """Take slots until one is refused; how many there were."""
+    count = 0
+    with suppress(Overloaded):
+        while True:
+            stack.enter_context(limits.slot())
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize(("streams", "most"), [(1, 3), (4, 9)])
+def test_until_an_image_is_measured_two_for_each_stream_may_be_before_a_request(streams, most):
+    limits = admission(None, max_wait_s=HOUR_S, streams=streams)
+    with ExitStack() as stack:
+        assert fill(limits, stack) == most
+        with pytest.raises(Overloaded, match="the predicted wait is") as refusal:
+            limits.request().__enter__()
+        assert HOUR_S < int(refusal.value.headers["Retry-After"]) < 2 * HOUR_S
+        assert limits.predicted_wait_s > HOUR_S
+        assert not limits.is_full
+    assert limits.predicted_wait_s == 0
+
+
+def test_a_request_of_several_images_is_admitted_with_all_of_them():
+    limits = admission(None, max_wait_s=HOUR_S)
+    others = copy_context()
+    with limits.request(), ExitStack() as stack:
+        limits.expect_images(2)
+        with suppress(ValueError), limits.slot():
+            assert others.run(fill, limits, stack) == 1
+            raise ValueError  # so that nothing is measured, and the queue stays full
+        assert others.run(fill, limits, stack) == 2
+        with limits.slot():
+            assert others.run(fill, limits, stack) == 0

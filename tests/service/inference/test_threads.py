@@ -77,6 +77,17 @@ def test_an_abandoned_thread_is_replaced_and_its_job_ends_with_the_error(threads
     gate.set()
 
 
+def test_jobs_that_wait_are_done_in_their_order_and_those_without_one_at_once():
+    threads, gate, done = Threads(1, "test"), threading.Event(), []
+    threads.submit(lambda: gate.wait(WAIT_LIMIT_S))
+    for name, order in {"c": 2.0, "a": 1.0, "d": 3.0, "b": 1.0}.items():
+        threads.submit(lambda name=name: done.append(name), order)
+    threads.submit(lambda: done.append("first"))
+    gate.set()
+    assert threads.shutdown(WAIT_LIMIT_S)
+    assert done == ["first", "a", "b", "c", "d"]
+
+
 def test_shutdown_does_what_is_queued_and_does_not_wait_beyond_its_time():
     threads, gate, done = Threads(1, "test"), threading.Event(), []
     threads.submit(lambda: gate.wait(WAIT_LIMIT_S))
