@@ -47,6 +47,7 @@ class Place:
     service_s: float  # of an image, as expected
     since: float
     has_begun: bool = True  # False: it waits, and may be overtaken
+    ended: float | None = None  # when the work did, which the event loop may learn later
     is_done: bool = False
     stack: ExitStack = field(default_factory=ExitStack)
 
@@ -72,7 +73,7 @@ class WorkQueue:
         self._times = _ServiceTimes((max_wait_s or 0.0) / ready)
         self._clock = clock
         self._places: set[Place] = set()
-        self._moved = 0.0  # when an image last left, or came into the empty queue
+        self._moved = 0.0  # when the work on an image last ended
         self._virtual = 0.0  # seconds that each client has been served, had it always had work
         self._ends: dict[str, float] = {}  # of each client's last request, in virtual time
 
@@ -81,18 +82,20 @@ class WorkQueue:
 
     def predict(self, client: str | None = None) -> Prediction:
         """For a further request of the client; without one, behind everything in progress."""
-        if not self._places:
+        waiting = [place for place in self._places if place.ended is None]
+        if not waiting:
             return Prediction(0.0, self._max_wait_s)
         images, work = 0, defaultdict[str, float](float)
-        for place in self._places:
+        for place in waiting:
             images += place.images
             work[place.client] += place.images * self._times.of(place.kind)
         image_s = sum(work.values()) / images
         most = float("inf") if client is None else work.get(client, 0.0) + image_s
         before = sum(min(seconds, most) for seconds in work.values())
-        rest = abs(image_s - (self._clock() - self._moved))
-        limit_s = max(self._max_wait_s, self._ready * image_s)
-        return Prediction(before - image_s + rest, limit_s)
+        ended = (place.ended for place in self._places if place.ended is not None)
+        moved = max(self._moved, min(place.since for place in waiting), *ended)
+        rest = abs(image_s - (self._clock() - moved))
+        return Prediction(before - image_s + rest, max(self._max_wait_s, self._ready * image_s))
 
     def service_s(self, kind: Kind) -> float:
         """What an image of this kind is expected to take."""
@@ -100,8 +103,6 @@ class WorkQueue:
 
     def enter(self, client: str, kind: Kind, images: int, start: float | None = None) -> Place:
         """Take a place for the first of several images; for the others pass on its `start`."""
-        if not self._places:
-            self._moved = self._clock()
         service_s = self._times.of(kind)
         if start is None:
             start = max(self._virtual, self._ends.get(client, 0.0))
@@ -112,14 +113,14 @@ class WorkQueue:
 
     def leave(self, place: Place) -> None:
         """Give the place up; the time is measured if the work is done."""
-        now, clients = self._clock(), {each.client for each in self._places}
+        clients = {each.client for each in self._places}
         self._places.remove(place)
+        ended = self._clock() if place.ended is None else place.ended
         if place.is_done:
-            self._times.add(
-                place.kind, now - max(self._moved, place.since), self._moved > place.since
-            )
+            seconds = max(0.0, ended - max(self._moved, place.since))
+            self._times.add(place.kind, seconds, self._moved > place.since)
         if place.has_begun:
-            self._moved = now
+            self._moved = max(self._moved, ended)
             self._virtual = max(self._virtual + place.service_s / len(clients), place.start)
         if not self._places:
             self._virtual = 0.0

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Final, TypeVar
 
 from service.inference.decode_memory import DecodeMemory
@@ -52,6 +52,8 @@ class Workers:
                 raise
             except BaseException as exc:  # a panic in Rust; no error handler would answer it
                 raise RuntimeError(f"the work ended with {type(exc).__name__}") from exc
+            finally:
+                place.ended = monotonic()
 
         job = self._threads.submit(timed, place.start)
         try:

@@ -160,6 +160,24 @@ def test_the_prediction_grows_while_nothing_leaves(queue, clock):
     assert wait(queue, "another") == pytest.approx(5, rel=0.01)
 
 
+def test_work_that_has_ended_is_not_waited_for_though_the_event_loop_is_late(queue, clock):
+    measure(queue, clock, 0.01)
+    first, second = enter(queue), enter(queue)
+    first.has_begun, first.is_done, first.ended = True, True, clock.now + 0.01
+    clock.now += 0.012
+    assert wait(queue) == pytest.approx(0.008)
+    clock.now += 0.5
+    assert wait(queue) == pytest.approx(0.492)
+    second.has_begun, second.is_done, second.ended = True, True, first.ended + 0.01
+    assert wait(queue) == 0
+    third = enter(queue)
+    assert wait(queue) == pytest.approx(0.01)
+    queue.leave(second)
+    queue.leave(first)
+    serve(queue, clock, third, 0.01)
+    assert queue.service_s("int8") == pytest.approx(0.01, rel=0.5)
+
+
 def test_work_that_is_dropped_or_fails_is_not_measured(queue, clock):
     measure(queue, clock, 0.01)
     dropped, failed, last = enter(queue), enter(queue), enter(queue)
