@@ -1,18 +1,22 @@
 """The build, top to bottom: each stage takes frozen values and returns new ones.
 
-read -> calibrate -> decide -> quantize -> compile and time -> judge -> publish
+read -> equalise -> calibrate -> round -> decide -> quantize -> compile and time -> judge -> publish
 
 Which variant is the default is decided in `quantizer.evaluation.accuracy_gate`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
 
 from quantizer.calibration import statistics
+from quantizer.calibration.activation_statistics import input_statistics
+from quantizer.calibration.analytic_bounds import lower_bounds
+from quantizer.calibration.channels import measure_channels
 from quantizer.calibration.images import ImageFiles, find_images, hold_out
 from quantizer.calibration.statistics import Calibration
 from quantizer.compile.builder import Built
@@ -30,12 +34,15 @@ from quantizer.evaluation.comparison import compare_variants
 from quantizer.evaluation.detectors import describe, open_graphs, open_variants
 from quantizer.int8 import Range
 from quantizer.job import Job, choose_builder
+from quantizer.model.graph import Graph
 from quantizer.model.layout import FloatDetector, read_detector
 from quantizer.model.map_layout import Maps, Unrecognised, recognise_maps
 from quantizer.model.serving_graph import ended_at
 from quantizer.qdq.bias import averaged_tensors
+from quantizer.qdq.equalisation import equalise, find_factors, find_readers
 from quantizer.qdq.placement import layers_matching, plan_placement
 from quantizer.qdq.quantize import Quantized, Ranges
+from quantizer.qdq.rounding import adaptive_rounding
 from quantizer.qdq.weights import Weights
 from quantizer.report.data import Report
 from quantizer.report.findings import Findings
@@ -47,6 +54,13 @@ from quantizer.sensitivity.sqnr import Reading
 from service.inference.variants import AUTO
 from service.manifest import PAGE, QDQ, REPORT, Manifest, Precision, Variant, write_manifest
 from service.progress import Progress, ReportProgress
+from service.vision.detections import Floats
+
+EQUALISED_ON: Final = 16  # images
+ROUNDED_ON: Final = 20
+LARGEST_PATCH: Final = (
+    512  # inputs of an output channel: rounding takes time with their third power
+)
 
 
 def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report:
@@ -56,8 +70,10 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     """
     job = Job.of(config, choose_builder(config, progress), folder, progress)
     source = read(job)
-    calibration = calibrate(job, source)
-    decided = decide(job, source, calibration)
+    graph = equalise_channels(job, source)
+    calibration = calibrate(job, source, graph)
+    weights = round_weights(job, source, graph)
+    decided = decide(job, source, graph, calibration, weights)
     quantized = quantize(job, decided)
     engines = compile_and_time(job, source, quantized)
     variants: dict[str, Variant] = {name: part.variant for name, part in engines.built.items()}
@@ -90,6 +106,11 @@ class Source:
     keep_float: Mapping[str, str]
     calibrating: Sequence[Path]
     held_out: Sequence[Path]
+
+    def spread(self, count: int) -> Iterator[Floats]:
+        """The tensors of about `count` calibration images, evenly spread over their names."""
+        paths = self.calibrating[:: max(1, len(self.calibrating) // count)]
+        return ImageFiles(paths, self.detector.size, self.detector.preprocess).decodable()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,32 +149,65 @@ def read(job: Job) -> Source:
     return Source(detector, maps, "", keep_float, *images)
 
 
-def calibrate(job: Job, source: Source) -> Calibration:
+def equalise_channels(job: Job, source: Source) -> Graph:
+    """The graph to quantize: it computes what the detector's does."""
+    graph = source.detector.graph
+    if not job.config.equalisation:
+        return graph
+    with job.stage("equalise"):
+        placement = plan_placement(graph, source.keep_float, job.builder.qdq_format)
+        readers = find_readers(graph, placement)
+        images = source.spread(EQUALISED_ON)
+        channels = measure_channels(graph, list(readers), images, job.config.threads)
+        return equalise(graph, find_factors(readers, channels, lower_bounds(graph)))
+
+
+def calibrate(job: Job, source: Source, graph: Graph) -> Calibration:
     """Collect the statistics of every tensor that could be quantized."""
     config, detector = job.config, source.detector
-    placement = plan_placement(detector.graph, source.keep_float, job.builder.qdq_format)
-    averaged = averaged_tensors(detector.graph, placement) if config.bias_correction else ()
+    placement = plan_placement(graph, source.keep_float, job.builder.qdq_format)
+    averaged = averaged_tensors(graph, placement) if config.bias_correction else ()
     files = ImageFiles(source.calibrating, detector.size, detector.preprocess)
     with job.timed("calibrate"):
         return statistics.calibrate(
-            detector.graph, placement.tensors, averaged, files, config.threads, job.progress
+            graph, placement.tensors, averaged, files, config.threads, job.progress
         )
 
 
-def decide(job: Job, source: Source, calibration: Calibration) -> Decided:
+def round_weights(job: Job, source: Source, graph: Graph) -> Weights:
+    """The weights of every convolution that could be quantized."""
+    config, qdq_format = job.config, job.builder.qdq_format
+    if not (config.adaptive_rounding and config.bias_correction):
+        return Weights(graph, qdq_format.weight_scheme)
+    with job.stage("round"):
+        placement = plan_placement(graph, source.keep_float, qdq_format)
+        layers = [
+            site.layer
+            for site in placement.weights
+            if graph.constant(site.tensor)[0].size <= LARGEST_PATCH
+        ]
+        images = source.spread(ROUNDED_ON)
+        inputs = input_statistics(graph, layers, images, config.threads)
+        weights = Weights(graph, qdq_format.weight_scheme, adaptive_rounding(inputs))
+        for site in placement.weights:
+            weights.of(site)
+    return weights
+
+
+def decide(
+    job: Job, source: Source, graph: Graph, calibration: Calibration, weights: Weights
+) -> Decided:
     """Decide which layers stay float, by their sensitivity and by the time that int8 saves."""
     config, detector, collected = job.config, source.detector, calibration.statistics
-    graph, qdq_format = detector.graph, job.builder.qdq_format
     image_range = Range(0.0, 255 / detector.preprocess.divisor)
-    spread = source.calibrating[:: max(1, len(source.calibrating) // SEARCHED_IMAGES)]
-    images = ImageFiles(spread, detector.size, detector.preprocess).decodable()
+    images = source.spread(SEARCHED_IMAGES)
     layout = source.maps.layout if source.maps else None
     reading = Reading.of(detector.head, detector.size, layout)
     with job.stage("precision"):
         simulation = Simulation(
             graph=graph,
             ranges=Ranges(graph, collected.histograms, config.ranges, job.scheme, image_range),
-            weights=Weights(graph, qdq_format.weight_scheme),
+            weights=weights,
             means=collected.channel_means if config.bias_correction else None,
             samples=find_samples(
                 ended_at(detector.model, source.maps), reading, images, config.threads

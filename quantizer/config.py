@@ -58,6 +58,16 @@ class BuildConfig:
         description="correct each bias by the shift of its channel's mean that rounding the "
         "weights causes",
     )
+    adaptive_rounding: bool = Field(
+        default=True,
+        description="round weights so that the outputs of their convolution change least, "
+        "not each to nearest; needs the correction of biases",
+    )
+    equalisation: bool = Field(
+        default=True,
+        description="multiply the channels of a tensor whose scale a few of them decide, and "
+        "divide the weights that read it",
+    )
     head: HeadName | None = Field(
         default=None, description="output layout, where it is not recognised"
     )

@@ -51,7 +51,11 @@ REFERENCES: Final = {"fp32 = 1": "fp32", "bf16 = 1": "bf16", "NNCF = 1": "NNCF d
 TIMED_IMAGES: Final = 16
 QYOLO: Final = {
     "qyolo, default": (),
-    "qyolo, UH only": ("--no-bias-correction", "--min-sqnr", "0"),
+    "qyolo, all int8": ("--min-sqnr", "0"),
+    "qyolo, UH only": (
+        *("--no-bias-correction", "--no-adaptive-rounding", "--no-equalisation"),
+        *("--min-sqnr", "0"),
+    ),
 }
 NNCF: Final = {f"NNCF {preset}": preset for preset in ("default", "mixed")}
 ONNXRUNTIME: Final = {

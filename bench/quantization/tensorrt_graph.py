@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 
 from bench.command_line import dataset_parser, print_header, print_row
-from quantizer.build import calibrate, decide, read
+from quantizer.build import calibrate, decide, equalise_channels, read, round_weights
 from quantizer.compile.builder import Built, Candidate, Profile
 from quantizer.compile.operations import Operation
 from quantizer.config import AnnotatedDataset, BuildConfig
@@ -84,7 +84,9 @@ def quantized(
     """The float detector, and its Q/DQ graph in TensorRT's format with float regions in float32."""
     job = Job.of(config, Untimed(), Path(), progress)
     source = read(job)
-    decided = decide(job, source, calibrate(job, source))
+    graph = equalise_channels(job, source)
+    calibration, weights = calibrate(job, source, graph), round_weights(job, source, graph)
+    decided = decide(job, source, graph, calibration, weights)
     return source.detector, decided.simulation.quantized(decided.decision.placement).model
 
 

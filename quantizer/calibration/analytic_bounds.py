@@ -4,11 +4,13 @@
 2. ReLU, Sigmoid, Softmax, HardSigmoid, and the image itself: 0. HardSwish: -0.375.
 3. Pass-through operators (Concat, MaxPool, Resize, ...): the smallest bound of their inputs.
 4. A residual Add: the sum of the bounds of its inputs.
+5. A Mul by positive constants: the bound times the one that makes the product least.
 Any other tensor has no analytic bound; the range rules then use the observed minimum.
 """
 
 from typing import Final
 
+import numpy as np
 import onnx
 
 from quantizer.model.graph import PASS_THROUGH_OPS, Graph, silu_input
@@ -48,6 +50,13 @@ def _bound(graph: Graph, node: onnx.NodeProto, bounds: dict[str, float]) -> floa
         return None
     if node.op_type in PASS_THROUGH_OPS and not _overshoots(node):
         return min(known)
+    if node.op_type == "Mul" and graph.is_constant(node.input[1]):
+        factors = graph.constant(node.input[1]).astype(np.float64)
+        return (
+            min(known[0] * float(each) for each in (factors.min(), factors.max()))
+            if (factors.min() > 0)
+            else None
+        )
     return sum(known) if node.op_type == "Add" else None
 
 

@@ -129,12 +129,12 @@ def _other_branches(graph: Graph, quantized: set[str], tail: set[int]) -> list[s
         if node.op_type == "Add" and id(node) not in tail and len(branches) == 2:
             # The branch that is computed last is the convolution's: its kernel can add the other.
             other, main = branches
-            if _computed_by(graph, main) in quantized:
+            if computed_by(graph, main) in quantized:
                 others.append(other)
     return others
 
 
-def _computed_by(graph: Graph, tensor: str) -> str | None:
+def computed_by(graph: Graph, tensor: str) -> str | None:
     """The convolution that computes a tensor, directly or through its activation function."""
     node = graph.producer.get(tensor)
     if node is not None and node.op_type != "Conv":

@@ -41,6 +41,8 @@ class OptionsReport:
     ranges: RangeRule
     symmetric: bool
     bias_correction: bool
+    adaptive_rounding: bool
+    equalisation: bool
     keep_float: tuple[str, ...]
     min_sqnr: float | None
     runtime: Runtime
@@ -170,6 +172,8 @@ class Report:
                 ranges=config.ranges,
                 symmetric=config.symmetric,
                 bias_correction=config.bias_correction,
+                adaptive_rounding=config.adaptive_rounding,
+                equalisation=config.equalisation,
                 keep_float=config.keep_float,
                 min_sqnr=config.min_sqnr,
                 runtime=findings.built["fp32"].variant.runtime,

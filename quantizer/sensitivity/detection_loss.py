@@ -20,7 +20,7 @@ from service.vision.agreement import match
 from service.vision.detections import Floats
 from service.vision.heads import Candidates, detections_of
 
-MIN_SCORE: Final = 0.05  # a box of an end-to-end head with a lower score does not count
+DETECTED: Final = 0.05  # a box of an end-to-end head with a lower score does not count
 TINY: Final = 1e-6
 
 
@@ -51,7 +51,7 @@ def _aligned(a: Candidates, b: Candidates) -> Loss:
 
 def _matched(reference: Candidates, output: Candidates) -> Loss:
     """Of an end-to-end head: a box is lost that no box of its class matches, of any anchor."""
-    a, b = (detections_of(side, MIN_SCORE, multi_label=False) for side in (reference, output))
+    a, b = (detections_of(side, DETECTED, multi_label=False) for side in (reference, output))
     pairs = match(a, b)
     found = _sum(a.scores[pairs.a], b.scores[pairs.b], pairs.iou)
     lost = float(np.square(a.scores[pairs.only_a]).sum() + np.square(b.scores[pairs.only_b]).sum())

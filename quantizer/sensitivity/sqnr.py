@@ -24,7 +24,7 @@ from service.vision.maps import MapDecoder, MapLayout
 
 BELOW_ALL_SCORES: Final = -1.0  # a threshold that keeps every anchor, so that rows correspond
 LOST: Final = 0.45  # of IoU, the width of the thresholds that COCO's AP averages: 0.5 to 0.95
-MIN_SCORE: Final = 0.01  # a box of an end-to-end head with a lower score does not count
+LEAST_SCORE: Final = 0.01  # a box of an end-to-end head with a lower score does not count
 LEAST_NOISE: Final = 1e-12
 LEAST_SIGNAL: Final = 1e-3  # power; with less, nothing was detected
 
@@ -97,7 +97,7 @@ def _aligned(a: Candidates, b: Candidates) -> float:
 
 def _matched(reference: Candidates, output: Candidates) -> float:
     """Noise power box by box, for a model that sorts them; a box without a match is all noise."""
-    a, b = (detections_of(side, MIN_SCORE, multi_label=False) for side in (reference, output))
+    a, b = (detections_of(side, LEAST_SCORE, multi_label=False) for side in (reference, output))
     pairs = match(a, b)
     scores = a.scores[pairs.a]
     moved = np.square(scores - b.scores[pairs.b]) + np.square(scores * (1 - pairs.iou) / LOST)

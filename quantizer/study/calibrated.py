@@ -12,23 +12,22 @@ from typing import Final
 import onnx
 
 from quantizer.calibration import statistics
+from quantizer.calibration.activation_statistics import ActivationStatistics, input_statistics
 from quantizer.calibration.images import ImageFiles, find_images
 from quantizer.calibration.statistics import Statistics
-from quantizer.int8 import QuantParams, Range, Scheme, Steps, WeightScheme
+from quantizer.int8 import Range, Scheme, WeightScheme
 from quantizer.model.decode_tail import last_convolutions
 from quantizer.model.graph import Graph, layer_name
 from quantizer.model.layout import FloatDetector
 from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.placement import Placement, plan_placement
 from quantizer.qdq.quantize import Ranges, quantize
+from quantizer.qdq.rounding import adaptive_rounding
 from quantizer.qdq.weights import Weights, round_to_nearest
 from quantizer.sensitivity.simulation import SensitivitySample, find_samples, noise_of
 from quantizer.sensitivity.sqnr import Reading, decibels
-from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
-from quantizer.study.rounding import round_adaptively
 from quantizer.study.settings import Setting
 from service.progress import ReportProgress
-from service.vision.detections import Floats
 
 SAMPLES: Final = 16  # images for the signal-to-quantization-noise ratio
 
@@ -60,13 +59,10 @@ class Calibrated:
         weights = Weights(
             self.graph,
             WeightScheme(method.clipping, setting.weights or 8),
-            self._round_adaptively if method.rounding == "adaptive" else round_to_nearest,
+            adaptive_rounding(self.inputs) if method.rounding == "adaptive" else round_to_nearest,
         )
         means = self.statistics.channel_means if method.bias_correction else None
         return quantize(self.graph, placement, ranges, weights, means).model
-
-    def _round_adaptively(self, layer: str, weight: Floats, params: QuantParams) -> Steps:
-        return round_adaptively(weight, params, self.inputs[layer])
 
     def sqnr(self, model: onnx.ModelProto) -> float:
         """The SQNR of a quantized graph's outputs over the samples, in decibels."""

@@ -48,18 +48,18 @@ class Level:
 class MapLayout:
     """How the maps f32[1,H,W,C] of a model are read.
 
+    Objectness and classes are logits; a score is the product of both probabilities.
+
     bins: the distances of DFL, 0, 1, 2, ... in most models; empty: the maps hold the distances.
-    activation: of objectness and classes; a score is the product of both. limit: boxes that an
-    end-to-end head selects, None for a head whose boxes need NMS. one_class: such a head gives a
-    box its best class only, not each that it selects. top: the graph does not return its maps, but
-    the anchors with the highest scores in them, at most so many.
+    limit: boxes that an end-to-end head selects, None for a head whose boxes need NMS. one_class:
+    such a head gives a box its best class only, not each that it selects. top: the graph does not
+    return its maps, but the anchors with the highest scores in them, at most so many.
     """
 
     code: BoxCode
     class_count: int
     levels: tuple[Level, ...]
     bins: tuple[float, ...] = ()
-    activation: Literal["sigmoid", "none"] = "sigmoid"
     limit: int | None = None
     one_class: bool = False
     top: int | None = None
@@ -81,7 +81,7 @@ class MapDecoder:
     def decode(self, maps: Sequence[Floats], conf: float) -> Candidates:
         """The boxes that have a score above `conf`, and possibly a few more."""
         layout = self._layout
-        least = _logit(conf) if layout.activation == "sigmoid" else conf
+        least = _logit(conf)
         if layout.top is None:
             parts = [
                 self._likely(level, start, maps, least)
@@ -90,9 +90,9 @@ class MapDecoder:
             index, box, classes, objectness = map(np.concatenate, zip(*parts, strict=True))
         else:
             index, box, classes, objectness = _likely_of_top(maps, least)
-        scores = self._activated(classes)
+        scores = _sigmoid(classes)
         if layout.levels[0].objectness is not None:
-            scores = scores * self._activated(objectness)
+            scores = scores * _sigmoid(objectness)
         candidates = Candidates(self._corners(box, index), scores)
         return candidates if layout.limit is None else _best(candidates, layout.limit)
 
@@ -116,9 +116,6 @@ class MapDecoder:
             objectness = column[index]
         box = columns(level.box, 4 * max(1, len(self._layout.bins)))
         return start + index, box[index], classes[index], objectness
-
-    def _activated(self, values: Floats) -> Floats:
-        return _sigmoid(values) if self._layout.activation == "sigmoid" else values
 
     def _corners(self, box: Floats, index: Ints) -> Floats:
         """f32[M,4]: left, top, right, bottom in pixels of the model's input."""

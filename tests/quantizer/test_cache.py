@@ -104,6 +104,8 @@ OPTIONS = {
     "ranges": "minmax",
     "symmetric": True,
     "bias_correction": False,
+    "adaptive_rounding": False,
+    "equalisation": False,
     "head": "yolov5",
     "preprocess": "yolox",
     "classes": None,

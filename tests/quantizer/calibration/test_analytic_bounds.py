@@ -71,6 +71,11 @@ BOUNDS: dict[str, tuple[Callable[[Sketch], str], float | None]] = {
     "Add of a convolution": (lambda s: s.node("Add", "add", silu(s, "a"), conv(s, "b")), None),
     "Add of a constant": (lambda s: s.plus("add", silu(s), -5), None),
     "product with a constant": (lambda s: s.times("scaled", silu(s), -1), None),
+    "product with positive constants": (
+        lambda s: s.times("scaled", silu(s), np.array([1, 3, 2, 1]).reshape(4, 1, 1)),
+        3 * SILU,
+    ),
+    "product of ReLU with positive constants": (lambda s: s.times("scaled", relu(s), 2), 0.0),
     "MaxPool of a convolution": (lambda s: s.node("MaxPool", "pool", conv(s), **POOL), None),
     "linear Resize": (lambda s: resized(s, "linear"), SILU),
     "cubic Resize overshoots": (lambda s: resized(s, "cubic"), None),

@@ -136,6 +136,7 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
     (tmp_path / "names.txt").write_text("Katze\nHund\nVogel\n")
     options = (
         *("--ranges", "percentile", "--symmetric", "--no-bias-correction"),
+        *("--no-adaptive-rounding", "--no-equalisation"),
         *("--head", "yolov5", "--preprocess", "yolox"),
         *("--classes", tmp_path / "names.txt"),
         *("--keep-float", "p*", "--keep-float", "stem"),
@@ -149,6 +150,8 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
         "ranges": "percentile",
         "symmetric": True,
         "bias_correction": False,
+        "adaptive_rounding": False,
+        "equalisation": False,
         "keep_float": ["p*", "stem"],
         "min_sqnr": 12.0,
         "runtime": "onnxruntime",

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from quantizer.calibration.activation_statistics import ActivationStatistics, input_statistics
 from quantizer.model.graph import Graph
-from quantizer.study.activation_statistics import ActivationStatistics, input_statistics
 from tests.quantizer.graphs import by_onnxruntime
 from tests.tiny_models import Sketch
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from quantizer.calibration.activation_statistics import ActivationStatistics
 from quantizer.int8 import WeightScheme, dequantize_array, quantize_array, weight_params
-from quantizer.study.activation_statistics import ActivationStatistics
-from quantizer.study.rounding import round_adaptively
+from quantizer.qdq.rounding import round_adaptively
 
 BITS = [8, 4]
 bits = pytest.mark.parametrize("bits", BITS)

@@ -10,19 +10,32 @@ Post-Training Quantization for Generative Pre-trained Transformers" (2022), algo
 the error is left to bias correction.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantizer.calibration.activation_statistics import ActivationStatistics
 from quantizer.int8 import QuantParams, Steps
-from quantizer.study.activation_statistics import ActivationStatistics
+from quantizer.qdq.weights import Rounding, round_to_nearest
 from service.vision.detections import Floats
 
 DAMPING: Final = 0.01  # of the mean variance, added to each: the samples only estimate them
 BLOCK: Final = 64  # columns whose corrections are applied to the later ones at once
 
 Doubles = NDArray[np.float64]
+
+
+def adaptive_rounding(inputs: Mapping[str, ActivationStatistics]) -> Rounding:
+    """Rounds the weights of the layers of `inputs` adaptively, other weights to nearest."""
+
+    def rounding(layer: str, weight: Floats, params: QuantParams) -> Steps:
+        if layer in inputs:
+            return round_adaptively(weight, params, inputs[layer])
+        return round_to_nearest(layer, weight, params)
+
+    return rounding
 
 
 def round_adaptively(
