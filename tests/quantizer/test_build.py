@@ -130,7 +130,10 @@ def test_two_builds_that_keep_the_same_layers_float_give_the_same_qdq_bytes(make
 
 def test_progress_counts_every_stage_to_its_end(plain):
     phases = list(dict.fromkeys(step.phase for step in plain.progress))
-    assert phases == ["read", "calibrate", "precision", "quantize", "compile", "time", "compare"]
+    assert phases == [
+        *("read", "equalise", "calibrate", "round"),
+        *("precision", "quantize", "compile", "time", "compare"),
+    ]
     last = {step.phase: (step.done, step.total) for step in plain.progress}
     assert last["calibrate"] == (17, 17)
     assert last["compile"] in {(2, 2), (4, 4)}

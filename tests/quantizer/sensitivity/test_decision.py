@@ -3,7 +3,6 @@
 import dataclasses
 from itertools import pairwise
 
-import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
