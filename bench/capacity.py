@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from bench.command_line import print_header, print_row, server_parser
-from bench.load import Responses, closed_loop, open_loop, post_jpeg
+from bench.load import BUSY, Responses, closed_loop, open_loop, post_jpeg
 from bench.overhead import jpeg
 from bench.queueing import simulate
 from bench.serving import Server, model_folder, serve
@@ -33,7 +33,6 @@ from service.settings import DEFAULT_MAX_WAIT_S
 SHARES: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
 ARRIVALS: Final = 100_000  # of a simulation
 RANKS: Final = (50, 99)
-BUSY: Final = 429
 RAPL: Final = Path("/sys/class/powercap/intel-rapl:0/energy_uj")  # AMD's processors too
 
 

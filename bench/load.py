@@ -12,6 +12,8 @@ import numpy as np
 
 BOUNDARY: Final = "a-boundary"
 MULTIPART: Final = f"multipart/form-data; boundary={BOUNDARY}"
+BUSY: Final = 429
+RETRY_S: Final = 1.0  # Retry-After of an overloaded server
 
 
 def post(path: str, media_type: str, body: bytes, *headers: str) -> bytes:
@@ -130,7 +132,10 @@ def status_of(head: bytes) -> int:
 def closed_loop(
     port: int, requests: Sequence[bytes], clients: int, seconds: float, warm_up: float = 2.0
 ) -> Responses:
-    """Each client sends its next request as soon as it has the response to the last."""
+    """Each client sends its next request as soon as it has the response to the last.
+
+    A client that gets 429 sends its next one after RETRY_S.
+    """
 
     async def client(number: int, responses: Responses, end: float) -> None:
         connection = Connection(port)
@@ -139,7 +144,10 @@ def closed_loop(
             index += 1
             start = time.perf_counter()
             status = await connection.send(requests[index % len(requests)])
-            responses.add(status, time.perf_counter() - start)
+            now = time.perf_counter()
+            responses.add(status, now - start)
+            if status == BUSY:
+                await asyncio.sleep(min(RETRY_S, max(0.0, end - now)))
         connection.close()
 
     async def run(seconds: float) -> Responses:

@@ -22,7 +22,7 @@ from typing import Final
 import onnx
 
 from bench.command_line import print_header, print_row, server_parser
-from bench.load import closed_loop, open_loop, post_jpeg
+from bench.load import BUSY, closed_loop, open_loop, post_jpeg
 from bench.overhead import jpeg
 from bench.serving import built, model_folder, serve
 from quantizer.study.networks import ARCHITECTURES
@@ -33,7 +33,6 @@ from service.manifest import read_manifest
 SHARES: Final = (0.3, 0.6, 0.8, 1.0, 2.0)
 RANKS: Final = (50, 99)
 OK: Final = 200
-BUSY: Final = 429
 
 
 def main() -> None:
