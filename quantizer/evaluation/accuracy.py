@@ -1,7 +1,7 @@
 """Accuracy of every variant of a model folder on annotated images."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -77,10 +77,11 @@ def evaluate_detectors(
     annotated: AnnotatedDataset,
     progress: ReportProgress,
     at_once: int = 1,
+    decode: Callable[[bytes, int, int], Photo] = decode_image,
 ) -> Evaluation:
     """The same for any detectors of the manifest's classes, `at_once` of them in threads.
 
-    Without a detector named fp32, agreement is not measured.
+    Without a detector named fp32, agreement is not measured. `decode` is called as `decode_image`.
     """
     coco, categories = _read_annotations(annotated, manifest)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in detectors}
@@ -99,7 +100,7 @@ def evaluate_detectors(
     with ThreadPoolExecutor(at_once) as pool:
         for done, (image_id, record) in enumerate(coco.imgs.items(), start=1):
             data = (annotated.images / record["file_name"]).read_bytes()
-            photo = decode_image(data, MAX_PIXELS, manifest.size)
+            photo = decode(data, MAX_PIXELS, manifest.size)
             for detected in [pool.submit(detect, name, photo, image_id) for name in detectors]:
                 detected.result()
             progress(Progress("evaluate", done, len(coco.imgs)))
