@@ -12,7 +12,7 @@ from service.vision.heads import HEADS
 from service.vision.image import EncodedImage, Photo
 from service.vision.maps import MapLayout
 from service.vision.postprocess import Decoder, Query, postprocess
-from service.vision.preprocess import PREPROCESS, Prepared, preprocess
+from service.vision.preprocess import PREPROCESS, Prepared, preprocess, room_in_canvas
 
 
 class Detector:
@@ -36,7 +36,8 @@ class Detector:
 
     def read_header(self, data: bytes, max_pixels: int) -> EncodedImage:
         """What `decode` decodes, and its cost; raises as `decode_image`."""
-        return EncodedImage(data, max_pixels, self._size)
+        room = room_in_canvas(self._size, self._padding)
+        return EncodedImage(data, max_pixels, self._size, room)
 
     def decode(self, data: bytes, max_pixels: int) -> Photo:
         """An encoded image -> pixels, no more than the model needs; raises as `decode_image`."""

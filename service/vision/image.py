@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -57,11 +58,15 @@ Pixels = NDArray[np.uint8]  # [height,width,3] RGB
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Photo:
-    """u8[h,w,3] RGB, upright, and the size of the source image, which may be larger."""
+    """u8[h,w,3] RGB, upright, and the size of the source image, which may be larger.
+
+    canvas: u8[1,size,size,3] that the image was decoded into; `pixels` is a part of it.
+    """
 
     pixels: Pixels
     width: int
     height: int
+    canvas: NDArray[np.uint8] | None = None
 
     @classmethod
     def from_pixels(cls, pixels: Pixels) -> Self:
@@ -69,15 +74,27 @@ class Photo:
         return cls(pixels, pixels.shape[1], pixels.shape[0])
 
 
+# Width and height of a source image, columns and rows of its pixels -> the photo to decode into,
+# whose pixels are contiguous and not written yet; None if there is none for these.
+Room = Callable[[int, int, int, int], Photo | None]
+
+
 class EncodedImage:
     """An image of which the header has been read: `cost` is known before a pixel is decoded."""
 
-    def __init__(self, data: bytes, max_pixels: int, target: int | None = None) -> None:
-        """Raises what `decode_image` raises for a header."""
+    def __init__(
+        self,
+        data: bytes,
+        max_pixels: int,
+        target: int | None = None,
+        room: Room = lambda *size: None,
+    ) -> None:
+        """`room` is for an upright JPEG. Raises what `decode_image` raises for a header."""
         image = _open(data, max_pixels)
         self.width, self.height = image.size
         _limit_sides(self.width, self.height, target)
         self._data = data
+        self._room = room
         self._image = image
         self._is_jpeg = image.format in JPEGS
         self._scans = _count_scans(image, data, max_pixels) if self._is_jpeg else 1
@@ -89,38 +106,52 @@ class EncodedImage:
         pixels = self.width * self.height
         each = DECODED_WEBP if self._image.format == "WEBP" else DECODED
         kept = COEFFICIENT * len(self._image.getbands()) * pixels if self._scans > 1 else 0
-        decoded = -(-self.width // self._scale) * -(-self.height // self._scale)
+        columns, rows = self._decoded
         at_full_size = max(each * pixels + kept, DRAWN * pixels) if drawn else 0
-        return max(each * decoded + kept, at_full_size) + STRIP * min(STRIP_PIXELS, pixels)
+        return max(each * columns * rows + kept, at_full_size) + STRIP * min(STRIP_PIXELS, pixels)
 
     def decode(self) -> Photo:
         """The pixels; raises CorruptImage or OutOfMemory. An image is decoded once."""
         image, width, height = self._image, self.width, self.height
         del self._image  # its pixels are freed before the array is oriented
         try:
-            swap, down, right = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), (False, 1, 1))
-            pixels = self._pixels(image)
+            turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+            blank = self._room(width, height, *self._decoded) if turn is None else None
+            pixels = self._pixels(image, None if blank is None else blank.pixels)
         except MemoryError as exc:
             raise OutOfMemory("there is not enough memory to decode the image") from exc
         except Exception as exc:  # hostile data can raise nearly anything in a decoder
             raise CorruptImage("the image is truncated or corrupt") from exc
         del image
+        if blank is not None and pixels is blank.pixels:
+            return blank
+        swap, down, right = turn or (False, 1, 1)
         if swap:
             pixels, width, height = pixels.transpose(1, 0, 2), height, width
         return Photo(np.ascontiguousarray(pixels[::down, ::right]), width, height)
 
-    def _pixels(self, image: Image.Image) -> Pixels:
-        """u8[h,w,3] as stored, before its orientation is applied."""
+    @property
+    def _decoded(self) -> tuple[int, int]:
+        """Columns and rows of the pixels, as stored."""
+        return -(-self.width // self._scale), -(-self.height // self._scale)
+
+    def _pixels(self, image: Image.Image, blank: Pixels | None) -> Pixels:
+        """u8[h,w,3] as stored, before its orientation is applied; `blank` itself if it is used."""
         if not self._is_jpeg:
             return _rgb(image)
         if image.mode in {"RGB", "L"}:
-            width, height = (-(-side // self._scale) for side in image.size)
+            width, height = self._decoded
             # simplejpeg raises where libjpeg only warns; Pillow then decides.
             with contextlib.suppress(ValueError):
                 decoded: Pixels = simplejpeg.decode_jpeg(
-                    self._data, "RGB", min_factor=1, min_width=width, min_height=height
+                    self._data,
+                    "RGB",
+                    min_factor=1,
+                    min_width=width,
+                    min_height=height,
+                    buffer=None if blank is None else blank.reshape(-1),
                 )
-                return decoded
+                return blank if blank is not None and decoded.shape == blank.shape else decoded
         image.draft(None, (image.width // self._scale, image.height // self._scale))
         return _rgb(image)
 

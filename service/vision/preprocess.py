@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.vision.detections import Floats
-from service.vision.image import Photo
+from service.vision.image import Photo, Room
 from service.vision.letterbox import PAD_GREY, Letterbox, Padding, resize_to_fit
 
 PreprocessName = Literal["yolo", "yolox"]
@@ -45,15 +45,36 @@ def tensor_of(canvas: Canvas, how: Preprocess) -> Floats:
     return np.divide(planes, np.float32(how.divisor), dtype=np.float32)
 
 
+def room_in_canvas(size: int, padding: Padding) -> Room:
+    """Where to decode photos that fill the rows of a size x size canvas without a resize."""
+
+    def room(width: int, height: int, columns: int, rows: int) -> Photo | None:
+        box = Letterbox.fit(width, height, size, padding)
+        if (columns, rows) != (box.width, box.height) or columns != size:
+            return None
+        canvas = _padded(size, box)
+        return Photo(canvas[0, box.rows], width, height, canvas)
+
+    return room
+
+
 def preprocess(photo: Photo, size: int, padding: Padding) -> Prepared:
-    """Letterbox a photo into a size x size square."""
+    """Letterbox a photo into a size x size square; nothing is left to do if it has a canvas."""
+    if photo.canvas is not None:
+        return Prepared(photo.canvas, Letterbox.fit(photo.width, photo.height, size, padding))
     resized, box = resize_to_fit(photo, size, padding)
     if (box.width, box.height) == (size, size):
         return Prepared(np.ascontiguousarray(resized)[None], box)
+    canvas = _padded(size, box)
+    canvas[0, box.rows, box.columns] = resized
+    return Prepared(canvas, box)
+
+
+def _padded(size: int, box: Letterbox) -> Canvas:
+    """A canvas that is grey around the box, where nothing has been written."""
     canvas = np.empty((1, size, size, 3), np.uint8)
     canvas[0, : box.top] = PAD_GREY
     canvas[0, box.rows.stop :] = PAD_GREY
     canvas[0, box.rows, : box.left] = PAD_GREY
     canvas[0, box.rows, box.columns.stop :] = PAD_GREY
-    canvas[0, box.rows, box.columns] = resized
-    return Prepared(canvas, box)
+    return canvas

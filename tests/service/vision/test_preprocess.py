@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from service.vision.image import Photo
-from service.vision.preprocess import PREPROCESS, preprocess, tensor_of
-from tests.service.pictures import letterboxed
+from service.vision.image import EncodedImage, Photo, decode_image
+from service.vision.preprocess import PREPROCESS, preprocess, room_in_canvas, tensor_of
+from tests.service.pictures import encoded, gradient, jpeg, letterboxed, png
 
 IMAGE = np.zeros((32, 64, 3), np.uint8)
 IMAGE[:] = 10, 20, 30
@@ -49,3 +50,38 @@ def test_the_tensor_is_the_letterboxed_image_divided(name, shape):
     expected = channels.transpose(2, 0, 1).astype(np.float32) / np.float32(how.divisor)
     prepared = preprocess(Photo.from_pixels(image), 64, how.padding)
     np.testing.assert_array_equal(tensor_of(prepared.canvas, how)[0], expected)
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return encoded(gradient(64, 40), "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize("padding", ["centre", "bottom-right"])
+@pytest.mark.parametrize(
+    ("data", "in_canvas"),
+    [
+        (jpeg(64, 40), True),
+        (jpeg(64, 64), True),
+        (jpeg(128, 79), True),
+        (jpeg(256, 4), True),
+        (encoded(gradient(64, 40).convert("L"), "JPEG"), True),
+        (jpeg(40, 64), False),
+        (jpeg(90, 60), False),
+        (jpeg(64, 40)[:-2] + bytes(40), False),
+        (turned(), False),
+        (png(64, 40), False),
+    ],
+    ids=[
+        *("same", "square", "reduced", "thin", "grey"),
+        *("portrait", "resized", "padded", "turned", "png"),
+    ],
+)
+def test_a_jpeg_that_fills_the_rows_of_a_canvas_is_decoded_there(data, in_canvas, padding):
+    photo = EncodedImage(data, 10**6, 64, room_in_canvas(64, padding)).decode()
+    assert (photo.canvas is not None) is in_canvas
+    prepared = preprocess(photo, 64, padding)
+    expected = preprocess(decode_image(data, 10**6, 64), 64, padding)
+    np.testing.assert_array_equal(prepared.canvas, expected.canvas)
+    assert prepared.letterbox == expected.letterbox
