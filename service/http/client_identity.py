@@ -1,6 +1,7 @@
 """The identity of a client, for its A/B variant, its share of the queue and its rate limit."""
 
 import ipaddress
+from functools import lru_cache
 from typing import Final
 
 from starlette.requests import Request
@@ -22,6 +23,7 @@ def account_of(request: Request) -> str:
     return network_of(request.client.host) if request.client else ""
 
 
+@lru_cache(maxsize=1024)
 def address_of(text: str) -> str | None:
     """The IP address that the text is, in its shortest form and without a zone; None for others.
 
