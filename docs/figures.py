@@ -22,7 +22,6 @@ from quantizer.model.layout import recognise
 from quantizer.qdq.format import QdqFormat
 from quantizer.qdq.placement import plan_placement
 from service.engines.cpu import usable_threads
-from service.vision.preprocess import PREPROCESS
 from zoo import bundle
 
 TARGET = Path(__file__).parent / "explanation"
@@ -44,9 +43,9 @@ def main() -> None:
 def calibrated() -> tuple[dict[str, Histogram], dict[str, float]]:
     """The histograms of all quantized tensors, and their analytic lower bounds."""
     model = read_float_model(bundle.model(), SIZE)
-    layout = recognise(model, None, None, None)
+    detector = recognise(model)
     placement = plan_placement(model.graph, {}, QdqFormat())
-    files = ImageFiles(find_images(bundle.CALIBRATION), SIZE, PREPROCESS[layout.preprocess])
+    files = ImageFiles(find_images(bundle.CALIBRATION), SIZE, detector.preprocess)
     images, threads = files.decodable(), usable_threads()
     histograms = observe(model.graph, placement.tensors, images, threads).histograms
     bounds = lower_bounds(model.graph)

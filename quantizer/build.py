@@ -36,7 +36,7 @@ from quantizer.int8 import Range
 from quantizer.job import Job, choose_builder
 from quantizer.model.graph import Graph
 from quantizer.model.layout import FloatDetector, read_detector
-from quantizer.model.map_layout import Maps, Unrecognised, recognise_maps
+from quantizer.model.map_layout import Maps, Unrecognised
 from quantizer.model.serving_graph import ended_at
 from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.equalisation import equalise, find_factors, find_readers
@@ -83,6 +83,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     findings = Findings(
         job=job,
         held_out=len(source.held_out),
+        assumptions=source.detector.assumptions,
         uncut=source.uncut,
         calibration=calibration,
         decision=decided.decision,
@@ -142,11 +143,10 @@ def read(job: Job) -> Source:
             config.model, config.size, config.head, config.preprocess, config.classes
         )
         keep_float = layers_matching(detector.graph, config.keep_float)
-        maps = recognise_maps(detector.graph, detector.layout.head, detector.size)
     images = hold_out(find_images(config.calibration))
-    if isinstance(maps, Unrecognised):
-        return Source(detector, None, maps.reason, keep_float, *images)
-    return Source(detector, maps, "", keep_float, *images)
+    if isinstance(detector.maps, Unrecognised):
+        return Source(detector, None, detector.maps.reason, keep_float, *images)
+    return Source(detector, detector.maps, "", keep_float, *images)
 
 
 def equalise_channels(job: Job, source: Source) -> Graph:

@@ -46,7 +46,13 @@ class BuildConfig:
         description="folder of about 100 images like those that the detector will see; default: "
         "the images that come with qyolo"
     )
-    size: int = Field(default=640, ge=32, le=4096, description="input side in pixels")
+    size: int | None = Field(
+        default=None,
+        ge=32,
+        le=4096,
+        description="input side in pixels; default: 640, or the model's own where it works at no "
+        "other",
+    )
     ranges: RangeRule = Field(
         default="uh", description="rule that chooses activation ranges; uh is Q-YOLO's"
     )

@@ -17,7 +17,7 @@ from quantizer.compile.hardware import Hardware, detect
 from quantizer.config import BuildConfig
 from quantizer.evaluation.accuracy_gate import AGREEMENT_DROP
 from quantizer.evaluation.detectors import graph_detector
-from quantizer.model.float_model import read_float_model
+from quantizer.model.layout import read_detector
 from quantizer.report.data import Report
 from qyolo.paper import PaperRow, measure
 from service.errors import DeviceUnavailable, ServiceError
@@ -79,7 +79,9 @@ def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check
     yield _int8_kernels(report)
     manifest = read_manifest(folder)
     images = [p for p in read_pixels(find_images(config.calibration)) if p is not None]
-    float_model = read_float_model(config.model, config.size).model
+    float_model = read_detector(
+        config.model, config.size, config.head, config.preprocess, config.classes
+    ).model
     expected = _boxes(graph_detector(float_model, manifest, 1), images)
     for name in manifest.variants:
         load = partial(Detector.load, folder, manifest, name)

@@ -257,16 +257,124 @@ def _distributed(s: Sketch) -> tuple[str, str]:
     steps = s.constant("dfl.weight", np.arange(16).reshape(1, 16, 1, 1), np.float32)
     sides = s.node("Conv", "dfl", s.node("Softmax", "dfl.softmax", sides, axis=1), steps)
     left, right = s.split("dfl.halves", s.reshape("dfl.flat", sides, [1, 4, CELLS]), [2, 2], 1)
-    grids, strides = [], []  # centres in cells, pixels for each cell
+    centres, strides = _cells()
+    points = s.constant("points", centres[None], np.float32)
+    left = s.node("Sub", "dfl.left", points, left)
+    right = s.node("Add", "dfl.right", points, right)
+    corners = s.times("dfl.pixels", s.concat("dfl.corners", left, right), strides[None, None])
+    return corners, s.node("Sigmoid", "scores", scores)
+
+
+def _cells() -> tuple[np.ndarray, np.ndarray]:
+    """Centres in cells [2,cells] and the stride of each cell [cells]."""
+    grids, strides = [], []
     for stride in STRIDES:
         n = SIZE // stride
         grids.append(np.stack(np.meshgrid(range(n), range(n))).reshape(2, -1) + 0.5)
         strides += [stride] * n * n
-    points = s.constant("points", np.concatenate(grids, axis=1)[None], np.float32)
-    left = s.node("Sub", "dfl.left", points, left)
-    right = s.node("Add", "dfl.right", points, right)
-    corners = s.times("dfl.pixels", s.concat("dfl.corners", left, right), [[strides]])
-    return corners, s.node("Sigmoid", "scores", scores)
+    return np.concatenate(grids, axis=1), np.array(strides)
+
+
+def yolov6(**options: object) -> onnx.ModelProto:
+    """ReLU, a decoupled head without DFL and without objectness -> [1,cells,5+C], of it 1."""
+    s = Sketch(**options)
+    sides, scores = [], []
+    for stride, box, classes in _decoupled_levels(s, "Relu", 4):
+        sides.append(s.reshape(f"sides{stride}", box, [1, 4, -1]))
+        chance = s.node("Sigmoid", f"chance{stride}", classes)
+        scores.append(s.reshape(f"scores{stride}", chance, [1, C, -1]))
+    rows = s.node("Transpose", "rows", s.concat("sides", *sides, axis=2), perm=[0, 2, 1])
+    left, right = _corners(s, rows)
+    centre = s.times("centre", s.node("Add", "sum", left, right), 0.5)
+    extent = s.node("Sub", "extent", right, left)
+    strides = _cells()[1][None, :, None]
+    boxes = s.times("pixels", s.concat("boxes", centre, extent, axis=2), strides)
+    sure = s.constant("sure", np.ones((1, CELLS, 1)), np.float32)
+    scores = s.node("Transpose", "scores", s.concat("chances", *scores, axis=2), perm=[0, 2, 1])
+    return s.model(s.concat("outputs", boxes, sure, scores, axis=2))
+
+
+def yolonas(**options: object) -> onnx.ModelProto:
+    """A distribution over 17 distances -> corners [1,cells,4] and scores [1,cells,C]."""
+    s = Sketch(**options)
+    bins = s.constant("bins.weight", np.arange(17).reshape(1, 17, 1, 1), np.float32)
+    sides, scores = [], []
+    for stride, box, classes in _decoupled_levels(s, "Relu", 68):
+        name = f"dfl{stride}"
+        box = s.reshape(f"{name}.bins", box, [1, 4, 17, (SIZE // stride) ** 2])
+        box = s.node("Transpose", f"{name}.first", box, perm=[0, 2, 3, 1])
+        box = s.node("Conv", name, s.node("Softmax", f"{name}.softmax", box, axis=1), bins)
+        sides.append(s.reshape(f"{name}.flat", box, [1, -1, 4]))
+        scores.append(s.reshape(f"scores{stride}", classes, [1, C, -1]))
+    left, right = _corners(s, s.concat("sides", *sides, axis=1))
+    corners = s.concat("corners", left, right, axis=2)
+    boxes = s.times("boxes", corners, _cells()[1][None, :, None])
+    scores = s.node("Transpose", "logits", s.concat("classes", *scores, axis=2), perm=[0, 2, 1])
+    return s.model(boxes, s.node("Sigmoid", "scores", scores))
+
+
+def _decoupled_levels(s: Sketch, act: str, box: int) -> list[tuple[int, str, str]]:
+    """The stride, the map of boxes and the map of classes of each level."""
+    x = s.node(act, "stem.act", s.conv("stem", "images", (3, 16), 3, 2))
+    x = s.node(act, "down.act", s.conv("down", x, (16, 16), 3, 2))
+    levels = []
+    for stride, level in zip(STRIDES, s.pyramid(x, 16), strict=True):
+        stem = s.conv_silu(f"head{stride}", level, (16, 8))
+        boxes = s.conv(f"box{stride}", s.conv_silu(f"reg{stride}", stem, (8, 8), 3), (8, box))
+        classes = s.conv(f"class{stride}", s.conv_silu(f"cls{stride}", stem, (8, 8), 3), (8, C))
+        levels.append((stride, boxes, classes))
+    return levels
+
+
+def _corners(s: Sketch, sides: str) -> tuple[str, str]:
+    """Left top and right bottom in cells, from the distances [1,cells,4]."""
+    points = s.constant("points", _cells()[0].T[None], np.float32)
+    before, after = s.split("halves", sides, [2, 2], 2)
+    return s.node("Sub", "left", points, before), s.node("Add", "right", points, after)
+
+
+def logits(**options: object) -> onnx.ModelProto:
+    """YOLOv8 without the sigmoid of its scores -> [1,4+C,cells]."""
+    model = yolov8(**options)
+    (sigmoid,) = (node for node in model.graph.node if node.name == "scores")
+    sigmoid.op_type = "Identity"
+    return model
+
+
+def transposed(**options: object) -> onnx.ModelProto:
+    """YOLOv8 with its rows first -> [1,cells,4+C]."""
+    model = yolov8(**options)
+    (output,) = model.graph.output
+    model.graph.node.append(
+        helper.make_node("Transpose", [output.name], ["transposed.y"], perm=[0, 2, 1])
+    )
+    output.name = "transposed.y"
+    return model
+
+
+def channels_last(**options: object) -> onnx.ModelProto:
+    """YOLOv8 that reads [1,H,W,3]."""
+    model = yolov8(**options)
+    (image,) = model.graph.input
+    for node in model.graph.node:
+        node.input[:] = ["planes" if name == image.name else name for name in node.input]
+    planes = helper.make_node("Transpose", [image.name], ["planes"], perm=[0, 3, 1, 2])
+    model.graph.node.insert(0, planes)
+    shape = [1, SIZE, SIZE, 3]
+    image.CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.FLOAT, shape))
+    return model
+
+
+def half(**options: object) -> onnx.ModelProto:
+    """YOLOv8 in float16, its input and its output included."""
+    model = yolov8(**options)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
 
 
 def relu(**options: object) -> onnx.ModelProto:
@@ -296,8 +404,19 @@ TINY: Final[dict[str, Callable[..., onnx.ModelProto]]] = {
 }
 
 
+# Forms in which one's own model may come; each detects as one of TINY's families.
+OWN: Final[dict[str, Callable[..., onnx.ModelProto]]] = {
+    "yolov6": yolov6,
+    "yolonas": yolonas,
+    "logits": logits,
+    "transposed": transposed,
+    "channels_last": channels_last,
+    "half": half,
+}
+
+
 def save_tiny(folder: Path, name: str) -> Path:
-    """Write one of TINY to a file."""
+    """Write one of TINY or OWN to a file."""
     path = folder / f"{name}.onnx"
-    onnx.save(TINY[name](), path)
+    onnx.save((TINY | OWN)[name](), path)
     return path

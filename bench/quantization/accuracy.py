@@ -44,7 +44,6 @@ from quantizer.model.layout import recognise
 from qyolo.cli.progress import progress_bars
 from service.folder_cache import publish
 from service.manifest import FloatType, Manifest, Variant, read_manifest, write_manifest
-from service.vision.preprocess import PREPROCESS
 
 WHOLE: Final = "fp32, whole graph"
 REFERENCES: Final = {"fp32 = 1": "fp32", "bf16 = 1": "bf16", "NNCF = 1": "NNCF default"}
@@ -156,7 +155,7 @@ def _move(source: Path, variant: Variant, folder: Path, name: str) -> Variant:
 def _write_inputs(arguments: argparse.Namespace, folder: Path) -> None:
     """tensors.npy and float.onnx, which the peers read."""
     model = read_float_model(arguments.model, SIZE)
-    preprocess = PREPROCESS[recognise(model).preprocess]
+    preprocess = recognise(model).preprocess
     files = ImageFiles(find_images(arguments.calibration), SIZE, preprocess)
     tensors = list(files.decodable())
     np.save(folder / "tensors.npy", np.concatenate(tensors))

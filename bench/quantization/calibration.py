@@ -40,7 +40,7 @@ from quantizer.qdq.placement import Placement, plan_placement
 from quantizer.qdq.quantize import Ranges, quantize
 from quantizer.qdq.weights import Weights
 from service.engines.cpu import usable_threads
-from service.vision.preprocess import PREPROCESS, Preprocess
+from service.vision.preprocess import Preprocess
 
 FORWARD: Final = "the bare forward pass"
 PRESETS: Final = ("default", "mixed")
@@ -76,7 +76,7 @@ def main() -> None:
 
 def _tensors(model: FloatModel, paths: list[Path]) -> Iterable[np.ndarray]:
     """f32[1,3,S,S] of each decodable image."""
-    preprocess = PREPROCESS[recognise(model).preprocess]
+    preprocess = recognise(model).preprocess
     return ImageFiles(paths, SIZE, preprocess).decodable()
 
 
@@ -96,7 +96,7 @@ def _print_memory() -> None:
 
 
 def _print_times(model_name: str, model: FloatModel, tensors: np.ndarray) -> None:
-    preprocess = PREPROCESS[recognise(model).preprocess]
+    preprocess = recognise(model).preprocess
     with TemporaryDirectory() as scratch:
         home = Path(scratch)
         np.save(home / "tensors.npy", tensors)

@@ -1,9 +1,10 @@
 """An exporter's ONNX file -> the normalised float model that the rest of the build reads.
 
-read -> convert to opset 13 -> one 1x3xSxS input -> constants folded -> shapes known
+read -> float32, opset 13 -> one input f32[1,3,S,S] -> constants folded -> one output, shapes known
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
@@ -17,21 +18,30 @@ from onnx import TensorProto, checker, helper, shape_inference, version_converte
 
 from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.files import require_onnx
+from quantizer.model.float32 import in_float32
 from quantizer.model.graph import Graph
+from quantizer.model.outputs import readable_outputs, with_one_output
 from quantizer.model.stem import without_focus
 
 MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
 MAX_REASON: Final = 200  # characters of a library's error message
 STRIDE: Final = 32  # pixels; of the coarsest map that every YOLO has
+DEFAULT_SIZE: Final = 640  # pixels, at which nearly all YOLOs are trained
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatModel:
-    """A float32 detector with one input f32[1,3,size,size] and one output of known shape."""
+    """A float32 detector with one input f32[1,3,size,size] and one output of known shape.
+
+    assumptions: what neither the file nor an option says, one sentence each. outputs: the names and
+    the shapes of the file's outputs.
+    """
 
     graph: Graph
     size: int
     metadata: dict[str, str]
+    assumptions: tuple[str, ...] = field(default=(), kw_only=True)
+    outputs: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -42,26 +52,50 @@ class FloatModel:
         return self.graph.shapes.get(self.graph.outputs[0], ())
 
 
-def read_float_model(path: Path, size: int) -> FloatModel:
-    """Read and normalise a detector; raises UnsupportedModel, or BadOption for `size`."""
-    if size % STRIDE:
-        raise BadOption("size", f"{size}: YOLOs take multiples of {STRIDE}")
-    model = _read(path)
-    metadata = {prop.key: prop.value for prop in model.metadata_props}
-    resized = _resized(_upgraded(model), size)
-    try:
-        folded = shape_inference.infer_shapes(_folded(resized), strict_mode=True, data_prop=True)
-        model = without_focus(folded)
-        model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-        checker.check_model(model, full_check=True)
-    except Exception as exc:  # onnx and ONNX Runtime raise many types, all about this graph
-        exported = _shape_text(model.graph.input[0])
+def read_float_model(path: Path, size: int | None = None) -> FloatModel:
+    """Read and normalise a detector; raises UnsupportedModel, or BadOption for `size`.
+
+    Without `size` it is 640, or the size of the exported input where the model works at no other.
+    """
+    if size is not None and size % STRIDE:
+        nearest = max(STRIDE, round(size / STRIDE) * STRIDE)
+        raise BadOption("size", f"{size}: YOLOs take multiples of {STRIDE}; use --size {nearest}")
+    exported = _read(path)
+    metadata = {prop.key: prop.value for prop in exported.metadata_props}
+    model = _upgraded(in_float32(exported))
+    image = _image_input(model)
+    resized = partial(_resized, model, image, readable_outputs(model.graph))
+    wanted, own = size or DEFAULT_SIZE, _side(image)
+    outputs = tuple(f"{each.name} {_shape_text(each)}" for each in exported.graph.output)
+    read = partial(FloatModel, metadata=metadata, outputs=outputs)
+    made = _normalised(resized(wanted))
+    if isinstance(made, onnx.ModelProto):
+        return read(Graph.of(made), wanted)
+    failed = f"{path.name} does not work at {wanted}x{wanted}"
+    at_own = _normalised(resized(own)) if own and own != wanted else made
+    if own is None or isinstance(at_own, Exception):
         raise UnsupportedModel(
-            f"{path.name} does not work at {size}x{size}. It was exported with the input "
-            f"{exported}; a decode with a fixed size runs at that size only: set the option size "
-            f"to it, or export at {size}x{size} or with dynamic axes. ({_first_line(exc)})"
-        ) from exc
-    return FloatModel(Graph.of(model), size, metadata)
+            f"{failed}, and was exported with the input {_shape_text(image)}: export it with batch "
+            f"1 at {wanted}x{wanted} or with dynamic axes. ({_first_line(made)})"
+        ) from made
+    only = f"only at the size of its export, {own}x{own}"
+    if size is not None:
+        raise BadOption("size", f"{size}: {failed}, {only}; use --size {own}") from made
+    assumption = f"{failed}, {only}, which is used"
+    return read(Graph.of(at_own), own, assumptions=(assumption,))
+
+
+def _normalised(model: onnx.ModelProto) -> onnx.ModelProto | Exception:
+    """The model with its constants folded and one output, or why it does not work at its size."""
+    try:
+        folded = _folded(model)
+        folded = shape_inference.infer_shapes(folded, strict_mode=True, data_prop=True)
+        made = without_focus(with_one_output(folded))
+        made = shape_inference.infer_shapes(made, strict_mode=True, data_prop=True)
+        checker.check_model(made, full_check=True)
+    except Exception as exc:  # onnx and ONNX Runtime raise many types, all about this graph
+        return exc
+    return made
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -85,37 +119,71 @@ def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
         raise UnsupportedModel(f"opset {opset} cannot be converted: {_first_line(exc)}") from exc
 
 
-def _resized(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
-    """A copy whose only input is f32[1,3,size,size] and whose only output is the first one.
-
-    The three undecoded maps that YOLOv5's exporter may add after the decoded output are dropped.
-    """
-    graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
+def _image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The only input, an image f32[1,3,H,W] or f32[1,H,W,3]; raises UnsupportedModel."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
     found = ", ".join(f"{value.name} {_shape_text(value)}" for value in inputs)
     if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
-        raise UnsupportedModel(f"expected one image input [1,3,H,W], found: {found}")
-    tensor_type = inputs[0].type.tensor_type
-    if tensor_type.elem_type != TensorProto.FLOAT:
-        raise UnsupportedModel(f"expected a float32 input, found: {found}; export in float32")
-    channels = tensor_type.shape.dim[1]
-    if channels.HasField("dim_value") and channels.dim_value != 3:
-        raise UnsupportedModel(f"expected a 3-channel image [1,3,H,W], found: {found}")
-    first = graph.output[0]
-    if first.type.tensor_type.elem_type != TensorProto.FLOAT:
         raise UnsupportedModel(
-            f"expected float32 boxes, the first output {first.name} is of another type: a model "
-            "with its own NMS cannot be quantized; export it without (no --end2end, nms=False)"
+            f"expected one image input [1,3,H,W], found: {found}; only detectors of one image are "
+            "served"
         )
+    image: onnx.ValueInfoProto = inputs[0]
+    if image.type.tensor_type.elem_type != TensorProto.FLOAT:
+        raise UnsupportedModel(
+            f"expected a float32 input, found: {found}; export it without preprocessing in the "
+            "graph (super-gradients: preprocessing=False, postprocessing=False)"
+        )
+    channels, last = (_static(image, axis) for axis in (1, 3))
+    if 3 not in (channels, last) and channels is not None:
+        raise UnsupportedModel(
+            f"expected a 3-channel image [1,3,H,W], found: {found}; only colour images are served"
+        )
+    return image
+
+
+def _static(image: onnx.ValueInfoProto, axis: int) -> int | None:
+    """The length of an axis; None where it is dynamic."""
+    dim = image.type.tensor_type.shape.dim[axis]
+    return int(dim.dim_value) if dim.HasField("dim_value") else None
+
+
+def _has_channels_last(image: onnx.ValueInfoProto) -> bool:
+    return _static(image, 3) == 3 and _static(image, 1) != 3
+
+
+def _side(image: onnx.ValueInfoProto) -> int | None:
+    """Of the square image that the model was exported for; None where it is another shape."""
+    height, width = (1, 2) if _has_channels_last(image) else (2, 3)
+    side = _static(image, height)
+    usable = side is not None and side > 0 and side % STRIDE == 0
+    return side if usable and side == _static(image, width) else None
+
+
+def _resized(
+    model: onnx.ModelProto, image: onnx.ValueInfoProto, outputs: list[str], size: int
+) -> onnx.ModelProto:
+    """A copy whose only input is f32[1,3,size,size]; other outputs are dropped."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    image = helper.make_tensor_value_info(inputs[0].name, TensorProto.FLOAT, [1, 3, size, size])
-    output = helper.make_tensor_value_info(first.name, TensorProto.FLOAT, None)
-    for field, values in (("input", [image]), ("output", [output]), ("value_info", [])):
-        copy.graph.ClearField(field)
-        getattr(copy.graph, field).extend(values)
+    float_info = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
+    resized = float_info(image.name, shape=[1, 3, size, size])
+    kept = [float_info(name, shape=None) for name in outputs]
+    for name, values in (("input", [resized]), ("output", kept), ("value_info", [])):
+        copy.graph.ClearField(name)
+        getattr(copy.graph, name).extend(values)
+    if _has_channels_last(image):
+        _read_channels_last(copy.graph, image.name)
     return copy
+
+
+def _read_channels_last(graph: onnx.GraphProto, image: str) -> None:
+    """Let the nodes that read the image read it with its channels last."""
+    last = f"{image}/channels_last"
+    for node in graph.node:
+        node.input[:] = [last if name == image else name for name in node.input]
+    graph.node.insert(0, helper.make_node("Transpose", [image], [last], last, perm=[0, 2, 3, 1]))
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:

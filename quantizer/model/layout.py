@@ -1,20 +1,30 @@
 """Which YOLO a model is: its head's layout, its preprocessing and its classes, from the graph."""
 
 import ast
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.coco_names import COCO_NAMES
-from quantizer.model.decode_tail import decode_tail
+from quantizer.model.execution import open_session
 from quantizer.model.float_model import FloatModel, read_float_model
-from service.vision.heads import HEADS, Head, HeadName, cells_of
+from quantizer.model.forms import FORMS, Form, Output
+from quantizer.model.graph import Graph, attributes
+from quantizer.model.map_layout import Maps, Unrecognised, recognise_maps
+from quantizer.model.outputs import rearranged
+from service.vision.detections import Floats
+from service.vision.heads import HEADS, Head, HeadName
 from service.vision.preprocess import PREPROCESS, Preprocess, PreprocessName
 
-# What a head may do to its raw maps without decoding them into pixels.
-RAW_OPERATORS = frozenset(
-    {"Concat", "Flatten", "Identity", "Reshape", "Sigmoid", "Squeeze", "Transpose", "Unsqueeze"}
+EXPORT: Final = (
+    "export the detector again, without NMS: yolo export model=X.pt format=onnx (Ultralytics)"
 )
+NEAREST: Final = 3  # forms that the message about an unknown layout describes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +38,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatDetector(FloatModel):
-    """A float model whose layout is known."""
+    """A float model whose layout is known; its output is as its head's decoder reads it."""
 
     layout: Layout
+    maps: Maps | Unrecognised  # before its decode tail
 
     @property
     def head(self) -> Head:
@@ -43,15 +54,16 @@ class FloatDetector(FloatModel):
 
 def read_detector(
     path: Path,
-    size: int,
+    size: int | None = None,
     head: HeadName | None = None,
     preprocess: PreprocessName | None = None,
     classes: Path | None = None,
 ) -> FloatDetector:
-    """Read an ONNX file and recognise its layout; raises what `recognise` raises."""
-    model = read_float_model(path, size)
-    layout = recognise(model, head, preprocess, classes)
-    return FloatDetector(model.graph, size, model.metadata, layout)
+    """Read an ONNX file and recognise its layout.
+
+    Raises what `read_float_model` and `recognise` raise.
+    """
+    return recognise(read_float_model(path, size), head, preprocess, classes)
 
 
 def recognise(
@@ -59,79 +71,170 @@ def recognise(
     head: HeadName | None = None,
     preprocess: PreprocessName | None = None,
     classes: Path | None = None,
-) -> Layout:
-    """The layout that the graph shows; arguments that are given override it.
+) -> FloatDetector:
+    """The detector that the graph shows; arguments that are given override it.
 
     Raises UnsupportedModel for a model of an unknown layout, BadOption for an argument that
     contradicts the model.
     """
     _refuse_other_tasks(model)
-    tail = {operator.op_type for operator in decode_tail(model.graph)}
-    head = head or _head(model, tail)
-    class_count = _class_count(head, model.output_shape)
-    # Of the anchor-free heads with an objectness, only YOLOX decodes with Exp, or not at all.
-    is_yolox = head == "yolox" or (head == "yolov5" and "Exp" in tail)
-    return Layout(
-        head,
-        preprocess or ("yolox" if is_yolox else "yolo"),
-        _class_names(model, classes, class_count),
+    given = _given_names(model, classes)
+    output = Output.of(model)
+    forms = _possible_forms(output, head)
+    read = _read_as(model, forms, given)
+    count = read.form.class_count(output.shape)
+    if count is None and isinstance(read.maps, Maps):
+        count = read.maps.layout.class_count
+    names, unnamed = _class_names(given, count)
+    layout = Layout(read.form.head, preprocess or _preprocess(output, read.form.head, model), names)
+    return FloatDetector(
+        read.graph,
+        model.size,
+        model.metadata,
+        layout,
+        read.maps,
+        assumptions=(*model.assumptions, *read.assumptions, *unnamed),
     )
 
 
-def _head(model: FloatModel, tail: set[str]) -> HeadName:
-    """The head by the shape of the output and, for YOLOX, by the absence of a decode.
+def _possible_forms(output: Output, head: HeadName | None) -> Sequence[Form]:
+    """The forms of the output, of this head if one is given, the most likely first."""
+    of_head = [form for form in FORMS if head in (None, form.head)]
+    possible = [form for form in of_head if not form.missing(output)]
+    if possible:
+        return possible
+    if head is None:
+        raise UnsupportedModel(_unknown(output))
+    # The option is for what the rules do not recognise: a column for each number is enough.
+    readable = [form for form in of_head if not form.contradictions(output)]
+    if not readable:
+        reason = "; ".join(f"{form.text} {form.contradictions(output)[0]}" for form in of_head)
+        raise BadOption("head", f"{head}: {output.text}: {reason}")
+    return readable[:1]
 
-    1. [1,K,6] with fewer rows than the input has cells: boxes that were already selected.
-    2. [1,4+C,N] with N the number of cells: YOLOv8 and its successors.
-    3. [1,N,5+C] with N the number of cells and nothing in the tail that computes pixels: YOLOX.
-    4. [1,N,5+C] with more rows than columns otherwise: YOLOv5 and its successors.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """A model whose output is read in one form."""
+
+    form: Form
+    graph: Graph
+    maps: Maps | Unrecognised
+    assumptions: tuple[str, ...] = ()
+
+
+def _read_as(model: FloatModel, forms: Sequence[Form], given: "_Names | None") -> _Reading:
+    """The first form whose boxes the server can decode from the maps; that proves it.
+
+    Without proof it is the form with as many classes as there are names, or the first.
     """
-    cells = cells_of(model.size)
-    match model.output_shape:
-        case (1, rows, 6) if rows < cells // 4:
-            return "end2end"
-        case (1, columns, rows) if columns >= 5 and rows > columns and rows % cells == 0:
-            return "yolov8"
-        case (1, rows, columns) if columns >= 6 and rows == cells and tail <= RAW_OPERATORS:
-            return "yolox"
-        case (1, rows, columns) if columns >= 6 and rows > columns and not tail <= RAW_OPERATORS:
-            return "yolov5"
-    shape = ",".join(map(str, model.output_shape))
-    raise UnsupportedModel(
-        f"unknown head: output {model.graph.outputs[0]} is [{shape}] after "
-        f"{', '.join(sorted(tail)) or 'no operators'} at {model.size}x{model.size}, which has "
-        f"{cells} cells. Known: [1,N,5+C] (YOLOv5, YOLOv7, YOLOX), [1,4+C,N] (YOLOv8 to 12), "
-        f"[1,K,6] (end-to-end); the option head ({'|'.join(HEADS)}) reads it as one of them"
+    sample = _sample(model)
+    readings = []
+    for form in forms:
+        reading = _in_form(model, form, sample)
+        if isinstance(reading.maps, Maps):
+            return reading
+        readings.append(reading)
+    if len(readings) == 1:
+        return readings[0]
+    shape = model.output_shape
+    if given is not None:
+        for each in readings:
+            if each.form.class_count(shape) == len(given.names):
+                return each
+    first, *others = readings
+    heads = dict.fromkeys(each.form for each in others)
+    others_text = " or ".join(f"{form.text} (--head {form.head})" for form in heads)
+    assumption = f"the output is read as {first.form.text}, but may be {others_text}"
+    return replace(first, assumptions=(*first.assumptions, assumption))
+
+
+def _in_form(model: FloatModel, form: Form, sample: Floats) -> _Reading:
+    """The graph with its output as the decoder of the form's head reads it."""
+    first_score = form.first_logit(sample)
+    graph, assumptions = model.graph, tuple[str, ...]()
+    if form.across or first_score is not None:
+        graph = Graph.of(rearranged(graph, form.across, first_score))
+    if first_score is not None:
+        assumptions = ("its scores are not in 0..1, so they are read as logits",)
+    return _Reading(form, graph, recognise_maps(graph, form.head, model.size), assumptions)
+
+
+def _sample(model: FloatModel) -> Floats:
+    """The output for an image of noise."""
+    shape = model.graph.shapes[model.graph.input]
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    (output,) = open_session(model.model, 1).run(None, {model.graph.input: noise})
+    return np.asarray(output, np.float32)
+
+
+def _unknown(output: Output) -> str:
+    """The outputs, the nearest forms with what each lacks, and what to type next."""
+    lacks = {form: form.missing(output) for form in FORMS}
+    readable = {form for form in FORMS if not form.contradictions(output)}
+    nearest = sorted(FORMS, key=lambda form: (form not in readable, len(lacks[form])))[:NEAREST]
+    described = "; ".join(
+        f"{form.text} ({form.name}) needs {' and '.join(lacks[form])}" for form in nearest
     )
+    heads = dict.fromkeys(form.head for form in nearest if form in readable)
+    advice = f"--head {' or '.join(heads)} reads it so; or " if heads else ""
+    return f"unknown head: {output.text}. Nearest: {described}. Next: {advice}{EXPORT}"
 
 
-def _class_count(head: HeadName, shape: tuple[int, ...]) -> int | None:
-    """How many classes the output has columns for; None where the shape does not show it."""
-    if len(shape) != 3 or shape[0] != 1:
-        raise BadOption("head", f"{head} needs an output [1,a,b], the model's is {list(shape)}")
-    count = {"yolov5": shape[2] - 5, "yolox": shape[2] - 5, "yolov8": shape[1] - 4}.get(head)
-    if count is not None and count < 1:
-        raise BadOption("head", f"{head} leaves no column for a class in {list(shape)}")
-    if head == "end2end" and shape[2] != 6:
-        raise BadOption("head", f"end2end needs rows of 6 numbers, the output is {list(shape)}")
-    return count
+def _preprocess(output: Output, head: HeadName, model: FloatModel) -> PreprocessName:
+    """YOLOX's, or that of all others.
+
+    Of the anchor-free heads with an objectness, only YOLOX decodes with Exp, or not at all; so does
+    the first release of YOLOv6, whose stem is a 3x3 convolution of stride 2.
+    """
+    stems = model.graph.consumers.get(model.graph.input, ())
+    is_yolov6 = any(
+        node.op_type == "Conv"
+        and attributes(node, "kernel_shape") == (3, 3)
+        and attributes(node, "strides") == (2, 2)
+        for node in stems
+    )
+    is_yolox = head == "yolox" or (head == "yolov5" and "Exp" in output.tail and not is_yolov6)
+    return "yolox" if is_yolox else "yolo"
 
 
-def _class_names(model: FloatModel, file: Path | None, expected: int | None) -> tuple[str, ...]:
-    """From the file, the exporter's metadata, or COCO's 80, in that order."""
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Class names, and where they come from."""
+
+    names: tuple[str, ...]
+    source: str
+
+
+def _given_names(model: FloatModel, file: Path | None) -> _Names | None:
+    """From the file, else from the exporter's metadata."""
     if file is not None:
-        names, source = _names_in(file), str(file)
-    elif "names" in model.metadata:
-        names, source = _names_in_metadata(model.metadata["names"]), "the model's metadata"
-    else:
-        names, source = COCO_NAMES, "COCO"
-    if expected is not None and len(names) != expected:
-        raise BadOption(
-            "classes",
-            f"must be a file with {expected} names, one on each line: the model has {expected} "
-            f"classes, {source} names {len(names)}",
-        )
-    return names
+        return _Names(_names_in(file), str(file))
+    if "names" in model.metadata:
+        return _Names(_names_in_metadata(model.metadata["names"]), "the model's metadata")
+    return None
+
+
+def _class_names(
+    given: _Names | None, count: int | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of `count` classes, and what was assumed: COCO's 80, or numbers for names."""
+    if given is not None:
+        if count not in (None, len(given.names)):
+            raise BadOption(
+                "classes",
+                f"must be a file with {count} names, one on each line: the model has {count} "
+                f"classes, {given.source} names {len(given.names)}",
+            )
+        return given.names, ()
+    if count in (None, len(COCO_NAMES)):
+        return COCO_NAMES, ()
+    numbered = tuple(f"class_{index}" for index in range(count or 0))
+    assumption = (
+        f"the model does not name its {count} classes: they are {numbered[0]} to {numbered[-1]}; "
+        "--classes FILE names them, one on each line"
+    )
+    return numbered, (assumption,)
 
 
 def _names_in(file: Path) -> tuple[str, ...]:
@@ -146,16 +249,25 @@ def _names_in(file: Path) -> tuple[str, ...]:
 
 
 def _names_in_metadata(text: str) -> tuple[str, ...]:
-    """Ultralytics writes a Python dict or list of names."""
+    """Ultralytics writes a Python dict or list of names, others write JSON."""
     try:
-        value = ast.literal_eval(text)
-        names = [value[key] for key in sorted(value)] if isinstance(value, dict) else list(value)
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = ast.literal_eval(text)
+        names = [value[key] for key in sorted(value, key=int)] if isinstance(value, dict) else value
+        return tuple(map(str, [*names]))
     except (ValueError, SyntaxError, TypeError) as exc:
-        raise UnsupportedModel(f"the metadata's class names are unreadable: {text[:60]}") from exc
-    return tuple(map(str, names))
+        raise UnsupportedModel(
+            f"the metadata's class names are unreadable: {text[:60]}; --classes FILE names them, "
+            "one on each line"
+        ) from exc
 
 
 def _refuse_other_tasks(model: FloatModel) -> None:
     task = model.metadata.get("task", "detect")
     if task != "detect":
-        raise UnsupportedModel(f"this is a {task} model; only detectors are served")
+        raise UnsupportedModel(
+            f"this is a {task} model; only detectors are served: export one that was trained with "
+            "task=detect"
+        )

@@ -128,7 +128,7 @@ def _possible(tail: _Tail, head: HeadName, size: int) -> Iterator[MapLayout]:
     match {len(indices) for indices in levels.values()}:
         case counts if counts == {1} and head == "yolov5":
             yield from _anchor_layouts(tail, by_stride)
-        case counts if counts == {2} and head in ("yolov8", "end2end"):
+        case counts if counts == {2} and head != "yolox":
             yield from _distance_layouts(tail, by_stride, head)
         case counts if counts == {3} and head in ("yolov5", "yolox"):
             yield from _exponential_layouts(tail, by_stride)

@@ -19,6 +19,7 @@ class Findings:
 
     job: Job
     held_out: int  # images
+    assumptions: tuple[str, ...]  # about the model
     uncut: str  # why the served graph does not end at its maps; empty: it does
     calibration: Calibration
     decision: Decision

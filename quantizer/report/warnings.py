@@ -14,6 +14,7 @@ def warnings(
     findings: Findings, layers: tuple[LayerReport, ...], counts: Int8Convolutions
 ) -> Iterator[str]:
     """One sentence each."""
+    yield from findings.assumptions
     for pattern in findings.job.config.keep_float:
         if not any(fnmatchcase(layer.layer, pattern) for layer in layers):
             yield f"keep_float {pattern} matches no convolution"

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.vision.detections import Detections, Floats, Ints
 
-HeadName = Literal["yolov5", "yolox", "yolov8", "end2end"]
+HeadName = Literal["yolov5", "yolox", "yolov8", "yolonas", "end2end"]
 
 STRIDES: Final = (8, 16, 32)
 # YOLOv5's limit. Boxes that rank lower do not reach the answer, but cost NMS time.
@@ -52,6 +52,13 @@ def decode_yolov8(raw: Floats, size: int, conf: float) -> Candidates:
     return Candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 4:])
 
 
+def decode_yolonas(raw: Floats, size: int, conf: float) -> Candidates:
+    """f32[1,N,4+C]: left, top, right, bottom in pixels, class scores; no objectness."""
+    rows = raw[0]
+    rows = rows[rows[:, 4:].max(axis=1) > conf]
+    return Candidates(rows[:, :4], rows[:, 4:])
+
+
 def decode_end2end(raw: Floats, size: int, conf: float) -> Candidates:
     """f32[1,K,6]: left, top, right, bottom in pixels, score, class; NMS is part of the model."""
     rows = raw[0]
@@ -74,6 +81,7 @@ HEADS: Final[dict[HeadName, Head]] = {
     "yolov5": Head(decode_yolov5, nms=True),
     "yolox": Head(decode_yolox, nms=True),
     "yolov8": Head(decode_yolov8, nms=True),
+    "yolonas": Head(decode_yolonas, nms=True),
     "end2end": Head(decode_end2end, nms=False),
 }
 

@@ -36,7 +36,7 @@ def test_the_architecture_is_the_published_one(name, millions, gflop):
     assert size.parameters / 1e6 == pytest.approx(millions, rel=0.01)
     assert 2 * size.macs / 1e9 == pytest.approx(gflop, rel=0.02)
     assert graph.shapes["output"] == SHAPE
-    layout = recognise(FloatModel(graph, SIZE, {}))
+    layout = recognise(FloatModel(graph, SIZE, {})).layout
     assert (layout.head, layout.preprocess) == ("yolov5", "yolo")
 
 

@@ -38,7 +38,7 @@ def test_the_detector_is_compact():
 
 
 def test_the_layout_of_the_detector_is_recognised():
-    layout = recognise(read_float_model(bundle.MODEL, 640))
+    layout = recognise(read_float_model(bundle.MODEL, 640)).layout
     assert layout == Layout("yolox", "yolox", COCO_NAMES)
 
 

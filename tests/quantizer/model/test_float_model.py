@@ -20,7 +20,7 @@ SHAPES = {
 }
 
 
-def read(model: onnx.ModelProto, folder: Path, size: int = SIZE) -> FloatModel:
+def read(model: onnx.ModelProto, folder: Path, size: int | None = SIZE) -> FloatModel:
     path = folder / "model.onnx"
     onnx.save(model, path)
     return read_float_model(path, size)
@@ -98,10 +98,10 @@ REFUSED = {
     ),
     "a grey image": ([("images", FLOAT, [1, 1, 64, 64])], OUTPUT, ("3-channel", "[1,1,64,64]")),
     "a flat input": ([("images", FLOAT, [1, 12288])], OUTPUT, ("[1,3,H,W]", "[1,12288]")),
-    "float16": (
-        [("images", TensorProto.FLOAT16, [1, 3, 64, 64])],
+    "bytes": (
+        [("images", TensorProto.UINT8, [1, 3, 64, 64])],
         OUTPUT,
-        ("float32", "images [1,3,64,64]"),
+        ("float32", "images [1,3,64,64]", "preprocessing=False"),
     ),
     # Exporters that put the NMS into the graph make the number of boxes the first output.
     "an NMS in the graph": ([IMAGE], ("output.y", TensorProto.INT64, [1]), ("output.y", "NMS")),
@@ -140,9 +140,26 @@ def test_a_file_of_another_kind_and_a_missing_one_are_refused(name, content, wor
     assert "\n" not in str(caught.value)
 
 
-def test_a_decode_of_a_fixed_size_is_refused_at_another_size(tmp_path):
-    with pytest.raises(UnsupportedModel, match=r"^.* does not work at 96x96.* the option size .*$"):
+def test_a_decode_of_a_fixed_size_is_refused_at_another_size_that_was_asked_for(tmp_path):
+    with pytest.raises(BadOption, match=r"^size 96: .* does not work at 96x96.* use --size 64$"):
         read(yolov5(), tmp_path, size=96)
+
+
+def test_a_decode_of_a_fixed_size_is_read_at_that_size_where_none_is_asked_for(tmp_path):
+    found = read(yolov5(), tmp_path, size=None)
+    assert found.size == SIZE
+    assert found.graph.shapes["images"] == (1, 3, SIZE, SIZE)
+    assert "640x640" in found.assumptions[0]
+    assert "64x64" in found.assumptions[0]
+    free = read(yolox(), tmp_path, size=None)
+    assert (free.size, free.assumptions) == (640, ())
+
+
+def test_a_decode_of_a_fixed_size_that_is_no_square_says_how_to_export_it(tmp_path):
+    model = yolov5()
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 96
+    with pytest.raises(UnsupportedModel, match=r"640x640.* input \[1,3,64,96\]: export it"):
+        read(model, tmp_path, size=None)
 
 
 def test_an_unknown_operator_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from onnx import helper
 from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.float_model import read_float_model
-from quantizer.model.layout import Layout, recognise
+from quantizer.model.layout import Layout, read_detector, recognise
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, C, Sketch, yolov5, yolov8, yolox
 
@@ -24,7 +24,7 @@ EXPECTED = {
 def layout_of(model: onnx.ModelProto, folder: Path, **options: object) -> Layout:
     path = folder / "model.onnx"
     onnx.save(model, path)
-    return recognise(read_float_model(path, SIZE), **options)
+    return recognise(read_float_model(path, SIZE), **options).layout
 
 
 def named(model: onnx.ModelProto, **metadata: str) -> onnx.ModelProto:
@@ -54,7 +54,7 @@ def test_the_layout_is_recognised(name, tmp_path):
 @needs_shared
 @pytest.mark.parametrize(("path", "name"), [(YOLOV5N, "yolov5"), (YOLOX_NANO, "yolox")])
 def test_the_layout_of_a_real_model_is_recognised(path, name):
-    assert recognise(read_float_model(path, 640)) == Layout(*EXPECTED[name], COCO_NAMES)
+    assert recognise(read_float_model(path, 640)).layout == Layout(*EXPECTED[name], COCO_NAMES)
 
 
 def test_a_yolox_that_decodes_in_its_graph_keeps_its_preprocessing(tmp_path):
@@ -85,8 +85,11 @@ def test_an_unknown_head_is_refused_and_its_output_described(shape, tail, tmp_pa
     with pytest.raises(UnsupportedModel) as caught:
         layout_of(of_shape(*shape, decoded="Mul" in tail), tmp_path)
     output = f"[{','.join(map(str, shape))}]"
-    for word in (output, tail, f"{CELLS} cells", "the option head", "64x64"):
-        assert word in str(caught.value)
+    message = str(caught.value)
+    for word in (output, tail, f"{CELLS} cells", "64x64", "Nearest: [1,", "yolo export model="):
+        assert word in message
+    assert message.count(" needs ") == 3
+    assert ("--head yolo" in message) is (len(shape) == 3 and shape[0] == 1)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +123,19 @@ def test_names_come_from_the_file_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["['a', 'b', 'c']", "{0: 'a', 1: 'b', 2: 'c'}", "{2: 'c', 0: 'a', 1: 'b'}"]
+    "text",
+    [
+        "['a', 'b', 'c']",
+        "{0: 'a', 1: 'b', 2: 'c'}",
+        "{2: 'c', 0: 'a', 1: 'b'}",
+        '["a", "b", "c"]',
+        '{"2": "c", "10": "d", "0": "a", "1": "b"}',
+    ],
 )
-def test_names_come_from_ultralytics_metadata_next(text, tmp_path):
-    assert layout_of(named(yolov5(), names=text), tmp_path).class_names == ("a", "b", "c")
+def test_names_come_from_the_metadata_next(text, tmp_path):
+    names = ("a", "b", "c", "d") if "d" in text else ("a", "b", "c")
+    model = named(of_shape(1, 252, 5 + len(names)), names=text)
+    assert layout_of(model, tmp_path).class_names == names
 
 
 @pytest.mark.parametrize("shape", [(1, 252, 85), (1, 10, 6)], ids=["80 classes", "end-to-end"])
@@ -140,8 +152,14 @@ def test_another_number_of_names_is_refused(count, tmp_path):
     file.write_text("a\n" * count)
     with pytest.raises(BadOption, match=f"^classes .*{C} classes, .*names.txt names {count}"):
         layout_of(yolov5(), tmp_path, classes=file)
-    with pytest.raises(BadOption, match=f"{C} classes, COCO names 80"):
-        layout_of(named(yolov5()), tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_classes_that_nothing_names_are_numbered_with_a_warning(count, tmp_path):
+    onnx.save(named(of_shape(1, 252, 5 + count)), tmp_path / "model.onnx")
+    found = read_detector(tmp_path / "model.onnx", SIZE)
+    assert found.layout.class_names == tuple(f"class_{index}" for index in range(count))
+    assert any("--classes FILE" in each for each in found.assumptions)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00", None])
@@ -155,5 +173,5 @@ def test_a_missing_file_and_one_without_names_are_refused(content, tmp_path):
 
 @pytest.mark.parametrize("text", ["__import__('os')", "{0: ", "7", "None"])
 def test_metadata_that_is_no_list_of_names_is_refused(text, tmp_path):
-    with pytest.raises(UnsupportedModel, match="class names"):
+    with pytest.raises(UnsupportedModel, match=r"class names .*--classes FILE"):
         layout_of(named(yolov5(), names=text), tmp_path)

@@ -128,7 +128,7 @@ def test_a_path_that_is_no_model_folder_is_not_overwritten(model, photos, tmp_pa
 
 def test_a_build_that_fails_leaves_nothing_behind(model, photos, tmp_path):
     ran = inline("build", model, "--calibration", photos, "--size", 96, "--out", tmp_path / "m")
-    failed(ran, "does not work at 96x96", "the option size")
+    failed(ran, "does not work at 96x96", "use --size 64")
     assert list(tmp_path.iterdir()) == []
 
 
