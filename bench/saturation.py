@@ -5,8 +5,8 @@
 The engine alone is OpenVINO's benchmark_app with its throughput hint, on the same file and cores.
 Then `qyolo serve --throughput` with as many clients in a closed loop as keep it busy. Then the
 default server: one client, as many as keep it busy (saturation), and open loops (Poisson) at shares
-of that rate; responses with status 200 and 429 are counted apart. Prints images a second and
-milliseconds. The clients run on the same cores as the server.
+of that rate; responses with status 200 and 429 are counted apart. Prints images a second,
+milliseconds, and the server's CPU time for an image. The clients run on the same cores.
 """
 
 import re
@@ -56,9 +56,14 @@ def measure_throughput(folder: Path, requests: list[bytes], seconds: int, alone:
     cores = usable_threads()
     clients = default_capacity(cores, cores)
     with serve(folder, "--throughput") as server:
-        responses = closed_loop(server.port, requests, clients, seconds)
-    share = f"{responses.per_second / alone:.1%} of the engine alone"
-    print(f"server, --throughput, {clients} clients: {responses.per_second:.1f} images/s, {share}")
+        closed_loop(server.port, requests, clients, 1.0)
+        before = server.cpu_seconds()
+        responses = closed_loop(server.port, requests, clients, seconds, warm_up=0.0)
+        cpu_ms = (server.cpu_seconds() - before) * 1000 / responses.counts[OK]
+    print(
+        f"server, --throughput, {clients} clients: {responses.per_second:.1f} images/s, "
+        f"{responses.per_second / alone:.1%} of the engine alone, {cpu_ms:.1f} ms of CPU an image"
+    )
 
 
 def measure_load(folder: Path, requests: list[bytes], seconds: int) -> None:
