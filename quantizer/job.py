@@ -68,5 +68,8 @@ def choose_builder(config: BuildConfig, progress: ReportProgress) -> Builder:
     low = LOW_NAMES[builder.low_float] if builder.low_float else None
     fp8 = "fp8" if builder.qdq_format.float8 else None
     if config.default not in (AUTO, "fp32", "int8", low, fp8):
-        raise BadOption("default", f"{config.default}: this processor or its runtime lacks it")
+        raise BadOption(
+            "default",
+            f"{config.default}: this processor or its runtime lacks it; leave out --default",
+        )
     return builder

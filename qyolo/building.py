@@ -88,7 +88,7 @@ class BuildSource:
 def check_target(folder: Path) -> None:
     """Raise BadOption instead of replacing something that is not a model folder."""
     if folder.exists() and not folder.is_dir():
-        raise BadOption("out", f"{folder} is a file")
+        raise BadOption("out", f"{folder} is a file; name an empty or a new folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKSUMS).exists():
         raise BadOption("out", f"{folder} contains other files; name an empty or a new folder")
 

@@ -24,10 +24,13 @@ def find_images(folder: Path) -> list[Path]:
     Raises NoCalibrationImages when there is none.
     """
     if not folder.is_dir():
-        raise NoCalibrationImages(f"no such folder: {folder}")
+        raise NoCalibrationImages(f"no such folder: {folder}; --calibration DIR names one")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise NoCalibrationImages(f"no {', '.join(sorted(SUFFIXES))} file in {folder}")
+        raise NoCalibrationImages(
+            f"no {', '.join(sorted(SUFFIXES))} file in {folder}; --calibration DIR names a folder "
+            "with some"
+        )
     return paths
 
 

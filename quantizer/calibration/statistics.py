@@ -68,7 +68,8 @@ def calibrate(
     if not images:
         count, first = len(files.paths), files.paths[0]
         raise NoCalibrationImages(
-            f"none of the {count} calibration images can be decoded, {first} for one"
+            f"none of the {count} calibration images can be decoded, {first} for one; "
+            "--calibration DIR names others"
         )
     return Calibration(statistics, images, tuple(undecodable))
 
@@ -117,7 +118,10 @@ def _mean_of(tensor: str) -> str:
 def _sampled(name: str, values: Floats, phase: int) -> Histogram:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise UnsupportedModel(f"{name} is not finite on a calibration image")
+        raise UnsupportedModel(
+            f"{name} is not finite on a calibration image: the float model overflows; --preprocess "
+            "says which values it reads"
+        )
     flat = values.ravel()
     # An odd stride, starting elsewhere in each image, meets every row, column and channel.
     stride = flat.size // SAMPLE | 1

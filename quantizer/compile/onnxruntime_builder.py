@@ -74,7 +74,8 @@ class OnnxRuntimeBuilder:
             except Exception as exc:  # its exceptions share no base class
                 reason = str(exc).strip().splitlines()[0]
                 raise BuildFailed(
-                    f"ONNX Runtime rejects the {candidate.variant} graph: {reason}"
+                    f"ONNX Runtime rejects the {candidate.variant} graph: {reason}; "
+                    "--runtime openvino may build it"
                 ) from exc
             if self._cuda:
                 require_cuda(session)

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -16,6 +17,8 @@ from quantizer.qdq.format import PLAIN, QdqFormat
 from service.engines.cpu import read_cpu
 from service.engines.openvino_engine import blob_key, compile_options
 from service.manifest import FloatType, Variant
+
+NEXT: Final = "--runtime onnxruntime may build it"
 
 
 class OpenVinoBuilder:
@@ -44,7 +47,9 @@ class OpenVinoBuilder:
             compiled = self._core.compile_model(network, "CPU", options | PROFILING)
             operations = profiled(compiled)
         except RuntimeError as exc:
-            raise BuildFailed(f"OpenVINO cannot profile the graph: {_last_line(exc)}") from exc
+            raise BuildFailed(
+                f"OpenVINO cannot profile the graph: {_last_line(exc)}; {NEXT}"
+            ) from exc
         convolutions = [each for each in operations if each.convolves]
         executed = {layer: each.precision for each in convolutions for layer in each.layers}
         ms = {layer: each.ms for each in convolutions for layer in each.layers}
@@ -82,7 +87,7 @@ class OpenVinoBuilder:
         except RuntimeError as exc:
             reason = _last_line(exc)
             raise BuildFailed(
-                f"OpenVINO cannot compile the {candidate.variant} graph: {reason}"
+                f"OpenVINO cannot compile the {candidate.variant} graph: {reason}; {NEXT}"
             ) from exc
         variant = candidate.described("openvino", xml.name, raw.name, blob.name, blob_key())
         size = sum(path.stat().st_size for path in home.iterdir())

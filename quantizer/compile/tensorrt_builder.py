@@ -184,7 +184,7 @@ class TensorRtBuilder:
             raise BuildFailed(
                 f"{self._library.name} cannot build the {name} engine for {target}: "
                 f"{self._log.reason} "
-                "(where memory is short, the option workspace_mib limits what it may try)"
+                "(where memory is short, --workspace MIB limits what it may try)"
             )
         seconds = time.perf_counter() - started
         log.info("%s built %s for %s in %.1f s", self._library.name, name, target, seconds)

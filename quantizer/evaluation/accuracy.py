@@ -130,12 +130,15 @@ def _read_annotations(
         names = [record["file_name"] for record in coco.imgs.values()]
     except (OSError, ValueError, LookupError, TypeError, AssertionError) as exc:
         reason = f"no {exc}" if isinstance(exc, KeyError) else exc
-        raise BadAnnotations(f"{annotations} cannot be read as COCO JSON: {reason}") from exc
+        raise BadAnnotations(
+            f"{annotations} cannot be read as COCO JSON: {reason}; --annotations FILE names one"
+        ) from exc
     missing = [name for name in names if not (images / name).is_file()]
     if missing or not coco.imgs:
         raise BadAnnotations(
             f"{len(missing)} of {len(coco.imgs)} annotated images are not in {images}"
             + (f", {missing[0]} for one" if missing else "")
+            + "; --images DIR is their folder"
         )
     by_name = {category["name"]: key for key, category in coco.cats.items()}
     categories = {
@@ -144,7 +147,8 @@ def _read_annotations(
     if not categories:
         raise BadAnnotations(
             f"no class of the model ({', '.join(manifest.class_names[:5])}, ...) is a category "
-            f"of {annotations} ({', '.join(list(by_name)[:5])}, ...)"
+            f"of {annotations} ({', '.join(list(by_name)[:5])}, ...); a build with --classes "
+            "FILE names them as the annotations do"
         )
     return coco, categories
 

@@ -10,9 +10,9 @@ from typing import Final
 from quantizer.errors import UnsupportedModel
 
 PICKLES: Final = frozenset({".pt", ".pth", ".pkl"})
-EXPORT_HINT: Final = (
-    "export it to ONNX first (Ultralytics: yolo export model=X.pt format=onnx; "
-    "YOLOv5 and YOLOv7: python export.py --weights X.pt --include onnx)"
+EXPORT_COMMANDS: Final = (
+    "Ultralytics: yolo export model=X.pt format=onnx; "
+    "YOLOv5 and YOLOv7: python export.py --weights X.pt --include onnx"
 )
 # In onnx.proto a tensor's StringStringEntryProto external_data: the field key = 1, "location", then
 # the field value = 2 with its length, a varint of one or two bytes.
@@ -24,9 +24,11 @@ LOCATION: Final = re.compile(
 def require_onnx(path: Path) -> None:
     """Raise UnsupportedModel for the name of a pickle, and where there is no file."""
     if path.suffix in PICKLES:
-        raise UnsupportedModel(f"{path.name} is a pickle, which is code: {EXPORT_HINT}")
+        raise UnsupportedModel(
+            f"{path.name} is a pickle, which is code: export it to ONNX first ({EXPORT_COMMANDS})"
+        )
     if not path.is_file():
-        raise UnsupportedModel(f"no such file: {path}")
+        raise UnsupportedModel(f"no such file: {path}; qyolo models lists models by name")
 
 
 def onnx_files(path: Path) -> list[Path]:

@@ -103,7 +103,10 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as exc:
-        raise UnsupportedModel(f"{path.name} is not a readable ONNX file: {exc}") from exc
+        raise UnsupportedModel(
+            f"{path.name} is not a readable ONNX file: {exc}. It and the files of its "
+            "external data must be complete and in one folder: copy or export it again"
+        ) from exc
     if not model.graph.node:
         raise UnsupportedModel(f"{path.name} is not an ONNX model: it has no nodes")
     return model
@@ -116,7 +119,9 @@ def _upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(model, MIN_OPSET)
     except Exception as exc:  # the converter raises RuntimeError and types of its own
-        raise UnsupportedModel(f"opset {opset} cannot be converted: {_first_line(exc)}") from exc
+        raise UnsupportedModel(
+            f"opset {opset} cannot be converted: {_first_line(exc)}; export it with opset 17"
+        ) from exc
 
 
 def _image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:

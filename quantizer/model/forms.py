@@ -75,7 +75,7 @@ class Form:
     def contradictions(self, output: Output) -> list[str]:
         """Why the head's decoder cannot read the output at all."""
         if len(output.shape) != 3 or output.shape[0] != 1:
-            return [f"an output of one image and three dimensions, not {list(output.shape)}"]
+            return [f"decoded boxes of one image in three dimensions, not {list(output.shape)}"]
         columns, rows = self._sides(output.shape)
         if self.across and rows <= columns:
             return [f"more rows than its {columns} columns, not {rows}"]
@@ -115,6 +115,13 @@ class Form:
         """How many classes the output has columns for; None where its shape does not show it."""
         return None if self.first_class is None else self._sides(shape)[0] - self.first_class
 
+    def fits(self, output: Floats) -> bool:
+        """Whether the boxes may be what the head writes: corners have their right right of left."""
+        if self.head != "yolonas":
+            return True
+        left, top, right, bottom = (output[0] if self.rows_last else output[0].T)[:4]
+        return bool((right >= left).all() and (bottom >= top).all())
+
     def first_logit(self, output: Floats) -> int | None:
         """The first of the columns that hold logits; None where its scores are probabilities."""
         if self.first_class is None:
@@ -135,7 +142,7 @@ FORMS: Final = (
     Form("yolov8", "[1,4+C,N]", "YOLOv8 to YOLO12", 4),
     Form("yolox", "[1,N,5+C] undecoded", "YOLOX", 5),
     Form("yolov5", "[1,N,5+C]", "YOLOv5, YOLOv6, YOLOv7", 5),
-    Form("yolonas", "[1,N,4] and [1,N,C]", "YOLO-NAS", 4),
     Form("yolov8", "[1,N,4+C]", "YOLOv8 transposed", 4, across=True),
+    Form("yolonas", "[1,N,4+C] of corners", "YOLO-NAS, also as [1,N,4] and [1,N,C]", 4),
     Form("yolonas", "[1,4+C,N] of corners", "YOLO-NAS transposed", 4, across=True),
 )

@@ -12,6 +12,7 @@ import numpy as np
 from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.execution import open_session
+from quantizer.model.files import EXPORT_COMMANDS
 from quantizer.model.float_model import FloatModel, read_float_model
 from quantizer.model.forms import FORMS, Form, Output
 from quantizer.model.graph import Graph, attributes
@@ -21,9 +22,6 @@ from service.vision.detections import Floats
 from service.vision.heads import HEADS, Head, HeadName
 from service.vision.preprocess import PREPROCESS, Preprocess, PreprocessName
 
-EXPORT: Final = (
-    "export the detector again, without NMS: yolo export model=X.pt format=onnx (Ultralytics)"
-)
 NEAREST: Final = 3  # forms that the message about an unknown layout describes
 
 
@@ -101,8 +99,8 @@ def _possible_forms(output: Output, head: HeadName | None) -> Sequence[Form]:
     """The forms of the output, of this head if one is given, the most likely first."""
     of_head = [form for form in FORMS if head in (None, form.head)]
     possible = [form for form in of_head if not form.missing(output)]
-    if possible:
-        return possible
+    if possible:  # two outputs are YOLO-NAS's rather than others'
+        return sorted(possible, key=lambda form: output.joined and form.head != "yolonas")
     if head is None:
         raise UnsupportedModel(_unknown(output))
     # The option is for what the rules do not recognise: a column for each number is enough.
@@ -126,7 +124,8 @@ class _Reading:
 def _read_as(model: FloatModel, forms: Sequence[Form], given: "_Names | None") -> _Reading:
     """The first form whose boxes the server can decode from the maps; that proves it.
 
-    Without proof it is the form with as many classes as there are names, or the first.
+    Without proof it is the first of those with as many classes as there are names, or as COCO has
+    where there are none.
     """
     sample = _sample(model)
     readings = []
@@ -135,17 +134,14 @@ def _read_as(model: FloatModel, forms: Sequence[Form], given: "_Names | None") -
         if isinstance(reading.maps, Maps):
             return reading
         readings.append(reading)
-    if len(readings) == 1:
-        return readings[0]
+    names = COCO_NAMES if given is None else given.names
     shape = model.output_shape
-    if given is not None:
-        for each in readings:
-            if each.form.class_count(shape) == len(given.names):
-                return each
-    first, *others = readings
-    heads = dict.fromkeys(each.form for each in others)
-    others_text = " or ".join(f"{form.text} (--head {form.head})" for form in heads)
-    assumption = f"the output is read as {first.form.text}, but may be {others_text}"
+    likely = [each for each in readings if each.form.class_count(shape) == len(names)] or readings
+    first, *others = [each for each in likely if each.form.fits(sample)] or likely
+    if not others:
+        return first
+    alternatives = " or ".join(f"{each.form.text} (--head {each.form.head})" for each in others)
+    assumption = f"the output is read as {first.form.text}, but may be {alternatives}"
     return replace(first, assumptions=(*first.assumptions, assumption))
 
 
@@ -178,7 +174,10 @@ def _unknown(output: Output) -> str:
     )
     heads = dict.fromkeys(form.head for form in nearest if form in readable)
     advice = f"--head {' or '.join(heads)} reads it so; or " if heads else ""
-    return f"unknown head: {output.text}. Nearest: {described}. Next: {advice}{EXPORT}"
+    return (
+        f"unknown head: {output.text}. Nearest: {described}. Next: {advice}export it without NMS "
+        f"({EXPORT_COMMANDS})"
+    )
 
 
 def _preprocess(output: Output, head: HeadName, model: FloatModel) -> PreprocessName:
@@ -230,9 +229,10 @@ def _class_names(
     if count in (None, len(COCO_NAMES)):
         return COCO_NAMES, ()
     numbered = tuple(f"class_{index}" for index in range(count or 0))
+    all_of_them = " to ".join(dict.fromkeys((numbered[0], numbered[-1])))
     assumption = (
-        f"the model does not name its {count} classes: they are {numbered[0]} to {numbered[-1]}; "
-        "--classes FILE names them, one on each line"
+        f"the file does not name the classes, so they are {all_of_them}; --classes FILE names "
+        "them, one on each line"
     )
     return numbered, (assumption,)
 
@@ -241,10 +241,12 @@ def _names_in(file: Path) -> tuple[str, ...]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise BadOption("classes", f"{file}: cannot be read as text") from exc
+        raise BadOption(
+            "classes", f"{file}: cannot be read as text with one name on each line"
+        ) from exc
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise BadOption("classes", f"{file}: contains no name")
+        raise BadOption("classes", f"{file}: contains no name; it must have one on each line")
     return names
 
 

@@ -1,16 +1,17 @@
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.float_model import read_float_model
 from quantizer.model.layout import Layout, read_detector, recognise
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
-from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, C, Sketch, yolov5, yolov8, yolox
+from tests.tiny_models import CELLS, CLASSES, OWN, SIZE, TINY, C, Sketch, yolov5, yolov8, yolox
 
 EXPECTED = {
     "yolov5": ("yolov5", "yolo"),
@@ -175,3 +176,43 @@ def test_a_missing_file_and_one_without_names_are_refused(content, tmp_path):
 def test_metadata_that_is_no_list_of_names_is_refused(text, tmp_path):
     with pytest.raises(UnsupportedModel, match=r"class names .*--classes FILE"):
         layout_of(named(yolov5(), names=text), tmp_path)
+
+
+# ---------------------------------------------------------------- outputs of several readings
+
+
+def scaled(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with another decode than any that the server knows: nothing proves its form."""
+    (output,) = model.graph.output
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "factor"))
+    model.graph.node.append(helper.make_node("Mul", [output.name, "factor"], ["scaled"]))
+    output.name = "scaled"
+    return model
+
+
+@pytest.mark.parametrize(("name", "head"), [("yolov6", "yolov5"), ("transposed", "yolov8")])
+def test_the_number_of_names_tells_the_form_where_nothing_proves_it(name, head, tmp_path):
+    assert layout_of(scaled(OWN[name]()), tmp_path).head == head
+
+
+def test_a_form_that_is_a_guess_is_a_warning_with_the_option_that_decides(tmp_path):
+    onnx.save(named(scaled(OWN["yolov6"]())), tmp_path / "model.onnx")
+    guess, unnamed = read_detector(tmp_path / "model.onnx", SIZE).assumptions
+    assert "[1,N,5+C]" in guess
+    assert "--head yolov8" in guess
+    assert "--classes" in unnamed
+    sure = read_detector(tmp_path / "model.onnx", SIZE, head="yolov5").assumptions
+    assert sure == (unnamed,)
+
+
+def test_the_message_about_undecoded_maps_lists_every_output(tmp_path):
+    model = yolov5()
+    del model.graph.output[:]
+    for stride in (8, 16, 32):
+        shape = [1, 3 * (5 + C), SIZE // stride, SIZE // stride]
+        value = helper.make_tensor_value_info(f"detect{stride}.y", onnx.TensorProto.FLOAT, shape)
+        model.graph.output.append(value)
+    with pytest.raises(UnsupportedModel) as caught:
+        layout_of(model, tmp_path)
+    for words in ("detect8.y [1,24,8,8]", "detect32.y [1,24,2,2]", "decoded boxes", "export"):
+        assert words in str(caught.value)
