@@ -69,26 +69,35 @@ def frontier(points: Sequence[PointReport], max_loss: float) -> str:
     return _uri(figure)
 
 
-def histogram(bins: Bins, bounds: Range, floor: float | None) -> str:
+class Histograms:
     """Counts on a logarithmic scale with the bounds of the range, as in the paper's figure.
 
-    `floor` is the analytic lower bound; None draws the lower bound as an observed one.
+    All are drawn on one figure: to make another takes three times as long as to draw on it.
     """
-    figure = Figure(figsize=(3.4, 1.7))
-    axes = figure.add_axes((0.02, 0.16, 0.96, 0.8))
-    counts = bins.counts.reshape(COLUMNS, -1).sum(axis=1)
-    edges = bins.edges[:: len(bins.counts) // COLUMNS]
-    axes.stairs(counts, edges, fill=True, color=MUTED)
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=max(0.5, float(counts[counts > 0].min(initial=1.0))) / 2)
-    axes.axvline(bounds.low, color=ACCENT if floor is None else INK, linewidth=1.2)
-    axes.axvline(bounds.high, color=ACCENT, linewidth=1.2)
-    margin = 0.04 * (max(edges[-1], bounds.high) - min(edges[0], bounds.low)) or 1.0
-    axes.set_xlim(min(edges[0], bounds.low) - margin, max(edges[-1], bounds.high) + margin)
-    axes.get_yaxis().set_visible(False)  # ticks would double the page's size
-    axes.set_xticks(np.unique([edges[0], 0.0, bounds.high, edges[-1]]).round(2))
-    axes.tick_params(labelsize=7)
-    return _uri(figure)
+
+    def __init__(self) -> None:
+        self._figure = Figure(figsize=(3.4, 1.7))
+        self._axes = axes = self._figure.add_axes((0.02, 0.16, 0.96, 0.8))
+        axes.set_yscale("log")
+        axes.get_yaxis().set_visible(False)  # ticks would double the page's size
+        axes.tick_params(labelsize=7)
+        self._counts = axes.stairs(np.ones(COLUMNS), fill=True, color=MUTED)
+        self._low, self._high = (axes.axvline(color=ACCENT, linewidth=1.2) for _ in range(2))
+
+    def draw(self, bins: Bins, bounds: Range, floor: float | None) -> str:
+        """`floor` is the analytic lower bound; None draws the lower bound as an observed one."""
+        counts = bins.counts.reshape(COLUMNS, -1).sum(axis=1)
+        edges = bins.edges[:: len(bins.counts) // COLUMNS]
+        self._counts.set_data(counts, edges)
+        self._low.set(xdata=[bounds.low] * 2, color=ACCENT if floor is None else INK)
+        self._high.set(xdata=[bounds.high] * 2)
+        least, most = counts[counts > 0].min(initial=1.0), counts.max(initial=1.0)
+        self._axes.set_ylim(max(0.5, float(least)) / 2, 1.5 * float(most))
+        first, last = min(edges[0], bounds.low), max(edges[-1], bounds.high)
+        margin = 0.04 * (last - first) or 1.0
+        self._axes.set_xlim(first - margin, last + margin)
+        self._axes.set_xticks(np.unique([edges[0], 0.0, bounds.high, edges[-1]]).round(2))
+        return _uri(self._figure)
 
 
 def _label(block: BlockReport) -> str:

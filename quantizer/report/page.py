@@ -25,6 +25,7 @@ def render(report: Report, findings: Findings) -> str:
     blocks = sensitivity.blocks[:MAX_BLOCKS] if sensitivity else ()
     points = sensitivity.frontier if sensitivity else ()
     histograms = findings.calibration.statistics.histograms
+    charted = charts.Histograms()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         report=report,
@@ -38,7 +39,7 @@ def render(report: Report, findings: Findings) -> str:
         ],
         tensors={tensor.tensor: tensor for tensor in report.tensors},
         histograms={
-            tensor.tensor: charts.histogram(
+            tensor.tensor: charted.draw(
                 histograms[tensor.tensor].bins,
                 findings.quantized.ranges[tensor.group].bounds,
                 tensor.floor,
