@@ -17,6 +17,7 @@ from quantizer.evaluation.accuracy import AP_QUERY
 from service.inference.detector import Detector
 from service.manifest import read_manifest
 from service.vision.image import MAX_PIXELS, decode_image
+from tests.service.live import serving_folder
 from tests.tiny_models import CLASSES, save_tiny
 
 pytest_plugins = ["tests.vendor.fixtures"]
@@ -44,6 +45,11 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def photo(photos):
+    return photos / "photo00.jpg"
+
+
+@pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory, photos):
     """A model folder built of the tiny YOLOv5."""
     home = tmp_path_factory.mktemp("tiny")
@@ -52,6 +58,13 @@ def tiny_folder(tmp_path_factory, photos):
     config = BuildConfig(save_tiny(home, "yolov5"), photos, size=64, threads=1, default="int8")
     build(config, folder, lambda _: None)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_folder):
+    """A server of that folder, with its real engines."""
+    with serving_folder(tiny_folder) as live:
+        yield live
 
 
 @pytest.fixture(scope="session")

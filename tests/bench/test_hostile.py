@@ -1,17 +1,14 @@
 """A few hundred requests of bench/robustness/hostile.py against a server in this process."""
 
 from bench.robustness.hostile import Outcome, attack, cases
-from service.lifecycle import FolderSource
-from tests.service.live import serving
-from tests.waiting import wait_until
+from tests.service.live import serving_folder
 
 COUNT = 600
 
 
 def test_no_hostile_request_breaks_the_server(tiny_folder, caplog):
     limits = {"capacity": 32, "max_inflight_bytes": 8 * 20 * 2**20}  # every case reaches a parser
-    with serving(source=FolderSource(tiny_folder), **limits) as live:
-        wait_until(lambda: live.client.get("/readyz").status_code == 200)
+    with serving_folder(tiny_folder, **limits) as live:
         outcome = Outcome()
         attack(live.port, cases(COUNT, 1, "yolov5"), outcome)
     assert outcome.failures == []

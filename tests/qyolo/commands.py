@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from qyolo.cli.commands import main
+from tests import plain_http
 from tests.waiting import wait_until
 
 WAIT_LIMIT_S = 180.0  # only what hangs takes so long
@@ -116,12 +117,12 @@ class Running:
         return "".join(self.lines)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=WAIT_LIMIT_S)
+        return plain_http.get(self.url + path, timeout=WAIT_LIMIT_S)
 
     def detect(self, image: bytes, query: str = "") -> dict:
         headers = {"Content-Type": "image/jpeg"}
         url = f"{self.url}/v1/detect{query}"
-        answer = httpx.post(url, content=image, headers=headers, timeout=WAIT_LIMIT_S)
+        answer = plain_http.post(url, content=image, headers=headers, timeout=WAIT_LIMIT_S)
         assert answer.status_code == 200, answer.text
         return answer.json()
 

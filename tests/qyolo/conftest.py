@@ -30,5 +30,5 @@ def cache(built_cache, tmp_path) -> Path:
 
 
 @pytest.fixture
-def image(photos) -> bytes:
-    return (photos / "photo00.jpg").read_bytes()
+def image(photo) -> bytes:
+    return photo.read_bytes()

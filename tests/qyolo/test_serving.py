@@ -18,6 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service.manifest import read_manifest
+from tests import plain_http
 from tests.processes import run_python
 from tests.qyolo.commands import (
     WAIT_LIMIT_S,
@@ -133,7 +134,7 @@ def test_a_termination_ends_a_process_whose_engine_hangs(image, is_asked_for):
         server.wait_until_ready()
         headers = {"Content-Type": "image/jpeg"}
         url = f"{server.url}/v1/detect"
-        request = pool.submit(httpx.post, url, content=image, headers=headers, timeout=30)
+        request = pool.submit(plain_http.post, url, content=image, headers=headers, timeout=30)
         if is_asked_for:
             time.sleep(0.5)
         else:
@@ -151,7 +152,7 @@ def test_a_process_whose_engine_cannot_be_recovered_ends_by_itself(image):
         statuses = []
         for _ in range(4):
             headers = {"Content-Type": "image/jpeg"}
-            answer = httpx.post(f"{server.url}/v1/detect", content=image, headers=headers)
+            answer = plain_http.post(f"{server.url}/v1/detect", content=image, headers=headers)
             statuses.append(answer.status_code)
         assert statuses == [500, 500, 500, 503]
         assert server.get("/readyz").status_code == 503
@@ -176,7 +177,7 @@ def test_others_reach_a_server_only_with_keys_or_if_it_is_insecure(tiny_folder):
         assert server.get("/healthz").status_code == 200
         assert server.get("/metrics").status_code == 401
         headers = {"Authorization": f"Bearer {key}"}
-        assert httpx.get(f"{server.url}/metrics", headers=headers).status_code == 200
+        assert plain_http.get(f"{server.url}/metrics", headers=headers).status_code == 200
         assert key not in server.err
 
 
@@ -234,7 +235,8 @@ def test_up_answers_probes_while_it_builds_and_images_when_it_has_built(
 ):
     with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as server:
         headers = {"Content-Type": "image/jpeg"}
-        early = httpx.post(f"{server.url}/v1/detect", content=image, headers=headers, timeout=30)
+        url = f"{server.url}/v1/detect"
+        early = plain_http.post(url, content=image, headers=headers, timeout=30)
         assert early.status_code == 503
         assert int(early.headers["Retry-After"]) > 0
         assert early.headers["content-type"] == "application/problem+json"

@@ -20,6 +20,7 @@ from service.settings import Settings
 from service.transport.config import server_config
 from service.transport.listener import open_listener
 from service.transport.server import Server
+from tests import plain_http
 from tests.fakes import FakeEngine, variants_of, yolov5_raw
 from tests.service.pictures import jpeg
 from tests.waiting import WAIT_LIMIT_S, wait_until
@@ -82,7 +83,7 @@ def serving(
     thread.start()
     try:
         wait_until(lambda: server.started)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_LIMIT_S) as client:
+        with plain_http.client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_LIMIT_S) as client:
             live = Live(client, port, server, thread, failures)
             if source is None:
                 wait_until(lambda: client.get("/readyz").status_code == 200)
@@ -92,6 +93,14 @@ def serving(
         thread.join(WAIT_LIMIT_S)
         listener.close()
     assert not thread.is_alive()
+
+
+@contextmanager
+def serving_folder(folder: Path, **settings: object) -> Iterator[Live]:
+    """The same with the engines of a model folder, once they are loaded."""
+    with serving(source=FolderSource(folder), **settings) as live:
+        wait_until(lambda: live.client.get("/readyz").status_code == 200)
+        yield live
 
 
 def two_variants() -> tuple[VariantSet[Detector], FakeEngine, FakeEngine]:

@@ -8,26 +8,17 @@ from playwright.sync_api import Page
 
 from quantizer.build import build
 from quantizer.config import BuildConfig
-from service.lifecycle import FolderSource
 from tests.browser import chromium, needs_browser, watch
 from tests.service.live import serving, two_variants
 from tests.tiny_models import SIZE, save_tiny
-from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
-def served(tiny_folder):
-    with serving(source=FolderSource(tiny_folder)) as live:
-        wait_until(lambda: live.client.get("/readyz").status_code == 200)
-        yield live
-
-
-@pytest.fixture(scope="module")
-def watched(served):
+def watched(tiny_server):
     """The loaded page, with its errors and the URLs that it fetched."""
     with chromium() as browser:
         watched = watch(browser.new_page(viewport={"width": 1280, "height": 900}))
-        address = f"http://127.0.0.1:{served.port}/v1/report.html"
+        address = f"http://127.0.0.1:{tiny_server.port}/v1/report.html"
         watched.page.goto(address, wait_until="networkidle")
         yield watched
 
@@ -50,10 +41,10 @@ def cells(page: Page, selector: str) -> list[list[str]]:
 
 
 @needs_browser
-def test_the_page_loads_without_errors_and_without_other_files(watched, page, served):
+def test_the_page_loads_without_errors_and_without_other_files(watched, page, tiny_server):
     assert watched.messages == []
     outside = [url for url in watched.requests if not url.startswith("data:")]
-    assert outside == [f"http://127.0.0.1:{served.port}/v1/report.html"]
+    assert outside == [f"http://127.0.0.1:{tiny_server.port}/v1/report.html"]
     assert page.title() == "yolov5: build report"
     assert page.query_selector("script") is None
 
@@ -126,8 +117,8 @@ def test_names_in_the_page_are_escaped(tmp_path):
     assert "<i>" not in text
 
 
-def test_the_page_forbids_scripts_and_requests(served):
-    answer = served.client.get("/v1/report.html")
+def test_the_page_forbids_scripts_and_requests(tiny_server):
+    answer = tiny_server.client.get("/v1/report.html")
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 

@@ -26,11 +26,11 @@ import pytest
 from onnx import numpy_helper
 
 from service.http.client_identity import CLIENT_HEADER
-from service.lifecycle import FolderSource
 from service.manifest import Variant, verify, write_manifest
+from tests import plain_http
 from tests.fakes import manifest_of
 from tests.qyolo.commands import qyolo
-from tests.service.live import serving
+from tests.service.live import serving_folder
 from tests.service.pictures import encoded, gradient, jpeg
 from tests.service.tiny import BIAS, tiny_model
 from tests.waiting import wait_until
@@ -42,7 +42,7 @@ WAIT_LIMIT_S = 60.0
 CPUS, CPUS_OF_A_REPLICA = 1, 0.25
 JPEG = {"Content-Type": "image/jpeg"}
 CLIENTS = 3
-PAUSE_S = 0.02  # between a client's requests: replicas that start need the processor too
+PAUSE_S = 0.05  # between a client's requests: replicas that start need the processor too
 FAST_RAY = {
     # Ray notices a dead node after 2 s instead of 15.
     "health_check_initial_delay_ms": 0,
@@ -143,7 +143,7 @@ class Clients:
 
     def run(self) -> None:
         try:
-            with httpx.Client(timeout=WAIT_LIMIT_S) as client:
+            with plain_http.client(timeout=WAIT_LIMIT_S) as client:
                 while not self.stopped.is_set():
                     self.answers.append(self._post(client))
                     time.sleep(PAUSE_S)
@@ -194,10 +194,9 @@ def without_times(answer: httpx.Response) -> dict[str, object]:
 def test_answers_equal_those_of_a_plain_server(running):
     picture = jpeg()
     with (
-        serving(source=FolderSource(running.first), ab="fp32:1,int8:1") as plain,
-        httpx.Client(base_url=running.url, timeout=WAIT_LIMIT_S) as client,
+        serving_folder(running.first, ab="fp32:1,int8:1") as plain,
+        plain_http.client(base_url=running.url, timeout=WAIT_LIMIT_S) as client,
     ):
-        wait_until(lambda: plain.client.get("/readyz").status_code == 200, WAIT_LIMIT_S)
         for path in ("/v1/models/fp32/detect", "/v1/models/int8/detect", "/v1/compare"):
             ours, theirs = (
                 each.post(path, content=picture, headers=JPEG) for each in (client, plain.client)
@@ -227,12 +226,11 @@ BAD_REQUESTS = [
 
 
 def test_bad_input_is_the_same_problem_as_on_a_plain_server(running):
-    with serving(source=FolderSource(running.first)) as plain:
-        wait_until(lambda: plain.client.get("/readyz").status_code == 200, WAIT_LIMIT_S)
+    with serving_folder(running.first) as plain:
         for path, body, status in BAD_REQUESTS:
             theirs = plain.client.post(path, content=body, headers=JPEG)
             url = running.url + path
-            ours = httpx.post(url, content=body, headers=JPEG, timeout=WAIT_LIMIT_S)
+            ours = plain_http.post(url, content=body, headers=JPEG, timeout=WAIT_LIMIT_S)
             assert ours.status_code == theirs.status_code == status
             assert ours.headers["content-type"] == theirs.headers["content-type"]
             assert ours.json() | {"instance": ""} == theirs.json() | {"instance": ""}
@@ -240,7 +238,7 @@ def test_bad_input_is_the_same_problem_as_on_a_plain_server(running):
 
 def test_the_split_sends_clients_to_both_deployments(running):
     seen = set()
-    with httpx.Client(base_url=running.url, timeout=WAIT_LIMIT_S) as client:
+    with plain_http.client(base_url=running.url, timeout=WAIT_LIMIT_S) as client:
         for n in range(12):
             headers = JPEG | {CLIENT_HEADER: str(n)}
             answer = client.post("/v1/detect", content=jpeg(), headers=headers)
@@ -263,7 +261,7 @@ def test_requests_beyond_the_capacity_get_429(running):
     slow |= {"headers": {"Content-Type": "image/png"}}
     url = f"{running.url}/v1/models/fp32/detect"
     with ThreadPoolExecutor(48) as pool:
-        answers = list(pool.map(lambda _: httpx.post(url, **slow), range(48)))
+        answers = list(pool.map(lambda _: plain_http.post(url, **slow), range(48)))
     counts = Counter(answer.status_code for answer in answers)
     assert set(counts) == {200, 429}, counts
     refused = next(answer for answer in answers if answer.status_code == 429)
@@ -301,7 +299,7 @@ def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
             clients.await_more(10)
 
     def retried() -> bool:  # either replica of the ingress may answer
-        text = httpx.get(f"{running.url}/metrics").text
+        text = plain_http.get(f"{running.url}/metrics").text
         return 'qyolo_replica_retries_total{variant="fp32"}' in text
 
     wait_until(retried, WAIT_LIMIT_S)
@@ -316,7 +314,7 @@ def test_an_update_to_another_folder_loses_no_request(running):
     first, last = boxes(clients.answers[0]), boxes(clients.answers[-1])
     assert first != last
     assert {str(boxes(answer)) for answer in clients.answers} == {str(first), str(last)}
-    final = httpx.post(url, content=jpeg(), headers=JPEG, timeout=WAIT_LIMIT_S)
+    final = plain_http.post(url, content=jpeg(), headers=JPEG, timeout=WAIT_LIMIT_S)
     assert boxes(final) == last
 
 

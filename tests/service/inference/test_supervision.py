@@ -12,7 +12,6 @@ from service.errors import EngineFailed
 from service.http.exchange import INSTEAD_OF
 from service.inference.detector import Detector
 from service.inference.health import FAILURES
-from service.lifecycle import FolderSource
 from tests.fakes import FakeEngine, variants_of
 from tests.service.bodies import REQUESTS
 from tests.service.live import (
@@ -23,6 +22,7 @@ from tests.service.live import (
     sample,
     samples,
     serving,
+    serving_folder,
     two_variants,
 )
 from tests.service.pictures import jpeg
@@ -122,8 +122,7 @@ def test_an_engine_that_fails_is_out_of_service_until_it_is_loaded_again(
 
 def test_a_real_engine_is_loaded_again_from_its_folder(tmp_path):
     write_model_folder(tmp_path)
-    with serving(source=FolderSource(tmp_path)) as live:
-        wait_until(lambda: ready(live))
+    with serving_folder(tmp_path) as live:
         before = post(live.client, jpeg()).json()["detections"]
         variants = live.server.config.app.state.lifecycle.backend.variants
         for name in ("other", "fp32"):

@@ -5,14 +5,12 @@ import pytest
 
 from service.errors import EngineFailed, VariantNotFound
 from service.inference.variants import load_variants
-from service.lifecycle import FolderSource
 from service.manifest import CHECKSUMS, write_manifest
 from service.vision.image import Photo
 from service.vision.postprocess import Query
-from tests.service.live import post, serving
+from tests.service.live import post, serving_folder
 from tests.service.pictures import gradient, jpeg
 from tests.service.tiny import write_model_folder
-from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +51,9 @@ def test_a_served_folder_answers_many_clients_over_a_socket(folder, throughput):
         path = f"/v1/models/{variant}/detect"
         return post(live.client, jpeg(), path).json()["detections"]
 
-    with serving(source=FolderSource(folder), throughput=throughput, threads=2) as live:
-        wait_until(lambda: live.client.get("/readyz").status_code == 200)
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(detect, ("fp32", "other") * 10))
+    served = serving_folder(folder, throughput=throughput, threads=2)
+    with served as live, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(detect, ("fp32", "other") * 10))
     for (row,) in found:
         assert row["class_name"] == "person"
         np.testing.assert_allclose(row["box"], [75, 37.5, 125, 62.5], atol=1.5)

@@ -11,15 +11,15 @@ from tests.service.protocols.clients import say
 
 
 @pytest.fixture(scope="module")
-def results(real, photo):
-    return say("inference-sdk", "sdk.py", f"http://127.0.0.1:{real.port}", photo)
+def results(tiny_server, photo):
+    return say("inference-sdk", "sdk.py", f"http://127.0.0.1:{tiny_server.port}", photo)
 
 
 @pytest.fixture(scope="module")
-def expected(real, photo):
+def expected(tiny_server, photo):
     files = {"file": photo.read_bytes()}
     params = {"conf": 0.05, "iou": 0.45, "max_det": 5}
-    answer = real.client.post("/v1/models/int8/detect", files=files, params=params).json()
+    answer = tiny_server.client.post("/v1/models/int8/detect", files=files, params=params).json()
     assert answer["detections"]
     return answer
 

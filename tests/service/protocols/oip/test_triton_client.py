@@ -19,21 +19,21 @@ def tensor():
 
 
 @pytest.fixture(scope="module")
-def results(real, photo, tensor, tmp_path_factory):
+def results(tiny_server, photo, tensor, tmp_path_factory):
     file = tmp_path_factory.mktemp("triton") / "tensor.npy"
     np.save(file, tensor)
-    return say("tritonclient", "triton.py", f"127.0.0.1:{real.port}", photo, file)
+    return say("tritonclient", "triton.py", f"127.0.0.1:{tiny_server.port}", photo, file)
 
 
 @pytest.fixture(scope="module")
-def expected(real, photo):
+def expected(tiny_server, photo):
     """The boxes of our own route, by variant."""
     params = {"conf": 0.05, "max_det": 5}
     boxes = {}
     for variant in ("int8", "fp32"):
         files = {"file": photo.read_bytes()}
         path = f"/v1/models/{variant}/detect"
-        answer = real.client.post(path, files=files, params=params)
+        answer = tiny_server.client.post(path, files=files, params=params)
         boxes[variant] = answer.json()["detections"]
     assert boxes["int8"]
     return boxes
