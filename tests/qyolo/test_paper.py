@@ -5,13 +5,13 @@ from rich.console import Console
 
 from quantizer import job
 from quantizer.config import BuildConfig
-from quantizer.study.networks import ARCHITECTURES, yolov5
+from quantizer.study.networks import ARCHITECTURES, SIZE
 from qyolo.cli.tables import paper_table
 from qyolo.paper import MODELS, PUBLISHED, measure
 from tests.quantizer.machines import RTX_4090, machine
-from tests.tiny_models import save_tiny
+from tests.tiny_models import save_tiny, yolox
 
-TINY = {"yolov5s": partial(yolov5, 0.0625, 0.01)}
+TINY = {"yolov5s": partial(yolox, image=(1, 3, SIZE, SIZE))}
 
 
 def test_the_models_are_those_of_the_paper_and_have_an_architecture():
