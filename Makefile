@@ -41,7 +41,7 @@ demo: setup
 	$(BIN)/qyolo detect --demo
 
 test: check $(VENV)/floor/.installed $(CLIENTS:%=$(VENV)/clients/%/.installed)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	PYTHONPATH=$(CURDIR)/$(VENV)/floor $(BIN)/pytest --quiet --numprocesses 2 $(HOSTILE_TESTS)
 
 check: $(VENV)/.dev
