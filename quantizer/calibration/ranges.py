@@ -69,11 +69,9 @@ def entropy(histogram: Histogram, floor: float | None, scheme: Scheme) -> Range:
     magnitudes = _magnitudes(histogram.bins)
     levels = 2 ** (scheme.bits - 1)
     limits = np.arange(levels, BINS + 1)
-    divergences = [
-        _divergence(magnitudes[:limit], magnitudes[limit:].sum(), levels) for limit in limits
-    ]
+    best = limits[_divergences(magnitudes, limits, levels).argmin()]
     peak = max(abs(histogram.low), abs(histogram.high))
-    threshold = float(limits[int(np.argmin(divergences))]) / BINS * peak
+    threshold = float(best) / BINS * peak
     return Range(max(histogram.low, -threshold), min(histogram.high, threshold))
 
 
@@ -125,17 +123,38 @@ def _magnitudes(bins: Bins) -> NDArray[np.float64]:
     return np.bincount(index, weights=bins.counts, minlength=BINS).astype(np.float64)
 
 
-def _divergence(kept: NDArray[np.float64], clipped: float, levels: int) -> float:
-    """KL divergence between the clipped histogram and the same with `levels` levels."""
-    reference = kept.copy()
-    reference[-1] += clipped
-    group = np.arange(len(kept)) * levels // len(kept)
-    occupied = kept > 0
-    mass = np.bincount(group, weights=kept, minlength=levels)
-    members = np.bincount(group, weights=occupied, minlength=levels)
-    spread = np.divide(mass, members, out=np.zeros(levels), where=members > 0)[group] * occupied
-    p, q = reference / reference.sum(), spread / max(spread.sum(), np.finfo(float).tiny)
-    present = p > 0
-    if np.any(q[present] == 0):  # clipping moved mass to an empty bin, which has no level
-        q = np.maximum(q, np.finfo(np.float32).eps)
-    return float(np.sum(p[present] * np.log(p[present] / q[present])))
+def _divergences(
+    counts: NDArray[np.float64], limits: NDArray[np.int64], levels: int
+) -> NDArray[np.float64]:
+    """KL divergence between the histogram clipped at each limit and the same with `levels` levels.
+
+    The last bin below a limit gets the mass that is clipped. A level covers consecutive bins, and
+    its mass is that of the occupied ones, in equal parts.
+    """
+    total, last = counts.sum(), counts[limits - 1]
+    kept = _before(counts)[limits]
+    clipped = np.maximum(total - kept, 0.0)
+    first_bins = -(-np.arange(levels + 1) * limits[:, None] // levels)  # of each level, and the end
+    members = np.diff(_before(counts > 0)[first_bins])
+    mass = np.where(members > 0, np.diff(_before(counts)[first_bins]), 0.0)
+    # Clipping may move mass to an empty bin, which has no level.
+    least = np.where((last == 0) & (clipped > 0), np.finfo(np.float32).eps, 0.0)
+    shares = mass / np.maximum(members * kept[:, None], np.finfo(float).tiny)
+    q = np.maximum(shares, least[:, None])
+    q_last = np.where(last > 0, q[:, -1], least)
+    fuller = last + clipped
+    p_log_p = _before(_times_log(counts, counts))[limits]
+    p_log_p += _times_log(fuller, fuller) - _times_log(last, last)
+    p_log_q = _times_log(mass, q).sum(axis=1) + _times_log(clipped, q_last)
+    divergences: NDArray[np.float64] = (p_log_p - p_log_q) / total - np.log(total)
+    return divergences
+
+
+def _before(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The sum of the values before each index, f64[N+1]."""
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+
+
+def _times_log(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """x * log(y), and 0 where y is 0."""
+    return x * np.log(np.where(y > 0, y, 1.0))
