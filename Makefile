@@ -82,7 +82,8 @@ fix: $(VENV)/.dev
 lock: $(VENV)/.dev
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --upgrade --extra cpu pyproject.toml -o requirements/cpu.lock
+		--no-emit-index-url --no-header --upgrade --extra cpu --extra frigate pyproject.toml \
+		-o requirements/cpu.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade --extra cpu --extra dev pyproject.toml \
 		-o requirements/dev.lock
@@ -91,11 +92,11 @@ lock: $(VENV)/.dev
 		--extra cluster pyproject.toml -o requirements/cluster.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade -c requirements/cpu.lock --extra gpu \
-		pyproject.toml -o requirements/gpu.lock
+		--extra frigate pyproject.toml -o requirements/gpu.lock
 	echo "cuda-bindings>=12.8,<13" | \
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --upgrade -c requirements/cpu.lock pyproject.toml - \
-		-o requirements/tensorrt.lock
+		--no-emit-index-url --no-header --upgrade -c requirements/cpu.lock --extra frigate \
+		pyproject.toml - -o requirements/tensorrt.lock
 	sed -n 's/^requires = \["\(hatchling.*\)"\]/\1/p' pyproject.toml | \
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade - -o requirements/build.lock

@@ -1,6 +1,7 @@
 """The application: its table of routes, its middleware, and the model behind them."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +54,7 @@ from service.observability.tracing import (
     request_spans,
 )
 from service.protocols import PATHS as PROTOCOL_PATHS
-from service.protocols import add_protocols
+from service.protocols import add_protocols, frigate_socket
 from service.settings import Settings
 from service.web import PATHS as PAGE_PATHS
 from service.web import add_page
@@ -84,8 +85,9 @@ def create_app(
 ) -> FastAPI:
     """The application that serves the model folder of `source`; it answers probes during the build.
 
-    `open_backend` opens the folder, by default as a pipeline of this process. If the model cannot
-    be served, another thread calls `on_failure` with the reason. Raises BadKeys or BadExperiment.
+    `open_backend` opens the folder, by default as a pipeline of this process. `on_failure` is
+    called with the reason, maybe in another thread, if the model cannot be served or Frigate's
+    socket cannot be opened. Raises BadKeys or BadExperiment.
     """
     metrics = Metrics(version("qyolo"))
     policy = _access_policy(settings)
@@ -100,11 +102,16 @@ def create_app(
 
     lifecycle = Lifecycle(source, opened, on_failure, settings.drain_s)
 
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with lifecycle.running(), frigate_socket(settings, lifecycle, metrics, on_failure):
+            yield
+
     app = FastAPI(
         title="qyolo",
         summary="YOLO boxes over HTTP, by an int8 engine and by its float original",
         version="1",  # of the API: the document is public, the release is not
-        lifespan=lambda app: lifecycle.running(),
+        lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,

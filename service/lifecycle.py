@@ -106,6 +106,12 @@ class Lifecycle:
         if self._drain_until is None:
             self._drain_until = time.monotonic() + self._drain_s
 
+    def remaining_s(self) -> float:
+        """Seconds of the drain that are left for a step of it."""
+        self.begin_drain()
+        assert self._drain_until is not None
+        return max(LEAST_S, self._drain_until - time.monotonic())
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """At the end of the block a build is cancelled; a backend finishes its work and closes.
@@ -118,16 +124,11 @@ class Lifecycle:
         finally:
             self._set(Readiness("stopping"))
             self._source.cancel()
-            await asyncio.to_thread(self._thread.join, self._remaining_s())
+            await asyncio.to_thread(self._thread.join, self.remaining_s())
             self.has_ended = not self._thread.is_alive()
             if self._backend is not None:
-                closed = await asyncio.to_thread(self._backend.close, self._remaining_s())
+                closed = await asyncio.to_thread(self._backend.close, self.remaining_s())
                 self.has_ended = self.has_ended and closed
-
-    def _remaining_s(self) -> float:
-        self.begin_drain()
-        assert self._drain_until is not None
-        return max(LEAST_S, self._drain_until - time.monotonic())
 
     def _load(self) -> None:
         try:

@@ -36,6 +36,13 @@ class Settings(BaseSettings):
         description="infer as many images at a time as there are threads, each on one thread: more "
         "images a second, but each takes longer",
     )
+    zmq: str | None = Field(
+        default=None,
+        pattern=r"^(ipc|tcp)://.",
+        description="endpoint for Frigate's zmq detector, for example "
+        "ipc:///tmp/cache/zmq_detector; needs the extra frigate",
+        json_schema_extra={"metavar": "ENDPOINT"},
+    )
     capacity: NonNegativeInt = Field(
         default=0,
         description="requests in progress at a time; one more gets status 429. 0 sets no number: "

@@ -49,7 +49,7 @@ BUILD: Final = _optional(BuildConfig.__pydantic_fields__)  # type: ignore[attr-d
 CLUSTER: Final = _optional(Plan.model_fields)
 # Settings that are options: of every server, and of one that is no cluster.
 EVERY_SERVER: Final = ("host", "port", "threads", "throughput", "ab", "insecure")
-ONE_SERVER: Final = ("collect", "shadow")
+ONE_SERVER: Final = ("collect", "shadow", "zmq")
 
 T = TypeVar("T")
 

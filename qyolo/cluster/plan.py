@@ -14,6 +14,7 @@ ONE_SERVER_ONLY: Final = (
     "shadow",
     "otel",
     "max_wait_ms",
+    "zmq",
 )  # settings that a cluster does not support
 
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from qyolo.cluster.replicas import Replicas
 from service.experiments.events import Compared
 from service.experiments.split import Experiment
@@ -14,7 +16,7 @@ from service.inference.results import Answer, Comparison, Event, RawAnswer
 from service.inference.semaphore import Waiter
 from service.inference.variants import VariantChoice, VariantSet
 from service.vision.detections import Floats
-from service.vision.image import EncodedImage
+from service.vision.image import EncodedImage, Pixels
 
 
 class RemotePipeline:
@@ -59,7 +61,9 @@ class RemotePipeline:
                 )
             return Comparison(answer_a, answer_b, picture)
 
-    def _rendered(self, data: bytes, render: Render, answers: Sequence[Answer]) -> bytes:
+    def _rendered(self, data: bytes | Pixels, render: Render, answers: Sequence[Answer]) -> bytes:
+        if isinstance(data, np.ndarray):
+            return render(data, answers)
         encoded = EncodedImage(data, self._max_pixels)
         with self._memory.reserve(encoded, Waiter(), drawn=True):
             return render(encoded.decode().pixels, answers)

@@ -16,9 +16,9 @@ Render = Callable[[Pixels, Sequence[Answer]], bytes]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageRequest:
-    """One encoded image and what to do with it; it can be pickled if `render` can."""
+    """One image and what to do with it; it can be pickled if `render` can."""
 
-    data: bytes
+    data: bytes | Pixels  # an image file, or u8[H,W,3] RGB
     query: Query
     collect: bool = True  # whether the server may keep the image, where it collects some
     # (u8[H,W,3] RGB in source pixels, one answer or the two that are compared) -> an image file

@@ -6,6 +6,8 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Final, TypeVar
 
+import numpy as np
+
 from service.engines.cpu import usable_threads
 from service.experiments.collection import Collection
 from service.experiments.events import Compared
@@ -23,7 +25,7 @@ from service.inference.variants import VariantChoice, VariantSet
 from service.inference.work_queue import Kind
 from service.inference.workers import Workers
 from service.vision.detections import Detections, Floats
-from service.vision.image import EncodedImage, Pixels, full_size
+from service.vision.image import EncodedImage, Photo, Pixels, full_size
 from service.vision.postprocess import Query
 from service.vision.preprocess import Prepared
 
@@ -144,6 +146,12 @@ class Pipeline:
         The memory is held until the photo is resized, or rendered.
         """
         data, drawn = image.data, image.render is not None
+        if isinstance(data, np.ndarray):
+            with clock.stage("preprocess"):
+                prepared = detector.preprocess(Photo.from_pixels(data))
+            self._collect(image)
+            yield prepared, data if drawn else None
+            return
         began = perf_counter()
         encoded = detector.read_header(data, self._max_pixels)
         header_s = perf_counter() - began
@@ -158,17 +166,19 @@ class Pipeline:
             del photo
             if pixels is None:
                 memory.close()
-            if self._collection is not None and image.collect:
-                self._collect(self._collection, data)
+            self._collect(image)
             yield prepared, pixels
 
-    def _collect(self, collection: Collection, data: bytes) -> None:
-        index = collection.reserve()
-        if index is None:
+    def _collect(self, image: ImageRequest) -> None:
+        collection, data = self._collection, image.data
+        if collection is None or not image.collect or (index := collection.reserve()) is None:
             return
 
         def keep() -> None:
             """Decodes again: a photo that waits for its turn would hold memory."""
+            if isinstance(data, np.ndarray):
+                collection.keep(index, data)
+                return
             encoded = EncodedImage(data, self._max_pixels)
             with self._workers.memory(encoded, False, Waiter(), Stopwatch()):
                 collection.keep(index, encoded.decode().pixels)
@@ -202,7 +212,8 @@ class Pipeline:
 
 def _kind(image: ImageRequest, *variants: str) -> Kind:
     """What decides how long an image takes and is known before it is decoded."""
-    return variants, image.render is not None, len(image.data).bit_length()
+    encoded = len(image.data) if isinstance(image.data, bytes) else 0
+    return variants, image.render is not None, encoded.bit_length()
 
 
 def _rendered(

@@ -59,6 +59,11 @@ class Metrics:
         self._requests = counter(
             "qyolo_http_requests", "Completed requests", ["route", "method", "status"]
         )
+        self._zmq_requests = counter(
+            "qyolo_zmq_requests",
+            "Requests of Frigate's zmq detector, with the status that HTTP has for the outcome",
+            ["status"],
+        )
         self.in_flight = Gauge(
             "qyolo_requests_in_flight", "Requests in flight", registry=self.registry
         )
@@ -142,6 +147,9 @@ class Metrics:
         """`route` must be a template: each raw path would make a new time series."""
         known = method if method in METHODS else "other"
         self._requests.labels(route, known, str(status)).inc()
+
+    def count_zmq_request(self, status: int) -> None:
+        self._zmq_requests.labels(str(status)).inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition in the format that the Accept header prefers, and its media type."""

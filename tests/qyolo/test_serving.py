@@ -78,6 +78,13 @@ def test_the_command_line_overrides_the_port_of_the_environment(tiny_folder):
         assert "Traceback" not in server.err
 
 
+def test_an_endpoint_of_frigate_that_cannot_be_opened_ends_the_command(tiny_folder):
+    ran = qyolo("serve", tiny_folder, "--port", 0, "--zmq", "ipc:///no/such/folder/zmq")
+    assert ran.code == 2
+    assert "cannot listen on ipc:///no/such/folder/zmq: No such file" in only_line(ran.err)
+    assert "Traceback" not in ran.err
+
+
 # ----------------------------------------------------------------------------- in production
 
 

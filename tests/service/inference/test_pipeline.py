@@ -14,7 +14,7 @@ from service.inference.variants import VariantSet
 from service.vision.postprocess import Query
 from tests.fakes import FakeEngine, admission, variants_of
 from tests.service.live import FP32_RAW, INT8_RAW, STAGES, two_variants
-from tests.service.pictures import jpeg
+from tests.service.pictures import gradient, jpeg
 from tests.waiting import WAIT_LIMIT_S
 
 IMAGE = ImageRequest(jpeg(), Query())
@@ -81,12 +81,14 @@ def test_time_in_the_engine_is_infer_and_time_before_it_is_queue(engine):
     assert second.timings["total"] > 0.2
 
 
-def test_a_renderer_gets_the_source_pixels_and_the_answers():
+@pytest.mark.parametrize("decoded", [False, True])
+def test_a_renderer_gets_the_source_pixels_and_the_answers(decoded):
     def render(pixels, answers) -> bytes:
         return f"{pixels.shape} {[answer.variant for answer in answers]}".encode()
 
     # So large that the JPEG is decoded at an eighth of its size for the engine.
-    image = ImageRequest(jpeg(1200, 600), Query(), render=render)
+    data = np.asarray(gradient(1200, 600)) if decoded else jpeg(1200, 600)
+    image = ImageRequest(data, Query(), render=render)
     variants, *_ = two_variants()
     with opened(variants) as pipeline:
         answer = asyncio.run(pipeline.detect(image, "fp32"))

@@ -1,4 +1,4 @@
-"""The snippets of docs/how-to/clients.md, run unchanged but for address and model."""
+"""The snippets of docs/how-to/clients.md, run unchanged but for address and model; Frigate's."""
 
 import json
 import re
@@ -7,15 +7,18 @@ from pathlib import Path
 from textwrap import indent
 
 import pytest
+import yaml
 
+from service.settings import Settings
 from tests.processes import run
 from tests.service.live import DOG, PERSON
 from tests.service.pictures import jpeg
 from tests.service.protocols.clients import interpreter
 from tests.waiting import WAIT_LIMIT_S
 
-PAGE = (Path(__file__).parents[3] / "docs/how-to/clients.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PAGES = Path(__file__).parents[3] / "docs/how-to"
+SNIPPETS = re.findall(r"```python\n(.*?)```", (PAGES / "clients.md").read_text("utf-8"), re.DOTALL)
+FRIGATE = (PAGES / "frigate.md").read_text("utf-8")
 
 
 def snippet(word: str) -> str:
@@ -78,8 +81,15 @@ for rows in {answers!r}:
         assert json.loads(line) == expected
 
 
+def test_frigates_endpoint_is_that_of_the_command():
+    (endpoint,) = re.findall(r"^qyolo up --zmq (\S+)", FRIGATE, re.MULTILINE)
+    zmq, _ = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", FRIGATE, re.DOTALL))
+    assert zmq["detectors"]["qyolo"]["endpoint"] == endpoint == Settings(zmq=endpoint).zmq
+    assert zmq["model"]["width"] == zmq["model"]["height"]
+
+
 def test_frigates_address_is_a_route(live):
-    (url,) = re.findall(r"api_url: http://127\.0\.0\.1:8000(\S+)", PAGE)
+    (url,) = re.findall(r"api_url: http://127\.0\.0\.1:8000(\S+)", FRIGATE)
     url = url.replace(",car", "")  # the tiny model knows no cars
     answer = live.client.post(url, files={"image": jpeg()}, data={"api_key": ""})
     assert [row["label"] for row in answer.json()["predictions"]] == ["person"]
