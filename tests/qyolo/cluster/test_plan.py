@@ -38,6 +38,7 @@ def test_the_default_the_variants_of_the_split_and_the_named_ones_are_served(giv
         ({"variants": ["fp64"]}, BadOption),
         ({"settings": {"ab": "fp64:1"}}, BadExperiment),
         ({"settings": {"shadow": "fp32:1"}}, BadOption),
+        ({"settings": {"zmq": "ipc:///tmp/zmq"}}, BadOption),
         ({"settings": {"collect": "here"}}, BadOption),
         ({"settings": {"otel": True}}, BadOption),
     ],
