@@ -122,6 +122,18 @@ class Form:
         left, top, right, bottom = (output[0] if self.rows_last else output[0].T)[:4]
         return bool((right >= left).all() and (bottom >= top).all())
 
+    def columns_unlike_scores(self, output: Floats) -> list[int]:
+        """The columns of classes that leave 0..1, where others do not: of logits all do."""
+        if self.first_class is None:
+            return []
+        columns = output[0] if self.rows_last else output[0].T
+        unlike = [
+            index
+            for index, column in enumerate(columns)
+            if index >= self.first_class and not are_probabilities(column)
+        ]
+        return unlike if len(unlike) < len(columns) - self.first_class else []
+
     def first_logit(self, output: Floats) -> int | None:
         """The first of the columns that hold logits; None where its scores are probabilities."""
         if self.first_class is None:

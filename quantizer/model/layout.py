@@ -1,7 +1,5 @@
 """Which YOLO a model is: its head's layout, its preprocessing and its classes, from the graph."""
 
-import ast
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from quantizer.errors import BadOption, UnsupportedModel
+from quantizer.model.class_names import Names, class_names, given_names
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.execution import open_session
 from quantizer.model.files import EXPORT_COMMANDS
@@ -76,22 +75,19 @@ def recognise(
     contradicts the model.
     """
     _refuse_other_tasks(model)
-    given = _given_names(model, classes)
-    output = Output.of(model)
-    forms = _possible_forms(output, head)
-    read = _read_as(model, forms, given)
-    count = read.form.class_count(output.shape)
-    if count is None and isinstance(read.maps, Maps):
-        count = read.maps.layout.class_count
-    names, unnamed = _class_names(given, count)
-    layout = Layout(read.form.head, preprocess or _preprocess(output, read.form.head, model), names)
+    given, output = given_names(model.metadata, classes), Output.of(model)
+    read = _read_as(model, output, _possible_forms(output, head), given)
+    channels = read.maps.layout.class_count if isinstance(read.maps, Maps) else None
+    named = class_names(given, read.form.class_count(output.shape), channels)
+    how = preprocess or _preprocess(output, read.form.head, model)
+    layout = Layout(read.form.head, how, named.names)
     return FloatDetector(
         read.graph,
         model.size,
         model.metadata,
         layout,
         read.maps,
-        assumptions=(*model.assumptions, *read.assumptions, *unnamed),
+        assumptions=(*model.assumptions, *read.assumptions, *named.assumptions),
     )
 
 
@@ -121,11 +117,13 @@ class _Reading:
     assumptions: tuple[str, ...] = ()
 
 
-def _read_as(model: FloatModel, forms: Sequence[Form], given: "_Names | None") -> _Reading:
+def _read_as(
+    model: FloatModel, output: Output, forms: Sequence[Form], given: Names | None
+) -> _Reading:
     """The first form whose boxes the server can decode from the maps; that proves it.
 
     Without proof it is the first of those with as many classes as there are names, or as COCO has
-    where there are none.
+    where there are none. Raises UnsupportedModel where some of its classes cannot be classes.
     """
     sample = _sample(model)
     readings = []
@@ -135,9 +133,14 @@ def _read_as(model: FloatModel, forms: Sequence[Form], given: "_Names | None") -
             return reading
         readings.append(reading)
     names = COCO_NAMES if given is None else given.names
-    shape = model.output_shape
+    shape = output.shape
     likely = [each for each in readings if each.form.class_count(shape) == len(names)] or readings
     first, *others = [each for each in likely if each.form.fits(sample)] or likely
+    if unlike := first.form.columns_unlike_scores(sample):
+        raise UnsupportedModel(
+            f"{output.text}, whose columns {unlike[0]} to {unlike[-1]} are no scores: this may be "
+            f"a model of masks or keypoints; export a detector ({EXPORT_COMMANDS})"
+        )
     if not others:
         return first
     alternatives = " or ".join(f"{each.form.text} (--head {each.form.head})" for each in others)
@@ -166,17 +169,20 @@ def _sample(model: FloatModel) -> Floats:
 
 def _unknown(output: Output) -> str:
     """The outputs, the nearest forms with what each lacks, and what to type next."""
-    lacks = {form: form.missing(output) for form in FORMS}
+    lacks = {form: " and ".join(form.missing(output)) for form in FORMS}
     readable = {form for form in FORMS if not form.contradictions(output)}
-    nearest = sorted(FORMS, key=lambda form: (form not in readable, len(lacks[form])))[:NEAREST]
+    nearest = sorted(FORMS, key=lambda form: (form not in readable, len(form.missing(output))))
+    nearest = nearest[:NEAREST]
     described = "; ".join(
-        f"{form.text} ({form.name}) needs {' and '.join(lacks[form])}" for form in nearest
+        f"{', '.join(f'{form.text} ({form.name})' for form in nearest if lacks[form] == lack)} "
+        f"needs {lack}"
+        for lack in dict.fromkeys(lacks[form] for form in nearest)
     )
     heads = dict.fromkeys(form.head for form in nearest if form in readable)
     advice = f"--head {' or '.join(heads)} reads it so; or " if heads else ""
     return (
-        f"unknown head: {output.text}. Nearest: {described}. Next: {advice}export it without NMS "
-        f"({EXPORT_COMMANDS})"
+        f"unknown head: {output.text}. Nearest: {described}. Next: {advice}export it with "
+        f"its decode and without NMS ({EXPORT_COMMANDS})"
     )
 
 
@@ -195,75 +201,6 @@ def _preprocess(output: Output, head: HeadName, model: FloatModel) -> Preprocess
     )
     is_yolox = head == "yolox" or (head == "yolov5" and "Exp" in output.tail and not is_yolov6)
     return "yolox" if is_yolox else "yolo"
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """Class names, and where they come from."""
-
-    names: tuple[str, ...]
-    source: str
-
-
-def _given_names(model: FloatModel, file: Path | None) -> _Names | None:
-    """From the file, else from the exporter's metadata."""
-    if file is not None:
-        return _Names(_names_in(file), str(file))
-    if "names" in model.metadata:
-        return _Names(_names_in_metadata(model.metadata["names"]), "the model's metadata")
-    return None
-
-
-def _class_names(
-    given: _Names | None, count: int | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of `count` classes, and what was assumed: COCO's 80, or numbers for names."""
-    if given is not None:
-        if count not in (None, len(given.names)):
-            raise BadOption(
-                "classes",
-                f"must be a file with {count} names, one on each line: the model has {count} "
-                f"classes, {given.source} names {len(given.names)}",
-            )
-        return given.names, ()
-    if count in (None, len(COCO_NAMES)):
-        return COCO_NAMES, ()
-    numbered = tuple(f"class_{index}" for index in range(count or 0))
-    all_of_them = " to ".join(dict.fromkeys((numbered[0], numbered[-1])))
-    assumption = (
-        f"the file does not name the classes, so they are {all_of_them}; --classes FILE names "
-        "them, one on each line"
-    )
-    return numbered, (assumption,)
-
-
-def _names_in(file: Path) -> tuple[str, ...]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise BadOption(
-            "classes", f"{file}: cannot be read as text with one name on each line"
-        ) from exc
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise BadOption("classes", f"{file}: contains no name; it must have one on each line")
-    return names
-
-
-def _names_in_metadata(text: str) -> tuple[str, ...]:
-    """Ultralytics writes a Python dict or list of names, others write JSON."""
-    try:
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = ast.literal_eval(text)
-        names = [value[key] for key in sorted(value, key=int)] if isinstance(value, dict) else value
-        return tuple(map(str, [*names]))
-    except (ValueError, SyntaxError, TypeError) as exc:
-        raise UnsupportedModel(
-            f"the metadata's class names are unreadable: {text[:60]}; --classes FILE names them, "
-            "one on each line"
-        ) from exc
 
 
 def _refuse_other_tasks(model: FloatModel) -> None:

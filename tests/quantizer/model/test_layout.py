@@ -11,7 +11,19 @@ from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.float_model import read_float_model
 from quantizer.model.layout import Layout, read_detector, recognise
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
-from tests.tiny_models import CELLS, CLASSES, OWN, SIZE, TINY, C, Sketch, yolov5, yolov8, yolox
+from tests.tiny_models import (
+    CELLS,
+    CLASSES,
+    OWN,
+    SIZE,
+    TINY,
+    C,
+    Sketch,
+    end2end,
+    yolov5,
+    yolov8,
+    yolox,
+)
 
 EXPECTED = {
     "yolov5": ("yolov5", "yolo"),
@@ -89,7 +101,7 @@ def test_an_unknown_head_is_refused_and_its_output_described(shape, tail, tmp_pa
     message = str(caught.value)
     for word in (output, tail, f"{CELLS} cells", "64x64", "Nearest: [1,", "yolo export model="):
         assert word in message
-    assert message.count(" needs ") == 3
+    assert message.count(" (YOLO") == 3
     assert ("--head yolo" in message) is (len(shape) == 3 and shape[0] == 1)
 
 
@@ -176,6 +188,32 @@ def test_a_missing_file_and_one_without_names_are_refused(content, tmp_path):
 def test_metadata_that_is_no_list_of_names_is_refused(text, tmp_path):
     with pytest.raises(UnsupportedModel, match=r"class names .*--classes FILE"):
         layout_of(named(yolov5(), names=text), tmp_path)
+
+
+def test_an_end_to_end_head_may_have_more_classes_than_names(tmp_path):
+    assert layout_of(named(end2end(), names="['a']"), tmp_path).class_names == ("a",)
+
+
+def test_a_model_of_masks_is_refused_without_its_metadata(tmp_path):
+    """Ultralytics' segmentation: the coefficients of masks follow the scores."""
+    s = Sketch()
+    x = s.conv("raw", s.conv_silu("stem", "images", (3, 8), 3, 8), (8, 4 + 2 + 32))
+    boxes, scores, masks = s.split("parts", s.reshape("flat", x, [1, 38, 64]), [4, 2, 32], 1)
+    boxes = s.times("pixels", boxes, np.arange(1, 65))
+    scores = s.node("Sigmoid", "scores", scores)
+    model = s.model(s.concat("output", boxes, scores, s.times("masks", masks, 9)))
+    with pytest.raises(UnsupportedModel, match=r"columns 6 to 37 .*masks"):
+        layout_of(named(model), tmp_path)
+
+
+@pytest.mark.parametrize(("stem", "preprocess"), [((3, 2), "yolo"), ((6, 2), "yolox")])
+def test_yolov6_and_yolox_that_decode_alike_differ_in_their_stem(stem, preprocess, tmp_path):
+    s = Sketch()
+    x = s.conv_silu("stem", "images", (3, 8), *stem)
+    x = s.conv_silu("down", x, (8, 8), 4, 4)
+    x = s.reshape("rows", s.conv("raw", x, (8, 8 + 3)), [1, 88, 8])
+    model = s.model(s.times("decode", s.node("Exp", "exp", x), 8))
+    assert layout_of(model, tmp_path).preprocess == preprocess
 
 
 # ---------------------------------------------------------------- outputs of several readings
