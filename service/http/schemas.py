@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel
 
 from service.experiments.split import Experiment
@@ -180,16 +181,13 @@ def model_info(manifest: Manifest, experiment: Experiment) -> ModelInfo:
 
 def boxes(manifest: Manifest, detections: Detections) -> list[Box]:
     """The boxes with their class names: pixels to 2 decimals, scores to 4."""
-    columns = (detections.xyxy, detections.scores, detections.class_ids)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    # Of float32 this is exactly what `round` returns for each number, in less time.
+    xyxy = detections.xyxy.astype(np.float64).round(2)
+    scores = detections.scores.astype(np.float64).round(4)
+    rows = zip(*(each.tolist() for each in (xyxy, scores, detections.class_ids)), strict=True)
     return [
-        Box(
-            box=(round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)),
-            score=round(score, 4),
-            class_id=class_id,
-            class_name=manifest.class_name(class_id),
-        )
-        for (x1, y1, x2, y2), score, class_id in rows
+        Box(box=box, score=score, class_id=class_id, class_name=manifest.class_name(class_id))
+        for box, score, class_id in rows
     ]
 
 
