@@ -26,8 +26,8 @@ MAX_PIXELS: Final = 178_000_000  # Pillow itself refuses more, as a decompressio
 MAX_SIDE: Final = 65_535  # pixels: a JPEG's own limit; a decoder takes time for each row
 REDUCTIONS: Final = (8, 4, 2)  # factors at which libjpeg decodes a smaller image in less time
 RUN_LENGTH_ENCODED: Final = (1, 2)  # BMP's compressions RLE8 and RLE4
-START_OF_SCAN: Final = b"\xff\xda"
-COUNTED: Final = 2**20  # bytes in which scans are counted at a time
+START_OF_SCAN: Final = 0xDAFF  # the bytes FF DA, read as one number with the low byte first
+COUNTED: Final = 2**19  # pairs of bytes in which scans are counted at a time
 # A progressive JPEG has about ten scans. Each is a pass over all pixels, and a bomb has thousands.
 MAX_SCANS: Final = 100
 MAX_PASSES: Final = 20  # over as many pixels as an image may have
@@ -229,12 +229,13 @@ def _count_scans(image: Image.Image, data: bytes, max_pixels: int) -> int:
     libjpeg-turbo has such a limit (TJPARAM_SCANLIMIT); neither Pillow nor simplejpeg can set it.
     """
     limit = min(MAX_SCANS, MAX_PASSES * max_pixels // max(1, image.width * image.height))
-    marker, kind = START_OF_SCAN
-    count, bytes_ = 0, np.frombuffer(data, np.uint8)
-    # NumPy counts the markers of a photo in a quarter of the time of bytes.count.
-    for start in range(0, len(data) - 1, COUNTED):
-        each = bytes_[start : start + COUNTED + 1]
-        count += int(np.count_nonzero(each[np.flatnonzero(each[:-1] == marker) + 1] == kind))
+    # NumPy counts them at even and at odd places in a sixth of the time of bytes.count.
+    places = (np.frombuffer(data, "<u2", (len(data) - odd) // 2, odd) for odd in (0, 1))
+    count = sum(
+        int(np.count_nonzero(pairs[start : start + COUNTED] == START_OF_SCAN))
+        for pairs in places
+        for start in range(0, len(pairs), COUNTED)
+    )
     if count > limit:
         raise CorruptImage(f"the image has more than {limit} scans")
     return count
