@@ -352,6 +352,17 @@ def transposed(**options: object) -> onnx.ModelProto:
     return model
 
 
+def fractions(**options: object) -> onnx.ModelProto:
+    """YOLOv8 with its boxes in 0..1."""
+    model = yolov8(**options)
+    (output,) = model.graph.output
+    factors = np.array([1 / SIZE] * 4 + [1] * C, np.float32).reshape(1, -1, 1)
+    model.graph.initializer.append(numpy_helper.from_array(factors, "factors"))
+    model.graph.node.append(helper.make_node("Mul", [output.name, "factors"], ["fractions.y"]))
+    output.name = "fractions.y"
+    return model
+
+
 def channels_last(**options: object) -> onnx.ModelProto:
     """YOLOv8 that reads [1,H,W,3]."""
     model = yolov8(**options)
@@ -410,6 +421,7 @@ OWN: Final[dict[str, Callable[..., onnx.ModelProto]]] = {
     "yolonas": yolonas,
     "logits": logits,
     "transposed": transposed,
+    "fractions": fractions,
     "channels_last": channels_last,
     "half": half,
 }

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import Final, Self
 
+import numpy as np
+
 from quantizer.model.decode_tail import decode_tail, last_convolutions
 from quantizer.model.float_model import FloatModel
 from quantizer.model.outputs import are_probabilities, is_joined
 from service.vision.detections import Floats
 from service.vision.heads import HeadName, cells_of
 
+MAX_FRACTION: Final = 2.0  # of the image: the median of a coordinate, in pixels half the size
 # What a head may do to its raw maps without decoding them into pixels.
 RAW_OPERATORS: Final = frozenset(
     {"Concat", "Flatten", "Identity", "Reshape", "Sigmoid", "Squeeze", "Transpose", "Unsqueeze"}
@@ -133,6 +136,13 @@ class Form:
             if index >= self.first_class and not are_probabilities(column)
         ]
         return unlike if len(unlike) < len(columns) - self.first_class else []
+
+    def in_fractions(self, output: Floats) -> bool:
+        """Whether the boxes are fractions of the image: pixels of cells reach across it."""
+        if self.first_class is None or self.head == "yolox":
+            return False
+        boxes = (output[0] if self.rows_last else output[0].T)[:4]
+        return bool(np.median(np.abs(boxes), axis=1).max() <= MAX_FRACTION)
 
     def first_logit(self, output: Floats) -> int | None:
         """The first of the columns that hold logits; None where its scores are probabilities."""

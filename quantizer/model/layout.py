@@ -16,7 +16,7 @@ from quantizer.model.float_model import FloatModel, read_float_model
 from quantizer.model.forms import FORMS, Form, Output
 from quantizer.model.graph import Graph, attributes
 from quantizer.model.map_layout import Maps, Unrecognised, recognise_maps
-from quantizer.model.outputs import rearranged
+from quantizer.model.outputs import UNCHANGED, Changes, changed
 from service.vision.detections import Floats
 from service.vision.heads import HEADS, Head, HeadName
 from service.vision.preprocess import PREPROCESS, Preprocess, PreprocessName
@@ -150,13 +150,16 @@ def _read_as(
 
 def _in_form(model: FloatModel, form: Form, sample: Floats) -> _Reading:
     """The graph with its output as the decoder of the form's head reads it."""
-    first_score = form.first_logit(sample)
-    graph, assumptions = model.graph, tuple[str, ...]()
-    if form.across or first_score is not None:
-        graph = Graph.of(rearranged(graph, form.across, first_score))
-    if first_score is not None:
-        assumptions = ("its scores are not in 0..1, so they are read as logits",)
-    return _Reading(form, graph, recognise_maps(graph, form.head, model.size), assumptions)
+    scale = model.size if form.in_fractions(sample) else None
+    changes = Changes(form.across, form.first_logit(sample), scale)
+    graph = model.graph if changes == UNCHANGED else Graph.of(changed(model.graph, changes))
+    assumptions = []
+    if changes.first_logit is not None:
+        assumptions.append("its scores are not in 0..1, so they are read as logits")
+    if scale is not None:
+        assumptions.append("its boxes are near 0..1, so they are read as fractions of the image")
+    maps = recognise_maps(graph, form.head, model.size)
+    return _Reading(form, graph, maps, tuple(assumptions))
 
 
 def _sample(model: FloatModel) -> Floats:

@@ -3,6 +3,7 @@
 1. Boxes and scores in two outputs, as YOLO-NAS has them, become the columns of one.
 2. Rows that lie across become rows, or columns for a decoder that reads them so.
 3. Scores that are logits pass through the sigmoid that the exporter left out.
+4. Boxes in fractions of the image become pixels.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from quantizer.errors import UnsupportedModel
@@ -17,6 +19,7 @@ from quantizer.model.graph import Graph, drop_unread
 from service.vision.detections import Floats
 
 JOINED: Final = "boxes_and_scores"  # the name of the output that was two
+END: Final = 1 << 30  # of a slice
 ROUNDING: Final = 1e-3  # by which a probability may leave 0..1
 
 
@@ -92,17 +95,36 @@ def _pair(graph: Graph) -> tuple[_Half, _Half] | None:
     return None if boxes is None else (boxes, first)
 
 
-def rearranged(graph: Graph, across: bool, first_score: int | None) -> onnx.ModelProto:
-    """A copy whose rows are across, and whose columns from `first_score` on pass a sigmoid."""
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an output lacks to be as a decoder reads it.
+
+    across: its rows become columns, or the reverse. first_logit: from this column on it passes a
+    sigmoid. scale: its boxes are multiplied by it.
+    """
+
+    across: bool
+    first_logit: int | None
+    scale: int | None
+
+
+UNCHANGED: Final = Changes(across=False, first_logit=None, scale=None)
+
+
+def changed(graph: Graph, changes: Changes) -> onnx.ModelProto:
+    """A copy whose output, which has its boxes in the first four columns, is changed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph.model)
     writer, output = _Writer(copy), graph.outputs[0]
-    if first_score is not None:
-        axis = 1 if graph.shapes[output][1] < graph.shapes[output][2] else 2
-        boxes = writer.part(output, 0, first_score, axis)
-        scores = writer.part(output, first_score, 1 << 30, axis)
-        output = writer.node("Concat", [boxes, writer.node("Sigmoid", [scores])], axis=axis)
-    if across:
+    axis = 1 if graph.shapes[output][1] < graph.shapes[output][2] else 2
+    if changes.scale is not None:
+        boxes = writer.part(output, 0, 4, axis)
+        pixels = writer.node("Mul", [boxes, writer.constant(np.array(changes.scale, np.float32))])
+        output = writer.node("Concat", [pixels, writer.part(output, 4, END, axis)], axis=axis)
+    if (first := changes.first_logit) is not None:
+        scores = writer.node("Sigmoid", [writer.part(output, first, END, axis)])
+        output = writer.node("Concat", [writer.part(output, 0, first, axis), scores], axis=axis)
+    if changes.across:
         output = writer.node("Transpose", [output], perm=[0, 2, 1])
     _end_at(copy, output)
     return shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
@@ -131,11 +153,10 @@ class _Writer:
 
     def part(self, tensor: str, start: int, end: int, axis: int) -> str:
         """The columns from `start` to `end`."""
-        bounds = [self._constant(value) for value in (start, end, axis)]
+        bounds = [self.constant(np.array([value])) for value in (start, end, axis)]
         return self.node("Slice", [tensor, *bounds])
 
-    def _constant(self, value: int) -> str:
-        name = f"output/constant{value}"
-        if all(tensor.name != name for tensor in self._graph.initializer):
-            self._graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    def constant(self, value: NDArray[Any]) -> str:
+        name = f"output/constant{len(self._graph.initializer)}"
+        self._graph.initializer.append(numpy_helper.from_array(value, name))
         return name

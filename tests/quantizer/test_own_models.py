@@ -43,6 +43,7 @@ DECODED: Final[dict[str, Callable[..., Boxes]]] = {
     "yolonas": lambda boxes, scores: (boxes[0], scores[0]),
     "logits": lambda output: from_centres(np.vstack([output[0, :4], sigmoid(output[0, 4:])]).T),
     "transposed": lambda output: from_centres(output[0]),
+    "fractions": lambda output: from_centres(output[0].T * ([SIZE] * 4 + [1] * C)),
     "channels_last": lambda output: from_centres(output[0].T),
     "half": lambda output: from_centres(output[0].T),
 }
