@@ -81,12 +81,13 @@ async def read_form(request: Request, body: Body) -> Form:
 
 
 def image_of(form: Form) -> bytes:
-    """The image file in a form; raises BadRequest."""
+    """The image file in a form; raises BadRequest, also where text has the name of the other part."""
+    for name in PARTS:
+        if name in form.fields:
+            raise BadRequest(f"the part {name!r} must be a file, with a filename")
     for name in PARTS:
         if name in form.files:
             return _not_empty(form.files[name])
-        if name in form.fields:
-            raise BadRequest(f"the part {name!r} must be a file, with a filename")
     raise BadRequest("the multipart body has no part named file or image")
 
 

@@ -128,6 +128,7 @@ BAD_BODIES = {
     "empty": raw(b"", "image/png"),
     "no such part": {"files": {"picture": ("a.jpg", jpeg())}},
     "part without filename": {"files": {"file": (None, b"text")}},
+    "text beside a file": {"files": {"file": ("a.jpg", jpeg()), "image": (None, b"text")}},
     "empty part": {"files": {"file": ("a.jpg", b"")}},
     "two files": {"files": [("file", ("a.jpg", jpeg())), ("image", ("b.jpg", jpeg()))]},
     "no boundary": raw(b"x", "multipart/form-data"),
