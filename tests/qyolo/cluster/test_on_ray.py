@@ -265,7 +265,7 @@ def test_requests_beyond_the_capacity_get_429(running):
     counts = Counter(answer.status_code for answer in answers)
     assert set(counts) == {200, 429}, counts
     refused = next(answer for answer in answers if answer.status_code == 429)
-    assert refused.headers["Retry-After"] == "1"
+    assert 1 <= int(refused.headers["Retry-After"]) <= WAIT_LIMIT_S  # the predicted wait
     assert refused.json()["type"] == "urn:qyolo:problem:overloaded"
 
 
