@@ -86,7 +86,7 @@ def print_cost(cost: Cost) -> None:
 def print_curve(port: int, requests: list[bytes], cost: Cost, seconds: float) -> None:
     """Latency against load: measured, and expected of a queue."""
     full = cost.busy.per_second
-    max_wait = max(DEFAULT_MAX_WAIT_S, READY / full)
+    max_wait = max(DEFAULT_MAX_WAIT_S - 1 / full, READY / full)
     alone = np.array(cost.alone.ms[200]) / 1000
     # The queue's service time is the interval between two images at full load. The additional time
     # of an image that is alone delays that image, but not the next.

@@ -13,9 +13,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# Ten images of a small detector; random arrivals at 80 % of the saturating rate seldom bring more:
-# see bench/saturation.py.
-DEFAULT_MAX_WAIT_S: Final = 0.1
+# Twelve images of a small detector; random arrivals at 80 % of the saturating rate seldom bring
+# more: see bench/saturation.py.
+DEFAULT_MAX_WAIT_S: Final = 0.15
 
 
 class Settings(BaseSettings):
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         default=None,
         description="milliseconds that a request may have to wait, as predicted from measured "
         "times; one that would wait longer gets status 429. Two images for each one that the "
-        "engine infers at a time may always be before it. Default: 100; with `capacity` no limit",
+        "engine infers at a time may always be before it. Default: 150; with `capacity` no limit",
     )
     max_bytes: PositiveInt = Field(
         default=20 * 2**20,

@@ -9,7 +9,8 @@ in a plain mean, so that a slow first image is soon outvoted.
 
 The predicted wait of a request is the work before it. Of the image in progress the part that has
 passed is subtracted; once it is late, what it is late by is added, so that the prediction grows
-while an engine stands still, and nobody joins a queue that does not move.
+while an engine stands still, and nobody joins a queue that does not move. It is a mean, and waits
+vary: one image of the limit is left as a margin.
 
 An image that takes long must not leave the engine idle: two for each one that the engine infers at
 a time may be before another one, whatever they take. Before anything has been measured, no more
@@ -60,7 +61,7 @@ class Prediction(NamedTuple):
 
 
 class WorkQueue:
-    """The requests in progress, of which none should wait longer than `max_wait_s`.
+    """The requests in progress, of which hardly one should wait longer than `max_wait_s`.
 
     `ready` images may always be before another one. None is no limit.
     """
@@ -95,7 +96,8 @@ class WorkQueue:
         ended = (place.ended for place in self._places if place.ended is not None)
         moved = max(self._moved, min(place.since for place in waiting), *ended)
         rest = abs(image_s - (self._clock() - moved))
-        return Prediction(before - image_s + rest, max(self._max_wait_s, self._ready * image_s))
+        limit_s = max(self._max_wait_s - image_s, self._ready * image_s)
+        return Prediction(before - image_s + rest, limit_s)
 
     def service_s(self, kind: Kind) -> float:
         """What an image of this kind is expected to take."""

@@ -23,7 +23,7 @@ def test_a_value_out_of_range_is_refused(field):
 @pytest.mark.parametrize(
     ("limits", "seconds"),
     [
-        ({}, 0.1),
+        ({}, 0.15),
         ({"max_wait_ms": 250}, 0.25),
         ({"capacity": 8}, None),
         ({"capacity": 8, "max_wait_ms": 250}, 0.25),
