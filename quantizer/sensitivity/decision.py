@@ -140,7 +140,8 @@ def _conversions(
         for layer in all_int8.layers
     }
     every_second = dict.fromkeys(all_int8.layers[::2], "tried float")
-    mixed = plan_placement(simulation.graph, every_second, builder.qdq_format)
+    kept = {each.layer: each.reason for each in all_int8.kept_float}
+    mixed = plan_placement(simulation.graph, kept | every_second, builder.qdq_format)
     profile = builder.profile(simulation.quantized(mixed).model)
     added = max(0.0, profile.conversion_ms - after.conversion_ms) if profile else 0.0
     rate = added / max(1, sum(values[layer] for layer in every_second))

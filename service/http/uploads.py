@@ -81,7 +81,7 @@ async def read_form(request: Request, body: Body) -> Form:
 
 
 def image_of(form: Form) -> bytes:
-    """The image file in a form; raises BadRequest, also where text has the name of the other part."""
+    """The image file in a form; raises BadRequest, also for text that has the name of a part."""
     for name in PARTS:
         if name in form.fields:
             raise BadRequest(f"the part {name!r} must be a file, with a filename")

@@ -12,6 +12,7 @@ from quantizer.compile.builder import Builder, Profile
 from quantizer.compile.load import load_builder
 from quantizer.int8 import Range, Scheme
 from quantizer.model.graph import Graph
+from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.format import PLAIN
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.quantize import Ranges
@@ -26,13 +27,17 @@ from tests.tiny_models import SIZE, TINY, yolov5
 YOLOV5 = HEADS["yolov5"]
 
 
-def simulation_of(name: str) -> Simulation:
+def simulation_of(name: str, **asked: str) -> Simulation:
+    """With the statistics of the layers that are not `asked` to stay float, as in a build."""
     reading = Reading.of(HEADS.get(name, YOLOV5), SIZE)
     graph = Graph.of(sabotaged()) if name == "sabotaged" else graph_of(name)
-    histograms = observe(graph, plan_placement(graph).tensors, images(8), 1).histograms
-    ranges = Ranges(graph, histograms, "uh", Scheme(), Range(0.0, 1.0))
+    placement = plan_placement(graph, asked)
+    averaged = averaged_tensors(graph, placement)
+    collected = observe(graph, placement.tensors, images(8), 1, averaged)
+    ranges = Ranges(graph, collected.histograms, "uh", Scheme(), Range(0.0, 1.0))
     samples = find_samples(graph.model, reading, images(8), 1)
-    return Simulation(graph, ranges, Weights(graph), None, samples, 1)
+    means = collected.channel_means
+    return Simulation(graph, ranges, Weights(graph), means, samples, 1)
 
 
 def decided(
@@ -148,8 +153,9 @@ def test_a_layer_without_an_int8_kernel_is_not_quantized():
 
 
 def test_a_layer_named_by_the_user_stays_float(openvino):
-    decision = decided(simulation_of("yolov5"), openvino, 0.0, stem="named")
-    assert reasons(decision) == {"stem": "named"}
+    asked = {"stem": "named"}
+    decision = decided(simulation_of("yolov5", **asked), openvino, 0.0, **asked)
+    assert reasons(decision) == asked
 
 
 def test_without_a_profile_the_search_is_by_noise_alone():
