@@ -16,8 +16,8 @@ from service.progress import ReportProgress
 SHORTEST_MS: Final = 1e-3  # of all convolutions together: a shorter profile is not meaningful
 # SQNR in dB at which the search ends; keeping more layers float changes nothing that AP can tell.
 ENOUGH_SQNR: Final = 25.0
-# The loss of detections for which float layers may cost time. See docs/results/accuracy.md.
-MAX_LOSS: Final = 0.06
+# The loss of detections that a candidate may have. See docs/results/accuracy.md.
+MAX_LOSS: Final = 0.07
 
 
 @dataclass(frozen=True, slots=True)

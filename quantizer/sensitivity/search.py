@@ -9,7 +9,6 @@ that quantizes well costs one execution.
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Final
 
 from service.progress import Progress, ReportProgress
@@ -19,16 +18,13 @@ from service.progress import Progress, ReportProgress
 LEAST_COST: Final = 0.25
 # A fraction of the budget: a block with less noise is not split. What then remains is spread over
 # all layers, and keeping some of them float would cost time and change little.
-WORTHWHILE: Final = 0.07
+WORTHWHILE: Final = 0.03
 # Budgets of noise that justify all of int8's time: 0.3 for each hundredth of it. A layer that
 # exceeds the budget by itself justifies any time.
 WORTH: Final = 30.0
 
 # `accepts` is asked again when this many times as many layers are kept float.
 GROWTH: Final = 1.4
-# A fraction of the time of all layers: those that cost less are kept float beyond what `accepts`
-# asks for, until the budget is reached.
-NEARLY_FREE: Final = 0.001
 
 Noise = Callable[[frozenset[str]], float]  # the output noise with exactly these layers quantized
 Accepts = Callable[[tuple[str, ...]], bool]  # whether it is enough to keep these layers float
@@ -69,8 +65,8 @@ def search(
 ) -> Sensitivity:
     """Keep the fewest layers float that bring the noise below the budget, by noise per cost.
 
-    `accepts` is asked at first and then ever less often; once it agrees, only layers that are
-    nearly free are kept float.
+    The search ends earlier where `accepts` says so, which is asked at first and then ever less
+    often.
 
     `costs` maps each layer to the time it loses by staying float, as a fraction of the time of all
     layers in int8; layers that it does not name cost nothing. The budget is not reached where the
@@ -91,7 +87,6 @@ class _Search:
     _accepts: Accepts
     _executions: int = 0
     _next_asked: int = 0  # layers kept float
-    _accepted: bool = False
 
     def run(self, layers: tuple[str, ...]) -> Sensitivity:
         before = after = self._measure(layers)
@@ -99,7 +94,9 @@ class _Search:
         kept_float: list[Block] = []
         settled: list[Block] = []
         while waiting and after > self._budget:
-            self._accepted = self._accepted or self._is_accepted(kept_float)
+            if self._is_accepted(kept_float):
+                after = self._measure_without(kept_float, layers)
+                break
             worst = heapq.heappop(waiting)[-1]
             if worst.noise < self._least_worthwhile(worst):
                 settled.append(worst)
@@ -137,8 +134,6 @@ class _Search:
     def _least_worthwhile(self, block: Block) -> float:
         """The noise from which on the block is worth a split, or its one layer is kept float."""
         cheapest = min(self._costs.get(layer, 0.0) for layer in block.layers)
-        if self._accepted and (not self._costs or cheapest > NEARLY_FREE):
-            return inf
         return self._budget * min(1.0, max(WORTHWHILE, WORTH * cheapest))
 
     def _entry(self, block: Block) -> tuple[float, int, Block]:
