@@ -18,7 +18,7 @@ from service.progress import Progress, ReportProgress
 LEAST_COST: Final = 0.25
 # A fraction of the budget: a block with less noise is not split. What then remains is spread over
 # all layers, and keeping some of them float would cost time and change little.
-WORTHWHILE: Final = 0.03
+WORTHWHILE: Final = 0.07
 # Budgets of noise that justify all of int8's time: 0.3 for each hundredth of it. A layer that
 # exceeds the budget by itself justifies any time.
 WORTH: Final = 30.0
