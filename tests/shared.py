@@ -9,6 +9,7 @@ SHARED = Path(os.environ.get("QYOLO_SHARED", Path(__file__).parents[2] / "shared
 YOLOV5N = SHARED / "models" / "yolov5n.onnx"
 YOLOX_NANO = SHARED / "models" / "yolox_nano.onnx"
 COCO_CALIB = SHARED / "data" / "coco_calib"
+COCO_CALIB_JSON = SHARED / "data" / "coco_calib.json"
 COCO_VAL = SHARED / "data" / "coco_val"
 COCO_VAL_JSON = SHARED / "data" / "coco_val.json"
 
