@@ -58,9 +58,8 @@ from service.vision.detections import Floats
 
 EQUALISED_ON: Final = 16  # images
 ROUNDED_ON: Final = 20
-LARGEST_PATCH: Final = (
-    512  # inputs of an output channel: rounding takes time with their third power
-)
+# Inputs of an output channel: adaptive rounding takes time with their third power.
+LARGEST_PATCH: Final = 512
 
 
 def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report:

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from quantizer.model.execution import over_images
-from quantizer.model.graph import Graph, attribute, layer_name
+from quantizer.model.graph import Graph, attribute, attributes, layer_name
 from service.vision.detections import Floats
 
 POSITIONS: Final = 256  # sampled in each image; a hundred images give 25,000
@@ -75,8 +75,8 @@ def _patches(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> 
     A convolution that leaves its padding to auto_pad is sampled inside the border alone.
     """
     kernel = graph.constant(node.input[1]).shape[2:]
-    strides, steps = (_pair(node, name, (1, 1)) for name in ("strides", "dilations"))
-    top, left, bottom, right = _pair(node, "pads", (0, 0, 0, 0))
+    strides, steps = (attributes(node, name) or (1, 1) for name in ("strides", "dilations"))
+    top, left, bottom, right = attributes(node, "pads") or (0, 0, 0, 0)
     padded = np.pad(values, ((0, 0), (top, bottom), (left, right)))
     window = [(k - 1) * step + 1 for k, step in zip(kernel, steps, strict=True)]
     windows = sliding_window_view(padded, window, axis=(1, 2))
@@ -87,7 +87,3 @@ def _patches(graph: Graph, node: onnx.NodeProto, values: Floats, phase: int) -> 
     y, x = np.divmod(np.arange(phase % skip, rows * columns, skip), columns)
     groups = attribute(node, "group", 1)
     return windows[:, y, x].transpose(0, 2, 3, 1).reshape(groups, -1, len(y))
-
-
-def _pair(node: onnx.NodeProto, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    return next((tuple(attr.ints) for attr in node.attribute if attr.name == name), default)

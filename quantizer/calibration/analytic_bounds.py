@@ -52,11 +52,7 @@ def _bound(graph: Graph, node: onnx.NodeProto, bounds: dict[str, float]) -> floa
         return min(known)
     if node.op_type == "Mul" and graph.is_constant(node.input[1]):
         factors = graph.constant(node.input[1]).astype(np.float64)
-        return (
-            min(known[0] * float(each) for each in (factors.min(), factors.max()))
-            if (factors.min() > 0)
-            else None
-        )
+        return float((known[0] * factors).min()) if factors.min() > 0 else None
     return sum(known) if node.op_type == "Add" else None
 
 

@@ -65,15 +65,13 @@ class Reader:
 
         `step` is that of the multiplied tensor.
         """
-        taps = tuple(range(2, self.weight.ndim))
-        squares = np.square(self.weight).sum(axis=taps)  # f64[O,C], or f64[C,1]
         rounding = step**2 / 12 / factors**2
         if self.depthwise:  # its weights keep their relations, so their rounding stays the same
             noise, variance = rounding, channels.variance
         else:
-            steps = (
-                np.abs(self.divided(factors)).reshape(len(squares), -1).max(axis=1) / WEIGHT_STEPS
-            )
+            taps = tuple(range(2, self.weight.ndim))
+            squares = np.square(self.weight).sum(axis=taps)  # f64[O,C]
+            steps = np.abs(self.divided(factors)).max(axis=(1, *taps)) / WEIGHT_STEPS
             of_weights = steps**2 / 12 * self.weight[0, 0].size * (channels.power @ factors**2)
             noise, variance = squares @ rounding + of_weights, squares @ channels.variance
         shares = np.divide(noise, variance, out=np.ones_like(noise), where=variance > noise)

@@ -9,13 +9,8 @@ from quantizer.errors import BadOption
 from service.manifest import Manifest
 from service.settings import Settings
 
-ONE_SERVER_ONLY: Final = (
-    "collect",
-    "shadow",
-    "otel",
-    "max_wait_ms",
-    "zmq",
-)  # settings that a cluster does not support
+# Settings that a cluster does not support.
+ONE_SERVER_ONLY: Final = ("collect", "shadow", "otel", "max_wait_ms", "zmq")
 
 
 def _only_known(settings: object) -> object:

@@ -12,9 +12,8 @@ from service.inference.work_queue import Kind, Place, WorkQueue
 
 # Each holds a decoded image, and eight decode faster than any engine here infers.
 MAX_DECODE_WORKERS: Final = 8
-READY: Final = (
-    2  # images for each one that the engine infers at a time: one inferred, one to follow
-)
+# Images for each one that the engine infers at a time: one is inferred, one is ready to follow.
+READY: Final = 2
 
 
 def decode_workers(threads: int) -> int:
