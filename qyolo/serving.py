@@ -12,9 +12,10 @@ import typer
 from qyolo.errors import CommandError
 from qyolo.process import set_up_process
 from service.app import ROUTINE, OpenBackend, create_app
+from service.inference.models import ModelFolder
 from service.lifecycle import ModelSource
 from service.observability.logs import set_up_logs
-from service.observability.tracing import Tracing, tracing
+from service.observability.tracing import tracing
 from service.settings import Settings
 from service.transport.config import server_config
 from service.transport.listener import open_listener
@@ -26,19 +27,40 @@ log = logging.getLogger(__name__)
 
 
 def run_server(
-    settings: Settings, source: ModelSource, open_backend: OpenBackend | None = None
+    settings: Settings,
+    source: ModelSource,
+    open_backend: OpenBackend | None = None,
+    name: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in flight finish.
 
-    Where an engine still runs after that, the process exits at once, with the code STUCK. Raises
-    CannotListen, BadKeys, TelemetryMissing, or CommandError if there is no model to serve, or none
-    any more.
+    The model of `source`, under `name` if it is given, is the first; `settings.models` are beside
+    it. Where an engine still runs after that, the process exits at once, with the code STUCK.
+    Raises CannotListen, BadKeys, TelemetryMissing, or CommandError if there is no model to serve,
+    or none any more.
     """
     set_up_process(serves=True)
     set_up_logs(settings.log_level, settings.log_format)
     with open_listener(settings) as listener, tracing(settings.otel) as traces:
-        failures, has_ended = _serve(settings, source, listener, traces, open_backend)
-    if not has_ended:
+        failures: list[str] = []
+
+        def fail(message: str) -> None:
+            failures.append(message)
+            server.should_exit = True
+
+        app = create_app(
+            settings,
+            source,
+            fail,
+            open_backend,
+            traces,
+            name,
+            [ModelFolder.parse(text) for text in settings.models],
+        )
+        lifecycle = app.state.lifecycle
+        server = Server(server_config(app, settings, ROUTINE), lifecycle.begin_drain)
+        _run(server, settings, listener)
+    if not lifecycle.has_ended:
         log.error("the process ends although an engine still runs")
         for failure in failures:
             typer.echo(f"qyolo: {failure}", err=True)
@@ -48,24 +70,7 @@ def run_server(
         raise CommandError(failures[0])
 
 
-def _serve(
-    settings: Settings,
-    source: ModelSource,
-    listener: socket.socket,
-    traces: Tracing | None,
-    open_backend: OpenBackend | None,
-) -> tuple[list[str], bool]:
-    """Why the model could not be served, and whether all work has ended."""
-    failures: list[str] = []
-
-    def fail(message: str) -> None:
-        failures.append(message)
-        server.should_exit = True
-
-    app = create_app(settings, source, fail, open_backend, traces)
-    lifecycle = app.state.lifecycle
-    server = Server(server_config(app, settings, ROUTINE), lifecycle.begin_drain)
-
+def _run(server: Server, settings: Settings, listener: socket.socket) -> None:
     def stop(signum: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
@@ -75,7 +80,6 @@ def _serve(
         signal.signal(number, stop)
     _announce(settings, listener)
     server.run(sockets=[listener])
-    return failures, lifecycle.has_ended
 
 
 def _announce(settings: Settings, listener: socket.socket) -> None:

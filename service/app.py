@@ -1,7 +1,8 @@
 """The application: its table of routes, its middleware, and the model behind them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +14,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse
 
+from service.errors import BadModelFolder, ServiceError
 from service.experiments.collection import Collection
-from service.experiments.split import BadExperiment, Experiment, read_experiment
+from service.experiments.split import Experiment, read_experiments
 from service.http.api_paths import ApiPaths, PathSet
 from service.http.client_identity import CLIENT_HEADER
 from service.http.exchange import DEADLINE_HEADER, INSTEAD_OF, VARIANT_HEADER
@@ -22,6 +24,7 @@ from service.http.openapi import (
     BOTH_SIDES,
     CLIENT,
     IMAGE_BODY,
+    MODEL,
     PICTURE,
     document_keys,
     problems,
@@ -33,12 +36,14 @@ from service.http.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, 
 from service.inference.admission import Admission
 from service.inference.backend import InferenceBackend
 from service.inference.detector import Detector
-from service.inference.pipeline import Pipeline
+from service.inference.models import ModelFolder, Models
+from service.inference.pipeline import Pipeline, workers_for
 from service.inference.results import Event
 from service.inference.supervision import EngineLimits
 from service.inference.variants import VariantSet, load_variants
+from service.inference.workers import Workers
 from service.lifecycle import Lifecycle, ModelSource
-from service.manifest import Manifest
+from service.manifest import Manifest, read_manifest
 from service.middleware.access_log import REQUEST_ID, AccessLog
 from service.middleware.api_keys import read_keys
 from service.middleware.auth import AccessPolicy, Auth
@@ -73,7 +78,19 @@ ROUTINE: Final = PathSet(path for api in APIS for path in api.routine)
 KEY_IN_REQUEST: Final = PathSet(path for api in APIS for path in api.key_in_request)
 
 ObserveModel = Callable[[Manifest], Callable[[Event], None]]  # the observer of a model's events
-OpenBackend = Callable[[Path, Experiment, ObserveModel], InferenceBackend]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedAs:
+    """How a model folder is served."""
+
+    experiment: Experiment
+    observe: ObserveModel
+    collect: Path | None = None  # folder for its images
+    name: str | None = None  # None: its build's
+
+
+OpenBackend = Callable[[Path, ServedAs], InferenceBackend]
 
 
 def create_app(
@@ -82,25 +99,36 @@ def create_app(
     on_failure: Callable[[str], None] = lambda message: None,
     open_backend: OpenBackend | None = None,
     traces: Tracing | None = None,
+    name: str | None = None,
+    others: Sequence[ModelFolder] = (),
 ) -> FastAPI:
     """The application that serves the model folder of `source`; it answers probes during the build.
 
-    `open_backend` opens the folder, by default as a pipeline of this process. `on_failure` is
-    called with the reason, maybe in another thread, if the model cannot be served or Frigate's
-    socket cannot be opened. Raises BadKeys or BadExperiment.
+    `open_backend` opens a folder, by default as a pipeline of this process. `on_failure` is
+    called with the reason, maybe in another thread, if the models cannot be served or Frigate's
+    socket cannot be opened. `name`: under which the source's model is served, by default its
+    build's; `others`: more models. Raises BadKeys or BadExperiment.
     """
     metrics = Metrics(version("qyolo"))
     policy = _access_policy(settings)
     errors = ErrorResponses(APIS)
-    experiment = read_experiment(settings.ab, settings.shadow)
+    experiments = read_experiments(settings.ab, settings.shadow)
     opener = open_backend or local_backend(settings)
 
-    def opened(folder: Path) -> InferenceBackend:
-        backend = opener(folder, experiment, metrics.observer)
-        metrics.predicted_wait.set_function(lambda: backend.admission.predicted_wait_s)
-        return backend
+    def open_model(folder: Path, name: str | None, experiment: Experiment) -> InferenceBackend:
+        collect = settings.collect
+        if collect is not None and others:
+            collect /= name or read_manifest(folder).name
+        return opener(folder, ServedAs(experiment, metrics.observer, collect, name))
 
-    lifecycle = Lifecycle(source, opened, on_failure, settings.drain_s)
+    def open_models(folder: Path) -> Models:
+        folders = (ModelFolder(folder, name), *others)
+        memory = (settings.model_memory, metrics.count_memory)
+        models = Models(folders, open_model, experiments, *memory)
+        metrics.predicted_wait.set_function(lambda: models.admission.predicted_wait_s)
+        return models
+
+    lifecycle = Lifecycle(source, open_models, on_failure, settings.drain_s)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -132,33 +160,51 @@ def local_backend(
     settings: Settings,
     load: Callable[[Path, int, bool], VariantSet[Detector]] = load_variants,
 ) -> OpenBackend:
-    """A function that opens a model folder as a pipeline of this process."""
-    collect = settings.collect
-    collection = None if collect is None else Collection(collect, settings.collect_limit)
+    """A function that opens model folders as pipelines of this process.
 
-    def open_pipeline(folder: Path, experiment: Experiment, observe: ObserveModel) -> Pipeline:
+    They share one admission and its threads, which fit the first model.
+    """
+    collections: dict[Path, Collection] = {}
+    shared: list[tuple[Admission, Workers]] = []
+
+    def share(streams: int) -> tuple[Admission, Workers]:
+        if not shared:
+            admission = Admission(
+                settings.capacity or None,
+                settings.max_bytes,
+                settings.max_inflight_bytes,
+                settings.max_wait_s,
+                streams,
+            )
+            shared.append((admission, workers_for(admission, streams, settings.decode_memory)))
+        admission, workers = shared[0]
+        if streams < workers.streams:
+            raise BadModelFolder(
+                f"this model infers {streams} images at a time, the first one {workers.streams}: "
+                "serve models for the processor and for a GPU without --throughput"
+            )
+        return admission, workers
+
+    def open_pipeline(folder: Path, served: ServedAs) -> Pipeline:
         variants = load(folder, settings.threads, settings.throughput)
         try:
-            experiment.check(variants.names)
-        except BadExperiment:
+            served.experiment.check(variants.names)
+            admission, workers = share(variants.streams)
+        except ServiceError:
             variants.close()
             raise
-        admission = Admission(
-            settings.capacity or None,
-            settings.max_bytes,
-            settings.max_inflight_bytes,
-            settings.max_wait_s,
-            variants.streams,
-        )
-        observer = observe(variants.manifest)
+        if served.name is not None:
+            variants.rename(served.name)
+        if (collect := served.collect) is not None and collect not in collections:
+            collections[collect] = Collection(collect, settings.collect_limit)
         return Pipeline(
             variants,
             admission,
             settings.max_pixels,
-            observer,
-            collection,
-            experiment,
-            settings.decode_memory,
+            served.observe(variants.manifest),
+            None if collect is None else collections[collect],
+            served.experiment,
+            workers,
             EngineLimits.of(settings.deadline_s, settings.drain_s),
         )
 
@@ -228,11 +274,11 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
         responses={200: BOTH_SIDES, **refusals},
         openapi_extra=IMAGE_BODY,
     )
-    model = partial(app.add_api_route, methods=["GET"], tags=["model"])
-    model("/v1/models", endpoints.models, response_model=ModelInfo, responses=problems(500, 503))
-    reports = problems(404, 500, 503)
-    model("/v1/report", endpoints.report, responses=reports)
-    model("/v1/report.html", endpoints.report_page, response_class=HTMLResponse, responses=reports)
+    model = partial(app.add_api_route, methods=["GET"], tags=["model"], openapi_extra=MODEL)
+    absent = problems(404, 500, 503)
+    model("/v1/models", endpoints.models, response_model=ModelInfo, responses=absent)
+    model("/v1/report", endpoints.report, responses=absent)
+    model("/v1/report.html", endpoints.report_page, response_class=HTMLResponse, responses=absent)
     probe = partial(app.add_api_route, methods=["GET"], tags=["probes"])
     probe("/healthz", endpoints.healthz, response_model=Alive)
     probe(

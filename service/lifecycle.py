@@ -1,4 +1,4 @@
-"""The states of the server's model: building, loading, ready or failed, stopping."""
+"""The states of the server and its models: building, loading, ready or failed, stopping."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol
 
 from service.errors import NotReady, ServiceError
 from service.inference.backend import InferenceBackend
+from service.inference.models import Models
 from service.manifest import Manifest
 from service.progress import Progress, ReportProgress
 
@@ -55,33 +56,34 @@ class FolderSource:
 
 
 class Lifecycle:
-    """Loads the model once, in its own thread, which calls `on_failure` if that fails."""
+    """Loads the models once, in its own thread, which calls `on_failure` if that fails."""
 
     def __init__(
         self,
         source: ModelSource,
-        open_backend: Callable[[Path], InferenceBackend],
+        open_models: Callable[[Path], Models],
         on_failure: Callable[[str], None],
         drain_s: float,
     ) -> None:
         self._source = source
-        self._open_backend = open_backend
+        self._open_models = open_models
         self._on_failure = on_failure
         self._drain_s = drain_s
         self._drain_until: float | None = None
         self.has_ended = True  # False: a thread still works, though the server has stopped
         self._readiness = Readiness("building")
         self._state_lock = Lock()
-        self._backend: InferenceBackend | None = None
+        self._models: Models | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         # A daemon: a source that ignores cancel() must not keep the process alive.
         self._thread = Thread(target=self._load, name="model", daemon=True)
 
     @property
     def readiness(self) -> Readiness:
         """Failed while every variant that may answer is out of service."""
-        if self._readiness.state != "ready" or self._backend is None:
+        if self._readiness.state != "ready" or self._models is None:
             return self._readiness
-        return _with_failures(self._readiness, self._backend)
+        return _with_failures(self._models)
 
     def require_ready(self) -> None:
         """Raise NotReady unless a request that names no variant can be answered."""
@@ -90,11 +92,16 @@ class Lifecycle:
             raise NotReady(_describe(readiness))
 
     @property
-    def backend(self) -> InferenceBackend:
+    def models(self) -> Models:
         """Raises NotReady, with the state and the progress."""
-        if self._readiness.state != "ready" or self._backend is None:
+        if self._readiness.state != "ready" or self._models is None:
             raise NotReady(_describe(self._readiness))
-        return self._backend
+        return self._models
+
+    @property
+    def backend(self) -> InferenceBackend:
+        """Of the first model; raises NotReady."""
+        return self.models.backend
 
     async def settled(self) -> Readiness:
         """Wait until the model is loaded, or has failed."""
@@ -118,6 +125,7 @@ class Lifecycle:
 
         Work that has not ended when the drain has is left to its thread.
         """
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
         try:
             yield
@@ -126,8 +134,8 @@ class Lifecycle:
             self._source.cancel()
             await asyncio.to_thread(self._thread.join, self.remaining_s())
             self.has_ended = not self._thread.is_alive()
-            if self._backend is not None:
-                closed = await asyncio.to_thread(self._backend.close, self.remaining_s())
+            if self._models is not None:
+                closed = await asyncio.to_thread(self._models.close, self.remaining_s())
                 self.has_ended = self.has_ended and closed
 
     def _load(self) -> None:
@@ -136,12 +144,13 @@ class Lifecycle:
                 lambda progress: self._set(Readiness("building", progress))
             )
             self._set(Readiness("loading"))
-            self._backend = self._open_backend(folder)
-            self._backend.when_lost(self._lose)
+            self._models = self._open_models(folder)
+            assert self._loop is not None
+            self._models.when_lost(self._lose, self._loop)
         except BaseException as exc:  # a panic in Rust is no Exception
             self._fail(exc)
         else:
-            self._set(Readiness("ready", detail=_rejections(self._backend.variants.manifest)))
+            self._set(Readiness("ready"))
 
     def _fail(self, exc: BaseException) -> None:
         if self._readiness.state == "stopping":  # cancelled, which is no failure
@@ -164,27 +173,35 @@ class Lifecycle:
                 self._readiness = readiness
 
 
-def _with_failures(ready: Readiness, backend: InferenceBackend) -> Readiness:
-    """With what is out of service, and whether another variant answers for the default."""
-    failures = backend.failures()
-    if not failures:
-        return ready
-    texts = [f"{name} failed: {why}; it is being loaded again" for name, why in failures.items()]
-    able = [name for name in backend.variants.eligible if name not in failures]
-    if not able:
-        return Readiness("failed", detail="; ".join(texts))
-    default = backend.variants.manifest.default
-    if default in failures:
-        texts.insert(0, f"{able[0]} answers for {default}")
-    return Readiness("ready", detail="; ".join(filter(None, [*texts, ready.detail])))
+def _with_failures(models: Models) -> Readiness:
+    """What is out of service, whether another variant answers for the default, and rejections.
+
+    The first model decides the state.
+    """
+    state: State = "ready"
+    texts = []
+    for model in models:
+        failures, able = model.failures, model.able
+        of = "" if model is models.first else f"{model.name}: "
+        default = model.manifest.default
+        if able and default in failures:
+            texts.append(f"{of}{able[0]} answers for {default}")
+        texts += [
+            f"{of}{name} failed: {why}; it is being loaded again" for name, why in failures.items()
+        ]
+        if able or not failures:
+            texts += [of + each for each in _rejections(model.manifest)]
+        elif model is models.first:
+            state = "failed"
+    return Readiness(state, detail="; ".join(texts))
 
 
-def _rejections(manifest: Manifest) -> str:
-    """The variants that failed the accuracy gate, for /readyz; empty if there are none."""
-    return "; ".join(
+def _rejections(manifest: Manifest) -> list[str]:
+    """The variants that failed the accuracy gate, for /readyz."""
+    return [
         f"{manifest.default} is served, {name} was rejected: {reason}"
         for name, reason in manifest.rejected.items()
-    )
+    ]
 
 
 def _describe(readiness: Readiness) -> str:

@@ -1,9 +1,10 @@
 """The server's settings, read once from the environment; the descriptions are their reference."""
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     IPvAnyAddress,
     NonNegativeInt,
@@ -11,11 +12,18 @@ from pydantic import (
     PositiveInt,
     SecretStr,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # Twelve images of a small detector; random arrivals at 80 % of the saturating rate seldom bring
 # more: see bench/saturation.py.
 DEFAULT_MAX_WAIT_S: Final = 0.15
+
+
+def _listed(value: object) -> object:
+    """A text of the environment, split at its commas."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 class Settings(BaseSettings):
@@ -23,6 +31,17 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QYOLO_", frozen=True, extra="ignore")
 
+    models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="model folders, comma-separated, each FOLDER or NAME=FOLDER: those of `qyolo "
+        "serve` where it names none; with `qyolo up` more models, beside the one that it builds",
+    )
+    model_memory: NonNegativeInt = Field(
+        default=0,
+        description="bytes of memory that loaded models may take, as measured when each is loaded; "
+        "beyond it those used longest ago are unloaded, but for the first, and loaded again by "
+        "their next request. 0 is no limit",
+    )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(
         default=8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one"
@@ -85,7 +104,8 @@ class Settings(BaseSettings):
     )
     collect: Path | None = Field(
         default=None,
-        description="folder for a random sample of the served images, for calibration",
+        description="folder for a random sample of the served images, for calibration; where "
+        "there are several models, each has a folder of its name in it",
     )
     collect_limit: int = Field(
         default=200, ge=1, le=10_000, description="most images in the folder of `collect`"
@@ -93,7 +113,7 @@ class Settings(BaseSettings):
     ab: str | None = Field(
         default=None,
         description="A/B split: weights of the variants for requests that name none, for "
-        "example int8:0.9,fp32:0.1",
+        "example int8:0.9,fp32:0.1; of other models after the first, ;NAME=int8:0.9,fp32:0.1",
         json_schema_extra={"metavar": "VARIANT:WEIGHT,..."},
     )
     shadow: str | None = Field(

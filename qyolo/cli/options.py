@@ -18,6 +18,14 @@ from service.settings import Settings
 from zoo import bundle
 
 Folder = Annotated[Path, typer.Argument(help="Model folder that `qyolo build` wrote.")]
+Folders = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Model folders that `qyolo build` wrote, each FOLDER or NAME=FOLDER; default: "
+        "QYOLO_MODELS.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, help="Inference threads; 0: the CPU quota.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[

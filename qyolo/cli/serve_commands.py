@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from quantizer.config import BuildConfig
-from qyolo.cli.options import Folder, message, takes_config, takes_plan, takes_settings
+from qyolo.cli.options import Folders, message, takes_config, takes_plan, takes_settings
 from qyolo.cluster.plan import Plan
 from qyolo.errors import CommandError
 from qyolo.user_cache import cache_root
@@ -13,20 +13,30 @@ from service.settings import Settings
 
 
 @takes_settings
-def serve(folder: Folder, settings: Settings) -> None:
-    """Serve a model folder over REST."""
+def serve(settings: Settings, folders: Folders = None) -> None:
+    """Serve model folders over REST.
+
+    The first model answers requests that name none.
+    """
     from qyolo.serving import run_server
+    from service.inference.models import ModelFolder
     from service.lifecycle import FolderSource
     from service.manifest import verify
 
-    verify(folder)
-    run_server(settings, FolderSource(folder))
+    listed = tuple(folders or settings.models)
+    if not listed:
+        raise CommandError("name a model folder: qyolo serve FOLDER, or QYOLO_MODELS=FOLDER")
+    models = [ModelFolder.parse(text) for text in listed]
+    for model in models:
+        verify(model.folder)
+    more = settings.model_copy(update={"models": listed[1:]})
+    run_server(more, FolderSource(models[0].folder), name=models[0].name)
 
 
 @takes_config
 @takes_settings
 def up(config: BuildConfig, settings: Settings) -> None:
-    """Build MODEL, unless the cache has the build, then serve it.
+    """Build MODEL, unless the cache has the build, then serve it, and QYOLO_MODELS beside it.
 
     The server listens at once; /readyz reports the build's progress. The build runs in a process
     of its own.
@@ -35,7 +45,11 @@ def up(config: BuildConfig, settings: Settings) -> None:
     from qyolo.building import BuildSource
     from qyolo.cli.progress import progress_bars
     from qyolo.serving import run_server
+    from service.inference.models import ModelFolder
+    from service.manifest import verify
 
+    for text in settings.models:
+        verify(ModelFolder.parse(text).folder)
     source = BuildSource(config, cache_root(), build_key(config), progress_bars, message)
     run_server(settings, source)
 

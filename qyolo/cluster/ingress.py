@@ -13,9 +13,8 @@ from qyolo.cluster.distribution import DistributedFolder
 from qyolo.cluster.remote import RemotePipeline
 from qyolo.cluster.replicas import Replicas
 from qyolo.process import set_up_process
-from service.app import ObserveModel, create_app
+from service.app import ServedAs, create_app
 from service.errors import ModelUnavailable
-from service.experiments.split import Experiment
 from service.inference.admission import Admission
 from service.inference.variants import VariantSet, read_reports
 from service.manifest import read_manifest
@@ -53,14 +52,12 @@ class Ingress:
         if readiness.state != "ready":
             raise ModelUnavailable(readiness.detail)
 
-    def _open(
-        self, folder: Path, experiment: Experiment, observe_model: ObserveModel
-    ) -> RemotePipeline:
+    def _open(self, folder: Path, served: ServedAs) -> RemotePipeline:
         built = read_manifest(folder)
         deployed = {name: part for name, part in built.variants.items() if name in self._handles}
         rejected = {name: why for name, why in built.rejected.items() if name in deployed}
         manifest = built.model_copy(update={"variants": deployed, "rejected": rejected})
-        emit = observe_model(manifest)
+        emit = served.observe(manifest)
         compatibility = compatibility_of(manifest)
         replicas = {
             name: Replicas(name, self._handles[name], compatibility, emit) for name in deployed
@@ -73,6 +70,6 @@ class Ingress:
             admission,
             settings.max_pixels,
             emit,
-            experiment,
+            served.experiment,
             settings.decode_memory,
         )

@@ -10,7 +10,7 @@ from service.manifest import Manifest
 from service.settings import Settings
 
 # Settings that a cluster does not support.
-ONE_SERVER_ONLY: Final = ("collect", "shadow", "otel", "max_wait_ms", "zmq")
+ONE_SERVER_ONLY: Final = ("collect", "shadow", "otel", "max_wait_ms", "zmq", "models")
 
 
 def _only_known(settings: object) -> object:

@@ -9,7 +9,7 @@ from qyolo.process import set_up_process
 from service.errors import ModelUnavailable, ServiceError
 from service.inference.admission import Admission
 from service.inference.backend import ImageRequest
-from service.inference.pipeline import Pipeline
+from service.inference.pipeline import Pipeline, workers_for
 from service.inference.results import Answer, RawAnswer
 from service.inference.supervision import EngineLimits
 from service.inference.variants import load_variants
@@ -41,7 +41,7 @@ class Worker:
             variants,
             admission,
             settings.max_pixels,
-            decode_memory=settings.decode_memory,
+            workers=workers_for(admission, variants.streams, settings.decode_memory),
             limits=EngineLimits.of(settings.deadline_s, settings.drain_s),
         )
 

@@ -79,6 +79,16 @@ class Experiment:
                 )
 
 
+def read_experiments(ab: str | None, shadow: str | None) -> Mapping[str, Experiment]:
+    """The experiment of each model that the settings name, and of the first one, whose name is "".
+
+    Semicolons separate models: "int8:0.9,fp32:0.1; boats=int8:0.5,fp32:0.5". Raises BadExperiment.
+    """
+    splits, shadows = _by_model(ab), _by_model(shadow)
+    names = {"": None} | dict.fromkeys([*splits, *shadows])
+    return {name: read_experiment(splits.get(name), shadows.get(name)) for name in names}
+
+
 def read_experiment(ab: str | None, shadow: str | None) -> Experiment:
     """Parse the two settings, each of which may be blank; raises BadExperiment."""
     return Experiment(
@@ -87,6 +97,17 @@ def read_experiment(ab: str | None, shadow: str | None) -> Experiment:
         if shadow and shadow.strip()
         else None,
     )
+
+
+def _by_model(text: str | None) -> dict[str, str]:
+    parts: dict[str, str] = {}
+    for item in (text or "").split(";"):
+        name, _, own = (part.strip() for part in item.rpartition("="))
+        if name in parts:
+            raise BadExperiment(f"{item.strip()!r} is the second one for the same model")
+        if own:
+            parts[name] = own
+    return parts
 
 
 def _split(text: str) -> Split:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from service.errors import InvalidRequest
 from service.http.client_identity import account_of, client_of
-from service.inference.admission import Body
+from service.inference.admission import Admission, Body
 from service.inference.backend import InferenceBackend
 from service.inference.results import Answer, RawAnswer
 
@@ -27,23 +27,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):
-    """A parsed request: the variant that it names, if any, and its work with a given variant."""
+    """A parsed request: who answers, the variant that it names, if any, and its work with one."""
 
+    backend: InferenceBackend
     variant: str | None
     work: Callable[[str], Coroutine[Any, Any, T]]
 
 
 async def exchange(
-    request: Request, backend: InferenceBackend, read: Callable[[Body], Awaitable[Job[T]]]
+    request: Request, admission: Admission, read: Callable[[Body], Awaitable[Job[T]]]
 ) -> T:
     """Read the body as a job, choose its variant, and return the result of its work.
 
     Raises InvalidRequest or Overloaded before the body is read, ClientDisconnect, and what `read`
     and the job raise.
     """
-    with backend.admission.request(account_of(request), _deadline_of(request)) as body:
+    with admission.request(account_of(request), _deadline_of(request)) as body:
         job = await read(body)
-        chosen = backend.choice.choose(job.variant, client_of(request))
+        chosen = job.backend.choice.choose(job.variant, client_of(request))
         if chosen.instead_of is not None:
             request.state.instead_of = chosen.instead_of
         return await _cancelled_on_disconnect(request, job.work(chosen.variant))

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from service.http.client_identity import CLIENT_HEADER
 from service.http.exchange import DEADLINE_HEADER, INSTEAD_OF, VARIANT_HEADER
+from service.http.params import MODEL_MEANING
 from service.http.problems import MEDIA_TYPE, Problem
 from service.http.uploads import JsonUpload
 
@@ -17,6 +18,17 @@ _DEADLINE: Final = {
     "description": "milliseconds in which the answer is needed; a request that would wait too long "
     "for it gets status 429 at once",
     "schema": {"type": "integer", "minimum": 1},
+}
+
+MODEL: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": "model",
+            "in": "query",
+            "description": MODEL_MEANING,
+            "schema": {"type": "string"},
+        }
+    ]
 }
 
 IMAGE_BODY: Final[dict[str, Any]] = {
@@ -83,7 +95,7 @@ _KEY_SCHEMES: Final = {
 _PROBLEMS: Final = {
     400: "the body cannot be read",
     401: "no API key, or an unknown one",
-    404: "no such variant or report",
+    404: "no such model, variant or report",
     405: "the method is not allowed here",
     406: "no acceptable media type",
     408: "the body arrived too slowly",

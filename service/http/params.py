@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.errors import InvalidRequest, UnknownClass
 from service.settings import Settings
 from service.vision.postprocess import Query
+
+MODEL_MEANING: Final = "name of a model, where the server has several; default: the first one"
 
 
 class BoxParams(BaseModel):
@@ -63,18 +65,20 @@ class ImageParams(BoxParams):
 
 
 class DetectParams(ImageParams):
-    """ImageParams and a variant."""
+    """ImageParams, a model and its variant."""
 
     variant: str | None = Field(
         None, description="fp32, int8 or auto: the one of the A/B split, else the default"
     )
+    model: str | None = Field(None, description=MODEL_MEANING)
 
 
 class CompareParams(BoxParams):
-    """BoxParams and two variants."""
+    """BoxParams, a model and two of its variants."""
 
     a: str | None = Field(None, description="one variant; default: fp32 if the model has it")
     b: str | None = Field(None, description="the other one; default: int8 if the model has it")
+    model: str | None = Field(None, description=MODEL_MEANING)
 
 
 class ParamsRoute(APIRoute):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel
@@ -17,8 +17,9 @@ from service.http.schemas import Alive, Ready, compare_answer, detect_answer, mo
 from service.http.uploads import read_image
 from service.inference.admission import Body
 from service.inference.backend import ImageRequest, Render
+from service.inference.models import Model, Models
 from service.inference.results import Answer, Comparison
-from service.inference.variants import AUTO
+from service.inference.variants import AUTO, VariantSet
 from service.lifecycle import Lifecycle
 from service.manifest import PAGE, REPORT, Manifest
 from service.observability.metrics import Metrics
@@ -47,64 +48,83 @@ class Endpoints:
 
     async def detect(self, request: Request, params: Annotated[DetectParams, Query()]) -> Response:
         """Find the objects in one image."""
-        variant = AUTO if params.variant is None else params.variant
-        return await self.detect_with(request, variant, params)
+        models = self._lifecycle.models
+        model = models.find(params.model)
+        return await self._detect(request, models, model, params.variant or AUTO, params)
 
     async def detect_with(
         self, request: Request, variant: str, params: Annotated[ImageParams, Query()]
     ) -> Response:
-        """Find the objects in one image with the variant of the path."""
-        backend = self._lifecycle.backend
-        manifest = backend.variants.manifest
+        """Find the objects in one image with the variant of the path.
+
+        It is one of the first model; NAME or NAME:VARIANT is another model.
+        """
+        models = self._lifecycle.models
+        model, named = models.resolve(variant)
+        return await self._detect(request, models, model, named or AUTO, params)
+
+    async def _detect(
+        self, request: Request, models: Models, model: Model, variant: str, params: ImageParams
+    ) -> Response:
         # Invalid requests are refused before their image is read.
-        media_type, picture = _negotiated(request, manifest)
-        backend.variants.resolve(variant)
-        query = params.query(self._settings, manifest.class_names)
+        media_type, picture = _negotiated(request, model.manifest)
+        model.require_variant(variant)
+        query = params.query(self._settings, model.manifest.class_names)
         image_request = partial(ImageRequest, query=query, collect=params.collect, render=picture)
+        with await models.get(model) as backend:
 
-        async def read(body: Body) -> Job[Answer]:
-            image = image_request(await read_image(request, body))
-            return Job(variant, partial(backend.detect, image))
+            async def read(body: Body) -> Job[Answer]:
+                image = image_request(await read_image(request, body))
+                return Job(backend, variant, partial(backend.detect, image))
 
-        answer = await exchange(request, backend, read)
-        content = answer.picture or detect_answer(manifest, answer).model_dump_json()
+            answer = await exchange(request, models.admission, read)
+            manifest = backend.variants.manifest
+            content = answer.picture or detect_answer(manifest, answer).model_dump_json()
         return respond(content, [answer], {"Content-Type": media_type, "Vary": "Accept"})
 
     async def compare(
         self, request: Request, params: Annotated[CompareParams, Query()]
     ) -> Response:
         """Find the objects in one image with two variants, and compare their boxes."""
-        backend = self._lifecycle.backend
-        variants = backend.variants
-        media_type, picture = _negotiated(request, variants.manifest)
-        a, b = (
-            variants.resolve(named or (preferred if preferred in variants.names else None))
-            for named, preferred in ((params.a, "fp32"), (params.b, "int8"))
-        )
-        query = params.query(self._settings, variants.manifest.class_names)
+        models = self._lifecycle.models
+        model = models.find(params.model)
+        media_type, picture = _negotiated(request, model.manifest)
+        with await models.get(model) as backend:
+            variants = backend.variants
+            a, b = (
+                variants.resolve(named or (preferred if preferred in variants.names else None))
+                for named, preferred in ((params.a, "fp32"), (params.b, "int8"))
+            )
+            query = params.query(self._settings, variants.manifest.class_names)
 
-        async def read(body: Body) -> Job[Comparison]:
-            image = ImageRequest(await read_image(request, body), query, render=picture)
-            return Job(a, partial(backend.compare, image, b=b))
+            async def read(body: Body) -> Job[Comparison]:
+                image = ImageRequest(await read_image(request, body), query, render=picture)
+                return Job(backend, a, partial(backend.compare, image, b=b))
 
-        both = await exchange(request, backend, read)
-        content = (
-            both.picture or compare_answer(variants.manifest, both.a, both.b).model_dump_json()
-        )
+            both = await exchange(request, models.admission, read)
+            content = (
+                both.picture or compare_answer(variants.manifest, both.a, both.b).model_dump_json()
+            )
         return Response(content, headers={"Content-Type": media_type, "Vary": "Accept"})
 
-    async def models(self) -> Response:
-        """The model that is served, and its variants."""
-        backend = self._lifecycle.backend
-        return _json(model_info(backend.variants.manifest, backend.choice.experiment))
+    async def models(self, request: Request) -> Response:
+        """A model and its variants, and the names of all models that are served."""
+        models = self._lifecycle.models
+        return _json(model_info(models, models.find(_model_of(request))))
 
-    async def report(self) -> Response:
+    async def report(self, request: Request) -> Response:
         """What the build measured: ranges, precisions, agreement of int8 with fp32, times."""
-        return _report(self._lifecycle.backend.variants.report, REPORT, JSON)
+        variants = await self._variants(request)
+        return _report(variants.report, REPORT, JSON)
 
-    async def report_page(self) -> Response:
+    async def report_page(self, request: Request) -> Response:
         """The report as one self-contained HTML page."""
-        return _report(self._lifecycle.backend.variants.page, PAGE, "text/html", REPORT_POLICY)
+        variants = await self._variants(request)
+        return _report(variants.page, PAGE, "text/html", REPORT_POLICY)
+
+    async def _variants(self, request: Request) -> VariantSet[Any]:
+        models = self._lifecycle.models
+        return (await models.get(models.find(_model_of(request)))).backend.variants
 
     async def healthz(self) -> Response:
         """The process is alive."""
@@ -136,6 +156,10 @@ def _negotiated(request: Request, manifest: Manifest) -> tuple[str, Render | Non
     if media_type == JSON:
         return media_type, None
     return media_type, partial(render, media_type, manifest.class_name)
+
+
+def _model_of(request: Request) -> str | None:
+    return request.query_params.get("model")
 
 
 def _accept(request: Request) -> str:

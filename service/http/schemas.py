@@ -1,11 +1,12 @@
 """The JSON bodies of all responses that are not problems."""
 
 from typing import Literal
+from urllib.parse import quote
 
 import numpy as np
 from pydantic import BaseModel
 
-from service.experiments.split import Experiment
+from service.inference.models import Model, Models
 from service.inference.results import Answer
 from service.inference.timings import Stage, Timings
 from service.lifecycle import State
@@ -88,8 +89,18 @@ class VariantInfo(BaseModel):
     detect: str  # the path of its endpoint
 
 
+class ServedModel(BaseModel):
+    """One of the models of this server; the first answers requests that name none."""
+
+    model: str
+    default: str
+    loaded: bool  # else the next request for it loads it
+    memory_bytes: int  # that it took when it was loaded, or the size of its engines' files
+    detect: str  # the path of its endpoint
+
+
 class ModelInfo(BaseModel):
-    """The model that is served and its variants."""
+    """A model and its variants, and all models that are served."""
 
     model: str
     default: str
@@ -101,6 +112,7 @@ class ModelInfo(BaseModel):
     source_sha256: str
     created: str
     variants: list[VariantInfo]
+    models: list[ServedModel]
 
 
 class Alive(BaseModel):
@@ -159,10 +171,13 @@ def compare_answer(manifest: Manifest, a: Answer, b: Answer) -> CompareAnswer:
     )
 
 
-def model_info(manifest: Manifest, experiment: Experiment) -> ModelInfo:
+def model_info(models: Models, model: Model) -> ModelInfo:
+    manifest, experiment = model.manifest, model.experiment
+    # A variant of the first model needs no model's name.
+    of = "" if model is models.first else f"{quote(model.name)}:"
     return ModelInfo(
         model=manifest.name,
-        **manifest.model_dump(include=ModelInfo.model_fields.keys() - {"variants"}),
+        **manifest.model_dump(include=ModelInfo.model_fields.keys() - {"variants", "models"}),
         variants=[
             VariantInfo(
                 name=name,
@@ -172,9 +187,19 @@ def model_info(manifest: Manifest, experiment: Experiment) -> ModelInfo:
                 share=experiment.share(name, manifest.default),
                 shadow=experiment.shadow_share(name),
                 rejected=manifest.rejected.get(name),
-                detect=f"/v1/models/{name}/detect",
+                detect=f"/v1/models/{of}{name}/detect",
             )
             for name, variant in manifest.variants.items()
+        ],
+        models=[
+            ServedModel(
+                model=each.name,
+                default=each.manifest.default,
+                loaded=each.version is not None,
+                memory_bytes=each.memory_bytes,
+                detect=f"/v1/models/{quote(each.name)}/detect",
+            )
+            for each in models
         ],
     )
 

@@ -61,7 +61,7 @@ class Admission:
         self.max_bytes = max_bytes  # of one body
         self.max_inflight_bytes = max(max_bytes, max_inflight_bytes)
         self.inflight_bytes = 0
-        self.on_idle: Callable[[], None] = lambda: None  # called when the last slot is released
+        self.on_idle: set[Callable[[], None]] = set()  # called when the last slot is released
         self._queue = WorkQueue(max_wait_s, READY * streams)
         self._arriving: set[Body] = set()
 
@@ -158,7 +158,8 @@ class Admission:
     def _release_slot(self, place: Place) -> None:
         self._queue.leave(place)
         if self.is_idle:
-            self.on_idle()
+            for call in tuple(self.on_idle):
+                call()
 
 
 class Body:

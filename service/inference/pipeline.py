@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Final, TypeVar
 
 import numpy as np
@@ -35,12 +35,24 @@ LIMITS: Final = EngineLimits()
 T = TypeVar("T")
 
 
+def workers_for(admission: Admission, streams: int, decode_memory: int = 0) -> Workers:
+    """Threads for what is admitted, of which `streams` may run an engine at a time.
+
+    `decode_memory`: bytes for images in progress; 0 takes a part of the cgroup's limit.
+    """
+    threads = streams + decode_workers(usable_threads())
+    if admission.capacity is not None:
+        threads = min(threads, admission.capacity)
+    return Workers(threads, streams, DecodeMemory(decode_memory))
+
+
 class Pipeline:
     """Implements `InferenceBackend` with the engines of this process.
 
     A request keeps one thread from decoding to rendering, so that what it has just written is in
-    the cache of that core. All variants share the permits to infer: two engines at once would
-    compete for the cores, and a comparison would measure that instead.
+    the cache of that core. All variants, and all models whose pipelines have the same `workers`,
+    share the permits to infer: two engines at once would compete for the cores, and a comparison
+    would measure that instead.
     """
 
     def __init__(
@@ -51,19 +63,17 @@ class Pipeline:
         emit: Callable[[Event], None] = lambda event: None,
         collection: Collection | None = None,
         experiment: Experiment = NO_EXPERIMENT,
-        decode_memory: int = 0,
+        workers: Workers | None = None,
         limits: EngineLimits = LIMITS,
     ) -> None:
-        """`decode_memory`: bytes for images in progress; 0 takes a part of the cgroup's limit."""
+        """`workers`: the threads that it shares with other pipelines; None: its own."""
         self.variants = variants
         self.admission = admission
         self._max_pixels = max_pixels
         self._emit = emit
         self._collection = collection
-        threads = variants.streams + decode_workers(usable_threads())
-        if admission.capacity is not None:
-            threads = min(threads, admission.capacity)
-        self._workers = Workers(threads, variants.streams, DecodeMemory(decode_memory))
+        self._workers = workers or workers_for(admission, variants.streams)
+        self._workers.join()
         self._engines = SupervisedEngines(variants, self._workers, limits, emit)
         self.choice = VariantChoice(variants, experiment, emit, self._engines.failures)
         self._shadow = None if experiment.shadow is None else self._open_shadow(experiment.shadow)
@@ -81,7 +91,7 @@ class Pipeline:
             self._emit(answer)
             return answer
 
-        return await self._run(_kind(image, variant), work, clock)
+        return await self._run(self._kind(image, variant), work, clock)
 
     async def compare(self, image: ImageRequest, a: str, b: str) -> Comparison:
         detector, clock = self._engines.require(a), Stopwatch()
@@ -99,7 +109,7 @@ class Pipeline:
                     self._emit(answers[-1])
                 return Comparison(answers[0], answers[1], _rendered(image, pixels, answers))
 
-        both = await self._run(_kind(image, a, b), work, clock)
+        both = await self._run(self._kind(image, a, b), work, clock)
         compared = Compared("compare", a, b, both.a.detections, both.b.detections)
         self._workers.submit(lambda: self._emit(compared))
         return both
@@ -116,7 +126,7 @@ class Pipeline:
             self._emit(answer)
             return answer
 
-        return await self._run(("tensor", variant), work, clock)
+        return await self._run(("tensor", self.variants.manifest.name, variant), work, clock)
 
     def failures(self) -> Mapping[str, str]:
         return self._engines.failures()
@@ -125,13 +135,22 @@ class Pipeline:
         self._engines.lost = call
 
     def close(self, timeout_s: float | None = None) -> bool:
+        began = monotonic()
         if self._shadow is not None:
             self._shadow.close()
+            self.admission.on_idle.discard(self._shadow.resume)
         self._engines.close()
-        has_ended = self._workers.shutdown(timeout_s)
-        if has_ended:  # else an engine may still run
+        has_ended = self._workers.leave(timeout_s)
+        left_s = None if timeout_s is None else max(0.0, timeout_s - (monotonic() - began))
+        if has_ended := self._engines.drain(left_s) and has_ended:  # else an engine may still run
             self.variants.close()
         return has_ended
+
+    def _kind(self, image: ImageRequest, *variants: str) -> Kind:
+        """What decides how long an image takes and is known before it is decoded."""
+        encoded = len(image.data) if isinstance(image.data, bytes) else 0
+        name = self.variants.manifest.name
+        return name, variants, image.render is not None, encoded.bit_length()
 
     async def _run(self, kind: Kind, work: Callable[[Waiter], T], clock: Stopwatch) -> T:
         with self.admission.slot(kind) as place:
@@ -206,14 +225,8 @@ class Pipeline:
 
         admission = self.admission
         shadow = Shadow(sample, detect, self._emit, lambda: admission.is_idle, self._workers.submit)
-        admission.on_idle = shadow.resume
+        admission.on_idle.add(shadow.resume)
         return shadow
-
-
-def _kind(image: ImageRequest, *variants: str) -> Kind:
-    """What decides how long an image takes and is known before it is decoded."""
-    encoded = len(image.data) if isinstance(image.data, bytes) else 0
-    return variants, image.render is not None, encoded.bit_length()
 
 
 def _rendered(

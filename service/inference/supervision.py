@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
-from service.errors import EngineFailed, VariantFailed
+from service.errors import EngineFailed, NotReady, VariantFailed
 from service.inference.detector import Detector
 from service.inference.health import Health
 from service.inference.outputs import infers_blank, is_finite
@@ -73,10 +73,11 @@ class SupervisedEngines:
         self._emit = emit
         self._health = {name: Health() for name in variants.names}
         self._calls: dict[Waiter, _Call] = {}
-        self._lock = threading.Lock()  # of the calls
+        self._lock = threading.Condition()  # of the calls; notified when one has ended
         self._loading: set[str] = set()
         self._is_lost = False
         self._closed = False
+        self._draining = False
         self._look = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="engines", daemon=True)
         self._thread.start()
@@ -136,15 +137,24 @@ class SupervisedEngines:
         self._closed = True
         self._look.set()
 
+    def drain(self, timeout_s: float | None = None) -> bool:
+        """Begin no more inferences; whether those in progress have ended within the time."""
+        with self._lock:
+            self._draining = True
+            return self._lock.wait_for(lambda: not self._calls, timeout_s)
+
     @contextmanager
     def _watched(self, call: _Call) -> Iterator[_Call]:
         with self._lock:
+            if self._draining:
+                raise NotReady("the engines of this version are being freed")
             self._calls[call.waiter] = call
         try:
             yield call
         finally:
             with self._lock:
                 del self._calls[call.waiter]
+                self._lock.notify_all()
 
     def _in_progress(self) -> tuple[_Call, ...]:
         with self._lock:
@@ -223,7 +233,7 @@ class SupervisedEngines:
             fresh = self._load(name)
             if fresh is not None:
                 self._variants.replace(name, fresh)
-            elif hangs or not self._works(name, old):
+            elif hangs or self._closed or not self._works(name, old):
                 health.not_loaded()
                 return
             health.loaded()
@@ -237,14 +247,18 @@ class SupervisedEngines:
 
     def _load(self, name: str) -> Detector | None:
         """A new detector that works; None, and a line in the log, if there is none."""
+        fresh: Detector | None = None
         try:
             fresh = self._variants.load(name)
             if self._works(name, fresh):
                 return fresh
-            fresh.close()
             why: object = "a blank image cannot be inferred"
         except BaseException as exc:  # a panic in Rust is no Exception
             why = exc
+        if fresh is not None:
+            fresh.close()
+        if self._closed:
+            return None
         self._emit(EngineFailure("load"))
         log.error("%s cannot be loaded again: %s", name, why)
         return None

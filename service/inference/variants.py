@@ -1,7 +1,7 @@
 """The variants of one model folder, and which of them answers a request."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -64,6 +64,10 @@ class VariantSet(Generic[T]):
         """In the manifest's order."""
         return tuple(self._detectors)
 
+    def rename(self, name: str) -> None:
+        """Serve the model under another name than its build gave it."""
+        self.manifest = self.manifest.model_copy(update={"name": name})
+
     def resolve(self, requested: str | None) -> str:
         """The name that a request means: None and "auto" are the manifest's default.
 
@@ -76,7 +80,7 @@ class VariantSet(Generic[T]):
     def get(self, name: str) -> T:
         """What infers for the variant of this name; raises VariantNotFound."""
         if name not in self._detectors:
-            raise VariantNotFound(f"no variant {name!r}; there are: {', '.join(self.names)}")
+            raise unknown_variant(name, self.names)
         return self._detectors[name]
 
     def replace(self, name: str, detector: T) -> T:
@@ -89,6 +93,16 @@ class VariantSet(Generic[T]):
         """Free every detector."""
         for detector in self._detectors.values():
             detector.close()
+
+
+def unknown_variant(
+    name: str, variants: Sequence[str], models: Sequence[str] = ()
+) -> VariantNotFound:
+    """The error for a name that is none of these variants, nor of these models if several are."""
+    text = f"no variant {name!r}; there are: {', '.join(variants)}"
+    if len(models) > 1:
+        text += f"; and the models {', '.join(models)}, as NAME or NAME:VARIANT"
+    return VariantNotFound(text)
 
 
 class Chosen(NamedTuple):

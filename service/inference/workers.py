@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from threading import Lock
 from time import monotonic, perf_counter
 from typing import Any, Final, TypeVar
 
@@ -26,9 +27,13 @@ class Workers:
     """`threads` threads, of which `streams` may run an engine at a time, first in, first out.
 
     Requests get a thread in the order of their places. Their images share the memory to decode.
+    Several pipelines may share the threads, which end when the last of them leaves.
     """
 
     def __init__(self, threads: int, streams: int, memory: DecodeMemory) -> None:
+        self.streams = streams
+        self._pipelines = 0
+        self._pipelines_lock = Lock()
         self._threads = Threads(threads, "image")
         self._engines = FairSemaphore(streams)
         self._memory = memory
@@ -104,9 +109,20 @@ class Workers:
         """Work on without this thread; its job ends with the error."""
         self._threads.abandon(thread, error)
 
-    def shutdown(self, timeout_s: float | None = None) -> bool:
-        """Wait for what has been submitted; whether it has ended within the time."""
-        return self._threads.shutdown(timeout_s)
+    def join(self) -> None:
+        """One pipeline more uses the threads."""
+        with self._pipelines_lock:
+            self._pipelines += 1
+
+    def leave(self, timeout_s: float | None = None) -> bool:
+        """One less; the last one waits for what has been submitted.
+
+        False if that has not ended within the time.
+        """
+        with self._pipelines_lock:
+            self._pipelines -= 1
+            is_last = self._pipelines == 0
+        return not is_last or self._threads.shutdown(timeout_s)
 
 
 def _log_error(job: Future[Any]) -> None:

@@ -38,7 +38,7 @@ WAIT_BUCKETS: Final = (
     *(1.0, 2.5, 5.0, 10.0),
 )
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-PAIR: Final = ("a", "b", "source")
+PAIR: Final = ("model", "a", "b", "source")
 
 
 class Metrics:
@@ -48,14 +48,17 @@ class Metrics:
         self.registry = CollectorRegistry()
         counter = partial(Counter, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
         ProcessCollector(registry=self.registry)
         self._stages = histogram(
             "qyolo_stage_duration_seconds",
             "Duration of each stage of an image; queue is all waiting for a free thread",
-            ["variant", "device", "stage"],
+            ["model", "variant", "device", "stage"],
             buckets=BUCKETS,
         )
-        self._boxes = counter("qyolo_detections", "Boxes in responses", ["variant", "class_name"])
+        self._boxes = counter(
+            "qyolo_detections", "Boxes in responses", ["model", "variant", "class_name"]
+        )
         self._requests = counter(
             "qyolo_http_requests", "Completed requests", ["route", "method", "status"]
         )
@@ -64,33 +67,30 @@ class Metrics:
             "Requests of Frigate's zmq detector, with the status that HTTP has for the outcome",
             ["status"],
         )
-        self.in_flight = Gauge(
-            "qyolo_requests_in_flight", "Requests in flight", registry=self.registry
-        )
+        self.in_flight = gauge("qyolo_requests_in_flight", "Requests in flight")
         self._queue_wait = histogram(
             "qyolo_queue_wait_seconds",
             "Wait of each answered image or tensor for a thread and for the engine",
             buckets=WAIT_BUCKETS,
         )
-        self.predicted_wait = Gauge(
+        self.predicted_wait = gauge(
             "qyolo_predicted_wait_seconds",
             "Predicted wait of a request behind all that are in progress",
-            registry=self.registry,
         )
         self._retries = counter(
             "qyolo_replica_retries",
             "Requests sent to another replica because the first one was lost",
-            ["variant"],
+            ["model", "variant"],
         )
         self._assigned = counter(
             "qyolo_ab_requests",
             "Requests without variant, by the variant that the A/B split assigned",
-            ["variant"],
+            ["model", "variant"],
         )
         self._shadowed = counter(
             "qyolo_shadow_images",
             "Images sampled for the shadow variant, by outcome",
-            ["variant", "outcome"],
+            ["model", "variant", "outcome"],
         )
         self._compared_images = counter(
             "qyolo_agreement_images", "Images on which two variants were compared", PAIR
@@ -113,19 +113,36 @@ class Metrics:
             "qyolo_engine_failures",
             "Failures of engines: error, not_finite (NaN in the outputs), hang, load (a broken "
             "engine cannot be loaded again)",
-            ["reason"],
+            ["model", "reason"],
         )
-        for reason in get_args(FailureReason):  # a series that begins at 1 shows no increase
-            self._failures.labels(reason)
+        self._models = Info("qyolo_model", "The served models", ["model"], registry=self.registry)
+        self._accepted = gauge(
+            "qyolo_variant_accepted",
+            "1 if the variant passed the build's accuracy gate, else 0",
+            ["model", "variant"],
+        )
+        self._described: dict[str, tuple[str, ...]] = {}  # the variants of each model
+        self._memory = gauge(
+            "qyolo_model_memory_bytes",
+            "Memory that a model took when it was loaded; 0: it is unloaded until it is requested",
+            ["model"],
+        )
         build = Info("qyolo_build", "The server's versions", registry=self.registry)
         build.info({"version": version, "python": platform.python_version()})
 
     def observer(self, manifest: Manifest) -> Callable[[Event], None]:
-        """Describe the served model, and return what counts its events; called once."""
-        info = Info("qyolo_model", "The served model", registry=self.registry)
-        info.info(
+        """Describe a served model, and return what counts its events.
+
+        A later version of the model replaces the description of the one before.
+        """
+        name = manifest.name
+        if name in self._described:
+            self._models.remove(name)
+        for variant in self._described.get(name, ()):
+            self._accepted.remove(name, variant)
+        self._described[name] = tuple(manifest.variants)
+        self._models.labels(name).info(
             {
-                "model": manifest.name,
                 "default": manifest.default,
                 "device": manifest.device,
                 "head": manifest.head,
@@ -133,15 +150,15 @@ class Metrics:
                 "source_sha256": manifest.source_sha256[:16],
             }
         )
-        accepted = Gauge(
-            "qyolo_variant_accepted",
-            "1 if the variant passed the build's accuracy gate, else 0",
-            ["variant"],
-            registry=self.registry,
-        )
-        for name in manifest.variants:
-            accepted.labels(name).set(name not in manifest.rejected)
+        for variant in manifest.variants:
+            self._accepted.labels(name, variant).set(variant not in manifest.rejected)
+        for reason in get_args(FailureReason):  # a series that begins at 1 shows no increase
+            self._failures.labels(name, reason)
         return partial(self._observe, manifest)
+
+    def count_memory(self, name: str, size: int) -> None:
+        """The bytes that a model takes since it was loaded; 0: it is unloaded."""
+        self._memory.labels(name).set(size)
 
     def count_request(self, route: str, method: str, status: int) -> None:
         """`route` must be a template: each raw path would make a new time series."""
@@ -161,23 +178,24 @@ class Metrics:
             case Answer() | RawAnswer():
                 self._count_answer(manifest, event)
             case Assigned():
-                self._assigned.labels(event.variant).inc()
+                self._assigned.labels(manifest.name, event.variant).inc()
             case Retried():
-                self._retries.labels(event.variant).inc()
+                self._retries.labels(manifest.name, event.variant).inc()
             case EngineFailure():
-                self._failures.labels(event.reason).inc()
+                self._failures.labels(manifest.name, event.reason).inc()
             case Shadowed():
-                self._shadowed.labels(event.variant, event.outcome).inc()
+                self._shadowed.labels(manifest.name, event.variant, event.outcome).inc()
             case Compared():
                 self._count_comparison(manifest, event)
 
     def _count_answer(self, manifest: Manifest, answer: Answer | RawAnswer) -> None:
         for stage, seconds in answer.timings.items():
-            self._stages.labels(answer.variant, manifest.device, stage).observe(seconds)
+            labels = (manifest.name, answer.variant, manifest.device, stage)
+            self._stages.labels(*labels).observe(seconds)
         self._queue_wait.observe(answer.timings.get("queue", 0.0))
         if isinstance(answer, Answer):
             for name in _class_names(manifest, answer.detections):
-                self._boxes.labels(answer.variant, name).inc()
+                self._boxes.labels(manifest.name, answer.variant, name).inc()
 
     def _count_comparison(self, manifest: Manifest, event: Compared) -> None:
         """Label `a` is always the variant that the manifest lists first: fp32 before int8.
@@ -191,7 +209,7 @@ class Metrics:
         (a, boxes_a), (b, boxes_b) = sorted(sides, key=lambda side: order.index(side[0]))
         pairs = match(boxes_a, boxes_b)
         differences = abs(boxes_a.scores[pairs.a] - boxes_b.scores[pairs.b])
-        labels = (a, b, event.source)
+        labels = (manifest.name, a, b, event.source)
         self._compared_images.labels(*labels).inc()
         for histogram, values in ((self._ious, pairs.iou), (self._score_differences, differences)):
             series = histogram.labels(*labels)  # exists from the first image on, even without pairs

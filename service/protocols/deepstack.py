@@ -60,21 +60,22 @@ class DeepStack:
         post("/v1/vision/custom/{name}", self.detect)
 
     async def custom_list(self) -> Response:
-        names = variants_by_name(self._lifecycle.backend.variants, SEPARATOR)
+        names = variants_by_name(self._lifecycle.models, SEPARATOR)
         return JSONResponse({"success": True, "models": list(names), "duration": 0})
 
     async def detect(self, request: Request) -> Response:
-        backend = self._lifecycle.backend
-        manifest = backend.variants.manifest
+        models = self._lifecycle.models
+        name = request.path_params.get("name", models.first.name)
+        model, variant = find_variant(name, models, SEPARATOR)
+        with await models.get(model) as backend:
+            manifest = backend.variants.manifest
 
-        async def read(body: Body) -> Job[Answer]:
-            form = await read_form(request, body)
-            name = request.path_params.get("name", manifest.name)
-            variant = find_variant(name, backend.variants, SEPARATOR)
-            query = self._query(request, form, manifest)
-            return Job(variant, partial(backend.detect, ImageRequest(image_of(form), query)))
+            async def read(body: Body) -> Job[Answer]:
+                form = await read_form(request, body)
+                image = ImageRequest(image_of(form), self._query(request, form, manifest))
+                return Job(backend, variant, partial(backend.detect, image))
 
-        answer = await exchange(request, backend, read)
+            answer = await exchange(request, models.admission, read)
         detected = _detected(manifest, answer, request.state.request_id)
         return respond(to_json(detected), [answer])
 

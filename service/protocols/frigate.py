@@ -149,11 +149,11 @@ class Frigate:
             answer.after_response()
 
     async def _detect(self, header: Header, content: Sequence[zmq.Frame]) -> Answer:
-        backend = self._lifecycle.backend
+        models = self._lifecycle.models
         if len(content) != 2:
             raise BadRequest(f"send a header and a tensor, not {len(content)} frames")
         tensor = content[1]
-        with backend.admission.request(CLIENT) as body:
+        with await models.get(models.first) as backend, models.admission.request(CLIENT) as body:
             body.hold(len(tensor))
             pixels = await _pixels_of(header, tensor, backend.variants.manifest.size)
             chosen = backend.choice.choose(None, CLIENT)

@@ -5,8 +5,9 @@ a client, and "numpy" would be a pickle, which can run code.
 """
 
 import base64
+from contextlib import ExitStack
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import uuid4
 
 from fastapi import FastAPI
@@ -26,8 +27,8 @@ from service.http.uploads import from_base64, parsed, read_body
 from service.http.validation import validated
 from service.inference.admission import Body
 from service.inference.backend import ImageRequest
+from service.inference.models import Models
 from service.inference.results import Answer
-from service.inference.variants import VariantSet
 from service.lifecycle import Lifecycle
 from service.manifest import Manifest
 from service.protocols.model_names import find_variant, variants_by_name
@@ -70,7 +71,7 @@ class DetectRequest(ModelRequest):
 
 
 class Roboflow:
-    """The handlers. The one model is always loaded: adding and removing change nothing."""
+    """The handlers. Which models are served is the server's matter: adding one changes nothing."""
 
     def __init__(self, settings: Settings, lifecycle: Lifecycle, version: str) -> None:
         self._settings = settings
@@ -90,39 +91,41 @@ class Roboflow:
         return JSONResponse(self._info)
 
     async def registry(self) -> Response:
-        return _registry(self._lifecycle.backend.variants)
+        return _registry(self._lifecycle.models)
 
     async def add(self, request: Request) -> Response:
-        backend = self._lifecycle.backend
-        with backend.admission.body() as body:
+        models = self._lifecycle.models
+        with models.admission.body() as body:
             sent = await read_body(request, body)
         message = await parsed(sent, lambda data: validated(ModelRequest, outline_of(data).json))
-        find_variant(message.model_id, backend.variants, SEPARATOR)
-        return _registry(backend.variants)
+        find_variant(message.model_id, models, SEPARATOR)
+        return _registry(models)
 
     async def detect(self, request: Request) -> Response:
-        backend = self._lifecycle.backend
-        manifest = backend.variants.manifest
+        models = self._lifecycle.models
+        with ExitStack() as version:
 
-        async def read(body: Body) -> Job[Response]:
-            message, files = await parsed(await read_body(request, body), _read)
-            variant = find_variant(message.model_id, backend.variants, SEPARATOR)
-            query = self._query(message, manifest)
-            drawn = partial(render, "image/jpeg", manifest.class_name)
-            picture = drawn if message.visualize_predictions else None
-            images = [ImageRequest(data, query, render=picture) for data in files]
+            async def read(body: Body) -> Job[Response]:
+                message, files = await parsed(await read_body(request, body), _read)
+                model, variant = find_variant(message.model_id, models, SEPARATOR)
+                backend = version.enter_context(await models.get(model))
+                manifest = backend.variants.manifest
+                query = self._query(message, manifest)
+                drawn = partial(render, "image/jpeg", manifest.class_name)
+                picture = drawn if message.visualize_predictions else None
+                images = [ImageRequest(data, query, render=picture) for data in files]
 
-            async def detect(variant: str) -> Response:
-                # One after the other, so that a request never takes more than one slot.
-                backend.admission.expect_images(len(images))
-                answers = [await backend.detect(image, variant) for image in images]
-                bodies = [_detected(manifest, answer) for answer in answers]
-                content = bodies if isinstance(message.image, list) else bodies[0]
-                return respond(to_json(content), answers)
+                async def detect(variant: str) -> Response:
+                    # One after the other, so that a request never takes more than one slot.
+                    models.admission.expect_images(len(images))
+                    answers = [await backend.detect(image, variant) for image in images]
+                    bodies = [_detected(manifest, answer) for answer in answers]
+                    content = bodies if isinstance(message.image, list) else bodies[0]
+                    return respond(to_json(content), answers)
 
-            return Job(variant, detect)
+                return Job(backend, variant, detect)
 
-        return await exchange(request, backend, read)
+            return await exchange(request, models.admission, read)
 
     def _query(self, message: DetectRequest, manifest: Manifest) -> Query:
         if message.class_agnostic_nms:
@@ -136,19 +139,18 @@ class Roboflow:
         return params.query(self._settings, manifest.class_names)
 
 
-def _registry(variants: VariantSet[Any]) -> Response:
-    size = variants.manifest.size
-    models = [
+def _registry(models: Models) -> Response:
+    described = [
         {
             "model_id": model_id,
             "task_type": "object-detection",
             "batch_size": 1,
-            "input_height": size,
-            "input_width": size,
+            "input_height": model.manifest.size,
+            "input_width": model.manifest.size,
         }
-        for model_id in variants_by_name(variants, SEPARATOR)
+        for model_id, (model, _) in variants_by_name(models, SEPARATOR).items()
     ]
-    return JSONResponse({"models": models})
+    return JSONResponse({"models": described})
 
 
 def _detected(manifest: Manifest, answer: Answer) -> dict[str, object]:

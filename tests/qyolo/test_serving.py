@@ -49,12 +49,14 @@ def only_line(text: str) -> str:
 
 
 def test_serve_listens_answers_and_ends_with_zero(tiny_folder, image):
-    with running("serve", tiny_folder) as server:
+    with running("serve", QYOLO_MODELS=f"{tiny_folder},boats={tiny_folder}") as server:
         port = int(server.url.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=5):  # as soon as it is printed
             pass
         server.wait_until_ready()
         assert server.get("/healthz").status_code == 200
+        answer = server.detect(image, "?conf=0.05&model=boats")
+        assert answer["model"] == "boats"
         answer = server.detect(image, "?conf=0.05")
         assert answer["variant"] == "int8"
         assert answer["detections"]

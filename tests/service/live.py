@@ -1,7 +1,7 @@
 """Start a server on a real socket, and make its requests."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import ROUTINE, create_app, local_backend
 from service.inference.detector import Detector
+from service.inference.models import ModelFolder
 from service.inference.variants import VariantSet
 from service.lifecycle import FolderSource, ModelSource
 from service.observability.tracing import Tracing
@@ -64,17 +65,28 @@ def serving(
     variants: VariantSet[Detector] | None = None,
     source: ModelSource | None = None,
     traces: Tracing | None = None,
+    load: Callable[[Path, int, bool], VariantSet[Detector]] | None = None,
+    others: Sequence[ModelFolder] = (),
     **settings: object,
 ) -> Iterator[Live]:
-    """Serve until the block ends: the given variants, else the source's folder, else two fakes."""
-    if variants is None and source is None:
+    """Serve until the block ends: the given variants, else the source's folder, else two fakes.
+
+    `load` loads every folder in place of its engines; `others` are more models.
+    """
+    if variants is None and source is None and load is None:
         variants, *_ = two_variants()
     failures: list[str] = []
     # More than any test sends at once, unless it is about the capacity.
     chosen = Settings.model_validate({"capacity": 32, "port": 0} | settings)
-    backend = None if variants is None else local_backend(chosen, lambda *_: variants)
+    if variants is not None:
+        load = lambda *_: variants  # noqa: E731
     app = create_app(
-        chosen, source or FolderSource(Path()), failures.append, backend, traces=traces
+        chosen,
+        source or FolderSource(Path()),
+        failures.append,
+        load and local_backend(chosen, load),
+        traces=traces,
+        others=others,
     )
     server = Server(server_config(app, chosen, ROUTINE), app.state.lifecycle.begin_drain)
     listener = open_listener(chosen)
@@ -109,12 +121,15 @@ def two_variants() -> tuple[VariantSet[Detector], FakeEngine, FakeEngine]:
 
 
 @contextmanager
-def stalled(engine: FakeEngine, live: Live) -> Iterator[Future[httpx.Response]]:
+def stalled(
+    engine: FakeEngine, live: Live, path: str = "/v1/detect"
+) -> Iterator[Future[httpx.Response]]:
     """One request is in the engine, which holds it until the block ends or the gate is set."""
     with ThreadPoolExecutor(1) as pool:
         engine.gate.clear()
+        engine.entered.clear()
         try:
-            request = pool.submit(post, live.client, jpeg())
+            request = pool.submit(post, live.client, jpeg(), path)
             assert engine.entered.wait(WAIT_LIMIT_S)
             yield request
         finally:
@@ -153,4 +168,12 @@ def samples(client: httpx.Client) -> Samples:
 
 
 def sample(found: Samples, name: str, **labels: str) -> float:
-    return found.get((name, frozenset(labels.items())), 0.0)
+    """The value of the one series with these labels, of whatever model unless one is named."""
+    values = [
+        value
+        for (each, has), value in found.items()
+        if each == name
+        and {label for label in has if label[0] != "model" or "model" in labels} == labels.items()
+    ]
+    assert len(values) <= 1
+    return values[0] if values else 0.0

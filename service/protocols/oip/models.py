@@ -11,6 +11,7 @@ from service.errors import BadRequest, ModelNotFound
 from service.http.params import BoxParams
 from service.http.validation import validated
 from service.inference.backend import ImageRequest, InferenceBackend
+from service.inference.models import Model, Models
 from service.inference.results import Answer, RawAnswer
 from service.manifest import Manifest
 from service.protocols.oip.messages import InferRequest, Outputs
@@ -30,41 +31,42 @@ BOX_OUTPUTS: Final = (
 class TensorModel:
     """The engine without pre- and postprocessing."""
 
-    def __init__(self, backend: InferenceBackend) -> None:
-        manifest = backend.variants.manifest
-        self._backend = backend
+    def __init__(self, manifest: Manifest) -> None:
         self.name = manifest.name
         self.input = Port(manifest.input_name, "FP32", (1, 3, manifest.size, manifest.size))
         shape = manifest.output_shape or (-1, -1, -1)
         self.outputs: tuple[Port, ...] = (Port(manifest.output_name, "FP32", shape),)
         self.parameters = {"metadata": repr(_ultralytics_metadata(manifest))}  # of its config
 
-    async def infer(self, message: InferRequest, variant: str) -> tuple[RawAnswer, Outputs]:
+    async def infer(
+        self, backend: InferenceBackend, message: InferRequest, variant: str
+    ) -> tuple[RawAnswer, Outputs]:
         """The backend's answer, and the values of all outputs; raises BadRequest."""
         for name in message.parameters:
             raise BadRequest(f"no parameter {name!r}: {self.name} answers raw tensors")
         assert not isinstance(message.value, bytes)
-        answer = await self._backend.infer(message.value, variant)
+        answer = await backend.infer(message.value, variant)
         return answer, {self.outputs[0].name: answer.output}
 
 
 class BoxModel:
     """The whole detector; its parameters are `conf`, `iou`, `max_det` and `classes`."""
 
-    def __init__(self, backend: InferenceBackend, settings: Settings) -> None:
-        self._backend = backend
+    def __init__(self, manifest: Manifest, settings: Settings) -> None:
         self._settings = settings
-        self._manifest = backend.variants.manifest
+        self._manifest = manifest
         self.name = self._manifest.name + BOXES_SUFFIX
         self.input = Port("image", "BYTES", (1,))
         self.outputs = BOX_OUTPUTS
         self.parameters: dict[str, str] = {}
 
-    async def infer(self, message: InferRequest, variant: str) -> tuple[Answer, Outputs]:
+    async def infer(
+        self, backend: InferenceBackend, message: InferRequest, variant: str
+    ) -> tuple[Answer, Outputs]:
         """The backend's answer, and the values of all outputs; raises BadRequest."""
         query = _box_params(message.parameters).query(self._settings, self._manifest.class_names)
         assert isinstance(message.value, bytes)
-        answer = await self._backend.detect(ImageRequest(message.value, query), variant)
+        answer = await backend.detect(ImageRequest(message.value, query), variant)
         boxes = answer.detections
         labels = [self._manifest.class_name(class_id) for class_id in boxes.class_ids.tolist()]
         columns = (boxes.xyxy, boxes.scores, boxes.class_ids, labels)
@@ -72,19 +74,26 @@ class BoxModel:
         return answer, dict(zip(names, columns, strict=True))
 
 
-Model = TensorModel | BoxModel
+def find_model(
+    name: str, models: Models, settings: Settings
+) -> tuple[Model, TensorModel | BoxModel]:
+    """The model that is served, and the one of the protocol; raises ModelNotFound."""
+    known = models_by_name(models)
+    if name not in known:
+        raise ModelNotFound(f"no model {name!r}; there are: {', '.join(known)}")
+    model = known[name]
+    if name == model.name:
+        return model, TensorModel(model.manifest)
+    return model, BoxModel(model.manifest, settings)
 
 
-def find_model(name: str, backend: InferenceBackend, settings: Settings) -> Model:
-    """Raises ModelNotFound."""
-    names = names_of(backend.variants.manifest)
-    if name not in names:
-        raise ModelNotFound(f"no model {name!r}; there are: {', '.join(names)}")
-    return TensorModel(backend) if name == names[0] else BoxModel(backend, settings)
-
-
-def names_of(manifest: Manifest) -> tuple[str, str]:
-    return manifest.name, manifest.name + BOXES_SUFFIX
+def models_by_name(models: Models) -> Mapping[str, Model]:
+    """NAME and NAME-boxes -> the model; a name that means two things is the tensor model's."""
+    known: dict[str, Model] = {}
+    for model in models:
+        known[model.name] = model
+        known.setdefault(model.name + BOXES_SUFFIX, model)
+    return known
 
 
 def _ultralytics_metadata(manifest: Manifest) -> dict[str, object]:

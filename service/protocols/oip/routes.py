@@ -18,9 +18,10 @@ from service.http.api_paths import ApiPaths, ErrorFormat
 from service.http.exchange import Job, exchange, respond
 from service.http.uploads import read_body
 from service.inference.admission import Body
+from service.inference.models import Model
 from service.lifecycle import Lifecycle
 from service.protocols.oip.messages import HEADER_LENGTH, inflated, read_request, write_response
-from service.protocols.oip.models import Model, find_model, names_of
+from service.protocols.oip.models import BoxModel, TensorModel, find_model, models_by_name
 from service.protocols.oip.tensors import Port
 from service.settings import Settings
 
@@ -71,31 +72,31 @@ class OpenInference:
         return JSONResponse({"ready": True})
 
     async def models(self) -> Response:
-        return JSONResponse({"models": names_of(self._lifecycle.backend.variants.manifest)})
+        return JSONResponse({"models": [*models_by_name(self._lifecycle.models)]})
 
     async def index(self) -> Response:
-        backend = self._lifecycle.backend
-        variants, failures = backend.variants, backend.failures()
-        states = {True: "UNAVAILABLE", False: "READY"}
-        return JSONResponse(
-            [
+        rows = []
+        for name, model in models_by_name(self._lifecycle.models).items():
+            failures = model.failures
+            if model.version is None:
+                failures = dict.fromkeys(model.variants, "unloaded: the next request loads it")
+            rows += [
                 {
                     "name": name,
                     "version": version,
-                    "state": states[version in failures],
+                    "state": "UNAVAILABLE" if version in failures else "READY",
                     "reason": failures.get(version, ""),
                 }
-                for name in names_of(variants.manifest)
-                for version in variants.names
+                for version in model.variants
             ]
-        )
+        return JSONResponse(rows)
 
     async def metadata(self, request: Request) -> Response:
-        model, _ = self._find(request)
+        served, model, _ = self._find(request)
         return JSONResponse(
             {
                 "name": model.name,
-                "versions": self._lifecycle.backend.variants.names,
+                "versions": served.variants,
                 "platform": "qyolo",
                 "inputs": [_described(model.input)],
                 "outputs": [_described(output) for output in model.outputs],
@@ -103,15 +104,16 @@ class OpenInference:
         )
 
     async def model_ready(self, request: Request) -> Response:
-        model, version = self._find(request)
-        if version is None:
+        served, model, version = self._find(request)
+        if served is self._lifecycle.models.first and version is None:
             self._lifecycle.require_ready()
-        elif why := self._lifecycle.backend.failures().get(version):
-            raise VariantFailed(f"{version} failed: {why}")
+        for name, why in served.failures.items():
+            if name == version or (version is None and not served.able):
+                raise VariantFailed(f"{name} failed: {why}")
         return JSONResponse({"name": model.name, "ready": True})
 
     async def config(self, request: Request) -> Response:
-        model, _ = self._find(request)
+        _, model, _ = self._find(request)
         return JSONResponse(
             {
                 "name": model.name,
@@ -126,29 +128,31 @@ class OpenInference:
         )
 
     async def infer(self, request: Request) -> Response:
-        model, version = self._find(request)
+        served, model, version = self._find(request)
+        models = self._lifecycle.models
+        with await models.get(served) as backend:
 
-        async def read(body: Body) -> Job[Response]:
-            data = await read_body(request, body)
-            encoding = request.headers.get("content-encoding", "identity").strip().lower()
-            if encoding != "identity":
-                data = await self._inflated(data, encoding, body)
-            length = request.headers.get(HEADER_LENGTH)
-            # Megabytes are parsed and written in threads; the event loop serves everyone.
-            message = await asyncio.to_thread(
-                read_request, data, length, model.input, model.outputs
-            )
-
-            async def infer(variant: str) -> Response:
-                answer, values = await model.infer(message, variant)
-                content, headers = await asyncio.to_thread(
-                    write_response, model.name, variant, message, values, model.outputs
+            async def read(body: Body) -> Job[Response]:
+                data = await read_body(request, body)
+                encoding = request.headers.get("content-encoding", "identity").strip().lower()
+                if encoding != "identity":
+                    data = await self._inflated(data, encoding, body)
+                length = request.headers.get(HEADER_LENGTH)
+                # Megabytes are parsed and written in threads; the event loop serves everyone.
+                message = await asyncio.to_thread(
+                    read_request, data, length, model.input, model.outputs
                 )
-                return respond(content, [answer], headers)
 
-            return Job(version, infer)
+                async def infer(variant: str) -> Response:
+                    answer, values = await model.infer(backend, message, variant)
+                    content, headers = await asyncio.to_thread(
+                        write_response, model.name, variant, message, values, model.outputs
+                    )
+                    return respond(content, [answer], headers)
 
-        return await exchange(request, self._lifecycle.backend, read)
+                return Job(backend, version, infer)
+
+            return await exchange(request, models.admission, read)
 
     async def _inflated(self, data: bytes, encoding: str, body: Body) -> bytes:
         """Inflate in a thread; what it makes is counted piece by piece."""
@@ -160,12 +164,15 @@ class OpenInference:
         body.hold(size)
         return b"".join(pieces)
 
-    def _find(self, request: Request) -> tuple[Model, str | None]:
-        """The model and the version of the path; raises ModelNotFound or VariantNotFound."""
-        backend = self._lifecycle.backend
-        version = request.path_params.get("version")
-        backend.variants.resolve(version)
-        return find_model(request.path_params["model"], backend, self._settings), version
+    def _find(self, request: Request) -> tuple[Model, TensorModel | BoxModel, str | None]:
+        """The model that is served, and the model and the version of the path.
+
+        Raises ModelNotFound or VariantNotFound.
+        """
+        name, version = request.path_params["model"], request.path_params.get("version")
+        served, model = find_model(name, self._lifecycle.models, self._settings)
+        served.require_variant(version)
+        return served, model, version
 
 
 def _described(port: Port) -> dict[str, object]:

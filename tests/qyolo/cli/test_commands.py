@@ -206,6 +206,8 @@ def test_without_calibration_images_the_bundled_ones_are_used(photos, tmp_path):
         (["up", "absent.pt"], ["absent.pt", "pickle", "format=onnx"]),
         (["selftest", "--device", "gpu"], ["--device gpu: "]),
         (["serve", "absent"], ["absent", "model folder"]),
+        (["serve", "{tiny}", "boats=absent"], ["absent is not a model folder"]),
+        (["serve"], ["qyolo serve FOLDER", "QYOLO_MODELS=FOLDER"]),
         (["cluster", "{tiny}", "--min", "2", "--max", "1"], ["--max 1: "]),
         (["detect", "absent", "a.jpg"], ["absent", "model folder"]),
         (["detect", "{tiny}"], ["images", "--demo"]),

@@ -145,7 +145,7 @@ def test_compare_has_metrics_of_its_own_unless_both_variants_are_the_same(client
         assert post(client, jpeg(), f"/v1/compare{query}").status_code == 200
     wait_until(lambda: images() == before + 3)
     found = {key for key in samples(client) if key[0] == "qyolo_agreement_images_total"}
-    assert found == {("qyolo_agreement_images_total", frozenset(by.items()))}
+    assert found == {("qyolo_agreement_images_total", frozenset({"model": "tiny", **by}.items()))}
 
 
 def test_openapi_documents_the_client_header(client):

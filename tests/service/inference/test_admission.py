@@ -24,7 +24,7 @@ def test_a_request_is_refused_when_every_slot_is_taken():
 
 def test_releasing_the_last_slot_calls_on_idle():
     limits, seen = admission(), []
-    limits.on_idle = lambda: seen.append(limits.is_idle)
+    limits.on_idle.add(lambda: seen.append(limits.is_idle))
     with limits.slot(), limits.slot():
         pass
     assert seen == [True]
