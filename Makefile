@@ -14,6 +14,8 @@ CLIENTS := tritonclient inference-sdk
 # The packages that read untrusted bytes, and the tests that send hostile ones.
 UNTRUSTED := h11|pillow|pydantic|python-multipart|simplejpeg
 HOSTILE_TESTS := tests/service/vision/test_image.py tests/bench/test_hostile.py
+# Each process of the tests would compile the packages again.
+unexport PYTHONDONTWRITEBYTECODE
 ARM64 := _2_35 _2_34 _2_31 _2_28 _2_27 _2_26 _2_24 _2_17 2014
 
 .PHONY: help setup serve demo test check secrets audit arm64 docs fix lock clean

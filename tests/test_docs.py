@@ -174,7 +174,9 @@ def test_the_python_example_runs(tmp_path, photos):
     shutil.copytree(photos, tmp_path / "images")
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.jpg")
-    of_the_tiny_model = code.replace('Path("images")', 'Path("images"), size=64')
+    of_the_tiny_model = code.replace(
+        'Path("images")', 'Path("images"), size=64, runtime="onnxruntime"'
+    )
     paths = os.environ | {"PYTHONPATH": str(ROOT)}
     assert "phase='compare'" in run_python(of_the_tiny_model, cwd=tmp_path, env=paths)
 

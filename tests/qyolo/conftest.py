@@ -1,4 +1,7 @@
-"""One build of the tiny model, which tests of the cache and of servers copy."""
+"""One build of the tiny model, which tests of the cache and of servers copy.
+
+ONNX Runtime compiles it fastest.
+"""
 
 import shutil
 from pathlib import Path
@@ -13,7 +16,7 @@ from tests.tiny_models import save_tiny
 def tiny_build(tmp_path_factory, photos) -> tuple[object, ...]:
     """The arguments of `build` and `up` for the tiny model."""
     model = save_tiny(tmp_path_factory.mktemp("model"), "yolov5")
-    return (model, "--calibration", photos, "--size", 64)
+    return (model, "--calibration", photos, "--size", 64, "--runtime", "onnxruntime")
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def assert_one_line(ran: Ran, *texts: str) -> None:
 
 def test_a_build_ends_when_its_server_is_killed_and_the_next_one_completes(tiny_build, tmp_path):
     with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as server:
-        wait_for(lambda: any(tmp_path.glob("*.new/*/model.xml")))
+        wait_for(lambda: any(tmp_path.glob("*.new/fp32")))
         builds = server.builds()
         server.stop(signal.SIGKILL)
         wait_for(lambda: all(map(gone, builds)))
@@ -130,5 +130,5 @@ def test_a_read_only_cache_serves_its_entries(tiny_build, cache, image, tmp_path
         subprocess.run(["mount", "-o", "remount,bind,ro", fixed], check=True)
         with running("up", *tiny_build, QYOLO_CACHE_DIR=fixed) as server:
             assert_serves(server, image)
-        ran = qyolo("up", *tiny_build[:-1], 96, "--port", 0, QYOLO_CACHE_DIR=fixed)
+        ran = qyolo("up", *tiny_build, "--size", 96, "--port", 0, QYOLO_CACHE_DIR=fixed)
         assert_one_line(ran, "Read-only", str(fixed))

@@ -242,7 +242,8 @@ def test_the_sdk_is_not_loaded_without_traces():
 def test_up_answers_probes_while_it_builds_and_images_when_it_has_built(
     tiny_build, image, tmp_path
 ):
-    with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path) as server:
+    built = (*tiny_build, "--runtime", "openvino")
+    with running("up", *built, QYOLO_CACHE_DIR=tmp_path) as server:
         headers = {"Content-Type": "image/jpeg"}
         url = f"{server.url}/v1/detect"
         early = plain_http.post(url, content=image, headers=headers, timeout=30)
@@ -285,7 +286,7 @@ def test_a_termination_while_it_builds_ends_both_processes_with_zero(tiny_build,
 
 
 def test_an_error_of_the_build_process_is_one_line_and_exit_code_two(tiny_build, tmp_path):
-    ran = qyolo("up", *tiny_build[:-1], 65, "--port", 0, QYOLO_CACHE_DIR=tmp_path)
+    ran = qyolo("up", *tiny_build, "--size", 65, "--port", 0, QYOLO_CACHE_DIR=tmp_path)
     assert ran.code == 2
     assert "Traceback" not in ran.err
     assert "--size 65: YOLOs take multiples of 32" in only_line(ran.err)

@@ -54,7 +54,8 @@ def assert_off(log: Path, processes: int) -> None:
 
 
 def test_a_server_and_its_build_import_runtimes_without_telemetry(tiny_build, watched, tmp_path):
-    with running("up", *tiny_build, QYOLO_CACHE_DIR=tmp_path / "cache", **watched) as server:
+    arguments = ("up", *tiny_build, "--runtime", "openvino")
+    with running(*arguments, QYOLO_CACHE_DIR=tmp_path / "cache", **watched) as server:
         server.wait_until_ready()
     assert_off(watched["WATCHED"], processes=2)
 

@@ -9,6 +9,8 @@ from tests.tiny_models import save_tiny
 from tests.zoo.web import serving
 from zoo.catalogue import catalogue
 
+SMALL = ("--size", 64, "--runtime", "onnxruntime")  # which compiles in a fifth of the time
+
 
 @pytest.fixture
 def tiny(tmp_path):
@@ -23,7 +25,7 @@ def web(tiny):
 
 def build(web, tmp_path, *arguments):
     settings = {"QYOLO_CACHE_DIR": tmp_path / "cache", "QYOLO_MIRROR": web.url}
-    return inline("build", *arguments, "--size", 64, **settings)
+    return inline("build", *arguments, *SMALL, **settings)
 
 
 def test_the_catalogue_as_a_table(tmp_path):
@@ -59,7 +61,7 @@ def test_a_name_is_downloaded_built_and_kept(web, tmp_path):
 
 
 def test_the_progress_of_download_and_build_is_shown_on_a_terminal(web, tiny, photos, tmp_path):
-    arguments = ("build", "yolov8s", "--trust-on-first-use", "--size", 64, "--calibration", photos)
+    arguments = ("build", "yolov8s", "--trust-on-first-use", *SMALL, "--calibration", photos)
     settings = {"QYOLO_CACHE_DIR": tmp_path / "cache", "QYOLO_MIRROR": web.url}
     shown = on_terminal(*arguments, **settings)
     size = f"{len(tiny) / 1e6:.1f}"
