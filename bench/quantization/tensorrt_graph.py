@@ -4,9 +4,7 @@
         --images DIR --annotations FILE [--min-sqnr 25]
 
 The graph is symmetric int8 with float regions in float16; each float16 value is rounded to float16.
-Beside it stand the same layers in FP8, and the float model in float32 and in float16. The time that
-a GPU saves in a layer is not known here, so the search for sensitive layers gives every layer the
-same cost.
+Beside it stand the same layers in FP8, and the float model in float32 and in float16.
 """
 
 from collections.abc import Mapping
@@ -16,7 +14,7 @@ import onnx
 
 from bench.command_line import dataset_parser, print_header, print_row
 from quantizer.build import calibrate, decide, equalise_channels, read, round_weights
-from quantizer.compile.builder import Built, Candidate, Profile
+from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.operations import Operation
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.evaluation.accuracy import Evaluation, evaluate_detectors
@@ -63,13 +61,13 @@ def main() -> None:
 
 
 class Untimed:
-    """A TensorRT builder without a GPU: it has no profile and builds nothing."""
+    """A TensorRT builder without a GPU: it builds nothing."""
 
     qdq_format: QdqFormat = TENSORRT
     low_float: FloatType | None = "f16"
 
-    def profile(self, model: onnx.ModelProto) -> Profile | None:
-        return None
+    def executed(self, model: onnx.ModelProto) -> Mapping[str, str]:
+        return {}
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         raise NotImplementedError("there is no GPU here")

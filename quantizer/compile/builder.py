@@ -86,19 +86,6 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
-    """By layer name: the precision in which each convolution runs, and its milliseconds.
-
-    A convolution on which the runtime reports nothing is absent. conversion_ms: of all conversions
-    between types and layouts.
-    """
-
-    executed: Mapping[str, str]
-    ms: Mapping[str, float]
-    conversion_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Resources:
     """What a builder may use: GPU memory in which to try kernels, a folder for their timings."""
 
@@ -120,10 +107,11 @@ class Builder(Protocol):
     def low_float(self) -> FloatType | None:
         """The float type below f32 in which this processor computes, if it has one."""
 
-    def profile(self, model: onnx.ModelProto) -> Profile | None:
-        """Time each convolution; None where the runtime does not report it.
+    def executed(self, model: onnx.ModelProto) -> Mapping[str, str]:
+        """By layer name: the precision in which each convolution would run, as in `Built`.
 
-        Float layers run in the lower float type, if there is one. Raises BuildFailed.
+        A convolution on which the runtime reports nothing is absent. Float layers run in the lower
+        float type, if there is one. Raises BuildFailed.
         """
 
     def build(self, candidate: Candidate, folder: Path) -> Built:

@@ -1,5 +1,6 @@
 """ONNX -> ONNX: ONNX Runtime compiles when it loads a graph, so the graph is the engine."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,9 +34,9 @@ class OnnxRuntimeBuilder:
         """float16 on a GPU; its kernels on the CPU compute in float32."""
         return "f16" if self._cuda else None
 
-    def profile(self, model: onnx.ModelProto) -> None:
-        """None: Conv and SiLU do not become one integer kernel on the CPU, and a GPU has no
-        integer kernels, so there is nothing to compare with."""
+    def executed(self, model: onnx.ModelProto) -> Mapping[str, str]:
+        """Nothing: it is known only of an engine that is built."""
+        return {}
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         """Write model.onnx, the graph that is served, and on the CPU raw.onnx, the whole graph.

@@ -1,5 +1,6 @@
 """ONNX -> OpenVINO IR and its compiled blob."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ import onnx
 import openvino as ov
 from onnx import numpy_helper
 
-from quantizer.compile.builder import Built, Candidate, Profile
+from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.openvino_operations import PROFILING, executed_precisions, profiled
 from quantizer.compile.operations import Operation
 from quantizer.errors import BuildFailed
@@ -39,21 +40,16 @@ class OpenVinoBuilder:
         types = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return "bf16" if "BF16" in types else "f16" if "FP16" in types else None
 
-    def profile(self, model: onnx.ModelProto) -> Profile:
-        """Compile in memory and time each convolution; raises BuildFailed."""
+    def executed(self, model: onnx.ModelProto) -> Mapping[str, str]:
+        """Compiles in memory; raises BuildFailed."""
         try:
             network = self._core.read_model(_unsigned(model).SerializeToString())
             options = compile_options(self._threads, self.low_float or "f32")
-            compiled = self._core.compile_model(network, "CPU", options | PROFILING)
-            operations = profiled(compiled)
+            return executed_precisions(self._core.compile_model(network, "CPU", options))
         except RuntimeError as exc:
             raise BuildFailed(
-                f"OpenVINO cannot profile the graph: {_last_line(exc)}; {NEXT}"
+                f"OpenVINO cannot compile the graph: {_last_line(exc)}; {NEXT}"
             ) from exc
-        convolutions = [each for each in operations if each.convolves]
-        executed = {layer: each.precision for each in convolutions for layer in each.layers}
-        ms = {layer: each.ms for each in convolutions for layer in each.layers}
-        return Profile(executed, ms, sum(each.ms for each in operations if each.converts))
 
     def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
         """Load the blob, or compile the model where there is none, and time each operation."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import onnx
 
-from quantizer.compile.builder import Built, Candidate, Profile, Resources
+from quantizer.compile.builder import Built, Candidate, Resources
 from quantizer.compile.executed_layers import (
     ExecutedLayer,
     kernels,
@@ -20,13 +20,12 @@ from quantizer.compile.executed_layers import (
     read_listing,
 )
 from quantizer.compile.operations import Operation
-from quantizer.compile.tensorrt_callbacks import LayerTimes, build_monitor
-from quantizer.compile.workload import least_ms
+from quantizer.compile.tensorrt_callbacks import build_monitor
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import Graph, layer_name
 from quantizer.qdq.format import TENSORRT, QdqFormat
 from service.engines.gpu import FP8_TARGETS
-from service.engines.tensorrt_engine import load_plan, require_gpu
+from service.engines.tensorrt_engine import require_gpu
 from service.engines.tensorrt_library import Library
 from service.manifest import FloatType, Variant
 from service.progress import ReportProgress
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     import tensorrt_rtx_bindings as trt
 
 GRAPH: Final = "model.onnx"
-PROFILE_ROUNDS: Final = 8
 MEBIBYTE: Final = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -57,7 +55,6 @@ class TensorRtBuilder:
         gpu = None if targets else require_gpu(library)
         self._library = library
         self._key = library.key(gpu)
-        self._is_elsewhere = gpu is None
         self._targets = targets if gpu is None else (gpu.target,)
         self._workspace_mib = resources.workspace_mib
         times_kernels = library.runtime == "tensorrt" and resources.timing_caches is not None
@@ -81,33 +78,12 @@ class TensorRtBuilder:
         """float16: every GPU that TensorRT 10 supports multiplies in it."""
         return "f16"
 
-    def profile(self, model: onnx.ModelProto) -> Profile:
-        """Build in a temporary folder and time each layer; raises BuildFailed.
-
-        For a GPU elsewhere, and where the library does not time layers, the times are estimates.
-        """
-        graph = Graph.of(onnx.shape_inference.infer_shapes(model))
+    def executed(self, model: onnx.ModelProto) -> Mapping[str, str]:
+        """Builds in a temporary folder, and reads the last target's plan; raises BuildFailed."""
         with TemporaryDirectory() as folder:
             built = self.compile(Candidate("fp16", model, "f16"), Path(folder))
-            computed = _computed(built.layers, graph)
-            ms = {} if self._is_elsewhere else self._times(Path(folder), built.variant, computed)
-        executed = {name: layer.precision for name, layer in computed.items()}
-        return Profile(executed, ms if any(ms.values()) else least_ms(graph, computed))
-
-    def _times(
-        self, folder: Path, variant: Variant, computed: Mapping[str, ExecutedLayer]
-    ) -> dict[str, float]:
-        """The milliseconds of each convolution's kernel."""
-        times = LayerTimes()
-        profiler = times.profiler(self._library.module)
-        plan = load_plan(folder, variant, profiler=profiler)
-        try:
-            for _ in range(PROFILE_ROUNDS):
-                times.begin()
-                plan.run_blank()
-        finally:
-            plan.close()
-        return {name: times.least(layer.name) for name, layer in computed.items()}
+        computed = _computed(built.layers, Graph.of(model))
+        return {name: layer.precision for name, layer in computed.items()}
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         """What `compile` writes, and the same of the whole graph in the folder raw.

@@ -1,9 +1,8 @@
-"""Callbacks for TensorRT: the progress of a build, and the times of layers.
+"""The callback of TensorRT for the progress of a build.
 
-Their base classes are those of the library, which is chosen when a build begins.
+Its base class is that of the library, which is chosen when a build begins.
 """
 
-from collections import defaultdict
 from typing import Any
 
 from service.progress import Progress, ReportProgress
@@ -33,32 +32,3 @@ def build_monitor(module: Any, phase: str, progress: ReportProgress) -> Any:
                 progress(Progress(phase, steps, steps))
 
     return BuildMonitor()
-
-
-class LayerTimes:
-    """Milliseconds of each layer: the least of many rounds, since other work only adds time."""
-
-    def __init__(self) -> None:
-        self._rounds: list[defaultdict[str, float]] = []
-
-    def begin(self) -> None:
-        """Start a round."""
-        self._rounds.append(defaultdict(float))
-
-    def least(self, layer: str) -> float:
-        """The least time of a layer; 0 where it was never reported."""
-        return min((times[layer] for times in self._rounds), default=0.0)
-
-    def profiler(self, module: Any) -> Any:
-        """An IProfiler that reports to this."""
-        rounds = self._rounds
-
-        class Profiler(module.IProfiler):  # type: ignore[misc]
-            def __init__(self) -> None:
-                module.IProfiler.__init__(self)
-
-            def report_layer_time(self, layer_name: str, ms: float) -> None:
-                if rounds:
-                    rounds[-1][layer_name] += ms
-
-        return Profiler()

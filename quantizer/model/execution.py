@@ -1,7 +1,7 @@
 """Execute a graph in ONNX Runtime on the CPU, as every build does, whatever its runtime."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -37,18 +37,35 @@ def over_images(
 
     Threads execute the graph and `digest` on AT_ONCE images at a time; `images` is read as needed.
     """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    (source,) = (each.name for each in model.graph.input if each.name not in constants)
+    return over_feeds(
+        model,
+        ({source: image} for image in images),
+        threads,
+        lambda number, feed, outputs: digest(number, feed[source], outputs),
+    )
+
+
+def over_feeds(
+    model: onnx.ModelProto,
+    feeds: Iterable[Mapping[str, Floats]],
+    threads: int,
+    digest: Callable[[int, Mapping[str, Floats], list[Floats]], T],
+) -> Iterator[T]:
+    """The same for a graph with any inputs; a feed has a value for each of them."""
     workers = max(1, min(threads, AT_ONCE))
     session = open_session(model, max(1, threads // workers))
-    (source,) = session.get_inputs()
+    inputs = [each.name for each in session.get_inputs()]
 
-    def execute(number: int, image: Floats) -> T:
-        return digest(number, image, session.run(None, {source.name: image}))
+    def execute(number: int, feed: Mapping[str, Floats]) -> T:
+        return digest(number, feed, session.run(None, {name: feed[name] for name in inputs}))
 
     pending: deque[Future[T]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for number, image in enumerate(images):
-                pending.append(pool.submit(execute, number, image))
+            for number, feed in enumerate(feeds):
+                pending.append(pool.submit(execute, number, feed))
                 if len(pending) > workers:
                     yield pending.popleft().result()
             while pending:

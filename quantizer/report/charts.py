@@ -52,8 +52,7 @@ def frontier(points: Sequence[PointReport], max_loss: float) -> str:
     """The predicted loss of each set of float layers against the time that they add."""
     figure = Figure(figsize=(6, 2.6), layout="constrained")
     axes = figure.subplots()
-    timed = all(point.cost is not None for point in points)
-    across = [100 * (p.cost or 0.0) if timed else float(len(p.kept_float)) for p in points]
+    across = [100 * point.cost for point in points]
     axes.plot(across, [point.loss for point in points], color=MUTED, marker="o")
     axes.plot(across[-1:], [points[-1].loss], color=INK, marker="o")
     axes.axhline(max_loss, color=ACCENT, linewidth=1.0)
@@ -62,9 +61,7 @@ def frontier(points: Sequence[PointReport], max_loss: float) -> str:
             str(len(point.kept_float)), (x, point.loss), (4, 4), textcoords="offset points"
         )
     axes.set_ylim(bottom=0)
-    axes.set_xlabel(
-        "time that the float layers add, % of the convolutions' time" if timed else "float layers"
-    )
+    axes.set_xlabel("time that the float layers add, estimated, % of the convolutions' time")
     axes.set_ylabel("predicted loss")
     return _uri(figure)
 

@@ -18,8 +18,7 @@ from quantizer.report.findings import Findings
 from quantizer.report.layers import Int8Convolutions, LayerReport
 from quantizer.report.tensors import TensorReport
 from quantizer.report.warnings import warnings
-from quantizer.sensitivity.decision import MAX_LOSS, Point
-from quantizer.sensitivity.search import Sensitivity
+from quantizer.sensitivity.decision import MAX_LOSS, Point, Sensitivity
 from quantizer.sensitivity.sqnr import decibels
 from service.manifest import Precision, Runtime
 from service.vision.agreement import Agreement
@@ -60,9 +59,9 @@ class CalibrationReport:
 
 @dataclass(frozen=True, slots=True)
 class BlockReport:
-    """Consecutive layers, and the SQNR of the outputs when these layers alone are quantized.
+    """One layer, and the SQNR of the outputs when it alone is quantized.
 
-    `freed` is true for a block of one layer that stays float.
+    `freed` is true for a layer that stays float.
     """
 
     layers: tuple[str, ...]
@@ -73,20 +72,20 @@ class BlockReport:
 @dataclass(frozen=True, slots=True)
 class PointReport:
     """A set of layers that could stay float: the predicted loss of detections, 0..1, and the time
-    that they add as a fraction of the time of all convolutions in int8."""
+    that they add, estimated, as a fraction of the time of all convolutions in int8."""
 
     kept_float: tuple[str, ...]
     loss: float
-    cost: float | None
+    cost: float
 
 
 @dataclass(frozen=True, slots=True)
 class SensitivityReport:
     """The search for the layers that stay float; SQNR is that of the detector's outputs.
 
-    `blocks` is a partition of the layers, the most sensitive first. `frontier` holds the sets of
-    float layers that were compared; the last is the one that was built. It is empty where
-    `wanted_db` is given.
+    `blocks` has all layers, the most sensitive first, or none where no layer has to stay float.
+    `frontier` holds the sets of float layers that were compared; the last is the one that was
+    built. It is empty where `wanted_db` is given.
     """
 
     wanted_db: float | None
@@ -100,9 +99,10 @@ class SensitivityReport:
     @classmethod
     def of(cls, search: Sensitivity, wanted_db: float | None, points: tuple[Point, ...]) -> Self:
         before, after = round(decibels(search.before), 2), round(decibels(search.after), 2)
+        kept_float = {*search.found.kept_float}
         blocks = (
-            BlockReport(block.layers, round(decibels(block.noise), 2), block.kept_float)
-            for block in search.blocks
+            BlockReport((each.layer,), round(decibels(each.noise), 2), each.layer in kept_float)
+            for each in search.found.layers
         )
         frontier = tuple(
             PointReport(point.kept_float, round(point.loss, 4), point.cost) for point in points

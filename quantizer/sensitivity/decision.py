@@ -1,36 +1,49 @@
-"""Decide which layers stay float: those without an int8 kernel, then the most sensitive."""
+"""Decide which layers stay float: those without an int8 kernel, then the most sensitive.
 
-from collections.abc import Iterable, Mapping
+Nothing here is timed, so two builds decide the same.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final
 
-from quantizer.compile.builder import INT8_NAMES, Builder, Profile
-from quantizer.model.graph import layer_name
+from quantizer.compile.builder import INT8_NAMES, Builder
+from quantizer.compile.workload import macs
+from quantizer.model.graph import Graph, layer_name
 from quantizer.qdq.placement import Placement, plan_placement
-from quantizer.sensitivity.search import Sensitivity, search
+from quantizer.sensitivity.search import Found, search
 from quantizer.sensitivity.simulation import Simulation
 from quantizer.sensitivity.sqnr import decibels, from_decibels
 from service.progress import ReportProgress
 
-SHORTEST_MS: Final = 1e-3  # of all convolutions together: a shorter profile is not meaningful
-# SQNR in dB at which the search ends; keeping more layers float changes nothing that AP can tell.
+# SQNR of the outputs in dB from which on AP cannot tell them from float ones.
 ENOUGH_SQNR: Final = 25.0
 # The loss of detections that a candidate may have. See docs/results/accuracy.md.
-MAX_LOSS: Final = 0.07
+MAX_LOSS: Final = 0.06
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """A set of layers that could stay float.
 
-    loss: of the detections, predicted, 0..1. cost: the time that these layers add, as a fraction of
-    the time of all convolutions in int8; None where the runtime has no profile.
+    loss: of the detections, predicted, 0..1. cost: the time that these layers add, estimated, as a
+    fraction of the time of all convolutions in int8.
     """
 
     kept_float: tuple[str, ...]
     loss: float
-    cost: float | None
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """What the search found, and the output noise `before`, all layers in int8, and `after`."""
+
+    found: Found
+    before: float
+    after: float
+    executions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +65,8 @@ def decide(
     min_sqnr: float | None,
     progress: ReportProgress,
 ) -> Decision:
-    """Keep layers float until the predicted loss of detections is within MAX_LOSS, the fewest
-    milliseconds for it, or until the outputs' SQNR is at `min_sqnr` decibels, if that is given.
+    """Keep layers float until the predicted loss of detections is within MAX_LOSS, at the least
+    cost, or until the outputs' SQNR is at `min_sqnr` decibels, if that is given.
 
     `keep_float` maps the layers that stay float in any case to the reasons. Raises BuildFailed.
     """
@@ -61,88 +74,96 @@ def decide(
     def plan(floats: Mapping[str, str]) -> Placement:
         return plan_placement(simulation.graph, floats, builder.qdq_format)
 
-    floats, costs = _costs(simulation, plan(keep_float), builder)
-    fixed = {**keep_float, **floats}
-    all_int8 = plan(fixed)
+    fixed = {**keep_float, **_without_int8_kernel(simulation, plan(keep_float), builder)}
+    layers = plan(fixed).layers
     if not simulation.samples:
-        return Decision(all_int8, None)
-
-    def without(layers: Iterable[str]) -> Placement:
-        return plan({**fixed, **dict.fromkeys(layers, "tried float")})
-
-    def noise_of(layers: frozenset[str]) -> float:
-        return simulation.noise(without(each for each in all_int8.layers if each not in layers))
-
-    points: list[Point] = []
-
-    def accepts(layers: tuple[str, ...]) -> bool:
-        cost = sum(max(costs.get(layer, 0.0), 0.0) for layer in layers) if costs else None
-        points.append(Point(layers, simulation.loss(without(layers)), cost))
-        return points[-1].loss <= MAX_LOSS
-
-    by_loss = min_sqnr is None
+        return Decision(plan(fixed), None)
+    trials = _Trials(simulation.resuming_at(plan(fixed).tensors), plan, fixed, layers)
     budget = from_decibels(ENOUGH_SQNR if min_sqnr is None else min_sqnr)
-    sensitivity = search(
-        all_int8.layers, noise_of, budget, costs, progress, *([accepts] if by_loss else [])
-    )
-    if by_loss and (not points or {*points[-1].kept_float} != {*sensitivity.kept_float}):
-        accepts(sensitivity.kept_float)
+    costs = float_costs(simulation.graph, layers)
+    points: dict[tuple[str, ...], Point] = {}
+
+    def loses_little(kept_float: tuple[str, ...]) -> bool:
+        cost = sum(costs[layer] for layer in kept_float)
+        points[kept_float] = Point(kept_float, trials.loss(kept_float), cost)
+        return points[kept_float].loss <= MAX_LOSS
+
+    def is_quiet(kept_float: tuple[str, ...]) -> bool:
+        return trials.noise(kept_float) <= budget
+
+    accepts = loses_little if min_sqnr is None else is_quiet
+    found = search(layers, trials.noise_alone, budget, costs, progress, accepts)
+    before = after = trials.noise(())
+    if found.kept_float:
+        after = trials.noise(found.kept_float)
+    if min_sqnr is None and found.kept_float not in points:
+        loses_little(found.kept_float)
     sensitive = {
-        block.layers[0]: f"sensitive: alone in int8 it leaves {decibels(block.noise):.1f} dB"
-        for block in sensitivity.blocks
-        if block.kept_float
+        each.layer: f"sensitive: alone in int8 it leaves {decibels(each.noise):.1f} dB"
+        for each in found.layers
+        if each.layer in found.kept_float
     }
-    return Decision(plan({**fixed, **sensitive}), sensitivity, tuple(points))
+    frontier = sorted(points.values(), key=lambda point: len(point.kept_float))
+    return Decision(
+        plan({**fixed, **sensitive}),
+        Sensitivity(found, before, after, trials.executions),
+        tuple(each for each in frontier if len(each.kept_float) <= len(found.kept_float)),
+    )
 
 
-def _costs(
+@dataclass(slots=True)
+class _Trials:
+    """Executes the detector with chosen layers kept float, beside those of `fixed`."""
+
+    simulation: Simulation
+    plan: Callable[[Mapping[str, str]], Placement]
+    fixed: Mapping[str, str]
+    layers: Sequence[str]
+    executions: int = 0
+
+    def loss(self, kept_float: Iterable[str]) -> float:
+        return self.simulation.loss(self._without(kept_float))
+
+    def noise(self, kept_float: Iterable[str]) -> float:
+        return self.simulation.noise(self._without(kept_float))
+
+    def noise_alone(self, layer: str) -> float:
+        """With every other layer kept float."""
+        return self.noise(each for each in self.layers if each != layer)
+
+    def _without(self, kept_float: Iterable[str]) -> Placement:
+        self.executions += 1
+        return self.plan({**self.fixed, **dict.fromkeys(kept_float, "tried float")})
+
+
+def _without_int8_kernel(
     simulation: Simulation, all_int8: Placement, builder: Builder
-) -> tuple[dict[str, str], dict[str, float]]:
-    """The layers that the runtime executes in float anyway, and what int8 saves in the others.
-
-    The saving is a fraction of the time that all convolutions take in int8. It includes the
-    conversions at both ends of a float layer.
-    """
-    before = builder.profile(simulation.graph.model)
-    after = builder.profile(simulation.quantized(all_int8).model)
-    if before is None or after is None:
-        return {}, {}
-    floats = {
+) -> dict[str, str]:
+    """The layers that the runtime executes in float anyway."""
+    executed = builder.executed(simulation.quantized(all_int8).model)
+    return {
         layer: "the runtime has no int8 kernel for it here"
         for layer in all_int8.layers
-        if layer in after.executed and after.executed[layer] not in INT8_NAMES
+        if layer in executed and executed[layer] not in INT8_NAMES
     }
-    conversions = _conversions(simulation, all_int8, builder, after)
-    whole_ms = max(sum(after.ms.values()), SHORTEST_MS)
-    costs = {
-        layer: (before.ms.get(layer, 0.0) + conversions[layer] - after.ms.get(layer, 0.0))
-        / whole_ms
-        for layer in all_int8.layers
-        if layer not in floats
-    }
-    return floats, costs
 
 
-def _conversions(
-    simulation: Simulation, all_int8: Placement, builder: Builder, after: Profile
-) -> dict[str, float]:
-    """By layer: the milliseconds of the two conversions that it needs where it alone is float.
+def float_costs(graph: Graph, layers: Sequence[str]) -> dict[str, float]:
+    """What each layer costs by staying float, as a fraction of the time that all take in int8.
 
-    They are estimated by the values that it reads and writes; a graph in which every second layer
-    is float tells what a value costs.
+    It is the mean of two shares: of the multiply-accumulates, and of the values that are read and
+    written, each of which is wider in float and has to be converted at both ends. Counted, not
+    timed: the differences between a layer's time in int8 and in float are smaller than the noise
+    of their measurement, and a build that follows them chooses other layers each time.
     """
-    nodes = {layer_name(node): node for node in simulation.graph.nodes}
-    values = {
-        layer: sum(
-            prod(simulation.graph.shapes.get(name, ()))
-            for name in (nodes[layer].input[0], nodes[layer].output[0])
-        )
-        for layer in all_int8.layers
+    nodes = {layer_name(node): node for node in graph.nodes}
+    products, values = macs(graph), {}
+    for layer in layers:
+        ends = (nodes[layer].input[0], nodes[layer].output[0])
+        values[layer] = sum(prod(graph.shapes.get(name, ())) for name in ends)
+    all_products = sum(products.get(layer, 0) for layer in layers) or 1
+    all_values = sum(values.values())
+    return {
+        layer: (products.get(layer, 0) / all_products + values[layer] / all_values) / 2
+        for layer in layers
     }
-    every_second = dict.fromkeys(all_int8.layers[::2], "tried float")
-    kept = {each.layer: each.reason for each in all_int8.kept_float}
-    mixed = plan_placement(simulation.graph, kept | every_second, builder.qdq_format)
-    profile = builder.profile(simulation.quantized(mixed).model)
-    added = max(0.0, profile.conversion_ms - after.conversion_ms) if profile else 0.0
-    rate = added / max(1, sum(values[layer] for layer in every_second))
-    return {layer: rate * count for layer, count in values.items()}

@@ -1,13 +1,13 @@
 """The detector with any set of its layers quantized, executed on a few images."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import onnx
 
-from quantizer.model.execution import over_images
+from quantizer.model.execution import over_feeds, over_images
 from quantizer.model.graph import Graph
 from quantizer.model.map_layout import Maps
 from quantizer.model.serving_graph import ended_at
@@ -15,6 +15,7 @@ from quantizer.qdq.placement import Placement
 from quantizer.qdq.quantize import Quantized, Ranges, quantize
 from quantizer.qdq.weights import Weights
 from quantizer.sensitivity.detection_loss import Loss, detection_loss, mean_loss
+from quantizer.sensitivity.resumption import resumed
 from quantizer.sensitivity.sqnr import BELOW_ALL_SCORES, Reading, Reference, relative
 from service.vision.detections import Floats
 
@@ -44,31 +45,54 @@ class Simulation:
     samples: Sequence[SensitivitySample]
     threads: int
     maps: Maps | None = None  # at which the graph is executed, instead of its decode tail
+    # By tensor: activations of the float graph in each of the first samples.
+    known: Sequence[Mapping[str, Floats]] = ()
 
     def quantized(self, placement: Placement) -> Quantized:
         """The Q/DQ graph of a placement, as it would be built."""
         return quantize(self.graph, placement, self.ranges, self.weights, self.means)
 
+    def resuming_at(self, tensors: Sequence[str]) -> Self:
+        """The same for many placements: its graph ends at the maps, and of the first samples it
+        computes no more than what quantization changes behind these activations."""
+        graph = Graph.of(ended_at(self.graph.model, self.maps))
+        images = (sample.image for sample in self.samples[:NOISE_SAMPLES])
+
+        def feed(number: int, image: Floats, outputs: list[Floats]) -> dict[str, Floats]:
+            return {self.graph.input: image, **dict(zip(tensors, outputs, strict=True))}
+
+        executed = over_images(graph.with_outputs(tensors), images, self.threads, feed)
+        return replace(self, graph=graph, maps=None, known=list(executed))
+
     def noise(self, placement: Placement) -> float:
         """The output noise of a placement over the first samples."""
-        model = ended_at(self.quantized(placement).model, self.maps)
-        return noise_of(model, self.samples[:NOISE_SAMPLES], self.threads)
+        samples = self.samples[:NOISE_SAMPLES]
+        feeds = self.known or [{self.graph.input: sample.image} for sample in samples]
+        model = resumed(self._executed(placement), self.graph, feeds[0].keys())
+        references = [sample.reference for sample in samples]
+        return noise_of(model, feeds, references, self.threads)
 
     def loss(self, placement: Placement) -> float:
         """The share of the detections that a placement costs, predicted over all samples."""
-        model = ended_at(self.quantized(placement).model, self.maps)
-        return loss_of(model, self.samples, self.threads)
+        return loss_of(self._executed(placement), self.samples, self.threads)
+
+    def _executed(self, placement: Placement) -> onnx.ModelProto:
+        model = self.quantized(placement).model
+        return model if self.maps is None else ended_at(model, self.maps)
 
 
-def noise_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threads: int) -> float:
-    """The output noise of a quantized graph over the samples, relative to the signal."""
-    references = [sample.reference for sample in samples]
+def noise_of(
+    model: onnx.ModelProto,
+    feeds: Iterable[Mapping[str, Floats]],
+    references: Sequence[Reference],
+    threads: int,
+) -> float:
+    """The output noise of a quantized graph, relative to the signal; a feed for each reference."""
 
-    def noise_power(number: int, image: Floats, outputs: list[Floats]) -> float:
+    def noise_power(number: int, feed: Mapping[str, Floats], outputs: list[Floats]) -> float:
         return references[number].noise(outputs)
 
-    images = (sample.image for sample in samples)
-    return relative(over_images(model, images, threads, noise_power), references)
+    return relative(over_feeds(model, feeds, threads, noise_power), references)
 
 
 def loss_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threads: int) -> float:

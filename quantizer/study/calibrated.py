@@ -66,7 +66,9 @@ class Calibrated:
 
     def sqnr(self, model: onnx.ModelProto) -> float:
         """The SQNR of a quantized graph's outputs over the samples, in decibels."""
-        return round(decibels(noise_of(model, self.samples, self.threads)), 2)
+        feeds = ({self.graph.input: sample.image} for sample in self.samples)
+        references = [sample.reference for sample in self.samples]
+        return round(decibels(noise_of(model, feeds, references, self.threads)), 2)
 
 
 def calibrate(

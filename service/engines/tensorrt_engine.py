@@ -30,9 +30,7 @@ def require_gpu(library: Library) -> Gpu:
     return gpu
 
 
-def load_plan(
-    folder: Path, variant: Variant, raw: bool = False, profiler: "trt.IProfiler | None" = None
-) -> "Plan":
+def load_plan(folder: Path, variant: Variant, raw: bool = False) -> "Plan":
     """The plan of a variant's served graph, or of its `raw` graph.
 
     Raises EngineFailed or DeviceUnavailable.
@@ -45,7 +43,7 @@ def load_plan(
         assert variant.raw is not None
         file = Path(variant.raw).with_name(file.name)
     kernels = Kernels(folder, f"{'-'.join(file.parent.parts)}.{gpu.target}.kernels")
-    return Plan(library, folder / file, kernels, profiler)
+    return Plan(library, folder / file, kernels)
 
 
 class TensorRtEngine:
@@ -92,17 +90,10 @@ def _open(plan: "Plan | None") -> "Plan":
 class Plan:
     """A loaded plan: one context, one stream, buffers allocated once, one CUDA graph.
 
-    With a profiler there is no CUDA graph, because TensorRT profiles single launches only. Raises
-    EngineFailed.
+    Raises EngineFailed.
     """
 
-    def __init__(
-        self,
-        library: Library,
-        file: Path,
-        kernels: Kernels,
-        profiler: "trt.IProfiler | None" = None,
-    ) -> None:
+    def __init__(self, library: Library, file: Path, kernels: Kernels) -> None:
         self._library = library
         self._log = library.log
         self._context: trt.IExecutionContext | None = None
@@ -111,11 +102,8 @@ class Plan:
         try:
             engine, self._context = self._load(file, kernels)
             self._image, self._outputs = self._bind(engine, self._context)
-            if profiler is not None:
-                self._context.profiler = profiler
-            else:
-                self._record()
-                kernels.save()
+            self._record()
+            kernels.save()
         except Exception:
             self.close()
             raise
@@ -128,10 +116,6 @@ class Plan:
         self._launch()
         self._stream.wait()
         return tuple(each.array.astype(np.float32) for each in self._outputs)
-
-    def run_blank(self) -> None:
-        """Run it on zeros."""
-        self.run(np.zeros_like(self._image.array))
 
     def close(self) -> None:
         self._context = None

@@ -6,7 +6,6 @@ TensorRT too, on a machine with a GPU of capability 8.9.
 
 import ctypes
 import json
-import re
 from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
@@ -24,7 +23,6 @@ Failure = Literal["deserialize", "context", "execute"]
 
 KERNELS: Final = b"kernels of an RTX 4090"
 TIMINGS: Final = b"times of kernels"
-LAYER_MS: Final = 0.25
 
 
 class FakeDriver:
@@ -114,7 +112,6 @@ class Engine:
         self._session = _open(onnx.load(graph))
         # Backwards: the library does not promise the graph's order.
         self._tensors = [*self._session.get_outputs()[::-1], *self._session.get_inputs()]
-        self._layers = re.findall(r"^Name: (.*?), LayerType", log.listing, re.M)
 
     @property
     def num_io_tensors(self) -> int:
@@ -147,7 +144,7 @@ class Engine:
     def create_execution_context(self, runtime_config: Any = None) -> Any:
         if self._driver.fails("context", self._log):
             return None
-        return Context(self._driver, self._log, self._session, runtime_config, self._layers)
+        return Context(self._driver, self._log, self._session, runtime_config)
 
 
 class RuntimeConfig:
@@ -179,13 +176,9 @@ class RuntimeCache:
 
 
 class Context:
-    profiler: Any = None
-
-    def __init__(
-        self, driver: FakeDriver, log: Any, session: Any, config: Any, layers: list[str]
-    ) -> None:
+    def __init__(self, driver: FakeDriver, log: Any, session: Any, config: Any) -> None:
         self._driver, self._log, self._session = driver, log, session
-        self._cache, self._layers = config and config.cache, layers
+        self._cache = config and config.cache
         self._addresses: dict[str, int] = {}
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -202,8 +195,6 @@ class Context:
         except Mistake as exc:
             self._driver.cuda.mistakes.append(f"execute_async_v3: {exc}")
             return False
-        for layer in self._layers if self.profiler is not None else ():
-            self.profiler.report_layer_time(layer, LAYER_MS)
         return True
 
     def _run(self) -> None:

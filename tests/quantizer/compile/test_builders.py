@@ -94,27 +94,24 @@ def test_openvino_executes_every_planned_convolution_in_int8(name, scheme, tmp_p
 
 
 @needs_int8
-def test_openvino_profiles_each_convolution():
+def test_openvino_tells_the_precision_of_each_convolution():
     graph = graph_of("yolov5")
     builder = load_builder("openvino", 1)
-    before, after = builder.profile(graph.model), builder.profile(quantized(graph, Scheme()))
+    before, after = builder.executed(graph.model), builder.executed(quantized(graph, Scheme()))
     layers = plan_placement(graph).layers
-    assert {before.executed[layer] for layer in layers} == {builder.low_float or "f32"}
-    assert {after.executed[layer] for layer in layers} <= {"u8", "i8"}
-    for profile in (before, after):  # a tiny layer may take less than a microsecond
-        assert all(0 <= profile.ms[layer] < 1000 for layer in layers)
-        assert sum(profile.ms[layer] for layer in layers) > 0
+    assert {before[layer] for layer in layers} == {builder.low_float or "f32"}
+    assert {after[layer] for layer in layers} <= {"u8", "i8"}
 
 
-def test_onnxruntime_has_no_profile():
-    assert load_builder("onnxruntime", 1).profile(TINY["relu"]()) is None
+def test_onnxruntime_tells_no_precisions_of_a_graph_that_is_not_built():
+    assert load_builder("onnxruntime", 1).executed(TINY["relu"]()) == {}
 
 
-def test_an_operator_that_openvino_does_not_know_cannot_be_profiled():
+def test_an_operator_that_openvino_does_not_know_is_a_failure_of_the_build():
     model = TINY["relu"]()
     model.graph.node[1].op_type = "Frobnicate"
-    with pytest.raises(BuildFailed, match="profile"):
-        load_builder("openvino", 1).profile(model)
+    with pytest.raises(BuildFailed, match="compile"):
+        load_builder("openvino", 1).executed(model)
 
 
 def test_symmetric_activations_survive_a_concat_in_openvino(tmp_path):

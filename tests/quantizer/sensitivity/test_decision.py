@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from quantizer.calibration.statistics import observe
-from quantizer.compile.builder import Builder, Profile
+from quantizer.compile.builder import Builder
 from quantizer.compile.load import load_builder
 from quantizer.int8 import Range, Scheme
 from quantizer.model.graph import Graph
@@ -17,7 +17,7 @@ from quantizer.qdq.format import PLAIN
 from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.quantize import Ranges
 from quantizer.qdq.weights import Weights
-from quantizer.sensitivity.decision import MAX_LOSS, Decision, decide
+from quantizer.sensitivity.decision import MAX_LOSS, Decision, decide, float_costs
 from quantizer.sensitivity.simulation import SAMPLES, Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading, decibels, from_decibels
 from service.vision.heads import HEADS
@@ -94,17 +94,17 @@ def test_the_sqnr_stays_above_the_minimum():
     simulation, builder = simulation_of("yolov5"), load_builder("onnxruntime", 1)
     all_int8 = decibels(simulation.noise(plan_placement(simulation.graph)))
     decision = decided(simulation, builder, all_int8 + 6)
-    assert decision.sensitivity.kept_float
+    assert decision.sensitivity.found.kept_float
     assert decision.frontier == ()
     assert decibels(simulation.noise(decision.placement)) >= all_int8 + 6
-    assert decided(simulation, builder, all_int8 - 1).sensitivity.kept_float == ()
+    assert decided(simulation, builder, all_int8 - 1).sensitivity.found.kept_float == ()
 
 
 def test_without_a_minimum_the_fewest_layers_stay_float_that_keep_the_detections():
     simulation, builder = simulation_of("sabotaged"), load_builder("onnxruntime", 1)
     decision = decided(simulation, builder, None)
     first, *_, last = decision.frontier
-    assert (first.kept_float, last.kept_float) == ((), decision.sensitivity.kept_float)
+    assert (first.kept_float, last.kept_float) == ((), decision.sensitivity.found.kept_float)
     assert first.loss > MAX_LOSS >= last.loss
     assert all(point.loss > MAX_LOSS for point in decision.frontier[:-1])
     assert "detect8" in reasons(decision)
@@ -123,27 +123,32 @@ class WithoutKernel:
 
     qdq_format = PLAIN
 
-    def profile(self, model: onnx.ModelProto) -> Profile:
+    def executed(self, model: onnx.ModelProto) -> dict[str, str]:
         layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
-        executed = {name: "f32" if name == "stem" else "u8" for name in layers}
-        return Profile(executed, dict.fromkeys(layers, 1.0))
+        return {name: "f32" if name == "stem" else "u8" for name in layers}
 
 
-def test_a_float_layer_is_charged_its_conversions():
-    """Of layers that are as fast in float, those that read and write most cost most."""
+def test_a_float_layer_costs_its_share_of_the_products_and_of_the_values():
+    graph = Graph.of(onnx.shape_inference.infer_shapes(TINY["yolov5"]()))
+    costs = float_costs(graph, ["stem", "detect8"])
+    assert sum(costs.values()) == pytest.approx(1)
+    # stem: 3x3 on 3 channels; detect8: 1x1. Both write maps; the stem's is the larger.
+    assert costs["stem"] > costs["detect8"] > 0
+    alone = float_costs(graph, ["stem"])
+    assert alone == {"stem": 1.0}
 
-    class Converting(WithoutKernel):
-        def profile(self, model: onnx.ModelProto) -> Profile:
-            layers = [node.name for node in model.graph.node if node.op_type == "Conv"]
-            pairs = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
-            floats = len(layers) - sum("quantized" in t.name for t in model.graph.initializer)
-            converted = 1.0 if pairs and floats else 0.0
-            return Profile(dict.fromkeys(layers, "u8"), dict.fromkeys(layers, 1.0), converted)
 
-    decision = decided(simulation_of("sabotaged"), Converting(), None)
+def test_the_frontier_costs_more_with_each_point(openvino):
+    decision = decided(simulation_of("sabotaged"), openvino, None)
     costs = [point.cost for point in decision.frontier]
     assert costs[0] == 0
     assert all(later > earlier for earlier, later in pairwise(costs))
+
+
+def test_two_searches_keep_the_same_layers(openvino):
+    """Nothing that is measured in milliseconds decides."""
+    first, second = (decided(simulation_of("sabotaged"), openvino, None) for _ in range(2))
+    assert first.frontier == second.frontier
 
 
 def test_a_layer_without_an_int8_kernel_is_not_quantized():
@@ -158,7 +163,7 @@ def test_a_layer_named_by_the_user_stays_float(openvino):
     assert reasons(decision) == asked
 
 
-def test_without_a_profile_the_search_is_by_noise_alone():
+def test_without_known_precisions_every_layer_is_searched():
     simulation = simulation_of("sabotaged")
     decision = decided(simulation, load_builder("onnxruntime", 1), 25.0)
     assert "detect8" in reasons(decision)

@@ -1,136 +1,121 @@
-"""The search with known noises: some add up over the layers, some do not."""
+"""The search with known noises, and goals that count on their sum or do not."""
 
 import pytest
 
-from quantizer.sensitivity.search import LEAST_COST, Sensitivity, search
+from quantizer.sensitivity.search import LEAST_COST, Found, search
 from service.progress import Progress
 
 LAYERS = tuple(f"layer{index}" for index in range(64))
 SMALL = 1e-5
+BUDGET = 0.01
+EQUAL = dict.fromkeys(LAYERS, 1 / 64)
 
 
 class Measured:
-    """The sum of the noises of the quantized layers; counts the executions."""
+    """The noise of each layer, and their sum without those that are kept float; counts both."""
 
     def __init__(self, noises: dict[str, float]) -> None:
         self.noises = dict.fromkeys(LAYERS, SMALL) | noises
-        self.executions = 0
+        self.measured: list[str] = []
+        self.asked: list[tuple[str, ...]] = []
 
-    def __call__(self, layers: frozenset[str]) -> float:
-        self.executions += 1
-        return sum(self.noises[layer] for layer in layers)
+    def __call__(self, layer: str) -> float:
+        self.measured.append(layer)
+        return self.noises[layer]
+
+    def after(self, kept_float: tuple[str, ...]) -> float:
+        return sum(noise for layer, noise in self.noises.items() if layer not in kept_float)
+
+    def accepts(self, kept_float: tuple[str, ...]) -> bool:
+        self.asked.append(kept_float)
+        return self.after(kept_float) <= BUDGET
 
 
-def found(noise: Measured, budget: float, **costs: float) -> Sensitivity:
-    return search(LAYERS, noise, budget, costs, lambda _: None)
+def found(noise: Measured, costs: dict[str, float] = EQUAL) -> Found:
+    return search(LAYERS, noise, BUDGET, costs, lambda _: None, noise.accepts)
 
 
-def test_a_model_that_quantizes_well_costs_one_execution():
+def test_of_a_model_that_quantizes_well_no_layer_is_measured():
     noise = Measured({})
-    result = found(noise, 0.01)
-    assert result.kept_float == ()
-    assert (noise.executions, result.executions) == (1, 1)
-    assert result.before == result.after == pytest.approx(64 * SMALL)
+    assert found(noise) == Found(())
+    assert (noise.measured, noise.asked) == ([], [()])
 
 
 def test_the_noisy_layers_and_no_others_are_kept_float_most_noise_first():
     noise = Measured({"layer7": 0.5, "layer40": 0.2, "layer41": 0.003})
-    result = found(noise, 0.01)
+    assert found(noise).kept_float == ("layer7", "layer40")
+    assert noise.measured == list(LAYERS)
+
+
+def test_few_questions_find_how_many_layers_it_takes():
+    noise = Measured(dict.fromkeys(LAYERS, 0.1))
+    assert len(found(noise).kept_float) == 64
+    assert len(noise.asked) <= 1 + 6  # all layers in int8, and a bisection of 64
+
+
+def test_the_search_goes_by_what_is_accepted_not_by_the_noise():
+    noise = Measured({"layer7": 0.5, "layer40": 0.2, "layer3": 0.1})
+
+    def accepts(kept_float: tuple[str, ...]) -> bool:
+        return "layer40" in kept_float
+
+    result = search(LAYERS, noise, BUDGET, EQUAL, lambda _: None, accepts)
     assert result.kept_float == ("layer7", "layer40")
-    assert result.before == pytest.approx(0.7036, abs=1e-3)
-    assert result.after == pytest.approx(0.003 + 61 * SMALL)
-
-
-def test_few_executions_find_one_noisy_layer_of_many():
-    noise = Measured({"layer23": 0.5})
-    assert found(noise, 0.01).kept_float == ("layer23",)
-    assert noise.executions <= 2 + 2 * 6  # all, all but one, and two halves for each of six levels
-
-
-def test_the_search_continues_where_noises_do_not_add_up():
-    """Two layers hide each other: both in int8 make no more noise than one of them."""
-
-    def noise(layers: frozenset[str]) -> float:
-        return 0.5 * bool(layers & {"layer3", "layer50"}) + SMALL * len(layers)
-
-    assert set(search(LAYERS, noise, 0.01, {}, lambda _: None).kept_float) == {"layer3", "layer50"}
 
 
 def test_of_two_equally_noisy_layers_the_cheap_one_is_kept_float():
-    noise = Measured({"layer10": 0.01, "layer50": 0.01})
-    costs = dict.fromkeys(LAYERS, 0.001) | {"layer10": 0.02}
-    assert found(noise, 0.0107, **costs).kept_float == ("layer50",)
-    costs = dict.fromkeys(LAYERS, 0.001) | {"layer50": 0.02}
-    assert found(noise, 0.0107, **costs).kept_float == ("layer10",)
+    for dear, cheap in (("layer10", "layer50"), ("layer50", "layer10")):
+        noise = Measured({"layer10": 0.01, "layer50": 0.0095})
+        costs = dict.fromkeys(LAYERS, 0.001) | {dear: 0.02}
+        assert found(noise, costs).kept_float[:1] == (cheap,)
 
 
 def test_a_layer_without_cost_does_not_come_before_one_with_much_noise():
     """Its noise is a hundredth of the other's: that counts because a least cost is assumed."""
     noise = Measured({"layer10": 0.2, "layer50": 0.002})
-    costs = dict.fromkeys(LAYERS, 0.01) | {"layer50": -0.005}
     assert LEAST_COST > 0.01
-    assert found(noise, 0.01, **costs).kept_float == ("layer10",)
+    assert found(noise, EQUAL | {"layer50": 0.0}).kept_float == ("layer10",)
 
 
 def test_thinly_spread_noise_keeps_no_layer_float():
     noise = Measured(dict.fromkeys(LAYERS, 0.0004))
-    result = found(noise, 0.01)
-    assert result.kept_float == ()
-    assert result.after == result.before > result.budget
+    assert found(noise).kept_float == ()
+    assert noise.after(()) > BUDGET
 
 
 def test_a_layer_that_costs_more_than_it_is_worth_stays_int8():
-    """Four hundredths of the time are worth a whole budget of noise, but not less."""
+    """An eighth of the time is worth a whole budget of noise, but not less."""
     noises = dict.fromkeys(LAYERS[:4], 0.008)
-    dear = dict.fromkeys(LAYERS, 0.04)
-    assert found(Measured(noises), 0.01, **dear).kept_float == ()
-    assert len(found(Measured(noises), 0.01, **(dear | {"layer2": 0.005})).kept_float) == 1
-    assert found(Measured(noises | {"layer1": 0.011}), 0.01, **dear).kept_float == ("layer1",)
+    dear = dict.fromkeys(LAYERS, 0.125)
+    assert found(Measured(noises), dear).kept_float == ()
+    assert found(Measured(noises), dear | {"layer2": 0.1}).kept_float == ("layer2",)
+    assert found(Measured(noises | {"layer1": 0.011}), dear).kept_float == ("layer1",)
 
 
-def test_where_the_budget_cannot_be_met_the_result_exceeds_it():
-    noise = Measured(dict.fromkeys(LAYERS, 0.0004) | {"layer5": 0.3})
-    result = found(noise, 0.01)
-    assert result.kept_float == ("layer5",)
-    assert result.budget < result.after == pytest.approx(63 * 0.0004)
+def test_where_the_goal_cannot_be_reached_what_is_worth_it_stays_float():
+    noise = Measured(dict.fromkeys(LAYERS, 0.0004) | {"layer5": 0.3, "layer6": 0.2})
+    result = found(noise)
+    assert result.kept_float == ("layer5", "layer6")
+    assert noise.after(result.kept_float) == pytest.approx(62 * 0.0004)
 
 
-def test_the_blocks_partition_the_layers_worst_first():
-    result = found(Measured({"layer7": 0.5, "layer40": 0.2}), 0.01)
-    assert sorted(layer for block in result.blocks for layer in block.layers) == sorted(LAYERS)
-    noises = [block.noise for block in result.blocks]
+def test_the_layers_are_those_of_the_model_most_noise_first():
+    result = found(Measured({"layer7": 0.5, "layer40": 0.2}))
+    assert sorted(each.layer for each in result.layers) == sorted(LAYERS)
+    noises = [each.noise for each in result.layers]
     assert noises == sorted(noises, reverse=True)
-    assert all(len(block.layers) == 1 for block in result.blocks if block.kept_float)
+    assert [each.layer for each in result.layers[:2]] == ["layer7", "layer40"]
 
 
-def test_without_layers_there_is_no_noise():
-    result = search((), Measured({}), 0.01, {}, lambda _: None)
-    assert (result.before, result.after, result.blocks) == (0, 0, ())
+def test_without_layers_nothing_is_asked():
+    noise = Measured({})
+    assert search((), noise, BUDGET, {}, lambda _: None, noise.accepts) == Found(())
+    assert noise.asked == []
 
 
-def test_progress_counts_the_executions():
+def test_progress_counts_the_layers():
     steps: list[Progress] = []
-    result = search(LAYERS, Measured({"layer9": 1.0}), 0.01, {}, steps.append)
-    assert [step.done for step in steps] == list(range(1, result.executions + 1))
-
-
-def test_the_search_ends_where_the_caller_accepts():
-    noise = Measured({"layer7": 0.5, "layer40": 0.2, "layer3": 0.1})
-    asked: list[tuple[str, ...]] = []
-
-    def accepts(kept_float: tuple[str, ...]) -> bool:
-        asked.append(kept_float)
-        return "layer40" in kept_float
-
-    result = search(LAYERS, noise, 0.01, {}, lambda _: None, accepts)
-    assert asked == [(), ("layer7",), ("layer7", "layer40")]
-    assert set(result.kept_float) == {"layer7", "layer40"}
-    assert result.after == pytest.approx(0.1 + 61 * SMALL)
-
-
-def test_the_caller_is_asked_ever_less_often():
-    asked: list[int] = []
-    noise = Measured(dict.fromkeys(LAYERS, 0.1))
-    search(LAYERS, noise, 0.01, {}, lambda _: None, lambda kept: bool(asked.append(len(kept))))
-    assert asked[:6] == [0, 1, 2, 3, 5, 8]
-    assert len(asked) < 15
+    noise = Measured({"layer9": 1.0})
+    search(LAYERS, noise, BUDGET, EQUAL, steps.append, noise.accepts)
+    assert [step.done for step in steps] == list(range(65))
+    assert {step.total for step in steps} == {64}
