@@ -20,6 +20,7 @@ from service.settings import Settings
 from service.transport.config import server_config
 from service.transport.listener import open_listener
 from service.transport.server import Server
+from zoo import bundle
 
 STUCK: Final = 3  # the exit code where an engine hangs
 
@@ -56,6 +57,7 @@ def run_server(
             traces,
             name,
             [ModelFolder.parse(text) for text in settings.models],
+            bundle.SAMPLES,
         )
         lifecycle = app.state.lifecycle
         server = Server(server_config(app, settings, ROUTINE), lifecycle.begin_drain)

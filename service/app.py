@@ -32,12 +32,13 @@ from service.http.openapi import (
 from service.http.params import ParamsRoute
 from service.http.problems import ErrorResponses
 from service.http.routes import Endpoints
-from service.http.schemas import Alive, CompareAnswer, DetectAnswer, ModelInfo, Ready
+from service.http.schemas import Alive, ChangeAnswer, CompareAnswer, DetectAnswer, ModelInfo, Ready
 from service.inference.admission import Admission
 from service.inference.backend import InferenceBackend
 from service.inference.detector import Detector
-from service.inference.models import ModelFolder, Models
+from service.inference.models import Model, ModelFolder, Models
 from service.inference.pipeline import Pipeline, workers_for
+from service.inference.reload import Reloader, watching
 from service.inference.results import Event
 from service.inference.supervision import EngineLimits
 from service.inference.variants import VariantSet, load_variants
@@ -61,6 +62,7 @@ from service.observability.tracing import (
 from service.protocols import PATHS as PROTOCOL_PATHS
 from service.protocols import add_protocols, frigate_socket
 from service.settings import Settings
+from service.vision.postprocess import Query
 from service.web import PATHS as PAGE_PATHS
 from service.web import add_page
 
@@ -101,13 +103,17 @@ def create_app(
     traces: Tracing | None = None,
     name: str | None = None,
     others: Sequence[ModelFolder] = (),
+    samples: Path | None = None,
+    changes: bool = True,
 ) -> FastAPI:
     """The application that serves the model folder of `source`; it answers probes during the build.
 
     `open_backend` opens a folder, by default as a pipeline of this process. `on_failure` is
     called with the reason, maybe in another thread, if the models cannot be served or Frigate's
     socket cannot be opened. `name`: under which the source's model is served, by default its
-    build's; `others`: more models. Raises BadKeys or BadExperiment.
+    build's; `others`: more models. `samples`: a folder of images on which a new version of a model
+    is compared with the old one where none are collected. Without `changes` there are no routes
+    that change a model. Raises BadKeys or BadExperiment.
     """
     metrics = Metrics(version("qyolo"))
     policy = _access_policy(settings)
@@ -115,24 +121,39 @@ def create_app(
     experiments = read_experiments(settings.ab, settings.shadow)
     opener = open_backend or local_backend(settings)
 
+    def collected(name: str) -> Path | None:
+        """The folder of a model's images."""
+        return settings.collect and (settings.collect / name if others else settings.collect)
+
     def open_model(folder: Path, name: str | None, experiment: Experiment) -> InferenceBackend:
-        collect = settings.collect
-        if collect is not None and others:
-            collect /= name or read_manifest(folder).name
+        collect = None
+        if settings.collect is not None:
+            collect = collected(name or read_manifest(folder).name if others else "")
         return opener(folder, ServedAs(experiment, metrics.observer, collect, name))
+
+    def describe(model: Model) -> None:
+        metrics.describe(model.manifest, model.memory_bytes if model.version else 0)
+
+    def images_of(name: str) -> Sequence[Path]:
+        return [path for path in (collected(name), samples) if path is not None]
 
     def open_models(folder: Path) -> Models:
         folders = (ModelFolder(folder, name), *others)
-        memory = (settings.model_memory, metrics.count_memory)
-        models = Models(folders, open_model, experiments, *memory)
+        models = Models(folders, open_model, experiments, settings.model_memory, describe)
         metrics.predicted_wait.set_function(lambda: models.admission.predicted_wait_s)
         return models
 
     lifecycle = Lifecycle(source, open_models, on_failure, settings.drain_s)
+    query = Query(settings.conf, settings.iou, settings.max_det)
+    reloader = Reloader(lambda: lifecycle.models, images_of, query, metrics.count_reload)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with lifecycle.running(), frigate_socket(settings, lifecycle, metrics, on_failure):
+        async with (
+            lifecycle.running(),
+            frigate_socket(settings, lifecycle, metrics, on_failure),
+            watching(reloader, settings.watch_s),
+        ):
             yield
 
     app = FastAPI(
@@ -150,7 +171,10 @@ def create_app(
     errors.add_handlers(app)
     if policy.needs_key:
         document_keys(app)
-    _add_routes(app, Endpoints(settings, lifecycle, metrics))
+    endpoints = Endpoints(settings, lifecycle, metrics, reloader)
+    _add_routes(app, endpoints)
+    if changes:
+        _add_changes(app, endpoints)
     add_page(app)
     add_protocols(app, settings, lifecycle)
     return app
@@ -288,3 +312,15 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
         responses={503: {"model": Ready, "description": "not ready; the body says why"}},
     )
     probe(METRICS, endpoints.metrics, response_class=PlainTextResponse)
+
+
+def _add_changes(app: FastAPI, endpoints: Endpoints) -> None:
+    app.router.add_api_route(
+        "/v1/models/{model}/reload",
+        endpoints.reload,
+        methods=["POST"],
+        tags=["model"],
+        route_class_override=ParamsRoute,
+        response_model=ChangeAnswer,
+        responses=problems(401, 403, 404, 409, 422, 429, 500, 503, 504),
+    )

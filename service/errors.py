@@ -30,6 +30,11 @@ class Unauthorized(ServiceError):
     headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="qyolo"'}
 
 
+class Forbidden(ServiceError):
+    status = 403
+    title = "Not allowed"
+
+
 class ModelNotFound(ServiceError):
     status = 404
     title = "Unknown model"
@@ -48,6 +53,13 @@ class ReportNotFound(ServiceError):
 class NotAcceptable(ServiceError):
     status = 406
     title = "No acceptable media type"
+
+
+class Refused(ServiceError):
+    """A change of a served model that is not made."""
+
+    status = 409
+    title = "Change refused"
 
 
 class BodyTooSlow(ServiceError):

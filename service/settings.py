@@ -7,6 +7,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     IPvAnyAddress,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -41,6 +42,11 @@ class Settings(BaseSettings):
         description="bytes of memory that loaded models may take, as measured when each is loaded; "
         "beyond it those used longest ago are unloaded, but for the first, and loaded again by "
         "their next request. 0 is no limit",
+    )
+    watch_s: NonNegativeFloat = Field(
+        default=0,
+        description="seconds between two looks at the model folders: a new build in one is checked "
+        "and served, as by `qyolo reload`. 0 does not look",
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(

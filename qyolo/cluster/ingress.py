@@ -41,7 +41,9 @@ class Ingress:
         self._settings = settings
         self._handles = handles
         self._capacity = capacity
-        self._application = create_app(settings, DistributedFolder(model), open_backend=self._open)
+        self._application = create_app(
+            settings, DistributedFolder(model), open_backend=self._open, changes=False
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve calls it
         return self._application

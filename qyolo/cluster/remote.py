@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from qyolo.cluster.replicas import Replicas
+from service.errors import Refused
 from service.experiments.events import Compared
 from service.experiments.split import Experiment
 from service.inference.admission import Admission
@@ -15,8 +16,9 @@ from service.inference.decode_memory import DecodeMemory
 from service.inference.results import Answer, Comparison, Event, RawAnswer
 from service.inference.semaphore import Waiter
 from service.inference.variants import VariantChoice, VariantSet
-from service.vision.detections import Floats
+from service.vision.detections import Detections, Floats
 from service.vision.image import EncodedImage, Pixels
+from service.vision.postprocess import Query
 
 
 class RemotePipeline:
@@ -73,6 +75,10 @@ class RemotePipeline:
             answer = await self.variants.get(variant).infer(tensor)
             self._emit(answer)
             return answer
+
+    def examine(self, data: bytes, query: Query) -> Detections:
+        """Not here: `qyolo cluster` replaces the replicas."""
+        raise Refused("a cluster changes its model by `qyolo cluster`")
 
     def failures(self) -> Mapping[str, str]:
         """None: Ray replaces a replica that is out of service."""

@@ -95,10 +95,12 @@ _KEY_SCHEMES: Final = {
 _PROBLEMS: Final = {
     400: "the body cannot be read",
     401: "no API key, or an unknown one",
+    403: "the API key may not do this",
     404: "no such model, variant or report",
     405: "the method is not allowed here",
     406: "no acceptable media type",
     408: "the body arrived too slowly",
+    409: "the change is not made; the served model stays",
     413: "the body or the image is too large",
     415: "not an image, or an unsupported form of upload",
     422: "a corrupt image or an invalid parameter",

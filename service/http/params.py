@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import InvalidRequest, UnknownClass
+from service.inference.reload import MIN_AGREEMENT, Requirements
 from service.settings import Settings
 from service.vision.postprocess import Query
 
@@ -79,6 +80,25 @@ class CompareParams(BoxParams):
     a: str | None = Field(None, description="one variant; default: fp32 if the model has it")
     b: str | None = Field(None, description="the other one; default: int8 if the model has it")
     model: str | None = Field(None, description=MODEL_MEANING)
+
+
+class ReloadParams(BaseModel):
+    """What a new version of a model must fulfil."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min_agreement: float = Field(
+        MIN_AGREEMENT,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="least agreement with the boxes of the served version, 0 to 1",
+    )
+    new_classes: bool = Field(False, description="true: the classes may be others")
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(self.min_agreement, self.new_classes)
 
 
 class ParamsRoute(APIRoute):

@@ -8,16 +8,24 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
-from service.errors import NotAcceptable, NotReady, ReportNotFound
+from service.errors import Forbidden, NotAcceptable, NotReady, ReportNotFound
 from service.http.exchange import Job, exchange, respond
 from service.http.negotiation import choose
-from service.http.params import CompareParams, DetectParams, ImageParams
+from service.http.params import CompareParams, DetectParams, ImageParams, ReloadParams
 from service.http.pictures import render
-from service.http.schemas import Alive, Ready, compare_answer, detect_answer, model_info
+from service.http.schemas import (
+    Alive,
+    ChangeAnswer,
+    Ready,
+    compare_answer,
+    detect_answer,
+    model_info,
+)
 from service.http.uploads import read_image
 from service.inference.admission import Body
 from service.inference.backend import ImageRequest, Render
 from service.inference.models import Model, Models
+from service.inference.reload import Reloader
 from service.inference.results import Answer, Comparison
 from service.inference.variants import AUTO, VariantSet
 from service.lifecycle import Lifecycle
@@ -31,6 +39,7 @@ REPORT_POLICY: Final = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 }
 JSON: Final = "application/json"
+ADMIN: Final = "admin"  # the name of the key that may change what is served
 OFFERS: Final[tuple[Literal["application/json"] | PictureType, ...]] = (
     JSON,
     "image/jpeg",
@@ -41,10 +50,13 @@ OFFERS: Final[tuple[Literal["application/json"] | PictureType, ...]] = (
 class Endpoints:
     """The handlers of one application."""
 
-    def __init__(self, settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, reloader: Reloader
+    ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._metrics = metrics
+        self._reloader = reloader
 
     async def detect(self, request: Request, params: Annotated[DetectParams, Query()]) -> Response:
         """Find the objects in one image."""
@@ -112,6 +124,18 @@ class Endpoints:
         models = self._lifecycle.models
         return _json(model_info(models, models.find(_model_of(request))))
 
+    async def reload(
+        self, request: Request, model: str, params: Annotated[ReloadParams, Query()]
+    ) -> Response:
+        """Serve the build that is in the model's folder now, once it has passed the checks.
+
+        Needs the API key that is named admin.
+        """
+        _require_admin(request)
+        served = self._lifecycle.models.find(model)
+        change = await self._reloader.reload(served, params.requirements)
+        return _json(ChangeAnswer(**asdict(change)))
+
     async def report(self, request: Request) -> Response:
         """What the build measured: ranges, precisions, agreement of int8 with fp32, times."""
         variants = await self._variants(request)
@@ -156,6 +180,13 @@ def _negotiated(request: Request, manifest: Manifest) -> tuple[str, Render | Non
     if media_type == JSON:
         return media_type, None
     return media_type, partial(render, media_type, manifest.class_name)
+
+
+def _require_admin(request: Request) -> None:
+    if getattr(request.state, "key", None) != ADMIN:
+        raise Forbidden(
+            "this needs the API key that is named admin, as in QYOLO_API_KEYS=admin:SECRET"
+        )
 
 
 def _model_of(request: Request) -> str | None:

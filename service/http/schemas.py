@@ -115,6 +115,18 @@ class ModelInfo(BaseModel):
     models: list[ServedModel]
 
 
+class ChangeAnswer(BaseModel):
+    """A new version of a model, compared with the one that was served."""
+
+    model: str
+    switched: bool  # whether the new version is served
+    created: str  # the new version, UTC, ISO 8601
+    replaces: str  # the version before it
+    images: int  # on which both were compared
+    boxes: int  # of both on those images
+    agreement: float | None  # of the boxes, 0 to 1; null: nothing could be compared
+
+
 class Alive(BaseModel):
     status: Literal["alive"] = "alive"
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from service.inference.admission import Admission
 from service.inference.results import Answer, Comparison, RawAnswer
 from service.inference.variants import VariantChoice, VariantSet
-from service.vision.detections import Floats
+from service.vision.detections import Detections, Floats
 from service.vision.image import Pixels
 from service.vision.postprocess import Query
 
@@ -50,6 +50,12 @@ class InferenceBackend(Protocol):
 
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
         """The raw output for f32[1,3,size,size]."""
+
+    def examine(self, data: bytes, query: Query) -> Detections:
+        """The boxes of an image by the default variant, which are neither counted nor queued.
+
+        Blocks; raises as `detect`.
+        """
 
     def failures(self) -> Mapping[str, str]:
         """The variants that are out of service, and why."""

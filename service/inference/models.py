@@ -7,6 +7,7 @@ has ended.
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from service.experiments.split import BadExperiment, Experiment
 from service.inference.admission import Admission
 from service.inference.backend import InferenceBackend
 from service.inference.variants import AUTO, unknown_variant
-from service.manifest import Manifest, Precision, read_manifest
+from service.manifest import CHECKSUMS, Manifest, Precision, read_manifest
 
 NAME: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)  # of a model that is not the first
 VARIANTS: Final = frozenset({AUTO, *get_args(Precision)})
@@ -55,9 +56,10 @@ class Version:
     Only the event loop may use or retire it.
     """
 
-    def __init__(self, backend: InferenceBackend, memory_bytes: int) -> None:
+    def __init__(self, backend: InferenceBackend, memory_bytes: int, fingerprint: str) -> None:
         self.backend = backend
         self.memory_bytes = memory_bytes  # that loading it took
+        self.fingerprint = fingerprint  # of its folder
         self._uses = 0
         self._is_retired = False
         self._freeing: Thread | None = None
@@ -153,22 +155,22 @@ class Models:
         open_model: OpenModel,
         experiments: Mapping[str, Experiment],
         memory_limit: int = 0,
-        on_memory: Callable[[str, int], None] = lambda name, size: None,
+        on_change: Callable[[Model], None] = lambda model: None,
     ) -> None:
         """Load the first model, and others while they fit; raises ServiceError.
 
         `memory_limit`: bytes of the loaded models; 0 is no limit. A model that is asked for is
         loaded, beyond the limit if only the first one is left to make room. `experiments`: by
-        the names of models; that of the first model by "". `on_memory` is told the bytes of a
-        model when they change, 0 when it is unloaded.
+        the names of models; that of the first model by "". `on_change` is called with a model
+        whose version has changed.
         """
         self._open_model = open_model
         self._experiments = experiments
         self._memory_limit = memory_limit
-        self._on_memory = on_memory
+        self._on_change = on_change
         self._lost: Callable[[str], None] = lambda reason: None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()  # one load at a time, since each is measured
+        self.changing = asyncio.Lock()  # one version at a time is loaded, since that is measured
         self._is_closed = False
         self._models: dict[str, Model] = {}
         self._retired: set[Version] = set()
@@ -231,6 +233,21 @@ class Models:
             await self._load(model)
         return model.version
 
+    def open(self, model: Model, folder: Path) -> Version:
+        """A new version of a model, which nobody uses yet; blocks, and raises ServiceError."""
+        return self._open(folder, model.name, model.experiment)
+
+    def switch(self, model: Model, folder: Path, version: Version) -> None:
+        """Give new requests this version of a folder; the old one ends with its last request."""
+        if self._is_closed:
+            raise NotReady("the server is stopping")
+        old, model.folder = model.version, folder
+        self._install(model, version)
+        self._make_room(model)
+        log.info("%s: a version of %s is served", model.name, model.manifest.created)
+        if old is not None:
+            self._retire(old)
+
     def when_lost(self, call: Callable[[str], None], loop: asyncio.AbstractEventLoop) -> None:
         """Have the function called, in another thread, once no variant of the first model could be
         recovered. Another model is unloaded then, so that the next request loads it again.
@@ -268,7 +285,7 @@ class Models:
             )
         for model in list(self)[1:]:
             if not self._exceeds(model.memory_bytes):
-                self._install(model, self._open(model.folder, model.name, model.experiment))
+                self._install(model, self.open(model, model.folder))
                 if self._exceeds():
                     self._unload(model)
 
@@ -286,10 +303,11 @@ class Models:
         self._models[name] = Model(name, other.folder, manifest, experiment, size)
 
     def _open(self, folder: Path, name: str | None, experiment: Experiment) -> Version:
-        before = _resident_bytes()
+        fingerprint, before = fingerprint_of(folder), _resident_bytes()
         backend = self._open_model(folder, name, experiment)
         grown = _resident_bytes() - before
-        return Version(backend, max(grown, _size_of(folder, backend.variants.manifest)))
+        size = max(grown, _size_of(folder, backend.variants.manifest))
+        return Version(backend, size, fingerprint)
 
     async def _load(self, model: Model) -> None:
         """Wait until it is loaded; the load goes on though this request is cancelled."""
@@ -302,12 +320,10 @@ class Models:
         await asyncio.shield(model.loading)
 
     async def _load_alone(self, model: Model) -> None:
-        async with self._lock:
+        async with self.changing:
             self._make_room(model, model.memory_bytes)
             try:
-                version = await asyncio.to_thread(
-                    self._open, model.folder, model.name, model.experiment
-                )
+                version = await asyncio.to_thread(self.open, model, model.folder)
             except Exception as exc:
                 expected = isinstance(exc, ServiceError)
                 log.error(
@@ -324,7 +340,7 @@ class Models:
     def _install(self, model: Model, version: Version) -> None:
         model.version, model.memory_bytes = version, version.memory_bytes
         model.manifest = version.backend.variants.manifest
-        self._on_memory(model.name, version.memory_bytes)
+        self._on_change(model)
         if self._loop is not None:
             self._watch(model)
 
@@ -347,7 +363,7 @@ class Models:
             return
         log.info("%s is unloaded", model.name)
         model.version = None
-        self._on_memory(model.name, 0)
+        self._on_change(model)
         self._retire(version)
 
     def _retire(self, version: Version) -> None:
@@ -395,6 +411,14 @@ def _size_of(folder: Path, manifest: Manifest) -> int:
         if name is not None
     }
     return sum((folder / name).stat().st_size for name in names if (folder / name).is_file())
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Changes with every build of a folder; empty where there is none."""
+    try:
+        return hashlib.sha256((folder / CHECKSUMS).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _resident_bytes() -> int:

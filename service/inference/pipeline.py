@@ -128,6 +128,15 @@ class Pipeline:
 
         return await self._run(("tensor", self.variants.manifest.name, variant), work, clock)
 
+    def examine(self, data: bytes, query: Query) -> Detections:
+        variant = self.variants.manifest.default
+        detector, waiter, clock = self._engines.require(variant), Waiter(), Stopwatch()
+        encoded = detector.read_header(data, self._max_pixels)
+        with self._workers.memory(encoded, False, waiter, clock):
+            prepared = detector.preprocess(encoded.decode())
+        raw = self._engines.infer(variant, lambda each: each.infer(prepared), waiter, clock)
+        return detector.postprocess(raw, prepared, query)
+
     def failures(self) -> Mapping[str, str]:
         return self._engines.failures()
 

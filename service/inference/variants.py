@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from service.engines.cpu import usable_threads
-from service.errors import EngineFailed, VariantFailed, VariantNotFound
+from service.errors import BadModelFolder, EngineFailed, VariantFailed, VariantNotFound
 from service.experiments.events import Assigned
 from service.experiments.split import Experiment
 from service.inference.detector import Detector
 from service.inference.first_start import settle_default
-from service.manifest import PAGE, REPORT, Manifest, read_manifest, verify
+from service.manifest import CHECKSUMS, PAGE, REPORT, Manifest, read_manifest, verify
 
 AUTO: Final = "auto"
 
@@ -182,8 +182,12 @@ def load_variants(
             detector.close()
         raise
 
+    checksums = (folder / CHECKSUMS).read_bytes()
+
     def load_again(name: str) -> Detector:
         verify(folder)
+        if (folder / CHECKSUMS).read_bytes() != checksums:
+            raise BadModelFolder(f"{folder} holds another build now, which a reload would serve")
         return load(name)
 
     return VariantSet(manifest, detectors, *read_reports(folder), streams, load_again)

@@ -16,6 +16,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from service.experiments.events import Assigned, Compared, Shadowed
+from service.inference.reload import Outcome
 from service.inference.results import (
     Answer,
     EngineFailure,
@@ -127,14 +128,22 @@ class Metrics:
             "Memory that a model took when it was loaded; 0: it is unloaded until it is requested",
             ["model"],
         )
+        self._reloads = counter(
+            "qyolo_model_reloads",
+            "New versions of a model: switched, offered (compared only) or refused",
+            ["model", "outcome"],
+        )
         build = Info("qyolo_build", "The server's versions", registry=self.registry)
         build.info({"version": version, "python": platform.python_version()})
 
     def observer(self, manifest: Manifest) -> Callable[[Event], None]:
-        """Describe a served model, and return what counts its events.
+        """What counts the events of a version of a model."""
+        for reason in get_args(FailureReason):  # a series that begins at 1 shows no increase
+            self._failures.labels(manifest.name, reason)
+        return partial(self._observe, manifest)
 
-        A later version of the model replaces the description of the one before.
-        """
+    def describe(self, manifest: Manifest, memory_bytes: int) -> None:
+        """Describe the version of a model that is served; 0 bytes: it is unloaded."""
         name = manifest.name
         if name in self._described:
             self._models.remove(name)
@@ -152,13 +161,11 @@ class Metrics:
         )
         for variant in manifest.variants:
             self._accepted.labels(name, variant).set(variant not in manifest.rejected)
-        for reason in get_args(FailureReason):  # a series that begins at 1 shows no increase
-            self._failures.labels(name, reason)
-        return partial(self._observe, manifest)
+        self._memory.labels(name).set(memory_bytes)
 
-    def count_memory(self, name: str, size: int) -> None:
-        """The bytes that a model takes since it was loaded; 0: it is unloaded."""
-        self._memory.labels(name).set(size)
+    def count_reload(self, model: str, outcome: Outcome) -> None:
+        """Another version of a model was tried."""
+        self._reloads.labels(model, outcome).inc()
 
     def count_request(self, route: str, method: str, status: int) -> None:
         """`route` must be a template: each raw path would make a new time series."""

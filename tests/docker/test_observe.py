@@ -53,6 +53,7 @@ def test_promtool_accepts(arguments):
 def exposed() -> dict[str, set[str]]:
     """The metrics of a server that has counted one event of each kind, with their labels."""
     metrics = Metrics("1")
+    metrics.describe(manifest_of("fp32", "int8"), 1)
     observe = metrics.observer(manifest_of("fp32", "int8"))
     boxes = Detections(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
     observe(Answer("int8", 64, 64, boxes, {"total": 0.01}))

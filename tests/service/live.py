@@ -67,6 +67,7 @@ def serving(
     traces: Tracing | None = None,
     load: Callable[[Path, int, bool], VariantSet[Detector]] | None = None,
     others: Sequence[ModelFolder] = (),
+    samples: Path | None = None,
     **settings: object,
 ) -> Iterator[Live]:
     """Serve until the block ends: the given variants, else the source's folder, else two fakes.
@@ -87,6 +88,7 @@ def serving(
         load and local_backend(chosen, load),
         traces=traces,
         others=others,
+        samples=samples,
     )
     server = Server(server_config(app, chosen, ROUTINE), app.state.lifecycle.begin_drain)
     listener = open_listener(chosen)

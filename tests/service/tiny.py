@@ -18,8 +18,8 @@ CELLS = (SIZE // STRIDE) ** 2
 BIAS = np.array([32, 32, 16, 8, 0.9, 1.0, 0.0, 0.0], np.float32)
 
 
-def tiny_model(weight: float = 1e-4) -> onnx.ModelProto:
-    """[1,3,64,64] -> [1,4,8], in the layout of YOLOv5."""
+def tiny_model(weight: float = 1e-4, x: float = 32) -> onnx.ModelProto:
+    """[1,3,64,64] -> [1,4,8], in the layout of YOLOv5; `x`: the centre of its boxes."""
     random = np.random.default_rng(0).standard_normal((COLUMNS, 3, STRIDE, STRIDE))
     nodes = [
         helper.make_node("Conv", ["images", "w", "b"], ["map"], strides=[STRIDE, STRIDE]),
@@ -33,7 +33,7 @@ def tiny_model(weight: float = 1e-4) -> onnx.ModelProto:
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, CELLS, COLUMNS])],
         [
             numpy_helper.from_array((random * weight).astype(np.float32), "w"),
-            numpy_helper.from_array(BIAS, "b"),
+            numpy_helper.from_array(np.array([x, *BIAS[1:]], np.float32), "b"),
             numpy_helper.from_array(np.array([1, COLUMNS, CELLS], np.int64), "shape"),
         ],
     )
@@ -42,16 +42,16 @@ def tiny_model(weight: float = 1e-4) -> onnx.ModelProto:
     return model
 
 
-def write_onnxruntime(folder: Path, name: str) -> Variant:
+def write_onnxruntime(folder: Path, name: str, x: float = 32) -> Variant:
     (folder / name).mkdir(parents=True)
-    onnx.save(tiny_model(), folder / name / "model.onnx")
+    onnx.save(tiny_model(x=x), folder / name / "model.onnx")
     return Variant(runtime="onnxruntime", precision="fp32", model=f"{name}/model.onnx")
 
 
-def write_openvino(folder: Path, name: str) -> Variant:
+def write_openvino(folder: Path, name: str, x: float = 32) -> Variant:
     (folder / name).mkdir(parents=True)
     core = ov.Core()
-    model = core.read_model(tiny_model().SerializeToString())
+    model = core.read_model(tiny_model(x=x).SerializeToString())
     ov.save_model(model, folder / name / "model.xml", compress_to_fp16=False)
     compiled = core.compile_model(
         with_byte_input(model, PREPROCESS["yolo"]), "CPU", compile_options(1)
@@ -66,13 +66,13 @@ def write_openvino(folder: Path, name: str) -> Variant:
     )
 
 
-def write_model_folder(folder: Path) -> Manifest:
-    """One variant for each runtime, and a report."""
+def write_model_folder(folder: Path, x: float = 32, **changes: object) -> Manifest:
+    """One variant for each runtime, and a report; `changes` of the manifest."""
     variants = {
-        "fp32": write_onnxruntime(folder, "fp32"),
-        "other": write_openvino(folder, "other"),
+        "fp32": write_onnxruntime(folder, "fp32", x),
+        "other": write_openvino(folder, "other", x),
     }
     (folder / "report.json").write_text('{"made": "here"}')
-    manifest = manifest_of("fp32", default="other", variants=variants)
+    manifest = manifest_of("fp32", default="other", variants=variants, **changes)
     write_manifest(folder, manifest)
     return manifest

@@ -23,6 +23,7 @@ OPTIONS = {
     "build": (*BUILD_OPTIONS, "--out", "--rebuild"),
     "serve": SERVER_OPTIONS,
     "up": (*BUILD_OPTIONS, *SERVER_OPTIONS),
+    "reload": ("--url", "--key", "--min-agreement", "--new-classes", "QYOLO_KEY"),
     "models": ("--json",),
     "doctor": ("--device", "--runtime", "--json", "QYOLO_DEVICE"),
     "detect": ("--demo", "--variant", "--conf", "--iou", "--save", "--threads"),
