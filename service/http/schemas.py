@@ -95,7 +95,6 @@ class ServedModel(BaseModel):
     model: str
     default: str
     loaded: bool  # else the next request for it loads it
-    memory_bytes: int  # that it took when it was loaded, or the size of its engines' files
     detect: str  # the path of its endpoint
 
 
@@ -208,7 +207,6 @@ def model_info(models: Models, model: Model) -> ModelInfo:
                 model=each.name,
                 default=each.manifest.default,
                 loaded=each.version is not None,
-                memory_bytes=each.memory_bytes,
                 detect=f"/v1/models/{quote(each.name)}/detect",
             )
             for each in models

@@ -82,7 +82,6 @@ def test_the_models_are_listed(two):
         ("tiny", True),
         ("boats", True),
     ]
-    assert all(row["memory_bytes"] > 0 for row in listed["models"])
     boats = two.client.get("/v1/models?model=boats").json()
     assert boats["model"] == "boats"
     assert {row["name"]: row["share"] for row in boats["variants"]} == {"fp32": 0.5, "other": 0.5}
