@@ -146,22 +146,15 @@ def test_boxes_over_http_are_the_boxes_of_the_command_line(made):
 
 
 def test_symmetric_int8_with_float16_regions_keeps_the_accuracy(made, tmp_path):
-    """TensorRT's graph, executed as written, with the float layers of the build."""
+    """TensorRT's graph, executed as written."""
     least = {"yolov5n": 0.3253 - 0.005, "yolox_nano": 0.3465 - 0.010}[made.accuracy.model]
-    layers = made.report["layers"]
-    floats = tuple(each["layer"] for each in layers if each["planned"] == "float")
-    config = BuildConfig(
-        MODELS[made.accuracy.model],
-        some_photos(tmp_path / "photos", 36),  # fewer than a user should take, and enough
-        keep_float=floats,
-        min_sqnr=ALL_INT8,
-        threads=1,
-    )
+    photos = some_photos(tmp_path / "photos", 36)  # fewer than a user should take, and enough
+    config = BuildConfig(MODELS[made.accuracy.model], photos)
     detector, int8 = tensorrt_graph.quantized(config, lambda _: None)
     graphs = {"int8": tensorrt_graph.in_float16(to_float16(int8))}
     manifest = describe(config.model, detector)
     annotated = AnnotatedDataset(COCO_VAL, COCO_VAL_JSON)
-    found = tensorrt_graph.accuracy(graphs, manifest, annotated, lambda _: None, threads=1)
+    found = tensorrt_graph.accuracy(graphs, manifest, annotated, lambda _: None)
     assert found.variants["int8"].ap >= least
 
 

@@ -3,7 +3,7 @@
 Nothing here is timed, so two builds decide the same.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final
@@ -92,7 +92,7 @@ def decide(
         return trials.noise(kept_float) <= budget
 
     accepts = loses_little if min_sqnr is None else is_quiet
-    found = search(layers, trials.noise_alone, budget, costs, progress, accepts)
+    found = search(layers, trials.noises_alone, budget, costs, progress, accepts)
     before = after = trials.noise(())
     if found.kept_float:
         after = trials.noise(found.kept_float)
@@ -127,9 +127,10 @@ class _Trials:
     def noise(self, kept_float: Iterable[str]) -> float:
         return self.simulation.noise(self._without(kept_float))
 
-    def noise_alone(self, layer: str) -> float:
-        """With every other layer kept float."""
-        return self.noise(each for each in self.layers if each != layer)
+    def noises_alone(self, layers: Sequence[str]) -> Iterator[float]:
+        """Of each of these layers, with every other layer kept float."""
+        others = ([each for each in self.layers if each != layer] for layer in layers)
+        return self.simulation.noises(map(self._without, others))
 
     def _without(self, kept_float: Iterable[str]) -> Placement:
         self.executions += 1

@@ -6,7 +6,7 @@ and a bisection finds how many of the first it takes. A model that quantizes wel
 costs one question.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,8 @@ WORTHWHILE: Final = 0.07
 # exceeds the budget by itself justifies any time.
 WORTH: Final = 8.0
 
-Noise = Callable[[str], float]  # the output noise with exactly this layer quantized
+# For each layer, in order: the output noise with exactly this layer quantized.
+Noises = Callable[[Sequence[str]], Iterable[float]]
 Accepts = Callable[[tuple[str, ...]], bool]  # whether it is enough to keep these layers float
 
 
@@ -47,7 +48,7 @@ class Found:
 
 def search(
     layers: Sequence[str],
-    noise_of: Noise,
+    noises_of: Noises,
     budget: float,
     costs: Mapping[str, float],
     progress: ReportProgress,
@@ -62,10 +63,10 @@ def search(
     if not layers or accepts(()):
         return Found(())
     noises: dict[str, float] = {}
-    for layer in layers:
+    progress(Progress("precision", 0, len(layers)))
+    for layer, noise in zip(layers, noises_of(layers), strict=True):
+        noises[layer] = noise
         progress(Progress("precision", len(noises), len(layers)))
-        noises[layer] = noise_of(layer)
-    progress(Progress("precision", len(layers), len(layers)))
     least = LEAST_COST * sum(costs.values()) / len(costs)
     worthwhile = [
         layer

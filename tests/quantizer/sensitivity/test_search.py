@@ -1,5 +1,7 @@
 """The search with known noises, and goals that count on their sum or do not."""
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 
 from quantizer.sensitivity.search import LEAST_COST, Found, search
@@ -19,9 +21,10 @@ class Measured:
         self.measured: list[str] = []
         self.asked: list[tuple[str, ...]] = []
 
-    def __call__(self, layer: str) -> float:
-        self.measured.append(layer)
-        return self.noises[layer]
+    def __call__(self, layers: Sequence[str]) -> Iterator[float]:
+        for layer in layers:
+            self.measured.append(layer)
+            yield self.noises[layer]
 
     def after(self, kept_float: tuple[str, ...]) -> float:
         return sum(noise for layer, noise in self.noises.items() if layer not in kept_float)
