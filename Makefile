@@ -66,7 +66,7 @@ audit: | $(BIN)/python
 
 # Each locked package must have a wheel for 64-bit ARM with glibc 2.35 or newer, by its hash.
 arm64: | $(BIN)/python
-	for lock in cpu:311 gpu:311 tensorrt:312 build:311; do \
+	for lock in cpu:311 camera:311 gpu:311 tensorrt:312 build:311; do \
 		$(PIP) download --no-deps --require-hashes --only-binary :all: \
 			--python-version $${lock#*:} $(ARM64:%=--platform manylinux%_aarch64) \
 			-r requirements/$${lock%:*}.lock -d $(VENV)/arm64 || exit 1; \
@@ -89,6 +89,9 @@ lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade --extra cpu --extra dev pyproject.toml \
 		-o requirements/dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade -c requirements/cpu.lock --extra camera \
+		pyproject.toml -o requirements/camera.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --upgrade -c requirements/dev.lock --extra cpu \
 		--extra cluster pyproject.toml -o requirements/cluster.lock

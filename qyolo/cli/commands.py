@@ -16,7 +16,7 @@ from qyolo.cli.build_commands import build, doctor, models, selftest
 from qyolo.cli.change_commands import reload
 from qyolo.cli.measure_commands import bench, detect, evaluate, study
 from qyolo.cli.options import message
-from qyolo.cli.serve_commands import cluster, serve, up
+from qyolo.cli.serve_commands import cluster, serve, up, watch
 from qyolo.errors import CommandError
 from qyolo.process import set_up_process
 from service.errors import ServiceError
@@ -70,7 +70,7 @@ def _root(
         logging.basicConfig(level="DEBUG", stream=sys.stderr)
 
 
-for _command in (build, serve, up, reload, cluster, models, doctor, selftest, detect):
+for _command in (build, serve, up, reload, cluster, watch, models, doctor, selftest, detect):
     app.command()(_command)
 app.command("eval")(evaluate)
 for _command in (study, bench):

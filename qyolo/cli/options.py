@@ -1,6 +1,7 @@
 """The options that commands share, and the objects that are made from their values."""
 
 from collections.abc import Callable
+from functools import partial
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.errors import BadOption
+from qyolo.camera.config import WatchConfig
 from qyolo.cli.fields import Fields, flag, options_of, parameter, takes
 from qyolo.cluster.plan import Plan
 from qyolo.errors import CommandError
@@ -24,6 +26,14 @@ Folders = Annotated[
         help="Model folders that `qyolo build` wrote, each FOLDER or NAME=FOLDER; default: "
         "QYOLO_MODELS.",
         show_default=False,
+    ),
+]
+Camera = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Camera or video: rtsp://, http:// or the path of a file.",
+        envvar="QYOLO_SOURCE",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Inference threads; 0: the CPU quota.")]
@@ -45,7 +55,9 @@ Trust = Annotated[
     ),
 ]
 
-WITHOUT_OPTION: Final = {"model", "annotated", "threads", "timing_caches", "folder", "settings"}
+WITHOUT_OPTION: Final = {
+    *("model", "annotated", "threads", "timing_caches", "folder", "settings", "source"),
+}
 
 
 def _optional(fields: Fields) -> Fields:
@@ -55,6 +67,7 @@ def _optional(fields: Fields) -> Fields:
 ANNOTATED: Final[Fields] = AnnotatedDataset.__pydantic_fields__  # type: ignore[attr-defined]
 BUILD: Final = _optional(BuildConfig.__pydantic_fields__)  # type: ignore[attr-defined]
 CLUSTER: Final = _optional(Plan.model_fields)
+WATCH: Final = _optional(WatchConfig.model_fields)
 # Settings that are options: of every server, and of one that is no cluster.
 EVERY_SERVER: Final = ("host", "port", "threads", "throughput", "ab", "insecure")
 ONE_SERVER: Final = ("collect", "shadow", "zmq")
@@ -66,7 +79,7 @@ def message(exc: Exception) -> str:
     """An error in one line: a field of the configuration is named by its option."""
     if not isinstance(exc, BadOption):
         return str(exc)
-    known = {**CLUSTER, **ANNOTATED, **BUILD}.get(exc.field)
+    known = {**WATCH, **CLUSTER, **ANNOTATED, **BUILD}.get(exc.field)
     return f"{flag(exc.field, known)} {exc.reason}"
 
 
@@ -164,5 +177,10 @@ takes_plan = takes(
         **options_of(CLUSTER, "Cluster"),
     },
     _plan,
+)
+takes_watch = takes(
+    "config",
+    {"source": parameter("source", Camera), **options_of(WATCH)},
+    partial(_validated, WatchConfig),
 )
 takes_annotated = takes("annotated", options_of(ANNOTATED, required=True), AnnotatedDataset)

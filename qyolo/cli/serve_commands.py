@@ -1,14 +1,23 @@
-"""The commands that serve: serve, up, cluster."""
+"""The commands that serve: serve, up, cluster; and watch, which asks a server."""
 
 from typing import Annotated
 
 import typer
 
 from quantizer.config import BuildConfig
-from qyolo.cli.options import Folders, message, takes_config, takes_plan, takes_settings
+from qyolo.camera.config import WatchConfig
+from qyolo.cli.options import (
+    Folders,
+    message,
+    takes_config,
+    takes_plan,
+    takes_settings,
+    takes_watch,
+)
 from qyolo.cluster.plan import Plan
 from qyolo.errors import CommandError
 from qyolo.user_cache import cache_root
+from service.observability.logs import set_up_logs
 from service.settings import Settings
 
 
@@ -73,3 +82,19 @@ def cluster(
             "a cluster needs the extra cluster: pip install 'qyolo[cluster]'"
         ) from exc
     deploy(plan, address)
+
+
+@takes_watch
+def watch(config: WatchConfig) -> None:
+    """Watch a camera with a qyolo server; report the objects that appear and leave.
+
+    Needs the extra camera. Prints each event as a line of JSON. With --mqtt publishes events and
+    states, which Home Assistant discovers. Shrinks the newest frame to the model's size, and drops
+    those that the server has no time for. Connects again whatever fails; ends at the end of a file.
+    """
+    try:
+        from qyolo.camera.watch import watch as run
+    except ModuleNotFoundError as exc:
+        raise CommandError("watching needs the extra camera: pip install 'qyolo[camera]'") from exc
+    set_up_logs("info", "human")
+    run(config)

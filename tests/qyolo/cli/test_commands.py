@@ -24,6 +24,10 @@ OPTIONS = {
     "serve": SERVER_OPTIONS,
     "up": (*BUILD_OPTIONS, *SERVER_OPTIONS),
     "reload": ("--url", "--key", "--min-agreement", "--new-classes", "QYOLO_KEY"),
+    "watch": (
+        *("--server", "--api-key", "--classes", "--conf", "--fps", "--confirm", "--cooldown"),
+        *("--loop", "--name", "--mqtt", "--mjpeg-port", "--insecure", "QYOLO_MQTT_PASSWORD"),
+    ),
     "models": ("--json",),
     "doctor": ("--device", "--runtime", "--json", "QYOLO_DEVICE"),
     "detect": ("--demo", "--variant", "--conf", "--iou", "--save", "--threads"),
