@@ -198,22 +198,10 @@ def test_a_camera_that_returns_is_opened_again(detector, broker, caplog):
     assert "secret" not in caplog.text
 
 
-def test_a_server_that_returns_is_asked_again(caplog, capsys):
-    at = free_port()
-    with camera() as url, watching(url, at):
-        wait_until(lambda: changes(caplog, "server") != [])
-        held = HeldSource(Progress("quantizing"))
-        with serving(source=held, port=at):
-            wait_until(lambda: len(changes(caplog, "server")) == 2)
-        time.sleep(0.6)
-        variants, _, int8 = two_variants()
-        int8.raw = PERSON
-        with serving(variants, port=at):
-            wait_until(lambda: "appeared" in capsys.readouterr().out)
-            refused, building, *rest = changes(caplog, "server")
-    assert (refused, building) == ("connection refused", "status 503, Not ready")
-    assert rest[-1] == "connected"
-    assert len(rest) <= 3
+def test_a_server_that_builds_is_waited_for(caplog):
+    held = HeldSource(Progress("quantizing"))
+    with serving(source=held) as live, camera() as url, watching(url, live.port):
+        wait_until(lambda: changes(caplog, "server") == ["status 503, Not ready"])
 
 
 def test_an_overloaded_server_is_asked_when_it_wants_to_be(caplog):
