@@ -25,6 +25,7 @@ pytest_plugins = ["tests.vendor.fixtures"]
 ANNOTATED_BOXES = 20
 LONGEST = (
     "tests/test_end_to_end.py",
+    "tests/test_tensorrt_accuracy.py",
     "tests/qyolo/cluster/test_on_ray.py",
     "tests/test_bundled_detector.py",
 )
