@@ -1,6 +1,7 @@
 """A build in a process of its own, which frees its memory and its packages when it ends."""
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class BuildSource:
     key: str
     progress_bars: Callable[[], AbstractContextManager[ReportProgress]]
     describe: Callable[[Exception], str]
+    niceness: int = 0  # of the child process
     _cancelled: Event = field(default_factory=Event, init=False)
     _child: SpawnProcess | None = field(default=None, init=False)
 
@@ -65,7 +67,7 @@ class BuildSource:
 
     def _build(self, report: ReportProgress) -> None:
         ours, theirs = get_context("spawn").Pipe(duplex=False)
-        arguments = (self.config, self.root, self.key, theirs)
+        arguments = (self.config, self.root, self.key, theirs, self.niceness)
         child = get_context("spawn").Process(target=_run_build, args=arguments, daemon=True)
         child.start()
         self._child = child
@@ -107,8 +109,11 @@ def _receive(messages: Connection, *reports: ReportProgress) -> Finished | None:
                 report(message)
 
 
-def _run_build(config: BuildConfig, root: Path, key: str, parent: Connection) -> None:
+def _run_build(
+    config: BuildConfig, root: Path, key: str, parent: Connection, niceness: int
+) -> None:
     """Run in the child. If the parent is gone, the next progress report ends the build."""
+    os.nice(niceness)
     set_up_process()
     from quantizer.build import build
 

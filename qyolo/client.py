@@ -29,8 +29,11 @@ class Client:
             key: str(value).lower() if isinstance(value, bool) else value
             for key, value in query.items()
         }
-        path = f"/v1/models/{quote(name, safe='')}/{action}"
-        return self._request("POST", f"{path}?{urlencode(sent)}")
+        return self._request("POST", f"{_path(name, action)}?{urlencode(sent)}")
+
+    def state(self, model: str, action: str) -> dict[str, Any]:
+        """GET of the same; raises CommandError."""
+        return self._request("GET", _path(model, action))
 
     def _request(self, method: str, path: str) -> dict[str, Any]:
         headers = {} if self.key is None else {"X-API-Key": self.key}
@@ -46,6 +49,10 @@ class Client:
             raise CommandError(
                 f"no answer of a qyolo server at {self.url}: {reason}; name it with --url"
             ) from exc
+
+
+def _path(model: str, action: str) -> str:
+    return f"/v1/models/{quote(model, safe='')}/{action}"
 
 
 def _detail(error: HTTPError) -> str:

@@ -11,11 +11,12 @@ import typer
 
 from qyolo.errors import CommandError
 from qyolo.process import set_up_process
-from service.app import ROUTINE, OpenBackend, create_app
+from service.app import ROUTINE, Changes, OpenBackend, create_app
 from service.inference.models import ModelFolder
 from service.lifecycle import ModelSource
 from service.observability.logs import set_up_logs
 from service.observability.tracing import tracing
+from service.recalibration import Rebuild
 from service.settings import Settings
 from service.transport.config import server_config
 from service.transport.listener import open_listener
@@ -32,13 +33,14 @@ def run_server(
     source: ModelSource,
     open_backend: OpenBackend | None = None,
     name: str | None = None,
+    rebuild: Rebuild | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in flight finish.
 
-    The model of `source`, under `name` if it is given, is the first; `settings.models` are beside
-    it. Where an engine still runs after that, the process exits at once, with the code STUCK.
-    Raises CannotListen, BadKeys, TelemetryMissing, or CommandError if there is no model to serve,
-    or none any more.
+    The model of `source`, under `name` if it is given, is the first, which `rebuild` builds again;
+    `settings.models` are beside it. Where an engine still runs after that, the process exits at
+    once, with the code STUCK. Raises CannotListen, BadKeys, TelemetryMissing, or CommandError if
+    there is no model to serve, or none any more.
     """
     set_up_process(serves=True)
     set_up_logs(settings.log_level, settings.log_format)
@@ -57,7 +59,7 @@ def run_server(
             traces,
             name,
             [ModelFolder.parse(text) for text in settings.models],
-            bundle.SAMPLES,
+            Changes(bundle.SAMPLES, rebuild),
         )
         lifecycle = app.state.lifecycle
         server = Server(server_config(app, settings, ROUTINE), lifecycle.begin_drain)

@@ -32,7 +32,15 @@ from service.http.openapi import (
 from service.http.params import ParamsRoute
 from service.http.problems import ErrorResponses
 from service.http.routes import Endpoints
-from service.http.schemas import Alive, ChangeAnswer, CompareAnswer, DetectAnswer, ModelInfo, Ready
+from service.http.schemas import (
+    Alive,
+    ChangeAnswer,
+    CompareAnswer,
+    DetectAnswer,
+    ModelInfo,
+    Ready,
+    RecalibrationAnswer,
+)
 from service.inference.admission import Admission
 from service.inference.backend import InferenceBackend
 from service.inference.detector import Detector
@@ -61,6 +69,7 @@ from service.observability.tracing import (
 )
 from service.protocols import PATHS as PROTOCOL_PATHS
 from service.protocols import add_protocols, frigate_socket
+from service.recalibration import Rebuild, Recalibration
 from service.settings import Settings
 from service.vision.postprocess import Query
 from service.web import PATHS as PAGE_PATHS
@@ -92,6 +101,16 @@ class ServedAs:
     name: str | None = None  # None: its build's
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How served models may change."""
+
+    # A folder of images on which two versions of a model are compared where none are collected.
+    samples: Path | None = None
+    rebuild: Rebuild | None = None  # builds the first model again
+
+
+NO_SAMPLES: Final = Changes()
 OpenBackend = Callable[[Path, ServedAs], InferenceBackend]
 
 
@@ -103,17 +122,15 @@ def create_app(
     traces: Tracing | None = None,
     name: str | None = None,
     others: Sequence[ModelFolder] = (),
-    samples: Path | None = None,
-    changes: bool = True,
+    changes: Changes | None = NO_SAMPLES,
 ) -> FastAPI:
     """The application that serves the model folder of `source`; it answers probes during the build.
 
     `open_backend` opens a folder, by default as a pipeline of this process. `on_failure` is
     called with the reason, maybe in another thread, if the models cannot be served or Frigate's
     socket cannot be opened. `name`: under which the source's model is served, by default its
-    build's; `others`: more models. `samples`: a folder of images on which a new version of a model
-    is compared with the old one where none are collected. Without `changes` there are no routes
-    that change a model. Raises BadKeys or BadExperiment.
+    build's; `others`: more models. Without `changes` there are no routes that change a
+    model. Raises BadKeys or BadExperiment.
     """
     metrics = Metrics(version("qyolo"))
     policy = _access_policy(settings)
@@ -135,7 +152,8 @@ def create_app(
         metrics.describe(model.manifest, model.memory_bytes if model.version else 0)
 
     def images_of(name: str) -> Sequence[Path]:
-        return [path for path in (collected(name), samples) if path is not None]
+        folders = (collected(name), None if changes is None else changes.samples)
+        return [path for path in folders if path is not None]
 
     def open_models(folder: Path) -> Models:
         folders = (ModelFolder(folder, name), *others)
@@ -146,6 +164,12 @@ def create_app(
     lifecycle = Lifecycle(source, open_models, on_failure, settings.drain_s)
     query = Query(settings.conf, settings.iou, settings.max_det)
     reloader = Reloader(lambda: lifecycle.models, images_of, query, metrics.count_reload)
+    recalibration = Recalibration(
+        reloader,
+        collected,
+        None if changes is None else changes.rebuild,
+        lambda model: model is lifecycle.models.first,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -153,6 +177,7 @@ def create_app(
             lifecycle.running(),
             frigate_socket(settings, lifecycle, metrics, on_failure),
             watching(reloader, settings.watch_s),
+            recalibration.running(),
         ):
             yield
 
@@ -171,9 +196,9 @@ def create_app(
     errors.add_handlers(app)
     if policy.needs_key:
         document_keys(app)
-    endpoints = Endpoints(settings, lifecycle, metrics, reloader)
+    endpoints = Endpoints(settings, lifecycle, metrics, reloader, recalibration)
     _add_routes(app, endpoints)
-    if changes:
+    if changes is not None:
         _add_changes(app, endpoints)
     add_page(app)
     add_protocols(app, settings, lifecycle)
@@ -315,12 +340,12 @@ def _add_routes(app: FastAPI, endpoints: Endpoints) -> None:
 
 
 def _add_changes(app: FastAPI, endpoints: Endpoints) -> None:
-    app.router.add_api_route(
-        "/v1/models/{model}/reload",
-        endpoints.reload,
-        methods=["POST"],
-        tags=["model"],
-        route_class_override=ParamsRoute,
-        response_model=ChangeAnswer,
-        responses=problems(401, 403, 404, 409, 422, 429, 500, 503, 504),
+    add = partial(
+        app.router.add_api_route, tags=["model"], responses=problems(401, 403, 404, 409, 500, 503)
     )
+    refusals = problems(401, 403, 404, 409, 422, 429, 500, 503, 504)
+    post = partial(add, methods=["POST"], route_class_override=ParamsRoute, responses=refusals)
+    post("/v1/models/{model}/reload", endpoints.reload, response_model=ChangeAnswer)
+    path = "/v1/models/{model}/recalibrate"
+    post(path, endpoints.recalibrate, response_model=RecalibrationAnswer, status_code=202)
+    add(path, endpoints.recalibration, methods=["GET"], response_model=RecalibrationAnswer)

@@ -1,10 +1,12 @@
 """The commands that change what a running server serves."""
 
 import json
-from typing import Annotated
+import time
+from typing import Annotated, Final
 
 import typer
 
+from qyolo.errors import CommandError
 from service.inference.reload import MIN_AGREEMENT
 
 Name = Annotated[str | None, typer.Argument(help="Name of a model; default: the first one.")]
@@ -21,14 +23,16 @@ Agreement = Annotated[
 ]
 
 
+NewClasses = Annotated[bool, typer.Option("--new-classes", help="The classes may be others.")]
+POLL_S: Final = 1.0
+
+
 def reload(
     model: Name = None,
     url: Url = "http://127.0.0.1:8000",
     key: Key = None,
     min_agreement: Agreement = MIN_AGREEMENT,
-    new_classes: Annotated[
-        bool, typer.Option("--new-classes", help="The classes may be others.")
-    ] = False,
+    new_classes: NewClasses = False,
 ) -> None:
     """Have a running server serve the build that is in its model folder now.
 
@@ -39,3 +43,35 @@ def reload(
 
     asked = {"min_agreement": min_agreement, "new_classes": new_classes}
     typer.echo(json.dumps(Client(url, key).change(model, "reload", **asked), indent=2))
+
+
+def recalibrate(
+    model: Name = None,
+    url: Url = "http://127.0.0.1:8000",
+    key: Key = None,
+    switch: Annotated[
+        bool, typer.Option("--switch", help="Serve it, if it passes the checks.")
+    ] = False,
+    min_agreement: Agreement = MIN_AGREEMENT,
+) -> None:
+    """Have a running `qyolo up` build its model again, calibrated on the collected images.
+
+    Prints how far the new build and the served one agree with fp32 on those images. With --switch
+    the new one is served then; one that has been compared before is served as it is. If the build
+    or a check fails, nothing changes, and the exit code is 2.
+    """
+    from qyolo.client import Client
+
+    client = Client(url, key)
+    asked = {"min_agreement": min_agreement, "switch": switch}
+    now, shown = client.change(model, "recalibrate", **asked), ""
+    while now["state"] in ("building", "comparing"):
+        phase = now["phase"] or now["state"]
+        if phase != shown:
+            typer.echo(f"qyolo: {phase}", err=True)
+        shown = phase
+        time.sleep(POLL_S)
+        now = client.state(now["model"], "recalibrate")
+    if now["state"] == "failed":
+        raise CommandError(f"the recalibration failed: {now['detail']}")
+    typer.echo(json.dumps(now["change"], indent=2))

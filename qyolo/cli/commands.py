@@ -13,7 +13,7 @@ import typer
 
 from quantizer.errors import QuantizerError
 from qyolo.cli.build_commands import build, doctor, models, selftest
-from qyolo.cli.change_commands import reload
+from qyolo.cli.change_commands import recalibrate, reload
 from qyolo.cli.measure_commands import bench, detect, evaluate, study
 from qyolo.cli.options import message
 from qyolo.cli.serve_commands import cluster, serve, up, watch
@@ -70,7 +70,10 @@ def _root(
         logging.basicConfig(level="DEBUG", stream=sys.stderr)
 
 
-for _command in (build, serve, up, reload, cluster, watch, models, doctor, selftest, detect):
+for _command in (
+    *(build, serve, up, reload, recalibrate, cluster, watch),
+    *(models, doctor, selftest, detect),
+):
     app.command()(_command)
 app.command("eval")(evaluate)
 for _command in (study, bench):

@@ -1,10 +1,13 @@
 """The commands that serve: serve, up, cluster; and watch, which asks a server."""
 
-from typing import Annotated
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Final, cast
 
 import typer
 
-from quantizer.config import BuildConfig
+from quantizer.config import BuildConfig, Default
 from qyolo.camera.config import WatchConfig
 from qyolo.cli.options import (
     Folders,
@@ -18,7 +21,10 @@ from qyolo.cluster.plan import Plan
 from qyolo.errors import CommandError
 from qyolo.user_cache import cache_root
 from service.observability.logs import set_up_logs
+from service.progress import ReportProgress
 from service.settings import Settings
+
+BEHIND: Final = 10  # niceness of a build beside a server, which needs the processor first
 
 
 @takes_settings
@@ -60,7 +66,17 @@ def up(config: BuildConfig, settings: Settings) -> None:
     for text in settings.models:
         verify(ModelFolder.parse(text).folder)
     source = BuildSource(config, cache_root(), build_key(config), progress_bars, message)
-    run_server(settings, source)
+
+    def rebuild(images: Path, default: str) -> BuildSource:
+        # The times of the variants would be measured while the server works: its choice stays.
+        again = replace(config, calibration=images, default=cast(Default, default))
+        return BuildSource(again, cache_root(), build_key(again), _no_bars, message, BEHIND)
+
+    run_server(settings, source, rebuild=rebuild)
+
+
+def _no_bars() -> AbstractContextManager[ReportProgress]:
+    return nullcontext(lambda progress: None)
 
 
 @takes_plan

@@ -42,7 +42,7 @@ class Ingress:
         self._handles = handles
         self._capacity = capacity
         self._application = create_app(
-            settings, DistributedFolder(model), open_backend=self._open, changes=False
+            settings, DistributedFolder(model), open_backend=self._open, changes=None
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Serve calls it

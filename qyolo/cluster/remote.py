@@ -76,7 +76,7 @@ class RemotePipeline:
             self._emit(answer)
             return answer
 
-    def examine(self, data: bytes, query: Query) -> Detections:
+    def examine(self, data: bytes, query: Query, variant: str | None = None) -> Detections:
         """Not here: `qyolo cluster` replaces the replicas."""
         raise Refused("a cluster changes its model by `qyolo cluster`")
 

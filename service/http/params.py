@@ -101,6 +101,14 @@ class ReloadParams(BaseModel):
         return Requirements(self.min_agreement, self.new_classes)
 
 
+class RecalibrateParams(ReloadParams):
+    """What a new calibration must fulfil, and whether it is served then."""
+
+    switch: bool = Field(
+        False, description="true: serve it once it has passed the checks; false: only compare it"
+    )
+
+
 class ParamsRoute(APIRoute):
     """A route that reads the query without FastAPI's dependencies.
 

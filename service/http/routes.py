@@ -11,12 +11,19 @@ from pydantic import BaseModel
 from service.errors import Forbidden, NotAcceptable, NotReady, ReportNotFound
 from service.http.exchange import Job, exchange, respond
 from service.http.negotiation import choose
-from service.http.params import CompareParams, DetectParams, ImageParams, ReloadParams
+from service.http.params import (
+    CompareParams,
+    DetectParams,
+    ImageParams,
+    RecalibrateParams,
+    ReloadParams,
+)
 from service.http.pictures import render
 from service.http.schemas import (
     Alive,
     ChangeAnswer,
     Ready,
+    RecalibrationAnswer,
     compare_answer,
     detect_answer,
     model_info,
@@ -31,6 +38,7 @@ from service.inference.variants import AUTO, VariantSet
 from service.lifecycle import Lifecycle
 from service.manifest import PAGE, REPORT, Manifest
 from service.observability.metrics import Metrics
+from service.recalibration import Recalibration
 from service.settings import Settings
 from service.vision.drawing import PictureType
 
@@ -51,12 +59,18 @@ class Endpoints:
     """The handlers of one application."""
 
     def __init__(
-        self, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, reloader: Reloader
+        self,
+        settings: Settings,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        reloader: Reloader,
+        recalibration: Recalibration,
     ) -> None:
         self._settings = settings
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._reloader = reloader
+        self._recalibration = recalibration
 
     async def detect(self, request: Request, params: Annotated[DetectParams, Query()]) -> Response:
         """Find the objects in one image."""
@@ -135,6 +149,33 @@ class Endpoints:
         served = self._lifecycle.models.find(model)
         change = await self._reloader.reload(served, params.requirements)
         return _json(ChangeAnswer(**asdict(change)))
+
+    async def recalibrate(
+        self, request: Request, model: str, params: Annotated[RecalibrateParams, Query()]
+    ) -> Response:
+        """Build the model again, calibrated on the collected images, and compare it.
+
+        Needs the API key that is named admin. Answers at once; GET tells how far it is.
+        """
+        _require_admin(request)
+        served = self._lifecycle.models.find(model)
+        self._recalibration.start(served, params.requirements, params.switch)
+        return _json(self._recalibrated(served), 202)
+
+    async def recalibration(self, request: Request, model: str) -> Response:
+        """How far the last recalibration is, and what it came to."""
+        _require_admin(request)
+        return _json(self._recalibrated(self._lifecycle.models.find(model)))
+
+    def _recalibrated(self, model: Model) -> RecalibrationAnswer:
+        now = self._recalibration.status(model)
+        return RecalibrationAnswer(
+            model=model.name,
+            state=now.state,
+            detail=now.detail,
+            change=None if now.change is None else ChangeAnswer(**asdict(now.change)),
+            **({} if now.progress is None else asdict(now.progress)),
+        )
 
     async def report(self, request: Request) -> Response:
         """What the build measured: ranges, precisions, agreement of int8 with fp32, times."""

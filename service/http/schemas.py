@@ -11,6 +11,7 @@ from service.inference.results import Answer
 from service.inference.timings import Stage, Timings
 from service.lifecycle import State
 from service.manifest import Manifest, Precision, Runtime
+from service.recalibration import State as RecalibrationState
 from service.vision.agreement import match
 from service.vision.detections import Detections
 from service.vision.heads import HeadName
@@ -124,6 +125,20 @@ class ChangeAnswer(BaseModel):
     images: int  # on which both were compared
     boxes: int  # of both on those images
     agreement: float | None  # of the boxes, 0 to 1; null: nothing could be compared
+    served_with_fp32: float | None  # the served version with fp32, if both are of one float model
+    new_with_fp32: float | None  # the new version with fp32
+
+
+class RecalibrationAnswer(BaseModel):
+    """A build of a model that is calibrated on its collected images."""
+
+    model: str
+    state: RecalibrationState
+    phase: str | None = None  # of the build
+    done: int | None = None
+    total: int | None = None
+    detail: str | None = None  # why it failed
+    change: ChangeAnswer | None = None  # the comparison, once it is made
 
 
 class Alive(BaseModel):

@@ -51,8 +51,8 @@ class InferenceBackend(Protocol):
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
         """The raw output for f32[1,3,size,size]."""
 
-    def examine(self, data: bytes, query: Query) -> Detections:
-        """The boxes of an image by the default variant, which are neither counted nor queued.
+    def examine(self, data: bytes, query: Query, variant: str | None = None) -> Detections:
+        """The boxes of an image, by default of the default variant, neither counted nor queued.
 
         Blocks; raises as `detect`.
         """

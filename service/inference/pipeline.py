@@ -128,8 +128,8 @@ class Pipeline:
 
         return await self._run(("tensor", self.variants.manifest.name, variant), work, clock)
 
-    def examine(self, data: bytes, query: Query) -> Detections:
-        variant = self.variants.manifest.default
+    def examine(self, data: bytes, query: Query, variant: str | None = None) -> Detections:
+        variant = variant or self.variants.manifest.default
         detector, waiter, clock = self._engines.require(variant), Waiter(), Stopwatch()
         encoded = detector.read_header(data, self._max_pixels)
         with self._workers.memory(encoded, False, waiter, clock):

@@ -18,13 +18,15 @@ from service.errors import BadModelFolder, EngineFailed, NotReady, Refused, Serv
 from service.inference.backend import InferenceBackend
 from service.inference.models import Model, Models, Version, fingerprint_of
 from service.manifest import verify
-from service.vision.agreement import Agreement, agreement
+from service.vision.agreement import agreement
+from service.vision.detections import Detections
 from service.vision.image import SUFFIXES
 from service.vision.postprocess import Query
 
 # As much as the accuracy gate of a build lets int8 differ from fp32.
 MIN_AGREEMENT: Final = 0.85
 MAX_IMAGES: Final = 16
+FP32: Final = "fp32"
 
 Outcome = Literal["switched", "offered", "refused"]
 
@@ -49,7 +51,38 @@ class Change:
     replaces: str  # the old version
     images: int
     boxes: int  # of both
-    agreement: float | None  # 0..1; None: nothing could be compared
+    agreement: float | None  # of both, 0..1; None: nothing could be compared
+    # Of each with the new version's fp32, if both are builds of the same float model.
+    served_with_fp32: float | None
+    new_with_fp32: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Agreements, 0..1, as in `Change`."""
+
+    images: int
+    boxes: int
+    agreement: float
+    served_with_fp32: float | None
+    new_with_fp32: float | None
+
+    def allows(self, least: float) -> bool:
+        """Whether the new version may be served.
+
+        Of the same float model, the one that is closer to fp32 is better, however far apart the
+        two are: that is what another calibration is for.
+        """
+        if self.served_with_fp32 is None or self.new_with_fp32 is None:
+            return self.agreement >= least
+        return self.new_with_fp32 >= min(least, self.served_with_fp32)
+
+    @property
+    def reference(self) -> str:
+        """What the new version is judged by, and how far it agrees with it."""
+        if self.new_with_fp32 is None:
+            return f"the served one to {self.agreement:.3f}"
+        return f"fp32 to {self.new_with_fp32:.3f}, the served one to {self.served_with_fp32:.3f}"
 
 
 class Reloader:
@@ -90,7 +123,8 @@ class Reloader:
 
     async def watch(self, every_s: float) -> None:
         """Reload each model whose folder has changed; a version that is refused is tried once."""
-        told: dict[str, str] = {}
+        tried: dict[str, str] = {}
+        incomplete: dict[str, str] = {}
         while True:
             await asyncio.sleep(every_s)
             try:
@@ -100,16 +134,16 @@ class Reloader:
             for model in models:
                 version = model.version
                 found = await asyncio.to_thread(fingerprint_of, model.folder)
-                if version is None or found in ("", version.fingerprint, told.get(model.name)):
+                if version is None or found in ("", version.fingerprint, tried.get(model.name)):
                     continue
                 try:
                     await asyncio.to_thread(verify, model.folder)
                 except BadModelFolder as exc:  # perhaps it is still being copied
-                    if told.get(f"{model.name} incomplete") != found:
+                    if incomplete.get(model.name) != found:
                         log.warning("%s is not reloaded yet: %s", model.name, exc)
-                    told[f"{model.name} incomplete"] = found
+                    incomplete[model.name] = found
                     continue
-                told[model.name] = found
+                tried[model.name] = found
                 try:
                     await self.reload(model, Requirements())
                 except Exception as exc:
@@ -153,11 +187,11 @@ class Reloader:
             compared = None
             if model.version is not None and not has_new_classes:
                 compared = await self._compare(model.name, model.version, new)
-            if compared is not None and 1 - compared.drop < needed.min_agreement:
+            if compared is not None and not compared.allows(needed.min_agreement):
                 raise Refused(
-                    f"the new version agrees with the served one to {1 - compared.drop:.3f} on "
-                    f"{compared.images} images, less than {needed.min_agreement:g}: allow it with "
-                    "min_agreement=0, or --min-agreement 0"
+                    f"the new version agrees with {compared.reference} on {compared.images} "
+                    f"images, less than {needed.min_agreement:g}: allow it with min_agreement=0, "
+                    "or --min-agreement 0"
                 )
             if switch:
                 models.switch(model, folder, new)
@@ -171,15 +205,17 @@ class Reloader:
             built.created,
             served.created,
             images=0 if compared is None else compared.images,
-            boxes=0 if compared is None else compared.boxes_a + compared.boxes_b,
-            agreement=None if compared is None else round(1 - compared.drop, 4),
+            boxes=0 if compared is None else compared.boxes,
+            agreement=None if compared is None else compared.agreement,
+            served_with_fp32=None if compared is None else compared.served_with_fp32,
+            new_with_fp32=None if compared is None else compared.new_with_fp32,
         )
 
-    async def _compare(self, name: str, old: Version, new: Version) -> Agreement | None:
+    async def _compare(self, name: str, old: Version, new: Version) -> Comparison | None:
         """None where there are no images, or the old version's engine fails."""
         paths = await asyncio.to_thread(_some, self._images_of(name))
         with old as served:
-            return await asyncio.to_thread(_agreement, served, new.backend, paths, self._query)
+            return await asyncio.to_thread(_compared, served, new.backend, paths, self._query)
 
 
 def _end(task: "asyncio.Task[Change]") -> None:
@@ -199,23 +235,40 @@ async def watching(reloader: Reloader, every_s: float) -> AsyncIterator[None]:
             task.cancel()
 
 
-def _agreement(
+def _compared(
     old: InferenceBackend, new: InferenceBackend, paths: Sequence[Path], query: Query
-) -> Agreement | None:
-    pairs = []
+) -> Comparison | None:
+    before, after = old.variants.manifest, new.variants.manifest
+    has_fp32 = before.source_sha256 == after.source_sha256 and FP32 in new.variants.names
+    found: list[tuple[Detections, Detections, Detections | None]] = []
     for path in paths:
         try:
             data = path.read_bytes()
-            before = old.examine(data, query)
+            served = old.examine(data, query)
         except (EngineFailed, NotReady):
             return None
         except (OSError, ServiceError):  # no image
             continue
         try:
-            pairs.append((before, new.examine(data, query)))
+            fp32 = new.examine(data, query, FP32) if has_fp32 else None
+            found.append((served, new.examine(data, query), fp32))
         except ServiceError as exc:
             raise Refused(f"the new version fails on an image: {exc}") from exc
-    return agreement(pairs) if pairs else None
+    if not found:
+        return None
+    both = agreement([(served, ours) for served, ours, _ in found])
+    return Comparison(
+        images=both.images,
+        boxes=both.boxes_a + both.boxes_b,
+        agreement=round(1 - both.drop, 4),
+        served_with_fp32=_with([(fp32, served) for served, _, fp32 in found]),
+        new_with_fp32=_with([(fp32, ours) for _, ours, fp32 in found]),
+    )
+
+
+def _with(pairs: Sequence[tuple[Detections | None, Detections]]) -> float | None:
+    known = [(fp32, boxes) for fp32, boxes in pairs if fp32 is not None]
+    return round(1 - agreement(known).drop, 4) if known else None
 
 
 def _some(folders: Sequence[Path]) -> list[Path]:

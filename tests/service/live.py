@@ -11,7 +11,7 @@ import httpx
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.app import ROUTINE, create_app, local_backend
+from service.app import NO_SAMPLES, ROUTINE, Changes, create_app, local_backend
 from service.inference.detector import Detector
 from service.inference.models import ModelFolder
 from service.inference.variants import VariantSet
@@ -67,7 +67,7 @@ def serving(
     traces: Tracing | None = None,
     load: Callable[[Path, int, bool], VariantSet[Detector]] | None = None,
     others: Sequence[ModelFolder] = (),
-    samples: Path | None = None,
+    changes: Changes = NO_SAMPLES,
     **settings: object,
 ) -> Iterator[Live]:
     """Serve until the block ends: the given variants, else the source's folder, else two fakes.
@@ -88,7 +88,7 @@ def serving(
         load and local_backend(chosen, load),
         traces=traces,
         others=others,
-        samples=samples,
+        changes=changes,
     )
     server = Server(server_config(app, chosen, ROUTINE), app.state.lifecycle.begin_drain)
     listener = open_listener(chosen)

@@ -23,6 +23,7 @@ OPTIONS = {
     "build": (*BUILD_OPTIONS, "--out", "--rebuild"),
     "serve": SERVER_OPTIONS,
     "up": (*BUILD_OPTIONS, *SERVER_OPTIONS),
+    "recalibrate": ("--url", "--key", "--switch", "--min-agreement"),
     "reload": ("--url", "--key", "--min-agreement", "--new-classes", "QYOLO_KEY"),
     "watch": (
         *("--server", "--api-key", "--classes", "--conf", "--fps", "--confirm", "--cooldown"),

@@ -9,6 +9,7 @@ from threading import Event
 import httpx
 import pytest
 
+from service.app import NO_SAMPLES, Changes
 from service.folder_cache import publish
 from service.inference.models import ModelFolder
 from service.lifecycle import FolderSource
@@ -34,6 +35,7 @@ ADMIN, CAMERA = "secret-of-the-admin", "secret-of-the-camera"
 KEYS = f"admin:{ADMIN},camera:{CAMERA}"
 NEXT = "2026-02-02T00:00:00Z"
 RELOAD = "/v1/models/tiny/reload"
+OTHER = {"x": 45, "source_sha256": "cd" * 32}  # another float model, which finds other boxes
 
 
 @pytest.fixture
@@ -52,8 +54,8 @@ def pictures(tmp_path):
 
 
 @contextmanager
-def admin(folder: Path, samples: Path | None = None, **settings: object):
-    with serving(source=FolderSource(folder), samples=samples, api_keys=KEYS, **settings) as live:
+def admin(folder: Path, changes: Changes = NO_SAMPLES, **settings: object):
+    with serving(source=FolderSource(folder), changes=changes, api_keys=KEYS, **settings) as live:
         live.client.headers["X-API-Key"] = ADMIN
         wait_until(lambda: live.client.get("/readyz").status_code == 200)
         yield live
@@ -82,7 +84,7 @@ def test_a_new_build_is_compared_and_served_without_losing_a_request(folder, pic
                 statuses.append(post(client, jpeg()).status_code)
         return statuses
 
-    with admin(folder, pictures) as live, ThreadPoolExecutor(4) as pool:
+    with admin(folder, Changes(pictures)) as live, ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(ask, live) for _ in range(4)]
         try:
             for number in range(3):
@@ -97,6 +99,8 @@ def test_a_new_build_is_compared_and_served_without_losing_a_request(folder, pic
                     "images": 3,
                     "boxes": 6,
                     "agreement": 1.0,
+                    "served_with_fp32": 1.0,
+                    "new_with_fp32": 1.0,
                 }
                 assert served(live) == now
         finally:
@@ -129,14 +133,14 @@ def test_a_request_that_has_begun_ends_on_the_old_version(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "query", "words"),
     [
-        ({"x": 45}, "min_agreement=0", "agrees with the served one to 0.000 on 3 images"),
+        (OTHER, "min_agreement=0", "agrees with the served one to 0.000 on 3 images"),
         ({"class_names": ("a", "b", "c")}, "new_classes=true", "has other classes"),
     ],
 )
 def test_a_version_that_differs_is_refused_unless_it_is_allowed(
     folder, pictures, changes, query, words
 ):
-    with admin(folder, pictures) as live:
+    with admin(folder, Changes(pictures)) as live:
         before = served(live)
         rebuild(folder, **changes)
         problem = assert_problem(live.client.post(RELOAD), 409, "refused")
@@ -170,7 +174,7 @@ def test_only_the_key_named_admin_may_reload(folder):
 
 
 def test_a_watched_folder_is_reloaded_once_it_is_whole(folder, pictures, tmp_path, caplog):
-    with admin(folder, pictures, watch_s=0.05) as live:
+    with admin(folder, Changes(pictures), watch_s=0.05) as live:
         fresh = tmp_path / "fresh"
         write_model_folder(fresh, created=NEXT)
         shutil.copy(fresh / CHECKSUMS, folder)  # as a copy does that is not done
@@ -178,7 +182,7 @@ def test_a_watched_folder_is_reloaded_once_it_is_whole(folder, pictures, tmp_pat
         assert served(live) != NEXT
         shutil.copytree(fresh, folder, dirs_exist_ok=True)
         wait_until(lambda: served(live) == NEXT)
-        rebuild(folder, x=45, created="2026-03-03T00:00:00Z")
+        rebuild(folder, **OTHER | {"created": "2026-03-03T00:00:00Z"})
         wait_until(lambda: reloads(live, "refused") == 1)
         assert served(live) == NEXT
 

@@ -1,0 +1,139 @@
+"""Build a served model again, calibrated on the images that clients have sent.
+
+The build is a `ModelSource`, so it may run in a process of its own; the new version is then checked
+and served as by a reload.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Literal
+
+from service.errors import Refused, ServiceError
+from service.inference.models import Model
+from service.inference.reload import Change, Reloader, Requirements
+from service.lifecycle import ModelSource
+from service.progress import Progress
+
+MIN_IMAGES: Final = 16  # fewer describe no camera
+
+State = Literal["idle", "building", "comparing", "offered", "switched", "failed"]
+# (a folder of images, the variant that is served) -> the build that is calibrated on them
+Rebuild = Callable[[Path, str], ModelSource]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a recalibration is."""
+
+    state: State = "idle"
+    progress: Progress | None = None
+    detail: str | None = None  # why it failed
+    change: Change | None = None
+
+
+class Recalibration:
+    """One at a time, of one model: the one that `rebuild` builds, None: of none.
+
+    `images_of`: the folder of a model's collected images, if some are collected.
+    """
+
+    def __init__(
+        self,
+        reloader: Reloader,
+        images_of: Callable[[str], Path | None],
+        rebuild: Rebuild | None,
+        is_rebuilt: Callable[[Model], bool],
+    ) -> None:
+        self._reloader = reloader
+        self._images_of = images_of
+        self._rebuild = rebuild
+        self._is_rebuilt = is_rebuilt
+        self._status = Status()
+        self._offered: Path | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._source: ModelSource | None = None
+        self._is_closed = False
+
+    def status(self, model: Model) -> Status:
+        """Of the last recalibration of this model."""
+        return self._status if self._is_rebuilt(model) else Status()
+
+    def start(self, model: Model, needed: Requirements, switch: bool) -> None:
+        """Begin one, or with `switch` serve the one that is offered; raises Refused."""
+        if self._rebuild is None or not self._is_rebuilt(model):
+            raise Refused(
+                f"the float model of {model.name} is not known here: `qyolo up MODEL` knows it. "
+                "Build with --calibration DIR and --out FOLDER, then `qyolo reload`"
+            )
+        if self._task is not None and not self._task.done():
+            raise Refused("a recalibration is in progress")
+        images = self._images_of(model.name)
+        if images is None:
+            raise Refused("no images are collected: start the server with --collect DIR")
+        offered, self._offered = self._offered, None
+        if not switch or offered is None:
+            offered, count = None, len(_collected(images))
+            if count < MIN_IMAGES:
+                raise Refused(f"{count} images are collected, of at least {MIN_IMAGES}")
+        self._status = Status("building" if offered is None else "comparing")
+        work = self._run(model, needed, switch, self._rebuild, images, offered)
+        self._task = asyncio.create_task(work)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """At the end of the block a build is cancelled."""
+        try:
+            yield
+        finally:
+            self._is_closed = True
+            if self._source is not None:
+                await asyncio.to_thread(self._source.cancel)
+
+    async def _run(
+        self,
+        model: Model,
+        needed: Requirements,
+        switch: bool,
+        rebuild: Rebuild,
+        images: Path,
+        folder: Path | None,
+    ) -> None:
+        try:
+            if folder is None:
+                default = model.manifest.default
+                folder = await asyncio.to_thread(self._build, rebuild, images, default)
+            self._status = Status("comparing")
+            change = await self._reloader.reload(model, needed, folder, switch)
+        except Exception as exc:
+            expected = isinstance(exc, ServiceError)
+            log.error("the recalibration failed: %s", exc, exc_info=None if expected else exc)
+            why = str(exc) if expected else "an unexpected error; the log says which"
+            self._status = Status("failed", detail=why)
+            return
+        self._offered = None if switch else folder
+        self._status = Status("switched" if switch else "offered", change=change)
+
+    def _build(self, rebuild: Rebuild, images: Path, default: str) -> Path:
+        """In a thread; calibrates on a copy, since the images change while the build reads them."""
+        with TemporaryDirectory(prefix="qyolo-") as copy:
+            for path in _collected(images):
+                shutil.copy(path, copy)
+            self._source = source = rebuild(Path(copy), default)
+            if self._is_closed:
+                source.cancel()
+            return source.folder(self._report)
+
+    def _report(self, progress: Progress) -> None:
+        self._status = Status("building", progress)
+
+
+def _collected(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jpg"))

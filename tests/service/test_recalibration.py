@@ -1,0 +1,132 @@
+"""A model is calibrated on its collected images while it is served."""
+
+from pathlib import Path
+
+import pytest
+
+from service.app import Changes
+from service.errors import ModelUnavailable
+from service.lifecycle import FolderSource
+from service.progress import Progress
+from service.recalibration import MIN_IMAGES
+from tests.fakes import FailingSource, HeldSource
+from tests.qyolo.commands import inline
+from tests.service.http.test_reload import ADMIN, CAMERA, NEXT, admin
+from tests.service.live import assert_problem
+from tests.service.pictures import jpeg
+from tests.service.tiny import write_model_folder
+from tests.waiting import wait_until
+
+PATH = "/v1/models/tiny/recalibrate"
+
+
+@pytest.fixture
+def collected(tmp_path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(MIN_IMAGES):
+        (folder / f"served-{index:05d}.jpg").write_bytes(jpeg())
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    write_model_folder(tmp_path / "model")
+    return tmp_path / "model"
+
+
+class Rebuild:
+    """Counts the builds; each is held at one progress until it is released."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.images: list[int] = []
+        self.sources: list[HeldSource] = []
+
+    def __call__(self, images: Path, default: str) -> HeldSource:
+        assert default == "other"
+        self.images.append(len(list(images.iterdir())))
+        folder = self.folder
+
+        class Source(HeldSource):
+            def folder(self, report) -> Path:
+                super().folder(report)
+                return folder
+
+        self.sources.append(Source(Progress("calibrating", 3, 16)))
+        return self.sources[-1]
+
+
+def state(live) -> str:
+    return live.client.get(PATH).json()["state"]
+
+
+def test_a_build_is_offered_first_and_served_when_that_is_asked_for(folder, collected, tmp_path):
+    fresh = tmp_path / "fresh"
+    write_model_folder(fresh, x=45, created=NEXT)
+    rebuild = Rebuild(fresh)
+    with admin(folder, Changes(None, rebuild), collect=collected) as live:
+        assert state(live) == "idle"
+        begun = live.client.post(PATH)
+        assert begun.status_code == 202
+        wait_until(lambda: live.client.get(PATH).json()["phase"] is not None)
+        now = live.client.get(PATH).json()
+        assert (now["state"], now["phase"], now["done"]) == ("building", "calibrating", 3)
+        assert "in progress" in assert_problem(live.client.post(PATH), 409)["detail"]
+        rebuild.sources[0].release()
+        wait_until(lambda: state(live) == "offered")
+        change = live.client.get(PATH).json()["change"]
+        # Far from what is served, but at fp32: the served calibration was the one that was wrong.
+        assert change == {
+            "model": "tiny",
+            "switched": False,
+            "created": NEXT,
+            "replaces": "2026-01-01T00:00:00Z",
+            "images": MIN_IMAGES,
+            "boxes": 2 * MIN_IMAGES,
+            "agreement": 0.0,
+            "served_with_fp32": 0.0,
+            "new_with_fp32": 1.0,
+        }
+        assert live.client.get("/v1/models").json()["created"] != NEXT
+        assert live.client.post(f"{PATH}?switch=true").status_code == 202
+        wait_until(lambda: state(live) == "switched")
+        assert live.client.get("/v1/models").json()["created"] == NEXT
+    assert rebuild.images == [MIN_IMAGES]
+
+
+def test_a_build_that_fails_changes_nothing_and_says_why(folder, collected):
+    changes = Changes(None, lambda *_: FailingSource(ModelUnavailable("the disk is full")))
+    with admin(folder, changes, collect=collected) as live:
+        live.client.post(f"{PATH}?switch=true")
+        wait_until(lambda: state(live) == "failed")
+        assert live.client.get(PATH).json()["detail"] == "the disk is full"
+        ran = inline("recalibrate", QYOLO_URL=live.client.base_url, QYOLO_KEY=ADMIN)
+        assert ran.code == 2
+        assert "the recalibration failed: the disk is full" in ran.err
+        assert live.client.get("/v1/models").json()["created"] != NEXT
+
+
+def test_a_stop_cancels_the_build(folder, collected):
+    rebuild = Rebuild(folder)
+    with admin(folder, Changes(None, rebuild), collect=collected) as live:
+        live.client.post(PATH)
+        wait_until(lambda: state(live) == "building" and rebuild.sources)
+        live.exit()
+    assert live.failures == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "rebuild", "words"),
+    [
+        ({}, FolderSource, "no images are collected: start the server with --collect DIR"),
+        ({"collect": "few"}, FolderSource, "0 images are collected, of at least 16"),
+        ({"collect": "few"}, None, "`qyolo up MODEL` knows it"),
+    ],
+)
+def test_what_is_missing_is_named(folder, tmp_path, settings, rebuild, words):
+    settings = {name: tmp_path / value for name, value in settings.items()}
+    with admin(folder, Changes(None, rebuild), **settings) as live:
+        assert words in assert_problem(live.client.post(PATH), 409, "refused")["detail"]
+        refused = live.client.post(PATH, headers={"X-API-Key": CAMERA})
+        assert_problem(refused, 403)
