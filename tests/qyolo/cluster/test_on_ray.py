@@ -300,7 +300,7 @@ def test_replicas_that_die_under_load_cost_their_clients_nothing(running):
 
     def retried() -> bool:  # either replica of the ingress may answer
         text = plain_http.get(f"{running.url}/metrics").text
-        return 'qyolo_replica_retries_total{variant="fp32"}' in text
+        return 'qyolo_replica_retries_total{model="tiny",variant="fp32"}' in text
 
     wait_until(retried, WAIT_LIMIT_S)
 
