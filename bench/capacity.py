@@ -26,9 +26,9 @@ from bench.load import BUSY, Responses, closed_loop, open_loop, post_jpeg
 from bench.overhead import jpeg
 from bench.queueing import simulate
 from bench.serving import Server, model_folder, serve
-from service.inference.admission import READY, default_capacity
+from service.inference.admission import default_capacity
 from service.manifest import read_manifest
-from service.settings import DEFAULT_MAX_WAIT_S
+from service.settings import DEFAULT_MAX_WAIT_S, DEFAULT_WAITING_IMAGES
 
 SHARES: Final = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
 ARRIVALS: Final = 100_000  # of a simulation
@@ -86,7 +86,7 @@ def print_cost(cost: Cost) -> None:
 def print_curve(port: int, requests: list[bytes], cost: Cost, seconds: float) -> None:
     """Latency against load: measured, and expected of a queue."""
     full = cost.busy.per_second
-    max_wait = max(DEFAULT_MAX_WAIT_S - 1 / full, READY / full)
+    max_wait = max(DEFAULT_MAX_WAIT_S - 1 / full, DEFAULT_WAITING_IMAGES / full)
     alone = np.array(cost.alone.ms[200]) / 1000
     # The queue's service time is the interval between two images at full load. The additional time
     # of an image that is alone delays that image, but not the next.

@@ -41,7 +41,7 @@ from service.http.schemas import (
     Ready,
     RecalibrationAnswer,
 )
-from service.inference.admission import Admission
+from service.inference.admission import READY, Admission
 from service.inference.backend import InferenceBackend
 from service.inference.detector import Detector
 from service.inference.models import Model, ModelFolder, Models
@@ -223,7 +223,7 @@ def local_backend(
                 settings.max_bytes,
                 settings.max_inflight_bytes,
                 settings.max_wait_s,
-                streams,
+                max(READY * streams, settings.waiting_images),
             )
             shared.append((admission, workers_for(admission, streams, settings.decode_memory)))
         admission, workers = shared[0]

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 # Twelve images of a small detector; random arrivals at 80 % of the saturating rate seldom bring
 # more: see bench/saturation.py.
 DEFAULT_MAX_WAIT_S: Final = 0.15
+DEFAULT_WAITING_IMAGES: Final = 16
 
 
 def _listed(value: object) -> object:
@@ -77,7 +78,8 @@ class Settings(BaseSettings):
         default=None,
         description="milliseconds that a request may have to wait, as predicted from measured "
         "times; one that would wait longer gets status 429. Two images for each one that the "
-        "engine infers at a time may always be before it. Default: 150; with `capacity` no limit",
+        "engine infers at a time may always be before it. Default: 150, or the time of 16 "
+        "images if that is longer; with `capacity` no limit",
     )
     max_bytes: PositiveInt = Field(
         default=20 * 2**20,
@@ -197,3 +199,9 @@ class Settings(BaseSettings):
         if self.max_wait_ms is None:
             return None if self.capacity else DEFAULT_MAX_WAIT_S
         return self.max_wait_ms / 1000
+
+    @property
+    def waiting_images(self) -> int:
+        """So many images may wait, whatever they take: of random arrivals at 80 % of what the box
+        can infer, hardly one finds more before it."""
+        return DEFAULT_WAITING_IMAGES if self.max_wait_ms is None and not self.capacity else 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from service.engines import Engine
 from service.errors import NotReady
-from service.inference.admission import Admission
+from service.inference.admission import READY, Admission
 from service.inference.detector import Detector
 from service.inference.variants import VariantSet
 from service.manifest import Manifest, Variant
@@ -101,9 +101,9 @@ def admission(
     max_bytes: int = 10**6,
     max_inflight_bytes: int = 10**7,
     max_wait_s: float | None = None,
-    streams: int = 1,
+    ready: int = READY,
 ) -> Admission:
-    return Admission(capacity, max_bytes, max_inflight_bytes, max_wait_s, streams)
+    return Admission(capacity, max_bytes, max_inflight_bytes, max_wait_s, ready)
 
 
 class HeldSource:

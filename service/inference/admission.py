@@ -40,9 +40,9 @@ class _Turn:
 class Admission:
     """Refuses at once what exceeds its limits. Only the event loop may call its methods.
 
-    A request is admitted while it is expected to wait for at most `max_wait_s`, or for READY images
-    of each of the `streams`, and to end before a deadline that it names: see work_queue.py.
-    `capacity` limits the requests in progress. None is no limit.
+    A request is admitted while it is expected to wait for at most `max_wait_s`, or for `ready`
+    images, and to end before a deadline that it names: see work_queue.py. `capacity` limits the
+    requests in progress. None is no limit.
 
     A request holds bytes of `max_inflight_bytes` from the first byte of its body to its answer,
     and a slot, its place in the queue, only while it is worked on. Slow uploads can lock no one
@@ -55,14 +55,14 @@ class Admission:
         max_bytes: int,
         max_inflight_bytes: int,
         max_wait_s: float | None = None,
-        streams: int = 1,
+        ready: int = READY,
     ) -> None:
         self.capacity = capacity
         self.max_bytes = max_bytes  # of one body
         self.max_inflight_bytes = max(max_bytes, max_inflight_bytes)
         self.inflight_bytes = 0
         self.on_idle: set[Callable[[], None]] = set()  # called when the last slot is released
-        self._queue = WorkQueue(max_wait_s, READY * streams)
+        self._queue = WorkQueue(max_wait_s, ready)
         self._arriving: set[Body] = set()
 
     @property

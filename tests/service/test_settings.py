@@ -31,3 +31,9 @@ def test_a_value_out_of_range_is_refused(field):
 )
 def test_the_wait_is_limited_unless_only_the_number_of_requests_is(limits, seconds):
     assert Settings.model_validate(limits).max_wait_s == seconds
+
+
+def test_without_a_limit_of_its_own_a_slow_model_may_let_several_images_wait():
+    assert Settings().waiting_images == 16
+    assert Settings.model_validate({"max_wait_ms": 250}).waiting_images == 0
+    assert Settings.model_validate({"capacity": 8}).waiting_images == 0

@@ -4,7 +4,7 @@ from contextvars import copy_context
 import pytest
 
 from service.errors import Overloaded, PayloadTooLarge
-from service.inference.admission import Admission, Body, decode_workers, default_capacity
+from service.inference.admission import READY, Admission, Body, decode_workers, default_capacity
 from tests.fakes import admission
 
 
@@ -92,7 +92,7 @@ def fill(limits: Admission, stack: ExitStack) -> int:
 
 @pytest.mark.parametrize(("streams", "most"), [(1, 3), (4, 9)])
 def test_until_an_image_is_measured_two_for_each_stream_may_be_before_a_request(streams, most):
-    limits = admission(None, max_wait_s=HOUR_S, streams=streams)
+    limits = admission(None, max_wait_s=HOUR_S, ready=READY * streams)
     with ExitStack() as stack:
         assert fill(limits, stack) == most
         with pytest.raises(Overloaded, match="the predicted wait is") as refusal:
