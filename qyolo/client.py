@@ -47,7 +47,7 @@ class Client:
         except (URLError, OSError, ValueError) as exc:
             reason = exc.reason if isinstance(exc, URLError) else exc
             raise CommandError(
-                f"no answer of a qyolo server at {self.url}: {reason}; name it with --url"
+                f"no answer of a qyolo server at {self.url}: {reason}; name it with --server"
             ) from exc
 
 

@@ -10,10 +10,10 @@ from qyolo.errors import CommandError
 from service.inference.reload import MIN_AGREEMENT
 
 Name = Annotated[str | None, typer.Argument(help="Name of a model; default: the first one.")]
-Url = Annotated[str, typer.Option(help="Address of the server.", envvar="QYOLO_URL")]
+Server = Annotated[str, typer.Option(help="Address of the server.", envvar="QYOLO_SERVER")]
 Key = Annotated[
     str | None,
-    typer.Option(help="API key that is named admin on the server.", envvar="QYOLO_KEY"),
+    typer.Option(help="API key that is named admin on the server.", envvar="QYOLO_API_KEY"),
 ]
 Agreement = Annotated[
     float,
@@ -29,8 +29,8 @@ POLL_S: Final = 1.0
 
 def reload(
     model: Name = None,
-    url: Url = "http://127.0.0.1:8000",
-    key: Key = None,
+    server: Server = "http://127.0.0.1:8000",
+    api_key: Key = None,
     min_agreement: Agreement = MIN_AGREEMENT,
     new_classes: NewClasses = False,
 ) -> None:
@@ -42,13 +42,13 @@ def reload(
     from qyolo.client import Client
 
     asked = {"min_agreement": min_agreement, "new_classes": new_classes}
-    typer.echo(json.dumps(Client(url, key).change(model, "reload", **asked), indent=2))
+    typer.echo(json.dumps(Client(server, api_key).change(model, "reload", **asked), indent=2))
 
 
 def recalibrate(
     model: Name = None,
-    url: Url = "http://127.0.0.1:8000",
-    key: Key = None,
+    server: Server = "http://127.0.0.1:8000",
+    api_key: Key = None,
     switch: Annotated[
         bool, typer.Option("--switch", help="Serve it, if it passes the checks.")
     ] = False,
@@ -62,7 +62,7 @@ def recalibrate(
     """
     from qyolo.client import Client
 
-    client = Client(url, key)
+    client = Client(server, api_key)
     asked = {"min_agreement": min_agreement, "switch": switch}
     now, shown = client.change(model, "recalibrate", **asked), ""
     while now["state"] in ("building", "comparing"):

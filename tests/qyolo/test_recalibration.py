@@ -15,7 +15,7 @@ def test_up_is_calibrated_on_what_it_has_collected(tiny_build, cache, photos, tm
     known = {"QYOLO_CACHE_DIR": cache, "QYOLO_API_KEYS": f"admin:{ADMIN}"}
     with running("up", *tiny_build, "--collect", tmp_path, **known) as server:
         server.wait_until_ready()
-        asked = {"QYOLO_URL": server.url, "QYOLO_KEY": ADMIN}
+        asked = {"QYOLO_SERVER": server.url, "QYOLO_API_KEY": ADMIN}
         offered = json.loads(inline("recalibrate", **asked).out)
         assert offered["switched"] is False
         assert offered["images"] == 16

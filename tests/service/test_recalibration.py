@@ -101,7 +101,7 @@ def test_a_build_that_fails_changes_nothing_and_says_why(folder, collected):
         live.client.post(f"{PATH}?switch=true")
         wait_until(lambda: state(live) == "failed")
         assert live.client.get(PATH).json()["detail"] == "the disk is full"
-        ran = inline("recalibrate", QYOLO_URL=live.client.base_url, QYOLO_KEY=ADMIN)
+        ran = inline("recalibrate", QYOLO_SERVER=live.client.base_url, QYOLO_API_KEY=ADMIN)
         assert ran.code == 2
         assert "the recalibration failed: the disk is full" in ran.err
         assert live.client.get("/v1/models").json()["created"] != NEXT

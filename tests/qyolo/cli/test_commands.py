@@ -23,8 +23,8 @@ OPTIONS = {
     "build": (*BUILD_OPTIONS, "--out", "--rebuild"),
     "serve": SERVER_OPTIONS,
     "up": (*BUILD_OPTIONS, *SERVER_OPTIONS),
-    "recalibrate": ("--url", "--key", "--switch", "--min-agreement"),
-    "reload": ("--url", "--key", "--min-agreement", "--new-classes", "QYOLO_KEY"),
+    "recalibrate": ("--server", "--api-key", "--switch", "--min-agreement"),
+    "reload": ("--server", "--api-key", "--min-agreement", "--new-classes", "QYOLO_API_KEY"),
     "watch": (
         *("--server", "--api-key", "--classes", "--conf", "--fps", "--confirm", "--cooldown"),
         *("--loop", "--name", "--mqtt", "--mjpeg-port", "--insecure", "QYOLO_MQTT_PASSWORD"),

@@ -199,7 +199,7 @@ def test_an_unloaded_model_is_loaded_by_a_reload(folder, tmp_path):
 
 def test_the_command_reports_the_change_or_the_reason(folder):
     with admin(folder) as live:
-        known = {"QYOLO_URL": live.client.base_url, "QYOLO_KEY": ADMIN}
+        known = {"QYOLO_SERVER": live.client.base_url, "QYOLO_API_KEY": ADMIN}
         rebuild(folder)
         ran = inline("reload", **known)
         assert ran.code == 0
@@ -208,8 +208,8 @@ def test_the_command_reports_the_change_or_the_reason(folder):
         ran = inline("reload", "tiny", **known)
         assert (ran.code, ran.out) == (2, "")
         assert "answers 409: the new version cannot be loaded" in ran.err
-        ran = inline("reload", "--url", live.client.base_url)
+        ran = inline("reload", "--server", live.client.base_url)
         assert "answers 401: send an API key" in ran.err
-    ran = inline("reload", "--url", "http://127.0.0.1:9")
+    ran = inline("reload", "--server", "http://127.0.0.1:9")
     assert ran.code == 2
-    assert "name it with --url" in ran.err
+    assert "name it with --server" in ran.err
