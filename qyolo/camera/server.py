@@ -1,14 +1,11 @@
 """Ask a qyolo server for boxes."""
 
-import http.client
-import json
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final, TypeVar
-from urllib.parse import urlencode, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from qyolo.client import Connection, Unreachable
 from qyolo.errors import CommandError
 from service.http.schemas import DetectAnswer, ModelInfo
 
@@ -27,63 +24,44 @@ class Unavailable(Exception):
 
 
 class DetectionServer:
-    """A server, over one connection that is kept.
+    """Requests raise Unavailable, or CommandError for an answer that trying again will not change.
 
-    Requests raise Unavailable, or CommandError for an answer that trying again will not change.
+    `query` has the parameters of the route; those that are None are left out.
     """
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        parts = urlsplit(url)
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        try:
-            self._connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
-        except ValueError as exc:
-            raise CommandError(f"--server {url}: {exc}") from exc
-        self._root = parts.path.rstrip("/")
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._connection = Connection(url, api_key, TIMEOUT_S)
 
     def model(self, **query: object) -> ModelInfo:
-        """Of `query`, the parameters of the route, those that are None are left out, as below."""
-        return self._ask(ModelInfo, "GET", f"/v1/models?{_encoded(query)}")
+        return self._ask(ModelInfo, "GET", "/v1/models", query)
 
     def detect(self, jpeg: bytes, **query: object) -> DetectAnswer:
-        return self._ask(DetectAnswer, "POST", f"/v1/detect?{_encoded(query)}", jpeg)
+        return self._ask(DetectAnswer, "POST", "/v1/detect", query, jpeg)
 
     def close(self) -> None:
         self._connection.close()
 
-    def _ask(self, kind: type[T], method: str, path: str, body: bytes | None = None) -> T:
-        headers = self._headers | ({} if body is None else {"Content-Type": "image/jpeg"})
-        is_kept = self._connection.sock is not None
+    def _ask(
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        query: dict[str, object],
+        jpeg: bytes | None = None,
+    ) -> T:
         try:
-            self._connection.request(method, self._root + path, body, headers)
-            answer = self._connection.getresponse()
-            content = answer.read()
-        except (OSError, http.client.HTTPException) as exc:
-            self.close()
-            if is_kept and isinstance(exc, ConnectionError):
-                return self._ask(
-                    kind, method, path, body
-                )  # the server has closed an idle connection
-            reason = exc.strerror if isinstance(exc, OSError) else None
-            raise Unavailable((reason or str(exc) or "no answer").lower()) from exc
-        if answer.status == HTTPStatus.OK:
+            answer = self._connection.ask(method, path, query, jpeg)
+        except Unreachable as exc:
+            raise Unavailable(str(exc)) from exc
+        if answer.is_ok:
             try:
-                return kind.model_validate_json(content)
+                return kind.model_validate_json(answer.content)
             except ValidationError as exc:
                 raise CommandError("--server: the answer is not that of a qyolo server") from exc
-        is_problem = answer.getheader("Content-Type") == "application/problem+json"
-        problem = json.loads(content) if is_problem else {}
-        reason = f"status {answer.status}, {problem.get('title', answer.reason)}"
+        title, detail = answer.problem()
+        reason = f"status {answer.status}, {title}"
         if answer.status in TEMPORARY or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            after = answer.getheader("Retry-After", "")  # a proxy may send a date
-            raise Unavailable(reason, float(after) if after.isdecimal() else None)
+            raise Unavailable(reason, answer.retry_after_s)
         if answer.status == HTTPStatus.UNAUTHORIZED:
             raise CommandError(f"{reason}: set QYOLO_API_KEY or --api-key")
-        raise CommandError(f"the server refuses: {reason}: {problem.get('detail', path)}")
-
-
-def _encoded(query: Mapping[str, object]) -> str:
-    return urlencode({name: value for name, value in query.items() if value is not None})
+        raise CommandError(f"the server refuses: {reason}: {detail}")
