@@ -107,6 +107,9 @@ class Client:
         """GET of the same; raises CommandError."""
         return self._ask("GET", _path(model, action))
 
+    def close(self) -> None:
+        self._connection.close()
+
     def _ask(self, method: str, path: str, **query: object) -> dict[str, Any]:
         try:
             answer = self._connection.ask(method, path, query)

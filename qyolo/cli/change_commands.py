@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from typing import Annotated, Final
 
 import typer
@@ -42,7 +43,8 @@ def reload(
     from qyolo.client import Client
 
     asked = {"min_agreement": min_agreement, "new_classes": new_classes}
-    typer.echo(json.dumps(Client(server, api_key).change(model, "reload", **asked), indent=2))
+    with closing(Client(server, api_key)) as client:
+        typer.echo(json.dumps(client.change(model, "reload", **asked), indent=2))
 
 
 def recalibrate(
@@ -62,16 +64,16 @@ def recalibrate(
     """
     from qyolo.client import Client
 
-    client = Client(server, api_key)
     asked = {"min_agreement": min_agreement, "switch": switch}
-    now, shown = client.change(model, "recalibrate", **asked), ""
-    while now["state"] in ("building", "comparing"):
-        phase = now["phase"] or now["state"]
-        if phase != shown:
-            typer.echo(f"qyolo: {phase}", err=True)
-        shown = phase
-        time.sleep(POLL_S)
-        now = client.state(now["model"], "recalibrate")
+    with closing(Client(server, api_key)) as client:
+        now, shown = client.change(model, "recalibrate", **asked), ""
+        while now["state"] in ("building", "comparing"):
+            phase = now["phase"] or now["state"]
+            if phase != shown:
+                typer.echo(f"qyolo: {phase}", err=True)
+            shown = phase
+            time.sleep(POLL_S)
+            now = client.state(now["model"], "recalibrate")
     if now["state"] == "failed":
         raise CommandError(f"the recalibration failed: {now['detail']}")
     typer.echo(json.dumps(now["change"], indent=2))

@@ -223,7 +223,7 @@ def test_an_idle_connection_that_the_server_has_closed_is_no_failure(detector, c
     server = DetectionServer(f"http://127.0.0.1:{detector[0]}", None)
     with closing(server):
         assert server.model().size == 64
-        server._connection.sock.shutdown(socket.SHUT_RDWR)
+        server._connection._connection.sock.shutdown(socket.SHUT_RDWR)
         assert server.detect(jpeg()).detections == []
 
 
