@@ -2,13 +2,21 @@
 #
 #   docker build -f docker/cpu.Dockerfile -t qyolo:cpu .
 #
+# With an Intel GPU beside it, on amd64 (docs/how-to/intel-gpu.md):
+#
+#   docker build -f docker/cpu.Dockerfile -t qyolo:intel --build-arg DEVICE=intel-gpu \
+#       --build-arg DRIVER="intel-opencl-icd libze1" .
+#
 # Another package index: --secret id=pip,src=pip.conf. It is mounted while packages are installed and
 # is in no layer. docs/how-to/containers.md describes the image and its tests.
 
 # The Python that `make test` runs on.
 ARG PYTHON=3.11-slim-bookworm
+# Debian's packages of the driver of an Intel GPU; empty: OpenVINO's plugins for it are removed.
+ARG DRIVER=
 
 FROM python:${PYTHON} AS packages
+ARG DRIVER
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
@@ -21,13 +29,15 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
         -r requirements/cpu.lock \
     && pip --python /build/tools/bin/python install --require-hashes --only-binary :all: \
         -r requirements/build.lock
-# Remove what is never loaded here: OpenVINO's plugins for Intel's GPUs and NPUs, the packages' tests.
-# Remove OpenVINO's telemetry, without which it works.
+# Remove what is never loaded here: the packages' tests and, without a driver, OpenVINO's plugins for
+# Intel's GPUs and NPUs. Remove OpenVINO's telemetry, without which it works.
 RUN packages=$(echo /opt/qyolo/lib/python3.*/site-packages) \
     && rm -r "$packages/openvino_telemetry" \
-    && rm -f "$packages/openvino/libs/libopenvino_intel_gpu_plugin.so" \
-        "$packages/openvino/libs/libopenvino_intel_npu_plugin.so" \
-        "$packages/openvino/libs/cache.json" \
+    && if [ -z "$DRIVER" ]; then \
+        rm -f "$packages/openvino/libs/libopenvino_intel_gpu_plugin.so" \
+            "$packages/openvino/libs/libopenvino_intel_npu_plugin.so" \
+            "$packages/openvino/libs/cache.json"; \
+    fi \
     && find "$packages/numpy" "$packages/matplotlib" -type d -name tests -prune -exec rm -r {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY qyolo qyolo
@@ -39,6 +49,8 @@ RUN pip --python /build/tools/bin/python wheel --no-deps --no-index --no-build-i
     && pip --python /opt/qyolo/bin/python install --no-deps --no-index dist/*.whl
 
 FROM python:${PYTHON}
+ARG DRIVER
+ARG DEVICE=auto
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="qyolo" \
@@ -52,7 +64,13 @@ ENV HOME=/var/cache/qyolo \
     PATH=/opt/qyolo/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     QYOLO_CACHE_DIR=/var/cache/qyolo \
+    QYOLO_DEVICE=${DEVICE} \
     QYOLO_HOST=0.0.0.0
+RUN if [ -n "$DRIVER" ]; then \
+        apt-get update \
+        && apt-get install -y --no-install-recommends $DRIVER \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
 RUN useradd --uid 10001 --home-dir /var/cache/qyolo --no-create-home --shell /usr/sbin/nologin qyolo \
     && install -d -o qyolo -g qyolo /var/cache/qyolo
 COPY --from=packages /opt/qyolo /opt/qyolo

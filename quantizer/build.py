@@ -6,7 +6,7 @@ Which variant is the default is decided in `quantizer.evaluation.accuracy_gate`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,9 +19,10 @@ from quantizer.calibration.analytic_bounds import lower_bounds
 from quantizer.calibration.channels import measure_channels
 from quantizer.calibration.images import ImageFiles, find_images, hold_out
 from quantizer.calibration.statistics import Calibration
-from quantizer.compile.builder import Built
+from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.candidates import (
     candidates_for,
+    candidates_on,
     for_a_gpu_elsewhere,
     keep_fastest,
     time_interleaved,
@@ -32,6 +33,7 @@ from quantizer.evaluation.accuracy import evaluate_detectors
 from quantizer.evaluation.accuracy_gate import Judgement, choose_default, gate
 from quantizer.evaluation.comparison import compare_variants
 from quantizer.evaluation.detectors import describe, open_graphs, open_variants
+from quantizer.evaluation.device_trial import DeviceTrial, Tried
 from quantizer.int8 import Range
 from quantizer.job import Job, choose_builder
 from quantizer.model.graph import Graph
@@ -52,7 +54,7 @@ from quantizer.sensitivity.decision import Decision
 from quantizer.sensitivity.simulation import SEARCHED_IMAGES, Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading
 from service.inference.variants import AUTO
-from service.manifest import PAGE, QDQ, REPORT, Manifest, Precision, Variant, write_manifest
+from service.manifest import PAGE, QDQ, REPORT, Manifest, Variant, write_manifest
 from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
 
@@ -67,7 +69,8 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
 
     Raises QuantizerError for an unusable input, ServiceError when a runtime is missing.
     """
-    job = Job.of(config, choose_builder(config, progress), folder, progress)
+    builder, accelerator = choose_builder(config, progress)
+    job = Job.of(config, builder, folder, progress, accelerator)
     source = read(job)
     graph = equalise_channels(job, source)
     calibration = calibrate(job, source, graph)
@@ -90,6 +93,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
         built=engines.built,
         ms=engines.ms,
         operations=engines.operations,
+        dropped=engines.dropped,
         judgement=judged,
         manifest=with_default(manifest, judged, engines, config),
     )
@@ -124,14 +128,15 @@ class Decided:
 @dataclass(frozen=True, slots=True)
 class Engines:
     """The engine of each variant, the median milliseconds of one inference, and the operations
-    of the int8 engine.
+    of the processor's int8 engine.
 
     Nothing is timed where the engines are for a GPU elsewhere.
     """
 
-    built: Mapping[Precision, Built]
-    ms: Mapping[Precision, float]
+    built: Mapping[str, Built]
+    ms: Mapping[str, float]
     operations: tuple[Operation, ...] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict)  # candidates of a device, and why
 
 
 def read(job: Job) -> Source:
@@ -250,12 +255,32 @@ def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
         job.progress(Progress("compile", done, len(candidates)))
     if job.config.target:
         return Engines({each.variant: built[each.name] for each in candidates}, {})
+    on_device = [] if job.accelerator is None else candidates_on(job.accelerator, candidates)
+    tried = try_on_device(job, source, on_device, built["fp32"])
+    built |= tried.built
+    candidates += [each for each in on_device if each.name in built]
     image = np.zeros((1, detector.size, detector.size, 3), np.uint8)
     with job.stage("time"):
         ms = time_interleaved(built, job.folder, image, threads, detector.preprocess)
         kept, kept_ms = keep_fastest(candidates, built, ms, job.folder)
         operations = job.builder.operations(kept["int8"].variant, job.folder)
-    return Engines(kept, kept_ms, operations)
+    return Engines(kept, kept_ms, operations, tried.dropped)
+
+
+def try_on_device(job: Job, source: Source, candidates: list[Candidate], fp32: Built) -> Tried:
+    """Compile for the device beside the processor, and keep what finds fp32's boxes there."""
+    if not candidates:
+        return Tried()
+    config, layout = job.config, source.maps.layout if source.maps else None
+    trial = DeviceTrial(
+        folder=job.folder,
+        manifest=describe(config.model, source.detector, {"fp32": fp32.variant}, layout),
+        images=source.held_out or source.calibrating,
+        threads=config.threads,
+        max_drop=None if config.annotated else config.max_drop,
+    )
+    with job.timed("try"):
+        return trial.run(job.builder, candidates, job.progress)
 
 
 def judge(job: Job, source: Source, manifest: Manifest) -> Judgement:
@@ -280,7 +305,7 @@ def with_default(
     """The manifest with the rejected variants and the default that the accuracy gate chooses."""
     chosen = {
         "rejected": judged.rejected,
-        "default": choose_default(judged.results, engines.ms, config.default),
+        "default": choose_default(judged.results, engines.ms, config.default, manifest.variants),
         "timed": bool(engines.ms) or config.default != AUTO,
     }
     return Manifest(**(dict(manifest) | chosen))

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from quantizer.calibration.images import find_images
+from quantizer.compile.accelerator import choose_accelerator
 from quantizer.compile.hardware import Hardware, Installed, detect
 from quantizer.compile.runtime import choose_runtime
 from quantizer.config import BuildConfig
@@ -58,6 +59,10 @@ def _engine(config: BuildConfig, hardware: Hardware) -> list[str]:
         facts.append(state.version)
     if isinstance(gpu, Gpu) and DEVICE_OF[runtime] == "gpu" and not config.target:
         facts.append(gpu.fingerprint)
+    if choose_accelerator(config, runtime) is not None:
+        from service.engines.openvino_engine import blob_key
+
+        facts.append(blob_key(str(config.accelerator)))
     return facts
 
 

@@ -8,11 +8,12 @@ from pydantic.dataclasses import dataclass
 
 from quantizer.calibration.ranges import RangeRule
 from service.engines.gpu import RTX_TARGETS
+from service.engines.intel import OPENVINO_NAMES
 from service.manifest import Runtime
 from service.vision.heads import HeadName
 from service.vision.preprocess import PreprocessName
 
-Device = Literal["auto", "cpu", "gpu"]
+Device = Literal["auto", "cpu", "gpu", "intel-gpu", "intel-npu"]
 Default = Literal["auto", "fp32", "bf16", "fp16", "fp8", "int8"]
 
 STRICT: Final = ConfigDict(extra="forbid")
@@ -112,9 +113,17 @@ class BuildConfig:
     )
     device: Device = Field(
         default="auto",
-        description="device to build for; auto: the GPU if it can be used, else the processor: "
-        "`qyolo doctor` shows which and why",
+        description="device to build for; auto: the NVIDIA GPU if it can be used, else the "
+        "processor: `qyolo doctor` shows which and why. intel-gpu and intel-npu are tried beside "
+        "the processor",
         json_schema_extra={"env": "QYOLO_DEVICE"},
+    )
+    openvino_device: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z]+(\.\d+)?(:[A-Z0-9.,()-]+)?$",
+        description="for experts: the device that is tried beside the processor, as OpenVINO "
+        "writes it, for example GPU.1 or HETERO:GPU,CPU",
+        json_schema_extra={"metavar": "NAME", "env": "QYOLO_OPENVINO_DEVICE"},
     )
     runtime: Runtime | None = Field(
         default=None,
@@ -137,3 +146,10 @@ class BuildConfig:
     timing_caches: Path | None = Field(
         default=None, description="folder in which TensorRT keeps the times of kernels"
     )
+
+    @property
+    def accelerator(self) -> str | None:
+        """OpenVINO's name of the device that is tried beside the processor."""
+        if self.openvino_device is not None or self.device not in OPENVINO_NAMES:
+            return self.openvino_device
+        return OPENVINO_NAMES[self.device]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+from quantizer.compile.accelerator import Accelerator, choose_accelerator
 from quantizer.compile.builder import Builder, Resources
 from quantizer.compile.candidates import LOW_NAMES
 from quantizer.compile.hardware import detect
@@ -28,16 +29,23 @@ class Job:
     builder: Builder
     folder: Path
     progress: ReportProgress
+    accelerator: Accelerator | None = None  # beside the processor
     seconds: dict[str, float] = field(default_factory=dict)  # wall time by stage
 
     @classmethod
     def of(
-        cls, config: BuildConfig, builder: Builder, folder: Path, progress: ReportProgress
+        cls,
+        config: BuildConfig,
+        builder: Builder,
+        folder: Path,
+        progress: ReportProgress,
+        accelerator: Accelerator | None = None,
     ) -> Self:
         """The threads default to those of this process, the symmetry to that of the runtime."""
         threads = config.threads or usable_threads()
         symmetric = config.symmetric or builder.qdq_format.symmetric
-        return cls(replace(config, threads=threads, symmetric=symmetric), builder, folder, progress)
+        config = replace(config, threads=threads, symmetric=symmetric)
+        return cls(config, builder, folder, progress, accelerator)
 
     @property
     def scheme(self) -> Scheme:
@@ -59,17 +67,24 @@ class Job:
             yield
 
 
-def choose_builder(config: BuildConfig, progress: ReportProgress) -> Builder:
-    """The builder of the fastest runtime that works here; raises BadOption."""
+def choose_builder(
+    config: BuildConfig, progress: ReportProgress
+) -> tuple[Builder, Accelerator | None]:
+    """The builder of the fastest runtime that works here, and the device beside the processor.
+
+    Raises BadOption.
+    """
     runtime = choose_runtime(config.device, config.runtime, detect(), config.target).runtime
     resources = Resources(config.workspace_mib, config.timing_caches)
     threads = config.threads or usable_threads()
     builder = load_builder(runtime, threads, resources, progress, config.target)
+    accelerator = choose_accelerator(config, runtime)
     low = LOW_NAMES[builder.low_float] if builder.low_float else None
     fp8 = "fp8" if builder.qdq_format.float8 else None
-    if config.default not in (AUTO, "fp32", "int8", low, fp8):
+    fp16 = "fp16" if accelerator and "f16" in accelerator.float_types else None
+    if config.default not in (AUTO, "fp32", "int8", low, fp8, fp16):
         raise BadOption(
             "default",
             f"{config.default}: this processor or its runtime lacks it; leave out --default",
         )
-    return builder
+    return builder, accelerator

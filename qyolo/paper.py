@@ -18,7 +18,6 @@ from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.report.data import Report
 from quantizer.study.networks import ARCHITECTURES, SIZE
-from service.manifest import Precision
 from service.progress import ReportProgress
 
 MODELS: Final = ("yolov5s", "yolov5m", "yolov7", "yolov7x")
@@ -40,8 +39,8 @@ class PaperRow:
     model: str
     gmac: float
     int8_share: float
-    moved_mb: Mapping[Precision, float]
-    ms: Mapping[Precision, float]
+    moved_mb: Mapping[str, float]
+    ms: Mapping[str, float]
     published_ms: Mapping[str, tuple[float, float]]
 
     @classmethod

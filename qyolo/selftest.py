@@ -1,7 +1,7 @@
 """Build a detector on this machine and check its engines."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,8 @@ def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check
         load = partial(Detector.load, folder, manifest, name)
         yield _agrees(name, _boxes(load(), images), expected)
         yield _repeats(name, load, images[0])
+    if report.options.accelerator is not None:
+        yield _runs_on(report.options.accelerator, manifest, report.rejected_candidates)
     if report.options.runtime in ("tensorrt", "tensorrt-rtx"):
         yield _refuses_a_stale_plan(folder, manifest)
 
@@ -103,6 +105,12 @@ def _int8_kernels(report: Report) -> Check:
     }
     detail = f"{ratio}; the others in {', '.join(sorted(others))}" if others else ratio
     return Check("int8 runs on int8 kernels", counts.executed > 0 or not has_some, detail)
+
+
+def _runs_on(device: str, manifest: Manifest, dropped: Mapping[str, str]) -> Check:
+    names = [name for name, each in manifest.variants.items() if each.device == device]
+    reasons = [f"{name} is dropped: {reason}" for name, reason in dropped.items()]
+    return Check(f"{device} runs the model", bool(names), "; ".join([", ".join(names), *reasons]))
 
 
 def _agrees(name: str, detections: list[Detections], expected: list[Detections]) -> Check:

@@ -54,6 +54,7 @@ class Variant(BaseModel):
     runtime: Runtime
     precision: Precision
     float_type: FloatType = "f32"  # of the operations that are not int8
+    device: str | None = None  # OpenVINO's name of it, as GPU; None: the runtime's own device
     model: str
     raw: str | None = None  # the exporter's graph; `model` then reads bytes and may end at its maps
     # TensorRT: the plans of `raw` lie beside it, by the names of those of `model`.
@@ -99,6 +100,24 @@ class Manifest(BaseModel):
     def maps_of(self, variant: str) -> MapLayout | None:
         """How the outputs of a variant are read; None: they are the model's own."""
         return self.maps if self.variants[variant].raw is not None else None
+
+    def device_of(self, variant: str) -> str:
+        """Where a variant runs: cpu, gpu, or OpenVINO's name of another device in small letters."""
+        device = self.variants[variant].device
+        return self.device if device is None else device.lower()
+
+    def without(self, variant: str) -> Self:
+        """The same without a variant of another device than the processor.
+
+        If it was the default, the processor's variant of the same precision takes its place; then
+        int8, then fp32; one that the accuracy gate rejected does not.
+        """
+        rest = {name: each for name, each in self.variants.items() if name != variant}
+        default = self.default
+        if default == variant:
+            names = (self.variants[variant].precision, "int8", "fp32")
+            default = next(name for name in names if name in rest and name not in self.rejected)
+        return self.model_copy(update={"variants": rest, "default": default})
 
     def class_name(self, class_id: int) -> str:
         """Its name, or "class N": end-to-end heads may have more classes than names."""

@@ -1,5 +1,6 @@
 """The interface of a runtime's builder, with its inputs and its results."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,20 @@ class Candidate:
     float_type: FloatType = "f32"
     preprocess: Preprocess = PREPROCESS["yolo"]
     maps: Maps | None = None  # at which the graph may end
+    device: str | None = None  # of OpenVINO's, beside the processor
 
     @property
     def name(self) -> str:
-        """The variant's name; for int8 with a lower float type, that type as well."""
+        """The name of its folder: of the variant, for int8 with a lower float type that as well."""
         mixed = self.variant == "int8" and self.float_type != "f32"
-        return f"{self.variant}-{self.float_type}" if mixed else self.variant
+        return f"{self.served_as}-{self.float_type}" if mixed else self.served_as
+
+    @property
+    def served_as(self) -> str:
+        """The variant's name in the manifest: int8, or int8-gpu on a device of its own."""
+        if self.device is None:
+            return self.variant
+        return f"{self.variant}-{re.sub('[^a-z0-9.]+', '-', self.device.lower()).strip('-')}"
 
     def described(
         self,
@@ -49,6 +58,7 @@ class Candidate:
             runtime=runtime,
             precision=self.variant,
             float_type=self.float_type,
+            device=self.device,
             model=f"{self.name}/{model}",
             raw=raw and f"{self.name}/{raw}",
             blob=blob and f"{self.name}/{blob}",

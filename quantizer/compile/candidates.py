@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import onnx
 
+from quantizer.compile.accelerator import Accelerator
 from quantizer.compile.builder import Built, Candidate
 from quantizer.model.map_layout import Maps
 from quantizer.qdq.float8 import to_float8
@@ -18,6 +19,7 @@ from service.manifest import FloatType, Precision
 from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
 
 LOW_NAMES: Final[Mapping[FloatType, Precision]] = {"bf16": "bf16", "f16": "fp16"}
+FLOAT_NAMES: Final[Mapping[FloatType, Precision]] = {"f32": "fp32", **LOW_NAMES}
 WARM_UP: Final = 3  # rounds that are not counted
 ROUNDS: Final = 20  # at most
 FEWEST_ROUNDS: Final = 5
@@ -43,6 +45,16 @@ def candidates_for(
     if float8:
         candidates.append(Candidate("fp8", to_float8(int8_model, float_model), "f16"))
     return [replace(candidate, preprocess=preprocess, maps=maps) for candidate in candidates]
+
+
+def candidates_on(accelerator: Accelerator, processors: Sequence[Candidate]) -> list[Candidate]:
+    """The float and the int8 graph of the processor, in each float type of another device."""
+    graphs = {each.variant: each for each in processors}
+    return [
+        replace(each, float_type=low, device=accelerator.device)
+        for low in accelerator.float_types
+        for each in (replace(graphs["fp32"], variant=FLOAT_NAMES[low]), graphs["int8"])
+    ]
 
 
 def for_a_gpu_elsewhere(candidates: list[Candidate]) -> list[Candidate]:
@@ -87,15 +99,14 @@ def time_interleaved(
 
 def keep_fastest(
     candidates: list[Candidate], built: Mapping[str, Built], ms: Mapping[str, float], folder: Path
-) -> tuple[dict[Precision, Built], dict[Precision, float]]:
+) -> tuple[dict[str, Built], dict[str, float]]:
     """The faster engine of each variant, and its milliseconds; removes the files of the slower."""
 
-    def fastest(variant: Precision) -> str:
-        return min(
-            (each.name for each in candidates if each.variant == variant), key=ms.__getitem__
-        )
+    def fastest(variant: str) -> str:
+        names = (each.name for each in candidates if each.served_as == variant)
+        return min(names, key=ms.__getitem__)
 
-    chosen = {each.variant: fastest(each.variant) for each in candidates}
+    chosen = {each.served_as: fastest(each.served_as) for each in candidates}
     for name in set(built) - set(chosen.values()):
         shutil.rmtree(folder / name)
     return (

@@ -1,5 +1,6 @@
 """The hardware and the runtimes of this machine."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from typing import Final
 
 from service.engines.cpu import Cpu, memory_limit_mib, read_cpu, usable_threads
 from service.engines.gpu import Gpu, NoGpu, find_gpu
+from service.engines.intel import OPENVINO_NAMES, IntelDevice, find_intel
 from service.manifest import Runtime
 
 LOAD_S: Final = 120.0  # a runtime's libraries have a gigabyte, and the disk may be cold
@@ -29,6 +31,11 @@ import numpy, onnxruntime
 onnxruntime.preload_dlls()
 onnxruntime.OrtValue.ortvalue_from_numpy(numpy.zeros(1, numpy.float32), "cuda", 0)
 print(onnxruntime.__version__)
+"""
+OPENVINO_DEVICES: Final = """
+import dataclasses, json
+from quantizer.compile.openvino_devices import list_devices
+print(json.dumps([dataclasses.asdict(each) for each in list_devices()]))
 """
 
 
@@ -50,6 +57,17 @@ RuntimeState = Installed | Missing
 
 
 @dataclass(frozen=True, slots=True)
+class OpenVinoDevice:
+    """A device that OpenVINO finds; what it does not tell is empty."""
+
+    name: str  # CPU, GPU, GPU.1, NPU
+    full_name: str
+    architecture: str
+    driver: str
+    precisions: tuple[str, ...]  # FP32, BF16, FP16, INT8
+
+
+@dataclass(frozen=True, slots=True)
 class Hardware:
     """The hardware and the runtimes of a machine that a build depends on."""
 
@@ -59,6 +77,7 @@ class Hardware:
     memory_limit_mib: int | None
     gpu: Gpu | NoGpu
     runtimes: Mapping[Runtime, RuntimeState]
+    intel: Mapping[str, IntelDevice]  # by the value of --device
 
 
 @cache
@@ -77,6 +96,19 @@ def detect() -> Hardware:
             "openvino": _package("openvino", ("openvino",), "'qyolo[cpu]'"),
             "onnxruntime": _package("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),
         },
+        intel={kind: find_intel(kind) for kind in OPENVINO_NAMES},
+    )
+
+
+@cache
+def openvino_devices() -> tuple[OpenVinoDevice, ...] | Missing:
+    """What OpenVINO finds here; looking loads the drivers of GPUs and NPUs."""
+    printed = _run(OPENVINO_DEVICES)
+    if isinstance(printed, Missing):
+        return printed
+    return tuple(
+        OpenVinoDevice(**fields | {"precisions": tuple(fields["precisions"])})
+        for fields in json.loads(printed)
     )
 
 
@@ -121,7 +153,13 @@ def _can_import(module: str) -> bool:
 
 
 def _load(code: str) -> RuntimeState:
-    """Run the code, which prints the runtime's version.
+    """Run the code, which prints the runtime's version."""
+    printed = _run(code)
+    return printed if isinstance(printed, Missing) else Installed(printed.split()[-1])
+
+
+def _run(code: str) -> str | Missing:
+    """What the code prints.
 
     It runs in a process of its own: a library that does not fit may crash its process, and one that
     fits must not stay loaded in ours.
@@ -134,7 +172,7 @@ def _load(code: str) -> RuntimeState:
     except subprocess.TimeoutExpired:
         return Missing(f"does not load within {LOAD_S:.0f} s")
     if done.returncode == 0:
-        return Installed(done.stdout.split()[-1])
+        return done.stdout
     return Missing(f"does not load: {_reason(done.stderr) or f'exit code {done.returncode}'}")
 
 

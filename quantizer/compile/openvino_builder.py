@@ -1,4 +1,4 @@
-"""ONNX -> OpenVINO IR and its compiled blob."""
+"""ONNX -> OpenVINO IR and, where the device exports it, its compiled blob."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -16,14 +16,14 @@ from quantizer.compile.operations import Operation
 from quantizer.errors import BuildFailed
 from quantizer.qdq.format import PLAIN, QdqFormat
 from service.engines.cpu import read_cpu
-from service.engines.openvino_engine import blob_key, compile_options
+from service.engines.openvino_engine import CPU, Target, blob_key, compile_options, last_line
 from service.manifest import FloatType, Variant
 
 NEXT: Final = "--runtime onnxruntime may build it"
 
 
 class OpenVinoBuilder:
-    """Compiles for this processor's instruction sets."""
+    """Compiles for this processor's instruction sets, or for the device of a candidate."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -37,7 +37,7 @@ class OpenVinoBuilder:
     @property
     def low_float(self) -> FloatType | None:
         """bfloat16 or float16, where the processor multiplies in that type."""
-        types = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        types = self._core.get_property(CPU, "OPTIMIZATION_CAPABILITIES")
         return "bf16" if "BF16" in types else "f16" if "FP16" in types else None
 
     def executed(self, model: onnx.ModelProto) -> Mapping[str, str]:
@@ -45,10 +45,10 @@ class OpenVinoBuilder:
         try:
             network = self._core.read_model(_unsigned(model).SerializeToString())
             options = compile_options(self._threads, self.low_float or "f32")
-            return executed_precisions(self._core.compile_model(network, "CPU", options))
+            return executed_precisions(self._core.compile_model(network, CPU, options))
         except RuntimeError as exc:
             raise BuildFailed(
-                f"OpenVINO cannot compile the graph: {_last_line(exc)}; {NEXT}"
+                f"OpenVINO cannot compile the graph: {last_line(exc)}; {NEXT}"
             ) from exc
 
     def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
@@ -56,19 +56,20 @@ class OpenVinoBuilder:
         options = compile_options(self._threads, variant.float_type) | PROFILING
         try:
             if variant.blob is None:
-                compiled = self._core.compile_model(folder / variant.model, "CPU", options)
+                compiled = self._core.compile_model(folder / variant.model, CPU, options)
             else:
                 blob = (folder / variant.blob).read_bytes()
-                compiled = self._core.import_model(blob, "CPU", options)
+                compiled = self._core.import_model(blob, CPU, options)
             return profiled(compiled)
         except RuntimeError as exc:
-            raise BuildFailed(f"OpenVINO cannot profile the engine: {_last_line(exc)}") from exc
+            raise BuildFailed(f"OpenVINO cannot profile the engine: {last_line(exc)}") from exc
 
     def build(self, candidate: Candidate, folder: Path) -> Built:
         """Write model.xml and model.blob, the serving graph, and raw.xml, the whole graph.
 
-        Raises BuildFailed.
+        A device that exports nothing gets no blob. Raises BuildFailed.
         """
+        target = Target(candidate.device or CPU)
         home = folder / candidate.name
         home.mkdir(parents=True)
         xml, raw, blob = home / "model.xml", home / "raw.xml", home / "model.blob"
@@ -77,17 +78,38 @@ class OpenVinoBuilder:
                 network = self._core.read_model(_unsigned(graph).SerializeToString())
                 ov.save_model(network, file, compress_to_fp16=False)
             # Compiled from the file, as the server does where it cannot load the blob.
-            options = compile_options(self._threads, candidate.float_type)
-            compiled = self._core.compile_model(xml, "CPU", options)
-            blob.write_bytes(compiled.export_model().getvalue())
+            options = compile_options(self._threads, candidate.float_type, target=target)
+            compiled = self._core.compile_model(xml, target.device, options)
         except RuntimeError as exc:
-            reason = _last_line(exc)
-            raise BuildFailed(
-                f"OpenVINO cannot compile the {candidate.variant} graph: {reason}; {NEXT}"
-            ) from exc
-        variant = candidate.described("openvino", xml.name, raw.name, blob.name, blob_key())
+            graph_name, reason = f"the {candidate.variant} graph", last_line(exc)
+            if candidate.device is not None:
+                raise BuildFailed(f"{target.device} cannot compile {graph_name}: {reason}") from exc
+            raise BuildFailed(f"OpenVINO cannot compile {graph_name}: {reason}; {NEXT}") from exc
+        described = candidate.described("openvino", xml.name, raw.name)
+        if exported := _exported(compiled):
+            blob.write_bytes(exported)
+            key = blob_key(target.device)
+            described = candidate.described("openvino", xml.name, raw.name, blob.name, key)
         size = sum(path.stat().st_size for path in home.iterdir())
-        return Built(variant, executed_precisions(compiled), size)
+        return Built(described, _executed(compiled, target), size)
+
+
+def _exported(compiled: ov.CompiledModel) -> bytes:
+    """The compiled network; empty where the device cannot export it, as AUTO."""
+    try:
+        return bytes(compiled.export_model().getvalue())
+    except RuntimeError:
+        return b""
+
+
+def _executed(compiled: ov.CompiledModel, target: Target) -> Mapping[str, str]:
+    """As `Built` has it; empty where a device other than the processor does not tell."""
+    try:
+        return executed_precisions(compiled)
+    except (RuntimeError, KeyError):
+        if target.device == CPU:
+            raise
+        return {}
 
 
 def _unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -103,7 +125,3 @@ def _unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
             shifted = (numpy_helper.to_array(tensor).astype(np.int16) + 128).astype(np.uint8)
             tensor.CopyFrom(numpy_helper.from_array(shifted, tensor.name))
     return copy
-
-
-def _last_line(exc: RuntimeError) -> str:
-    return str(exc).strip().splitlines()[-1]

@@ -8,6 +8,7 @@ from quantizer.compile.hardware import Hardware, Installed, Missing
 from quantizer.config import Device
 from quantizer.errors import BadOption
 from service.engines.gpu import RTX_TARGETS, Gpu, NoGpu
+from service.engines.intel import PLACES
 from service.manifest import DEVICE_OF, Runtime
 
 # The fastest first, with their common names.
@@ -44,6 +45,8 @@ def choose_runtime(
     """
     if targets:
         return _choose_elsewhere(device, runtime, hardware, targets)
+    if device in PLACES:
+        return _choose_for_intel(device, runtime, hardware)
     if runtime is not None and device not in ("auto", DEVICE_OF[runtime]):
         raise BadOption(
             "runtime",
@@ -56,11 +59,36 @@ def choose_runtime(
             obstacle = _obstacle(each, hardware)
             if obstacle is None:
                 reason = f"{NAMES[each]}: {_reason(each, device, runtime, hardware)}"
-                return RuntimeChoice(each, reason, _better(obstacles, hardware))
+                better = _better(obstacles, hardware) + _untried(device, each, hardware)
+                return RuntimeChoice(each, reason, better)
             obstacles[each] = obstacle
     reasons = dict.fromkeys(obstacles.values())
     field, value = ("device", device) if runtime is None else ("runtime", runtime)
     raise BadOption(field, f"{value}: {'; '.join(reasons)}")
+
+
+def _choose_for_intel(device: str, runtime: Runtime | None, hardware: Hardware) -> RuntimeChoice:
+    """OpenVINO, if this process may open the device; raises BadOption."""
+    found, state = hardware.intel[device], hardware.runtimes["openvino"]
+    if runtime not in (None, "openvino"):
+        raise BadOption("runtime", f"{runtime} does not run on {device}: leave out one of them")
+    if isinstance(state, Missing):
+        raise BadOption("device", f"{device}: {NAMES['openvino']} {state.reason}")
+    if not found.file:
+        raise BadOption("device", f"{device}: {found.reason}")
+    reason = f"{found.file} is here; its engines are tried beside the processor's"
+    return RuntimeChoice("openvino", f"{NAMES['openvino']}: {reason}", ())
+
+
+def _untried(device: Device, chosen: Runtime, hardware: Hardware) -> tuple[str, ...]:
+    """The Intel devices that `auto` leaves out, because none of them has been tested."""
+    if device != "auto" or chosen != "openvino":
+        return ()
+    return tuple(
+        f"an {PLACES[kind].title} is here, and --device {kind} tries it beside the processor"
+        for kind, found in hardware.intel.items()
+        if found.file
+    )
 
 
 def _choose_elsewhere(
@@ -69,8 +97,8 @@ def _choose_elsewhere(
     """The runtime that compiles for GPUs that are not here; raises BadOption."""
     chosen: Runtime = "tensorrt-rtx"
     names, state = " and ".join(targets), hardware.runtimes[chosen]
-    if device == "cpu":
-        raise BadOption("target", f"{names}: these are GPUs; leave out --device cpu")
+    if device not in ("auto", "gpu"):
+        raise BadOption("target", f"{names}: these are NVIDIA GPUs; leave out --device {device}")
     if runtime not in (None, chosen):
         raise BadOption("target", f"{names}: {runtime} compiles only for the machine it runs on")
     if isinstance(state, Missing):

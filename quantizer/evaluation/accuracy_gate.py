@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 from quantizer.evaluation.comparison import Comparison
-from service.manifest import Precision
+from service.manifest import Variant
 from service.vision.agreement import Agreement
 
 # Without annotations: the share of boxes that may lose their partner or their score. YOLOv5n and
@@ -74,14 +74,19 @@ def gate(
 
 
 def choose_default(
-    results: Mapping[str, GateResult], ms: Mapping[Precision, float], configured: str
-) -> Precision:
+    results: Mapping[str, GateResult],
+    ms: Mapping[str, float],
+    configured: str,
+    variants: Mapping[str, Variant] | None = None,
+) -> str:
     """The default variant; `ms`: milliseconds of one inference, `configured`: "auto" or a name.
 
+    With `variants` the name is a precision, which several devices may have: the fastest of these.
     Without times, for a GPU elsewhere, it is the configured one or the first accepted of int8, fp16
     and fp32, until that GPU has timed them.
     """
-    names: list[Precision] = list(ms) or ["int8", "fp16", "fp32", "fp8"]
+    names = list(ms) or ["int8", "fp16", "fp32", "fp8"]
     accepted = [name for name in names if name not in results or results[name].accepted]
-    fastest = min(accepted, key=lambda name: ms.get(name, 0.0))
-    return next((name for name in accepted if name == configured), fastest)
+    precisions = {name: each.precision for name, each in (variants or {}).items()}
+    wanted = [name for name in accepted if precisions.get(name, name) == configured]
+    return min(wanted or accepted, key=lambda name: ms.get(name, 0.0))

@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from quantizer.calibration.histogram import Bins
 from quantizer.int8 import Range
 from quantizer.report.data import BlockReport, PointReport
-from service.manifest import Precision
 
 COLUMNS: Final = 128  # of a drawn histogram: 2048 bins are finer than its pixels
 INK, ACCENT, MUTED = "#1d4ed8", "#b91c1c", "#94a3b8"
 
 
-def latency(ms: Mapping[Precision, float], default: str) -> str:
+def latency(ms: Mapping[str, float], default: str) -> str:
     """A bar for each variant, the default in full colour."""
     figure = Figure(figsize=(6, 0.7 + 0.4 * len(ms)), layout="constrained")
     axes = figure.subplots()

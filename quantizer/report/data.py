@@ -20,7 +20,7 @@ from quantizer.report.tensors import TensorReport
 from quantizer.report.warnings import warnings
 from quantizer.sensitivity.decision import MAX_LOSS, Point, Sensitivity
 from quantizer.sensitivity.sqnr import decibels
-from service.manifest import Precision, Runtime
+from service.manifest import Runtime
 from service.vision.agreement import Agreement
 
 
@@ -45,6 +45,7 @@ class OptionsReport:
     keep_float: tuple[str, ...]
     min_sqnr: float | None
     runtime: Runtime
+    accelerator: str | None  # OpenVINO's name of the device beside the processor
     target: tuple[str, ...]  # the GPUs elsewhere that it was built for; empty: this machine
     threads: int
 
@@ -137,15 +138,16 @@ class Report:
     sensitivity: SensitivityReport | None
     agreement: AgreementReport
     guard: GateReport
-    bytes: Mapping[Precision, int]
+    bytes: Mapping[str, int]
+    rejected_candidates: Mapping[str, str]  # of that device, and why each is not served
     default: str  # the variant that requests without `variant` use
-    ms: Mapping[Precision, float]  # median of one inference, the variants timed in alternation
+    ms: Mapping[str, float]  # median of one inference, the variants timed in alternation
     seconds: Mapping[str, float]  # of each stage of the build
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
     layers: tuple[LayerReport, ...]
     execution: ExecutionReport | None  # of the int8 engine, where the runtime reports times
-    engine_layers: Mapping[Precision, tuple[ExecutedLayer, ...]]  # where the runtime lists them
+    engine_layers: Mapping[str, tuple[ExecutedLayer, ...]]  # where the runtime lists them
     tensors: tuple[TensorReport, ...]
 
     @classmethod
@@ -177,6 +179,7 @@ class Report:
                 keep_float=config.keep_float,
                 min_sqnr=config.min_sqnr,
                 runtime=findings.built["fp32"].variant.runtime,
+                accelerator=config.accelerator,
                 target=config.target,
                 threads=config.threads,
             ),
@@ -197,6 +200,7 @@ class Report:
             ),
             guard=GateReport(findings.judgement.results, findings.judgement.ap),
             bytes={name: part.bytes for name, part in findings.built.items()},
+            rejected_candidates=findings.dropped,
             default=manifest.default,
             ms=findings.ms,
             seconds=seconds,

@@ -10,7 +10,7 @@ from quantizer.evaluation.accuracy_gate import Judgement
 from quantizer.job import Job
 from quantizer.qdq.quantize import Quantized
 from quantizer.sensitivity.decision import Decision
-from service.manifest import Manifest, Precision
+from service.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,8 +24,9 @@ class Findings:
     calibration: Calibration
     decision: Decision
     quantized: Quantized
-    built: Mapping[Precision, Built]
-    ms: Mapping[Precision, float]
+    built: Mapping[str, Built]
+    ms: Mapping[str, float]
     operations: tuple[Operation, ...]  # of the int8 engine
+    dropped: Mapping[str, str]  # candidates of the device beside the processor, and why
     judgement: Judgement
     manifest: Manifest

@@ -7,7 +7,6 @@ from typing import Self
 from quantizer.compile.builder import INT8_NAMES, Built
 from quantizer.compile.operations import Operation
 from quantizer.qdq.placement import Placement
-from service.manifest import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class LayerReport:
     planned: str  # int8 or float
     reason: str  # why it stays float
     reads: tuple[str, ...]  # quantized activations
-    executed: Mapping[Precision, str]
+    executed: Mapping[str, str]
     ms: float | None = None
     gmac_per_s: float | None = None
 
@@ -29,7 +28,7 @@ class LayerReport:
     def of_all(
         cls,
         placement: Placement,
-        built: Mapping[Precision, Built],
+        built: Mapping[str, Built],
         operations: Sequence[Operation] = (),
     ) -> tuple[Self, ...]:
         """Every convolution, quantized ones first, each in the graph's order."""

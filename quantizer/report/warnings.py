@@ -33,6 +33,8 @@ def warnings(
         yield f"the engines run the whole graph, decode tail included: {findings.uncut}"
     for name, reason in findings.manifest.rejected.items():
         yield f"{name} is not the default: {reason}; it is served to requests that name it"
+    for name, reason in findings.dropped.items():
+        yield f"{name} is dropped, the processor's variants are served: {reason}"
     if undecodable:
         yield f"{undecodable} images could not be decoded and were skipped"
     if counts.executed < counts.planned:

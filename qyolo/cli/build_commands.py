@@ -9,7 +9,7 @@ import typer
 from quantizer.config import BuildConfig, Device
 from quantizer.errors import BadOption
 from qyolo.cli.fields import takes_fields
-from qyolo.cli.options import BUILD, AsJson, takes_config
+from qyolo.cli.options import BUILD, AsJson, takes_config, validated
 from qyolo.user_cache import cache_root
 from service.manifest import Runtime
 from zoo import bundle
@@ -81,15 +81,16 @@ def doctor(device: Device, runtime: Runtime | None, as_json: AsJson = False) -> 
     Exit code 2 where --device and --runtime cannot work here.
     """
     from quantizer.compile.hardware import detect as look
+    from quantizer.compile.hardware import openvino_devices
     from qyolo.cli.doctor import as_json as to_json
     from qyolo.cli.doctor import choose, show
 
-    hardware = look()
+    hardware, devices = look(), openvino_devices()
     answer = choose(device, runtime, hardware)
     if as_json:
-        typer.echo(json.dumps(to_json(hardware, answer), indent=2))
+        typer.echo(json.dumps(to_json(hardware, devices, answer), indent=2))
     else:
-        show(hardware, answer)
+        show(hardware, devices, answer)
     if isinstance(answer, BadOption):
         raise answer
 
@@ -97,6 +98,7 @@ def doctor(device: Device, runtime: Runtime | None, as_json: AsJson = False) -> 
 @takes_fields(BUILD, "Build")
 def selftest(
     device: Device,
+    openvino_device: str | None,
     runtime: Runtime | None,
     out: Annotated[Path, typer.Option(help="Report to write, as JSON.")] = Path(
         "qyolo-selftest.json"
@@ -119,7 +121,14 @@ def selftest(
     from qyolo.selftest import selftest as run
 
     with progress_bars() as progress:
-        config = BuildConfig(bundle.model(), bundle.CALIBRATION, device=device, runtime=runtime)
+        config = validated(
+            BuildConfig,
+            model=bundle.model(),
+            calibration=bundle.CALIBRATION,
+            device=device,
+            openvino_device=openvino_device,
+            runtime=runtime,
+        )
         result = run(config, progress, paper)
     out.write_text(result.to_json())
     show_selftest(result)

@@ -111,7 +111,7 @@ def _config(
 ) -> BuildConfig:
     if (images is None) != (annotations is None):
         raise CommandError("--images and --annotations go together")
-    return _validated(
+    return validated(
         BuildConfig,
         model=file_of(model, trust_on_first_use),
         calibration=images_of(calibration),
@@ -136,10 +136,10 @@ def _settings(**values: Any) -> Settings:
 
 def _plan(folder: Path, **values: Any) -> Plan:
     settings = _settings(**{name: values.pop(name) for name in EVERY_SERVER})
-    return _validated(Plan, folder=folder, settings=settings, **values)
+    return validated(Plan, folder=folder, settings=settings, **values)
 
 
-def _validated(make: Callable[..., T], **values: Any) -> T:
+def validated(make: Callable[..., T], **values: Any) -> T:
     """A value of the given options; raises BadOption for the first that is wrong."""
     try:
         return make(**{name: value for name, value in values.items() if value is not None})
@@ -181,6 +181,6 @@ takes_plan = takes(
 takes_watch = takes(
     "config",
     {"source": parameter("source", Camera), **options_of(WATCH)},
-    partial(_validated, WatchConfig),
+    partial(validated, WatchConfig),
 )
 takes_annotated = takes("annotated", options_of(ANNOTATED, required=True), AnnotatedDataset)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from service.engines.cpu import usable_threads
-from service.manifest import Variant
+from service.manifest import LOCAL, Variant
 from service.vision.detections import Floats, Outputs
 from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
 
@@ -42,8 +42,8 @@ def load_engine(
     """Load the engine of one variant.
 
     `threads` is the total for all streams; 0: as many as this process may use. `streams` is the
-    number of images that a CPU infers at a time; a GPU infers one. `preprocess` is applied by
-    engines whose model reads floats.
+    number of images that a CPU infers at a time, or another device of OpenVINO's; an NVIDIA GPU
+    infers one. `preprocess` is applied by engines whose model reads floats.
 
     Raises EngineFailed when the runtime cannot load the model, DeviceUnavailable when the runtime
     is not installed or the variant was built for another GPU.
@@ -53,11 +53,15 @@ def load_engine(
     raw = None if variant.raw is None else folder / variant.raw
     match variant.runtime:
         case "openvino":
-            from service.engines.openvino_engine import OpenVinoEngine, blob_key
+            from service.engines.openvino_engine import CPU, OpenVinoEngine, Target, blob_key
 
-            compatible = variant.blob_key == blob_key()
+            device = variant.device or CPU
+            compatible = variant.blob_key == blob_key(device)
             blob = folder / variant.blob if variant.blob and compatible else None
-            return OpenVinoEngine(model, raw, blob, count, variant.float_type, streams, preprocess)
+            target = Target(device, folder / LOCAL / "openvino" / model.parent.name)
+            return OpenVinoEngine(
+                model, raw, blob, count, variant.float_type, streams, preprocess, target
+            )
         case "onnxruntime":
             from service.engines.onnxruntime_engine import OnnxRuntimeEngine
 

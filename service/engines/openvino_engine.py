@@ -1,10 +1,13 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO on the CPU, and on other devices that it has."""
 
 import logging
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
+from typing import Final
 
 import numpy as np
 
@@ -22,26 +25,73 @@ except ImportError as exc:
 
 log = logging.getLogger(__name__)
 
+CPU: Final = "CPU"
+# The driver compiles for GPUs and NPUs, so that its version decides too.
+IDENTITY: Final = (
+    "FULL_DEVICE_NAME",
+    "DEVICE_ARCHITECTURE",
+    "GPU_DRIVER_VERSION",
+    "NPU_DRIVER_VERSION",
+    "NPU_COMPILER_VERSION",
+)
 
-def blob_key() -> str:
-    """What a blob is compiled for: the OpenVINO version, the CPU, and the kind of its input."""
-    return f"openvino-{ov.get_version()}-{cpu_fingerprint()}-canvas"
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device as OpenVINO writes it, and the folder where it may keep what it compiles."""
+
+    device: str = CPU
+    cache: Path | None = None
+
+    @property
+    def combines(self) -> bool:
+        """Whether it is a mode over devices, as HETERO:GPU,CPU, and has no properties itself."""
+        return ":" in self.device
+
+
+def blob_key(device: str = CPU) -> str:
+    """What a blob is compiled for: the OpenVINO version, the device, and the kind of its input."""
+    known = cpu_fingerprint() if device == CPU else f"{device}-{_identity(device)}"
+    return f"openvino-{ov.get_version()}-{known}-canvas"
+
+
+def _identity(device: str) -> str:
+    """Names, architectures and drivers of a device, or of all that a mode combines."""
+    core, known = ov.Core(), []
+    for part in re.findall(r"[A-Z]+(?:\.\d+)?", device.rpartition(":")[2]):
+        if part == CPU:
+            known.append(cpu_fingerprint())
+            continue
+        for name in IDENTITY:
+            try:
+                known.append(str(core.get_property(part, name)))
+            except RuntimeError:  # another kind of device has it, or no such device is here
+                continue
+    return "-".join(known)
 
 
 def compile_options(
-    threads: int, float_type: FloatType = "f32", streams: int = 1
+    threads: int, float_type: FloatType = "f32", streams: int = 1, target: Target | None = None
 ) -> dict[str, object]:
     """Options for the lowest latency of one stream, or the highest throughput of several.
 
-    Without the precision hint OpenVINO runs float layers in bfloat16 on CPUs that have it, and the
-    fp32 variant would not be fp32.
+    Without the precision hint OpenVINO runs float layers in bfloat16 on CPUs that have it and in
+    float16 on GPUs, and the fp32 variant would not be fp32. An NPU computes in float16 and may not
+    have the hint.
     """
-    return {
+    options: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
-        "NUM_STREAMS": streams,
         "INFERENCE_PRECISION_HINT": float_type,
-        "INFERENCE_NUM_THREADS": threads,
     }
+    if target is None or target.device == CPU:
+        return options | {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads}
+    if target.combines:
+        return options
+    try:
+        known = ov.Core().get_property(target.device, "SUPPORTED_PROPERTIES")
+    except RuntimeError:  # no such device, as compiling for it will say
+        return options
+    return {name: value for name, value in options.items() if name in known}
 
 
 def with_byte_input(network: ov.Model, how: Preprocess) -> ov.Model:
@@ -73,16 +123,19 @@ class OpenVinoEngine:
         float_type: FloatType = "f32",
         streams: int = 1,
         preprocess: Preprocess = PREPROCESS["yolo"],
+        target: Target | None = None,
     ) -> None:
         self._whole = raw or model
-        self._options = compile_options(threads, float_type, streams)
+        self._target = target or Target()
+        self._options = compile_options(threads, float_type, streams, self._target)
         self._streams = streams
         # A blob is compiled for one stream.
-        compiled = _import(blob, self._options) if blob and streams == 1 else None
+        compiled = _import(blob, self._target, self._options) if blob and streams == 1 else None
         if compiled is None:
             reads_bytes = raw is not None
             compiled = _compile(
                 model,
+                self._target,
                 self._options,
                 lambda read: read if reads_bytes else with_byte_input(read, preprocess),
             )
@@ -96,7 +149,7 @@ class OpenVinoEngine:
     def infer_tensor(self, tensor: Floats) -> Floats:
         with self._compiling:
             if self._for_tensors is None and self._served is not None:
-                compiled = _compile(self._whole, self._options, lambda read: read)
+                compiled = _compile(self._whole, self._target, self._options, lambda read: read)
                 self._for_tensors = _Requests(compiled, self._streams)
         return _open(self._for_tensors).infer(tensor)[0]
 
@@ -142,19 +195,49 @@ def _open(requests: _Requests | None) -> _Requests:
     return requests
 
 
-def _import(blob: Path, options: dict[str, object]) -> ov.CompiledModel | None:
+def last_line(exc: BaseException) -> str:
+    """Of an error of OpenVINO's: the lines before it are places in its source."""
+    return next(reversed([line for line in str(exc).splitlines() if line.strip()]), "").strip()
+
+
+def _import(blob: Path, target: Target, options: dict[str, object]) -> ov.CompiledModel | None:
     try:
-        return ov.Core().import_model(blob.read_bytes(), "CPU", options)
+        return ov.Core().import_model(blob.read_bytes(), target.device, options)
     except RuntimeError:
         log.warning("the compiled blob cannot be loaded; compiling the model instead")
         return None
 
 
 def _compile(
-    model: Path, options: dict[str, object], change: Callable[[ov.Model], ov.Model]
+    model: Path,
+    target: Target,
+    options: dict[str, object],
+    change: Callable[[ov.Model], ov.Model],
 ) -> ov.CompiledModel:
     core = ov.Core()
     try:
-        return core.compile_model(change(core.read_model(model)), "CPU", options)
+        network = change(core.read_model(model))
+        return core.compile_model(network, target.device, options | _caching(target))
     except RuntimeError as exc:
-        raise EngineFailed("OpenVINO could not load the model") from exc
+        if target.device == CPU:
+            raise EngineFailed("OpenVINO could not load the model") from exc
+        raise EngineFailed(
+            f"OpenVINO could not load the model on {target.device} ({last_line(exc)}): "
+            "qyolo doctor shows what is missing"
+        ) from exc
+
+
+def _caching(target: Target) -> dict[str, object]:
+    """Where a GPU or an NPU, which compile slowly, may keep the result.
+
+    A mode over devices may not: OpenVINO 2026.4.1 then takes what it compiled for float32 for
+    float16 as well.
+    """
+    if target.cache is None or target.device == CPU or target.combines:
+        return {}
+    try:
+        target.cache.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        log.info("%s is not kept: %s", target.cache, exc)
+        return {}
+    return {"CACHE_DIR": str(target.cache)}

@@ -83,6 +83,7 @@ class VariantInfo(BaseModel):
     name: str
     runtime: Runtime
     precision: Precision
+    device: str  # cpu, gpu, or another device of OpenVINO's
     default: bool
     share: float  # of the requests that name no variant
     shadow: float  # share of the other variants' images that it infers as the shadow
@@ -209,6 +210,7 @@ def model_info(models: Models, model: Model) -> ModelInfo:
                 name=name,
                 runtime=variant.runtime,
                 precision=variant.precision,
+                device=manifest.device_of(name),
                 default=name == manifest.default,
                 share=experiment.share(name, manifest.default),
                 shadow=experiment.shadow_share(name),

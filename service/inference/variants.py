@@ -171,11 +171,24 @@ def load_variants(
 
     detectors: dict[str, Detector] = {}
     try:
-        for name in manifest.variants:
+        for name in list(manifest.variants):
             if only is not None and name not in only:
                 continue
-            detectors[name] = load(name)
-            log.info("loaded %s %s", manifest.name, name)
+            try:
+                detectors[name] = load(name)
+            except EngineFailed as exc:
+                if manifest.variants[name].device is None or only is not None:
+                    raise
+                manifest = manifest.without(name)
+                log.warning(
+                    "%s %s is not served, %s is the default: %s",
+                    manifest.name,
+                    name,
+                    manifest.default,
+                    exc,
+                )
+            else:
+                log.info("loaded %s %s", manifest.name, name)
         manifest = settle_default(folder, manifest, detectors)
     except BaseException:
         for detector in detectors.values():

@@ -197,7 +197,8 @@ class Metrics:
 
     def _count_answer(self, manifest: Manifest, answer: Answer | RawAnswer) -> None:
         for stage, seconds in answer.timings.items():
-            labels = (manifest.name, answer.variant, manifest.device, stage)
+            device = manifest.device_of(answer.variant)
+            labels = (manifest.name, answer.variant, device, stage)
             self._stages.labels(*labels).observe(seconds)
         self._queue_wait.observe(answer.timings.get("queue", 0.0))
         if isinstance(answer, Answer):

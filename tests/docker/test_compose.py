@@ -29,7 +29,7 @@ def has_compose() -> bool:
 
 def test_without_a_profile_it_builds_and_then_serves():
     assert {name for name, each in SERVICES.items() if "profiles" not in each} == {"build", "qyolo"}
-    assert {"fp32", "int8", "qyolo-gpu", "qyolo"} == SERVERS
+    assert {"fp32", "int8", "qyolo-gpu", "qyolo-intel", "qyolo"} == SERVERS
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS))
@@ -52,9 +52,17 @@ def test_each_service_is_hardened_and_limited(name):
     assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
     assert service["restart"] == ("no" if name.startswith("build") else "unless-stopped")
     assert "max-size" in service["logging"]["options"]
-    assert re.search(r":(v?\d+\.\d+\.\d+|cpu|gpu)$", service["image"])
+    assert re.search(r":(v?\d+\.\d+\.\d+|cpu|gpu|intel)$", service["image"])
     assert "privileged" not in service
     assert not any("docker.sock" in str(volume) for volume in service["volumes"])
+
+
+@pytest.mark.parametrize("name", ["build-intel", "qyolo-intel"])
+def test_a_container_for_an_intel_gpu_gets_its_device_and_group(name):
+    service = read("docker-compose.yml", QYOLO_RENDER_GROUP="992")["services"][name]
+    assert service["devices"] == ["/dev/dri"]
+    assert service["group_add"] == ["992"]
+    assert service["build"]["args"].keys() == {"DEVICE", "DRIVER"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS))

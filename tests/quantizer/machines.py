@@ -6,6 +6,7 @@ from typing import Final
 from quantizer.compile.hardware import Hardware, Installed, Missing
 from service.engines.cpu import Cpu
 from service.engines.gpu import Gpu, NoGpu
+from service.engines.intel import IntelDevice
 
 NO_DRIVER: Final = NoGpu("no NVIDIA driver here", "install the driver")
 RTX_4090: Final = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24564, "580.65.06", 0)
@@ -24,6 +25,10 @@ LAPTOP: Final = Hardware(
         "onnxruntime-cuda": Missing("is not installed: pip install onnxruntime-gpu"),
         "openvino": Installed("2026.4.1"),
         "onnxruntime": Installed("1.32.0"),
+    },
+    intel={
+        "intel-gpu": IntelDevice(problem="no Intel GPU here", remedy="modprobe i915"),
+        "intel-npu": IntelDevice(problem="no Intel NPU here", remedy="modprobe intel_vpu"),
     },
 )
 

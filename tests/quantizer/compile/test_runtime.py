@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from quantizer.compile.hardware import Missing
 from quantizer.compile.runtime import choose_runtime
 from quantizer.errors import BadOption
+from service.engines.intel import IntelDevice
 from tests.quantizer.machines import GTX_1080, H100, LAPTOP, NO_DRIVER, RTX_4090, machine
 
 SERVER = machine(RTX_4090, tensorrt="10.16.1.11", onnxruntime_cuda="1.31.1")
@@ -191,3 +194,35 @@ def test_a_reason_that_two_runtimes_share_is_given_once():
     with pytest.raises(BadOption) as refused:
         choose_runtime("gpu", None, LAPTOP)
     assert str(refused.value).count("no NVIDIA driver here") == 1
+
+
+INTEL = replace(LAPTOP, intel=LAPTOP.intel | {"intel-gpu": IntelDevice(file="/dev/dri/renderD128")})
+
+
+def test_an_intel_gpu_is_used_by_openvino_where_it_is_asked_for():
+    assert choose_runtime("intel-gpu", None, INTEL).runtime == "openvino"
+    assert "/dev/dri/renderD128" in choose_runtime("intel-gpu", "openvino", INTEL).reason
+    chosen = choose_runtime("auto", None, INTEL)
+    assert "for better" not in chosen.reason
+    assert any("--device intel-gpu" in line for line in chosen.better)
+    assert not choose_runtime("cpu", None, INTEL).better
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "hardware", "words"),
+    [
+        ("intel-npu", None, INTEL, "intel-npu: no Intel NPU here: modprobe intel_vpu"),
+        ("intel-gpu", None, LAPTOP, "intel-gpu: no Intel GPU here: modprobe i915"),
+        ("intel-gpu", "onnxruntime", INTEL, "onnxruntime does not run on intel-gpu"),
+        (
+            "intel-gpu",
+            None,
+            replace(INTEL, runtimes={**INTEL.runtimes, "openvino": NO_OPENVINO}),
+            "pip install openvino",
+        ),
+    ],
+)
+def test_an_intel_device_that_cannot_be_used_is_an_error(device, runtime, hardware, words):
+    with pytest.raises(BadOption) as caught:
+        choose_runtime(device, runtime, hardware)
+    assert words in str(caught.value)

@@ -2,13 +2,15 @@
 
 import ctypes.util
 import json
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
 
 from service.engines.cpu import read_cpu, usable_threads
+from service.engines.intel import IntelDevice
 from tests.nvml import compile_nvml
-from tests.quantizer.machines import RTX_4090, machine
+from tests.quantizer.machines import LAPTOP, RTX_4090, machine
 from tests.qyolo.commands import inline, qyolo
 
 driverless = pytest.mark.skipif(
@@ -101,6 +103,28 @@ def test_a_gpu_without_tensorrt_says_how_to_install_it(gpu_machine, tmp_path):
     ) in ran.out
 
 
+def test_the_devices_of_openvino_are_listed():
+    (cpu, *_) = found_by(inline)["openvino_devices"]
+    assert cpu["name"] == "CPU"
+    assert cpu["full_name"]
+    assert "FP32" in cpu["precisions"]
+    assert "│ OpenVINO CPU     │ " + cpu["full_name"] in inline("doctor").out
+
+
+def test_an_intel_gpu_without_a_driver_names_the_packages(monkeypatch):
+    found = {"intel-gpu": IntelDevice(file="/dev/dri/renderD128")}
+    hardware = replace(LAPTOP, intel=LAPTOP.intel | found)
+    monkeypatch.setattr("quantizer.compile.hardware.detect", lambda: hardware)
+    ran = inline("doctor")
+    for words in (
+        "│ Intel GPU        │ /dev/dri/renderD128",
+        "│ Intel NPU        │ no Intel NPU here: modprobe intel_vpu",
+        "│ OpenVINO GPU     │ has no driver for it: sudo apt install intel-opencl-icd",
+        "for better: an Intel GPU is here, and --device intel-gpu tries it",
+    ):
+        assert words in ran.out
+
+
 def test_a_gpu_is_shown_in_the_table(on_another_machine):
     ran = inline("doctor")
     for words in (
@@ -129,6 +153,7 @@ def test_options_that_work_are_exit_code_zero(arguments, runtime, on_another_mac
     [
         (["--device", "gpu"], "--device gpu: no NVIDIA driver here: install the driver"),
         (["--runtime", "tensorrt"], "--runtime tensorrt: no NVIDIA driver here"),
+        (["--device", "intel-npu", "--runtime", "onnxruntime"], "--runtime onnxruntime does not"),
         (["--device", "cpu", "--runtime", "tensorrt"], "--runtime tensorrt runs on the GPU"),
     ],
 )
