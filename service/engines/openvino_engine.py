@@ -26,6 +26,7 @@ except ImportError as exc:
 log = logging.getLogger(__name__)
 
 CPU: Final = "CPU"
+MODES: Final = ("AUTO", "BATCH", "HETERO", "MULTI")
 # The driver compiles for GPUs and NPUs, so that its version decides too.
 IDENTITY: Final = (
     "FULL_DEVICE_NAME",
@@ -45,8 +46,8 @@ class Target:
 
     @property
     def combines(self) -> bool:
-        """Whether it is a mode over devices, as HETERO:GPU,CPU, and has no properties itself."""
-        return ":" in self.device
+        """Whether it is a mode over devices, as HETERO:GPU,CPU, which have the properties."""
+        return self.device.partition(":")[0] in MODES
 
 
 def blob_key(device: str = CPU) -> str:

@@ -60,7 +60,7 @@ def test_the_device_of_another_vendor_is_none(kind, root):
 
 @kinds
 def test_a_device_of_another_group_names_the_group_to_join(kind, root):
-    file = add(root, kind)
+    file = add(root, kind, mode=0o600)
     for folder in (root / "dev", file.parent):
         folder.chmod(0o755)
     as_another_user = os.geteuid() == 0
