@@ -162,6 +162,7 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
         "keep_float": ["p*", "stem"],
         "min_sqnr": 12.0,
         "runtime": "onnxruntime",
+        "accelerator": None,
         "target": [],
         "threads": 0,
     }
