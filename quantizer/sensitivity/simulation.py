@@ -57,12 +57,13 @@ class Simulation:
         """The same for many placements: its graph ends at the maps, and of the first samples it
         computes no more than what quantization changes behind these activations."""
         graph = Graph.of(ended_at(self.graph.model, self.maps))
+        kept = [*tensors, *graph.outputs]  # a graph needs outputs, even where nothing is quantized
         images = (sample.image for sample in self.samples[:NOISE_SAMPLES])
 
         def feed(number: int, image: Floats, outputs: list[Floats]) -> dict[str, Floats]:
-            return {self.graph.input: image, **dict(zip(tensors, outputs, strict=True))}
+            return {self.graph.input: image, **dict(zip(kept, outputs, strict=True))}
 
-        executed = over_images(graph.with_outputs(tensors), images, self.threads, feed)
+        executed = over_images(graph.with_outputs(kept), images, self.threads, feed)
         return replace(self, graph=graph, maps=None, known=list(executed))
 
     def noise(self, placement: Placement) -> float:
