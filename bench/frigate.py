@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/frigate.py [MODEL_FOLDER] [--variant int8] [--rounds 300]
 
-A square of a sample photo, as large as the model's input, goes 25 times over ZeroMQ on a Unix
+A part of a sample photo, as large as the model's input, goes 25 times over ZeroMQ on a Unix
 socket and 25 times as a JPEG in a form over HTTP, and so on. As in Frigate, the time of the latter
 contains the encoding of the JPEG (Pillow, quality 75); the connection is kept alive. Prints median
 milliseconds until the answer is there, and the ratio.
@@ -39,7 +39,7 @@ def main() -> None:
     with model_folder(arguments.folder) as folder, TemporaryDirectory() as scratch:
         size = read_manifest(folder).size
         with Image.open(PHOTO) as photo:
-            frame = np.asarray(ImageOps.fit(photo.convert("RGB"), (size, size)))
+            frame = np.asarray(ImageOps.fit(photo.convert("RGB"), (size.width, size.height)))
         endpoint = f"ipc://{Path(scratch) / 'zmq'}"
         options = ("--zmq", endpoint, "--ab", f"{arguments.variant}:1")
         quiet = {"QYOLO_LOG_LEVEL": "warning"}

@@ -39,6 +39,7 @@ from quantizer.evaluation.accuracy import evaluate_detectors
 from service.inference.detector import Detector
 from service.manifest import Manifest, read_manifest
 from service.vision.image import MAX_PIXELS, REDUCTIONS, Photo, Pixels, decode_image
+from service.vision.input_size import InputSize
 from service.vision.letterbox import Letterbox, Padding, resize_to_fit
 from service.vision.preprocess import PREPROCESS
 
@@ -57,20 +58,20 @@ LIBTURBOJPEG: Final = "turbojpeg==0.0.2"  # PyTurboJPEG has none; this wheel bri
 
 @dataclass(frozen=True, slots=True)
 class Jpeg:
-    """A photo to decode at 1/`factor` of its size, for a square of `target` pixels."""
+    """A photo to decode at 1/`factor` of its size, for an input of `target` pixels."""
 
     data: bytes
     width: int
     height: int
     factor: int
-    target: int
+    target: InputSize
     padding: Padding
 
     @classmethod
     def of(cls, data: bytes, manifest: Manifest) -> "Jpeg":
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-        shrinks = max(width, height) / manifest.size
+        shrinks = manifest.size.shrink(width, height)
         factor = next((each for each in REDUCTIONS if each <= shrinks), 1)
         padding = PREPROCESS[manifest.preprocess].padding
         return cls(data, width, height, factor, manifest.size, padding)
@@ -82,7 +83,7 @@ class Jpeg:
 
     @property
     def fitted(self) -> tuple[int, int]:
-        """Width and height inside the square."""
+        """Width and height inside the input."""
         box = Letterbox.fit(self.width, self.height, self.target, self.padding)
         return box.width, box.height
 
@@ -195,7 +196,7 @@ def milliseconds(
 def average_precision(
     detector: Detector, manifest: Manifest, annotated: AnnotatedDataset, decode: Decode
 ) -> float:
-    def photo_of(data: bytes, _max_pixels: int, _target: int) -> Photo:
+    def photo_of(data: bytes, _max_pixels: int, _target: InputSize) -> Photo:
         jpeg = Jpeg.of(data, manifest)
         return jpeg.photo(decode(jpeg))
 

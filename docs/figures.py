@@ -22,6 +22,7 @@ from quantizer.model.layout import recognise
 from quantizer.qdq.format import QdqFormat
 from quantizer.qdq.placement import plan_placement
 from service.engines.cpu import usable_threads
+from service.vision.input_size import InputSize
 from zoo import bundle
 
 TARGET = Path(__file__).parent / "explanation"
@@ -42,10 +43,10 @@ def main() -> None:
 
 def calibrated() -> tuple[dict[str, Histogram], dict[str, float]]:
     """The histograms of all quantized tensors, and their analytic lower bounds."""
-    model = read_float_model(bundle.model(), SIZE)
+    model = read_float_model(bundle.model(), InputSize.of(SIZE))
     detector = recognise(model)
     placement = plan_placement(model.graph, {}, QdqFormat())
-    files = ImageFiles(find_images(bundle.CALIBRATION), SIZE, detector.preprocess)
+    files = ImageFiles(find_images(bundle.CALIBRATION), InputSize.of(SIZE), detector.preprocess)
     images, threads = files.decodable(), usable_threads()
     histograms = observe(model.graph, placement.tensors, images, threads).histograms
     bounds = lower_bounds(model.graph)

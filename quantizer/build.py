@@ -17,7 +17,7 @@ from quantizer.calibration import statistics
 from quantizer.calibration.activation_statistics import input_statistics
 from quantizer.calibration.analytic_bounds import lower_bounds
 from quantizer.calibration.channels import measure_channels
-from quantizer.calibration.images import ImageFiles, find_images, hold_out
+from quantizer.calibration.images import ImageFiles, chosen_size, find_images, hold_out
 from quantizer.calibration.statistics import Calibration
 from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.candidates import (
@@ -141,13 +141,12 @@ class Engines:
 
 def read(job: Job) -> Source:
     """Read the model, recognise its layout, and find the images."""
-    config = job.config
+    config, paths = job.config, find_images(job.config.calibration)
     with job.stage("read"):
-        detector = read_detector(
-            config.model, config.size, config.head, config.preprocess, config.classes
-        )
+        size = chosen_size(config.size, paths)
+        detector = read_detector(config.model, size, config.head, config.preprocess, config.classes)
         keep_float = layers_matching(detector.graph, config.keep_float)
-    images = hold_out(find_images(config.calibration))
+    images = hold_out(paths)
     if isinstance(detector.maps, Unrecognised):
         return Source(detector, None, detector.maps.reason, keep_float, *images)
     return Source(detector, detector.maps, "", keep_float, *images)
@@ -259,7 +258,7 @@ def compile_and_time(job: Job, source: Source, quantized: Quantized) -> Engines:
     tried = try_on_device(job, source, on_device, built["fp32"])
     built |= tried.built
     candidates += [each for each in on_device if each.name in built]
-    image = np.zeros((1, detector.size, detector.size, 3), np.uint8)
+    image = np.zeros((1, detector.size.height, detector.size.width, 3), np.uint8)
     with job.stage("time"):
         ms = time_interleaved(built, job.folder, image, threads, detector.preprocess)
         kept, kept_ms = keep_fastest(candidates, built, ms, job.folder)

@@ -3,20 +3,24 @@
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
+from quantizer.calibration.images import WantedSize
 from quantizer.calibration.ranges import RangeRule
 from service.engines.gpu import RTX_TARGETS
 from service.engines.intel import OPENVINO_NAMES
 from service.manifest import Runtime
 from service.vision.heads import HeadName
+from service.vision.input_size import InputSize
 from service.vision.preprocess import PreprocessName
 
 Device = Literal["auto", "cpu", "gpu", "intel-gpu", "intel-npu"]
 Default = Literal["auto", "fp32", "bf16", "fp16", "fp8", "int8"]
 
 STRICT: Final = ConfigDict(extra="forbid")
+SIDES: Final = range(32, 4097)  # pixels that a side of the input may have
 
 
 def _targets(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -25,6 +29,23 @@ def _targets(values: tuple[str, ...]) -> tuple[str, ...]:
     if unknown := sorted(named.difference(RTX_TARGETS)):
         raise ValueError(f"{unknown[0]!r} is none of {', '.join(RTX_TARGETS)}")
     return tuple(name for name in RTX_TARGETS if name in named)
+
+
+def _size(written: object) -> object:
+    """An InputSize for a side or WIDTHxHEIGHT; None and "auto" stay."""
+    if written is None or written == "auto":
+        return written
+    try:
+        size = InputSize.of(written)
+    except ValueError as exc:
+        raise PydanticCustomError("size", "{reason}", {"reason": str(exc)}) from exc
+    if not (size.width in SIDES and size.height in SIDES):
+        bounds = {"least": SIDES[0], "most": SIDES[-1]}
+        raise PydanticCustomError("size", "a side has {least} to {most} pixels", bounds)
+    return size
+
+
+Size = Annotated[WantedSize, BeforeValidator(_size)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -47,12 +68,11 @@ class BuildConfig:
         description="folder of about 100 images like those that the detector will see; default: "
         "the images that come with qyolo"
     )
-    size: int | None = Field(
+    size: Size = Field(
         default=None,
-        ge=32,
-        le=4096,
-        description="input side in pixels; default: 640, or the model's own where it works at no "
-        "other",
+        description="input size in pixels, WIDTHxHEIGHT or one side of a square; auto: of the "
+        "calibration images' shape, with 640 pixels on the longer side; default: 640, or the "
+        "model's own where it works at no other",
     )
     ranges: RangeRule = Field(
         default="uh", description="rule that chooses activation ranges; uh is Q-YOLO's"

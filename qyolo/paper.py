@@ -19,6 +19,7 @@ from quantizer.model.graph import Graph
 from quantizer.report.data import Report
 from quantizer.study.networks import ARCHITECTURES, SIZE
 from service.progress import ReportProgress
+from service.vision.input_size import InputSize
 
 MODELS: Final = ("yolov5s", "yolov5m", "yolov7", "yolov7x")
 # Milliseconds of one 640x640 image, fp32 and int8: the paper's table 4, https://arxiv.org/abs/2307.04816
@@ -78,5 +79,7 @@ def _row(
         folder.mkdir()
         onnx.save(model, path)
         # With random weights there is no accuracy to keep by float layers.
-        report = build(replace(config, model=path, size=SIZE, min_sqnr=0.0), folder, progress)
-        return PaperRow.of(name, read_float_model(path, SIZE).graph, report)
+        report = build(
+            replace(config, model=path, size=InputSize.of(SIZE), min_sqnr=0.0), folder, progress
+        )
+        return PaperRow.of(name, read_float_model(path, InputSize.of(SIZE)).graph, report)

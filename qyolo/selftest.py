@@ -80,7 +80,7 @@ def _checks(config: BuildConfig, folder: Path, report: Report) -> Iterator[Check
     manifest = read_manifest(folder)
     images = [p for p in read_pixels(find_images(config.calibration)) if p is not None]
     float_model = read_detector(
-        config.model, config.size, config.head, config.preprocess, config.classes
+        config.model, manifest.size, config.head, config.preprocess, config.classes
     ).model
     expected = _boxes(graph_detector(float_model, manifest, 1), images)
     for name in manifest.variants:

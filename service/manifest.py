@@ -15,12 +15,20 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from service.errors import BadModelFolder
 from service.vision.heads import HeadName
+from service.vision.input_size import InputSize
 from service.vision.maps import MapLayout
 from service.vision.preprocess import PreprocessName
 
@@ -36,6 +44,9 @@ LOCAL: Final = "local"
 Runtime = Literal["openvino", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "bf16", "fp16", "fp8", "int8"]
 FloatType = Literal["f32", "bf16", "f16"]
+Size = Annotated[
+    InputSize, BeforeValidator(InputSize.of), PlainSerializer(lambda size: size.written)
+]
 
 DEVICE_OF: Final[Mapping[Runtime, Literal["cpu", "gpu"]]] = {
     "openvino": "cpu",
@@ -71,7 +82,7 @@ class Manifest(BaseModel):
     format: Literal[1] = 1
     name: str
     device: Literal["cpu", "gpu"]
-    size: int
+    size: Size  # a number for a square, otherwise text as "640x384"
     head: HeadName
     preprocess: PreprocessName
     class_names: tuple[str, ...]

@@ -1,9 +1,11 @@
 """YOLOs small enough to build in a test, with the graphs that the official exporters write.
 
-Random weights of a fixed seed, 64x64 pixels, three classes whose names are in the metadata.
+Random weights of a fixed seed, three classes whose names are in the metadata; of 64x64 pixels, or
+of the size of the image that an option gives.
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +13,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from service.vision.heads import cells_of
+from service.vision.input_size import InputSize
+
 SIZE: Final = 64
+INPUT: Final = InputSize(SIZE, SIZE)
 CLASSES: Final = ("cat", "dog", "bird")
 C: Final = len(CLASSES)
 STRIDES: Final = (8, 16, 32)
-CELLS: Final = sum((SIZE // stride) ** 2 for stride in STRIDES)
+CELLS: Final = cells_of(INPUT)
 
 
 class Sketch:
@@ -27,6 +33,12 @@ class Sketch:
         self._random = np.random.default_rng(0)
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
+        height, width = (side if isinstance(side, int) else SIZE for side in self._image[2:])
+        self.size = InputSize(width, height)  # of the grids in the decode tail
+
+    def grid(self, stride: int) -> tuple[int, int]:
+        """Rows and columns of the map of a stride."""
+        return self.size.height // stride, self.size.width // stride
 
     def constant(self, name: str, value: object, dtype: type = np.int64) -> str:
         self._constants[name] = numpy_helper.from_array(np.asarray(value, dtype), name)
@@ -157,18 +169,18 @@ def yolov5(**options: object) -> onnx.ModelProto:
         s.conv(f"detect{stride}", x, (16, 3 * (5 + C)))
         for stride, x in zip(STRIDES, (n8, n16, n32), strict=True)
     ]
-    rows = [_anchored(s, stride, SIZE // stride, x) for stride, x in zip(STRIDES, raw, strict=True)]
+    rows = [_anchored(s, stride, x) for stride, x in zip(STRIDES, raw, strict=True)]
     return s.model(s.concat("output", *rows))
 
 
-def _anchored(s: Sketch, stride: int, cells: int, x: str) -> str:
+def _anchored(s: Sketch, stride: int, x: str) -> str:
     """YOLOv5's decode of one level, with a grid of fixed size."""
-    name = f"decode{stride}"
-    x = s.reshape(f"{name}.boxes", x, [1, 3, 5 + C, cells, cells])
+    name, (rows, columns) = f"decode{stride}", s.grid(stride)
+    x = s.reshape(f"{name}.boxes", x, [1, 3, 5 + C, rows, columns])
     x = s.node("Transpose", f"{name}.last", x, perm=[0, 1, 3, 4, 2])
     x = s.node("Sigmoid", f"{name}.sigmoid", x)
     xy, wh, scores = s.split(f"{name}.split", x, [2, 2, 1 + C], 4)
-    grid = np.stack(np.meshgrid(range(cells), range(cells)), axis=-1)[None, None] - 0.5
+    grid = np.stack(np.meshgrid(range(columns), range(rows)), axis=-1)[None, None] - 0.5
     xy = s.times(
         f"{name}.pixels", s.plus(f"{name}.grid", s.times(f"{name}.xy", xy, 2), grid), stride
     )
@@ -177,7 +189,7 @@ def _anchored(s: Sketch, stride: int, cells: int, x: str) -> str:
     anchors = stride * np.array([[1, 2], [2, 2], [2, 1]]).reshape(1, 3, 1, 1, 2)
     wh = s.times(f"{name}.anchors", wh, anchors)
     x = s.concat(f"{name}.cat", xy, wh, scores, axis=4)
-    return s.reshape(f"{name}.rows", x, [1, 3 * cells * cells, 5 + C])
+    return s.reshape(f"{name}.rows", x, [1, 3 * rows * columns, 5 + C])
 
 
 def yolox(**options: object) -> onnx.ModelProto:
@@ -249,15 +261,20 @@ def _distributed(s: Sketch) -> tuple[str, str]:
         scores = s.conv_silu(f"cls{stride}.cv", level, (16, 8), 3)
         scores = s.conv(f"cls{stride}", scores, (8, C))
         both = s.concat(f"raw{stride}", boxes, scores)
-        raw.append(s.reshape(f"flat{stride}", both, [1, 64 + C, (SIZE // stride) ** 2]))
+        raw.append(s.reshape(f"flat{stride}", both, [1, 64 + C, prod(s.grid(stride))]))
     boxes, scores = s.split("parts", s.concat("levels", *raw, axis=2), [64, C], 1)
     sides = s.node(
-        "Transpose", "dfl.first", s.reshape("dfl.bins", boxes, [1, 4, 16, CELLS]), perm=[0, 2, 1, 3]
+        "Transpose",
+        "dfl.first",
+        s.reshape("dfl.bins", boxes, [1, 4, 16, cells_of(s.size)]),
+        perm=[0, 2, 1, 3],
     )
     steps = s.constant("dfl.weight", np.arange(16).reshape(1, 16, 1, 1), np.float32)
     sides = s.node("Conv", "dfl", s.node("Softmax", "dfl.softmax", sides, axis=1), steps)
-    left, right = s.split("dfl.halves", s.reshape("dfl.flat", sides, [1, 4, CELLS]), [2, 2], 1)
-    centres, strides = _cells()
+    left, right = s.split(
+        "dfl.halves", s.reshape("dfl.flat", sides, [1, 4, cells_of(s.size)]), [2, 2], 1
+    )
+    centres, strides = _cells(s)
     points = s.constant("points", centres[None], np.float32)
     left = s.node("Sub", "dfl.left", points, left)
     right = s.node("Add", "dfl.right", points, right)
@@ -265,13 +282,13 @@ def _distributed(s: Sketch) -> tuple[str, str]:
     return corners, s.node("Sigmoid", "scores", scores)
 
 
-def _cells() -> tuple[np.ndarray, np.ndarray]:
+def _cells(s: Sketch) -> tuple[np.ndarray, np.ndarray]:
     """Centres in cells [2,cells] and the stride of each cell [cells]."""
     grids, strides = [], []
     for stride in STRIDES:
-        n = SIZE // stride
-        grids.append(np.stack(np.meshgrid(range(n), range(n))).reshape(2, -1) + 0.5)
-        strides += [stride] * n * n
+        rows, columns = s.grid(stride)
+        grids.append(np.stack(np.meshgrid(range(columns), range(rows))).reshape(2, -1) + 0.5)
+        strides += [stride] * rows * columns
     return np.concatenate(grids, axis=1), np.array(strides)
 
 
@@ -287,9 +304,9 @@ def yolov6(**options: object) -> onnx.ModelProto:
     left, right = _corners(s, rows)
     centre = s.times("centre", s.node("Add", "sum", left, right), 0.5)
     extent = s.node("Sub", "extent", right, left)
-    strides = _cells()[1][None, :, None]
+    strides = _cells(s)[1][None, :, None]
     boxes = s.times("pixels", s.concat("boxes", centre, extent, axis=2), strides)
-    sure = s.constant("sure", np.ones((1, CELLS, 1)), np.float32)
+    sure = s.constant("sure", np.ones((1, cells_of(s.size), 1)), np.float32)
     scores = s.node("Transpose", "scores", s.concat("chances", *scores, axis=2), perm=[0, 2, 1])
     return s.model(s.concat("outputs", boxes, sure, scores, axis=2))
 
@@ -301,14 +318,14 @@ def yolonas(**options: object) -> onnx.ModelProto:
     sides, scores = [], []
     for stride, box, classes in _decoupled_levels(s, "Relu", 68):
         name = f"dfl{stride}"
-        box = s.reshape(f"{name}.bins", box, [1, 4, 17, (SIZE // stride) ** 2])
+        box = s.reshape(f"{name}.bins", box, [1, 4, 17, prod(s.grid(stride))])
         box = s.node("Transpose", f"{name}.first", box, perm=[0, 2, 3, 1])
         box = s.node("Conv", name, s.node("Softmax", f"{name}.softmax", box, axis=1), bins)
         sides.append(s.reshape(f"{name}.flat", box, [1, -1, 4]))
         scores.append(s.reshape(f"scores{stride}", classes, [1, C, -1]))
     left, right = _corners(s, s.concat("sides", *sides, axis=1))
     corners = s.concat("corners", left, right, axis=2)
-    boxes = s.times("boxes", corners, _cells()[1][None, :, None])
+    boxes = s.times("boxes", corners, _cells(s)[1][None, :, None])
     scores = s.node("Transpose", "logits", s.concat("classes", *scores, axis=2), perm=[0, 2, 1])
     return s.model(boxes, s.node("Sigmoid", "scores", scores))
 
@@ -328,7 +345,7 @@ def _decoupled_levels(s: Sketch, act: str, box: int) -> list[tuple[int, str, str
 
 def _corners(s: Sketch, sides: str) -> tuple[str, str]:
     """Left top and right bottom in cells, from the distances [1,cells,4]."""
-    points = s.constant("points", _cells()[0].T[None], np.float32)
+    points = s.constant("points", _cells(s)[0].T[None], np.float32)
     before, after = s.split("halves", sides, [2, 2], 2)
     return s.node("Sub", "left", points, before), s.node("Add", "right", points, after)
 
@@ -356,7 +373,9 @@ def fractions(**options: object) -> onnx.ModelProto:
     """YOLOv8 with its boxes in 0..1."""
     model = yolov8(**options)
     (output,) = model.graph.output
-    factors = np.array([1 / SIZE] * 4 + [1] * C, np.float32).reshape(1, -1, 1)
+    size = Sketch(**options).size
+    sides = [1 / size.width, 1 / size.height] * 2
+    factors = np.array(sides + [1] * C, np.float32).reshape(1, -1, 1)
     model.graph.initializer.append(numpy_helper.from_array(factors, "factors"))
     model.graph.node.append(helper.make_node("Mul", [output.name, "factors"], ["fractions.y"]))
     output.name = "fractions.y"
@@ -371,7 +390,8 @@ def channels_last(**options: object) -> onnx.ModelProto:
         node.input[:] = ["planes" if name == image.name else name for name in node.input]
     planes = helper.make_node("Transpose", [image.name], ["planes"], perm=[0, 3, 1, 2])
     model.graph.node.insert(0, planes)
-    shape = [1, SIZE, SIZE, 3]
+    size = Sketch(**options).size
+    shape = [1, size.height, size.width, 3]
     image.CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.FLOAT, shape))
     return model
 
@@ -427,8 +447,8 @@ OWN: Final[dict[str, Callable[..., onnx.ModelProto]]] = {
 }
 
 
-def save_tiny(folder: Path, name: str) -> Path:
+def save_tiny(folder: Path, name: str, size: InputSize = INPUT) -> Path:
     """Write one of TINY or OWN to a file."""
     path = folder / f"{name}.onnx"
-    onnx.save((TINY | OWN)[name](), path)
+    onnx.save((TINY | OWN)[name](image=(1, 3, size.height, size.width)), path)
     return path

@@ -5,6 +5,7 @@ reduce a JPEG while decoding, otherwise at its full size.
 """
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from pathlib import Path
 
 import ajpegli
@@ -75,9 +76,8 @@ def _simplejpeg_into_buffer() -> Callable[[Jpeg], Pixels]:
 
 
 def _by_eighths(jpeg: Jpeg) -> Pixels:
-    """At the least M/8 of the size whose longer side has `target` pixels."""
-    longer = max(jpeg.width, jpeg.height)
-    eighths = min(8, -(-8 * jpeg.target // longer))
+    """At the least M/8 of the size that has the pixels of the letterboxed copy."""
+    eighths = min(8, ceil(8 / jpeg.target.shrink(jpeg.width, jpeg.height)))
     height, width = (-(-side * eighths // 8) for side in (jpeg.height, jpeg.width))
     return simplejpeg.decode_jpeg(
         jpeg.data, "RGB", min_factor=1, min_height=height, min_width=width

@@ -44,6 +44,7 @@ from quantizer.model.layout import recognise
 from qyolo.cli.progress import progress_bars
 from service.folder_cache import publish
 from service.manifest import FloatType, Manifest, Variant, read_manifest, write_manifest
+from service.vision.input_size import InputSize
 
 WHOLE: Final = "fp32, whole graph"
 REFERENCES: Final = {"fp32 = 1": "fp32", "bf16 = 1": "bf16", "NNCF = 1": "NNCF default"}
@@ -60,7 +61,7 @@ NNCF: Final = {f"NNCF {preset}": preset for preset in ("default", "mixed")}
 ONNXRUNTIME: Final = {
     f"ONNX Runtime {method}": method for method in ("MinMax", "Entropy", "Percentile")
 }
-SIZE: Final = 640
+SIZE: Final = InputSize(640, 640)
 
 Costs = dict[str, dict[str, float] | str]  # of quantizing, or why it failed
 

@@ -33,6 +33,7 @@ from qyolo.cli.progress import progress_bars
 from service.engines.cpu import usable_threads
 from service.manifest import DEVICE_OF
 from service.progress import ReportProgress
+from service.vision.input_size import InputSize
 
 PAPER: Final = {  # fp32 over int8, from its table 4
     "cpu": {
@@ -126,7 +127,7 @@ def _measured(
             device=arguments.device,
             threads=arguments.threads,
         )
-        size = size_of(read_float_model(model, SIZE).graph)
+        size = size_of(read_float_model(model, InputSize.of(SIZE)).graph)
         build(config, folder, progress)
         return size, bench(folder, noise(), arguments.rounds, arguments.threads, progress)
 

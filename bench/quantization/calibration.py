@@ -40,13 +40,14 @@ from quantizer.qdq.placement import Placement, plan_placement
 from quantizer.qdq.quantize import Ranges, quantize
 from quantizer.qdq.weights import Weights
 from service.engines.cpu import usable_threads
+from service.vision.input_size import InputSize
 from service.vision.preprocess import Preprocess
 
 FORWARD: Final = "the bare forward pass"
 PRESETS: Final = ("default", "mixed")
 ROUNDS: Final = 3
 COUNTS: Final = (50, 500)
-SIZE: Final = 640
+SIZE: Final = InputSize(640, 640)
 
 
 @dataclass(frozen=True, slots=True)

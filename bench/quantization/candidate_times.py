@@ -32,7 +32,7 @@ class CandidateTimes:
 
 
 def read_canvases(paths: Sequence[Path], manifest: Manifest) -> list[Canvas]:
-    """Images in the model's square, u8[1,size,size,3]."""
+    """Images as the model reads them, u8[1,height,width,3]."""
     padding = PREPROCESS[manifest.preprocess].padding
     photos = (decode_image(path.read_bytes(), MAX_PIXELS, manifest.size) for path in paths)
     return [preprocess(photo, manifest.size, padding).canvas for photo in photos]

@@ -28,6 +28,7 @@ from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.weights import Weights
 from quantizer.study.networks import ARCHITECTURES, SIZE
 from service.engines.gpu import RTX_TARGETS
+from service.vision.input_size import InputSize
 
 COLUMNS: Final = ("MB moved: fp32", "fp16", "int8", "kernels: fp16", "int8")
 ANY_RANGE: Final = Range(-0.2785, 4.0)  # the compiler looks at the form of the graph alone
@@ -48,11 +49,11 @@ def main() -> None:
 def graph_of(model: str) -> Graph:
     """A file's, or that of an architecture."""
     if model not in ARCHITECTURES:
-        return read_float_model(Path(model), SIZE).graph
+        return read_float_model(Path(model), InputSize.of(SIZE)).graph
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"{model}.onnx"
         onnx.save(ARCHITECTURES[model](), path)
-        return read_float_model(path, SIZE).graph
+        return read_float_model(path, InputSize.of(SIZE)).graph
 
 
 def quantized(graph: Graph) -> onnx.ModelProto:

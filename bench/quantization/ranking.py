@@ -39,8 +39,9 @@ from quantizer.sensitivity.simulation import Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading, decibels
 from quantizer.study.calibrated import first_and_last
 from service.engines.cpu import usable_threads
+from service.vision.input_size import InputSize
 
-SIZE: Final = 640
+SIZE: Final = InputSize(640, 640)
 
 
 def main() -> None:

@@ -143,7 +143,7 @@ def time_engine(folder: Path, manifest: Manifest, variant: Variant, threads: int
     """Median milliseconds of one inference, without a profile."""
     how = PREPROCESS[manifest.preprocess]
     engine = load_engine(folder, variant, threads, preprocess=how)
-    image = np.zeros((1, manifest.size, manifest.size, 3), np.uint8)
+    image = np.zeros((1, manifest.size.height, manifest.size.width, 3), np.uint8)
     times = []
     for _ in range(WARM_UP + ROUNDS):
         start = time.perf_counter()

@@ -3,18 +3,23 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from statistics import median
+from typing import Final, Literal, TypeVar
 
 from quantizer.errors import NoCalibrationImages
 from service.errors import ServiceError
 from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
-from service.vision.image import MAX_PIXELS, SUFFIXES, Pixels, decode_image
+from service.vision.heads import STRIDES
+from service.vision.image import MAX_PIXELS, SUFFIXES, Pixels, decode_image, upright_size
+from service.vision.input_size import InputSize
 from service.vision.preprocess import Preprocess, preprocess, tensor_of
 
+LONGEST: Final = 640  # pixels of the longer side, at which nearly all YOLOs are trained
 MAX_HELD_OUT: Final = 16
 HELD_OUT_SHARE: Final = 6  # one image in six, so that the ranges lose little
 
+WantedSize = InputSize | Literal["auto"] | None  # None: the model decides
 T = TypeVar("T")
 
 
@@ -48,6 +53,26 @@ def hold_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [path for index, path in enumerate(paths) if index not in chosen], held_out
 
 
+def chosen_size(size: WantedSize, paths: Sequence[Path]) -> InputSize | None:
+    """The size itself; for "auto" the least with 640 pixels on its longer side that holds an image
+    of the median aspect ratio.
+
+    Raises NoCalibrationImages when no image can be read.
+    """
+    if size != "auto":
+        return size
+    read = (_read(path, lambda data: upright_size(data, MAX_PIXELS)) for path in paths)
+    sides = [each for each in read if each is not None]
+    if not sides:
+        raise NoCalibrationImages(
+            f"none of {len(paths)} images can be read; --size 640x384 needs none"
+        )
+    aspect = median(width / height for width, height in sides)
+    step, shorter = STRIDES[-1], round(LONGEST * min(aspect, 1 / aspect))
+    shorter = max(step, -(-shorter // step) * step)
+    return InputSize(LONGEST, shorter) if aspect > 1 else InputSize(shorter, LONGEST)
+
+
 def read_pixels(paths: Sequence[Path]) -> Iterator[Pixels | None]:
     """u8[H,W,3] of each file, read one at a time; None where it cannot be decoded."""
     return (_read(path, lambda data: decode_image(data, MAX_PIXELS).pixels) for path in paths)
@@ -58,11 +83,11 @@ class ImageFiles:
     """Image files, with the input size and the preprocessing of the detector that reads them."""
 
     paths: Sequence[Path]
-    size: int
+    size: InputSize
     preprocess: Preprocess
 
     def tensors(self, progress: ReportProgress = lambda _: None) -> Iterator[Floats | None]:
-        """f32[1,3,size,size] of each file, read one at a time; None where it cannot be decoded."""
+        """f32[1,3,height,width] of each file, read one at a time; None: cannot be decoded."""
         total = len(self.paths)
         progress(Progress("calibrate", 0, total))
         for done, path in enumerate(self.paths, start=1):

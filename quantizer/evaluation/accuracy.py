@@ -20,6 +20,7 @@ from service.progress import Progress, ReportProgress
 from service.vision.agreement import Agreement, agreement
 from service.vision.detections import Detections
 from service.vision.image import MAX_PIXELS, Photo, decode_image
+from service.vision.input_size import InputSize
 from service.vision.postprocess import Query
 
 # The customary settings for COCO AP (YOLOv5's and YOLOv7's val.py; NMS IoU of YOLOX's eval).
@@ -77,7 +78,7 @@ def evaluate_detectors(
     annotated: AnnotatedDataset,
     progress: ReportProgress,
     at_once: int = 1,
-    decode: Callable[[bytes, int, int], Photo] = decode_image,
+    decode: Callable[[bytes, int, InputSize], Photo] = decode_image,
 ) -> Evaluation:
     """The same for any detectors of the manifest's classes, `at_once` of them in threads.
 

@@ -1,6 +1,6 @@
 """An exporter's ONNX file -> the normalised float model that the rest of the build reads.
 
-read -> float32, opset 13 -> one input f32[1,3,S,S] -> constants folded -> one output, shapes known
+read -> float32, opset 13 -> one input f32[1,3,H,W] -> constants folded -> one output, shapes known
 """
 
 from dataclasses import dataclass, field
@@ -22,23 +22,24 @@ from quantizer.model.float32 import in_float32
 from quantizer.model.graph import Graph
 from quantizer.model.outputs import readable_outputs, with_one_output
 from quantizer.model.stem import without_focus
+from service.vision.input_size import InputSize
 
 MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
 MAX_REASON: Final = 200  # characters of a library's error message
 STRIDE: Final = 32  # pixels; of the coarsest map that every YOLO has
-DEFAULT_SIZE: Final = 640  # pixels, at which nearly all YOLOs are trained
+DEFAULT_SIZE: Final = InputSize(640, 640)  # pixels, at which nearly all YOLOs are trained
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatModel:
-    """A float32 detector with one input f32[1,3,size,size] and one output of known shape.
+    """A float32 detector with one input f32[1,3,height,width] and one output of known shape.
 
     assumptions: what neither the file nor an option says, one sentence each. outputs: the names and
     the shapes of the file's outputs.
     """
 
     graph: Graph
-    size: int
+    size: InputSize
     metadata: dict[str, str]
     assumptions: tuple[str, ...] = field(default=(), kw_only=True)
     outputs: tuple[str, ...] = field(default=(), kw_only=True)
@@ -52,33 +53,33 @@ class FloatModel:
         return self.graph.shapes.get(self.graph.outputs[0], ())
 
 
-def read_float_model(path: Path, size: int | None = None) -> FloatModel:
+def read_float_model(path: Path, size: InputSize | None = None) -> FloatModel:
     """Read and normalise a detector; raises UnsupportedModel, or BadOption for `size`.
 
     Without `size` it is 640, or the size of the exported input where the model works at no other.
     """
-    if size is not None and size % STRIDE:
-        nearest = max(STRIDE, round(size / STRIDE) * STRIDE)
+    if size is not None and (size.width % STRIDE or size.height % STRIDE):
+        nearest = InputSize(_nearest(size.width), _nearest(size.height))
         raise BadOption("size", f"{size}: YOLOs take multiples of {STRIDE}; use --size {nearest}")
     exported = _read(path)
     metadata = {prop.key: prop.value for prop in exported.metadata_props}
     model = _upgraded(in_float32(exported))
     image = _image_input(model)
     resized = partial(_resized, model, image, readable_outputs(model.graph))
-    wanted, own = size or DEFAULT_SIZE, _side(image)
+    wanted, own = size or DEFAULT_SIZE, _exported_size(image)
     outputs = tuple(f"{each.name} {_shape_text(each)}" for each in exported.graph.output)
     read = partial(FloatModel, metadata=metadata, outputs=outputs)
     made = _normalised(resized(wanted))
     if isinstance(made, onnx.ModelProto):
         return read(Graph.of(made), wanted)
-    failed = f"{path.name} does not work at {wanted}x{wanted}"
+    failed = f"{path.name} does not work at {wanted.text}"
     at_own = _normalised(resized(own)) if own and own != wanted else made
     if own is None or isinstance(at_own, Exception):
         raise UnsupportedModel(
             f"{failed}, and was exported with the input {_shape_text(image)}: export it with batch "
-            f"1 at {wanted}x{wanted} or with dynamic axes. ({_first_line(made)})"
+            f"1 at {wanted.text} or with dynamic axes. ({_first_line(made)})"
         ) from made
-    only = f"only at the size of its export, {own}x{own}"
+    only = f"only at the size of its export, {own.text}"
     if size is not None:
         raise BadOption("size", f"{size}: {failed}, {only}; use --size {own}") from made
     assumption = f"{failed}, {only}, which is used"
@@ -158,22 +159,27 @@ def _has_channels_last(image: onnx.ValueInfoProto) -> bool:
     return _static(image, 3) == 3 and _static(image, 1) != 3
 
 
-def _side(image: onnx.ValueInfoProto) -> int | None:
-    """Of the square image that the model was exported for; None where it is another shape."""
-    height, width = (1, 2) if _has_channels_last(image) else (2, 3)
-    side = _static(image, height)
-    usable = side is not None and side > 0 and side % STRIDE == 0
-    return side if usable and side == _static(image, width) else None
+def _exported_size(image: onnx.ValueInfoProto) -> InputSize | None:
+    """Of the image that the model was exported for; None where it varies, or is no YOLO's."""
+    axes = (2, 1) if _has_channels_last(image) else (3, 2)
+    width, height = (_static(image, axis) for axis in axes)
+    if not width or not height or width % STRIDE or height % STRIDE:
+        return None
+    return InputSize(width, height)
+
+
+def _nearest(side: int) -> int:
+    return max(STRIDE, round(side / STRIDE) * STRIDE)
 
 
 def _resized(
-    model: onnx.ModelProto, image: onnx.ValueInfoProto, outputs: list[str], size: int
+    model: onnx.ModelProto, image: onnx.ValueInfoProto, outputs: list[str], size: InputSize
 ) -> onnx.ModelProto:
-    """A copy whose only input is f32[1,3,size,size]; other outputs are dropped."""
+    """A copy whose only input is f32[1,3,height,width]; other outputs are dropped."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     float_info = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
-    resized = float_info(image.name, shape=[1, 3, size, size])
+    resized = float_info(image.name, shape=[1, 3, size.height, size.width])
     kept = [float_info(name, shape=None) for name in outputs]
     for name, values in (("input", [resized]), ("output", kept), ("value_info", [])):
         copy.graph.ClearField(name)

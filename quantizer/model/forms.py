@@ -10,6 +10,7 @@ from quantizer.model.float_model import FloatModel
 from quantizer.model.outputs import are_probabilities, is_joined
 from service.vision.detections import Floats
 from service.vision.heads import HeadName, cells_of
+from service.vision.input_size import InputSize
 
 MAX_FRACTION: Final = 2.0  # of the image: the median of a coordinate, in pixels half the size
 # What a head may do to its raw maps without decoding them into pixels.
@@ -26,7 +27,7 @@ class Output:
     shape: tuple[int, ...]
     joined: bool  # from one output of boxes and one of scores
     tail: frozenset[str]  # the operators of the decode tail
-    size: int
+    size: InputSize
     cells: tuple[int, ...]  # of strides 8, 16 and 32, and of the maps that this model has
     exported: tuple[str, ...]  # the names and the shapes of the file's outputs
 
@@ -50,8 +51,8 @@ class Output:
         """The outputs, and what the first comes from, for a message."""
         shape = ",".join(map(str, self.shape))
         tail = ", ".join(sorted(self.tail)) or "no operators"
-        size = f"{self.size}x{self.size}"
-        text = f"output {self.name} is [{shape}] after {tail} at {size}, {self.cells[0]} cells"
+        at = f"at {self.size.text}, {self.cells[0]} cells"
+        text = f"output {self.name} is [{shape}] after {tail} {at}"
         if len(self.exported) < 2:
             return text
         return f"{text}, of the outputs {', '.join(self.exported)}"

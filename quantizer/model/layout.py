@@ -19,6 +19,7 @@ from quantizer.model.map_layout import Maps, Unrecognised, recognise_maps
 from quantizer.model.outputs import UNCHANGED, Changes, changed
 from service.vision.detections import Floats
 from service.vision.heads import HEADS, Head, HeadName
+from service.vision.input_size import InputSize
 from service.vision.preprocess import PREPROCESS, Preprocess, PreprocessName
 
 NEAREST: Final = 3  # forms that the message about an unknown layout describes
@@ -51,7 +52,7 @@ class FloatDetector(FloatModel):
 
 def read_detector(
     path: Path,
-    size: int | None = None,
+    size: InputSize | None = None,
     head: HeadName | None = None,
     preprocess: PreprocessName | None = None,
     classes: Path | None = None,

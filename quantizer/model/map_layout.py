@@ -21,6 +21,7 @@ from quantizer.model.execution import open_session
 from quantizer.model.graph import Graph
 from service.vision.detections import Detections, Floats
 from service.vision.heads import HEADS, Candidates, Head, HeadName, detections_of
+from service.vision.input_size import InputSize
 from service.vision.maps import Level, MapDecoder, MapLayout, Part
 
 PIXEL: Final = 1e-3  # the largest difference of a coordinate
@@ -48,7 +49,7 @@ class Maps:
     shapes: tuple[tuple[int, ...], ...]
 
 
-def recognise_maps(graph: Graph, head: HeadName, size: int) -> Maps | Unrecognised:
+def recognise_maps(graph: Graph, head: HeadName, size: InputSize) -> Maps | Unrecognised:
     """The maps of the last convolutions, if the server can decode them as the graph does."""
     convolutions = last_convolutions(graph)
     tensors = tuple(node.output[0] for node in convolutions)
@@ -103,7 +104,7 @@ class _Tail:
         (output,) = session.run(None, dict(zip(self.tensors, maps, strict=True)))
         return np.asarray(output, np.float32)
 
-    def is_decoded_by(self, layout: MapLayout, head: Head, size: int) -> bool:
+    def is_decoded_by(self, layout: MapLayout, head: Head, size: InputSize) -> bool:
         """Whether the layout decodes random maps into the boxes that the tail makes of them."""
         random = np.random.default_rng(0)
         maps = [random.normal(0, SPREAD, shape).astype(np.float32) for shape in self.shapes]
@@ -117,13 +118,14 @@ class _Tail:
         return _same_candidates(expected, _in_graph_order(decoded, layout, self.shapes))
 
 
-def _possible(tail: _Tail, head: HeadName, size: int) -> Iterator[MapLayout]:
+def _possible(tail: _Tail, head: HeadName, size: InputSize) -> Iterator[MapLayout]:
     """The layouts that the shapes allow."""
     levels: defaultdict[int, list[int]] = defaultdict(list)
     for index, (_, _, height, width) in enumerate(tail.shapes):
-        if height == 0 or size % height or height != width:
+        stride = size.height // height if height else 0
+        if (height * stride, width * stride) != (size.height, size.width):
             return
-        levels[size // height].append(index)
+        levels[stride].append(index)
     by_stride = sorted(levels.items())
     match {len(indices) for indices in levels.values()}:
         case counts if counts == {1} and head == "yolov5":

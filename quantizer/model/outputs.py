@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from quantizer.errors import UnsupportedModel
 from quantizer.model.graph import Graph, drop_unread
 from service.vision.detections import Floats
+from service.vision.input_size import InputSize
 
 JOINED: Final = "boxes_and_scores"  # the name of the output that was two
 END: Final = 1 << 30  # of a slice
@@ -100,12 +101,12 @@ class Changes:
     """What an output lacks to be as a decoder reads it.
 
     across: its rows become columns, or the reverse. first_logit: from this column on it passes a
-    sigmoid. scale: its boxes are multiplied by it.
+    sigmoid. scale: its boxes are fractions of an image of this size.
     """
 
     across: bool
     first_logit: int | None
-    scale: int | None
+    scale: InputSize | None
 
 
 UNCHANGED: Final = Changes(across=False, first_logit=None, scale=None)
@@ -119,7 +120,9 @@ def changed(graph: Graph, changes: Changes) -> onnx.ModelProto:
     axis = 1 if graph.shapes[output][1] < graph.shapes[output][2] else 2
     if changes.scale is not None:
         boxes = writer.part(output, 0, 4, axis)
-        pixels = writer.node("Mul", [boxes, writer.constant(np.array(changes.scale, np.float32))])
+        sides = np.array([changes.scale.width, changes.scale.height] * 2, np.float32)
+        factors = sides.reshape((1, 4, 1) if axis == 1 else (1, 1, 4))
+        pixels = writer.node("Mul", [boxes, writer.constant(factors)])
         output = writer.node("Concat", [pixels, writer.part(output, 4, END, axis)], axis=axis)
     if (first := changes.first_logit) is not None:
         scores = writer.node("Sigmoid", [writer.part(output, first, END, axis)])

@@ -1,6 +1,6 @@
 """The graph that is served: bytes of an image in, the maps of the last convolutions out.
 
-    u8[1,size,size,3], RGB  ->  convolutions  ->  f32[1,H,W,C] of each map, or the whole output
+    u8[1,height,width,3], RGB  ->  convolutions  ->  f32[1,H,W,C] of each map, or the whole output
 
 1. The bytes are the quantized input, since the first Q/DQ pair gives each byte a step of its own.
    OpenVINO sees that, and makes no pass over the image; for other runtimes QuantizeLinear goes.
@@ -31,7 +31,7 @@ def serving_graph(
     maps: Maps | None,
     bytes_are_steps: bool = False,
 ) -> onnx.ModelProto:
-    """A copy of a float or Q/DQ graph with one input f32[1,3,size,size], made as above.
+    """A copy of a float or Q/DQ graph with one input f32[1,3,height,width], made as above.
 
     bytes_are_steps: without the QuantizeLinear of the image.
     """
@@ -41,7 +41,7 @@ def serving_graph(
 def reading_bytes(
     model: onnx.ModelProto, preprocess: Preprocess, bytes_are_steps: bool = False
 ) -> onnx.ModelProto:
-    """A copy that reads u8[1,size,size,3] in place of f32[1,3,size,size]."""
+    """A copy that reads u8[1,height,width,3] in place of f32[1,3,height,width]."""
     edited = deepcopy(model)
     _read_bytes(edited, preprocess, bytes_are_steps)
     drop_unread(edited)
@@ -69,8 +69,8 @@ def ended_at(model: onnx.ModelProto, maps: Maps | None) -> onnx.ModelProto:
 def _read_bytes(model: onnx.ModelProto, preprocess: Preprocess, bytes_are_steps: bool) -> None:
     graph = Graph.of(model)
     (image,) = (value for value in model.graph.input if value.name == graph.input)
-    size = graph.shapes[graph.input][2]
-    image.CopyFrom(helper.make_tensor_value_info(BYTES, TensorProto.UINT8, [1, size, size, 3]))
+    height, width = graph.shapes[graph.input][2:]
+    image.CopyFrom(helper.make_tensor_value_info(BYTES, TensorProto.UINT8, [1, height, width, 3]))
     readers, divisor = graph.consumers.get(graph.input, ()), preprocess.divisor
     steps = bytes_are_steps and all(_is_identity(graph, each, divisor) for each in readers)
     if not steps and divisor == 1 and all(each.op_type == "QuantizeLinear" for each in readers):

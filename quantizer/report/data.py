@@ -30,13 +30,16 @@ class ModelReport:
     sha256: str
     head: str
     preprocess: str
-    size: int
+    size: int  # the longer side of the input image
+    width: int
+    height: int
     classes: int
     output: tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class OptionsReport:
+    size: str | None  # as it was given
     ranges: RangeRule
     symmetric: bool
     bias_correction: bool
@@ -166,11 +169,14 @@ class Report:
                 sha256=manifest.source_sha256,
                 head=manifest.head,
                 preprocess=manifest.preprocess,
-                size=manifest.size,
+                size=manifest.size.longest,
+                width=manifest.size.width,
+                height=manifest.size.height,
                 classes=len(manifest.class_names),
                 output=manifest.output_shape,
             ),
             options=OptionsReport(
+                size=None if config.size is None else str(config.size),
                 ranges=config.ranges,
                 symmetric=config.symmetric,
                 bias_correction=config.bias_correction,

@@ -20,6 +20,7 @@ import numpy as np
 from service.vision.agreement import match
 from service.vision.detections import Floats
 from service.vision.heads import Candidates, Head, detections_of
+from service.vision.input_size import InputSize
 from service.vision.maps import MapDecoder, MapLayout
 
 BELOW_ALL_SCORES: Final = -1.0  # a threshold that keeps every anchor, so that rows correspond
@@ -42,7 +43,7 @@ class Reading:
     nms: bool
 
     @classmethod
-    def of(cls, head: Head, size: int, layout: MapLayout | None = None) -> Self:
+    def of(cls, head: Head, size: InputSize, layout: MapLayout | None = None) -> Self:
         """Of the maps of a graph, or of its raw output."""
         if layout is not None:
             every_anchor = MapDecoder(replace(layout, limit=None), size)

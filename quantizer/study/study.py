@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantizer.calibration.images import WantedSize, chosen_size, find_images
 from quantizer.config import AnnotatedDataset
 from quantizer.evaluation.accuracy import Accuracy, evaluate_detectors
 from quantizer.evaluation.detectors import describe, graph_detector
@@ -58,7 +59,7 @@ def study(
     model: Path,
     calibration: Path,
     annotated: AnnotatedDataset,
-    size: int,
+    size: WantedSize,
     threads: int,
     settings: Sequence[Setting],
     progress: ReportProgress,
@@ -67,7 +68,7 @@ def study(
 
     Raises UnsupportedModel, NoCalibrationImages or BadAnnotations.
     """
-    detector = read_detector(model, size)
+    detector = read_detector(model, chosen_size(size, find_images(calibration)))
     manifest = describe(model, detector)
     adaptive = any(setting.method.rounding == "adaptive" for setting in settings)
     calibrated = calibrate(detector, calibration, annotated.images, threads, adaptive, progress)

@@ -5,6 +5,7 @@ A field gives its option the name, the type, the bounds, the default and the hel
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from types import NoneType
@@ -95,10 +96,14 @@ def _option(
 
 
 def _type_of_one(annotation: Any) -> Any:
-    """The type without None; a tuple becomes a list, which typer makes a repeatable option."""
+    """The type without None; a tuple becomes a list, which typer makes a repeatable option.
+
+    A type of our own is text, which the field's validator reads.
+    """
     inner = get_args(annotation)
     if NoneType in inner:
-        return next(each for each in inner if each is not NoneType)
+        first = next(each for each in inner if each is not NoneType)
+        return str if is_dataclass(first) else first
     return list[inner[0]] if get_origin(annotation) is tuple else annotation  # type: ignore[valid-type]
 
 

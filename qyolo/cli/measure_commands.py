@@ -16,8 +16,7 @@ from qyolo.cli.options import (
     Model,
     Threads,
     Trust,
-    file_of,
-    images_of,
+    build_config,
     takes_annotated,
 )
 from qyolo.errors import CommandError
@@ -114,7 +113,7 @@ def evaluate(
 def study(
     annotated: AnnotatedDataset,
     calibration: Path | None,
-    size: int,
+    size: str | None,
     model: Model = bundle.NAME,
     bits: Annotated[
         list[int] | None, typer.Option(min=2, max=8, help="Widths to study; default: 8, 6 and 4.")
@@ -136,12 +135,13 @@ def study(
     from qyolo.cli.study_report import as_markdown, write_study
     from service.engines.cpu import usable_threads
 
+    config = build_config(model, trust_on_first_use, calibration, size=size)
     with progress_bars() as progress:
         result = run(
-            file_of(model, trust_on_first_use),
-            images_of(calibration),
+            config.model,
+            config.calibration,
             annotated,
-            size,
+            config.size,
             threads or usable_threads(),
             list(settings(bits or ALL_BITS)),
             progress,

@@ -101,14 +101,15 @@ def images_of(calibration: Path | None) -> Path:
     return calibration or bundle.CALIBRATION
 
 
-def _config(
+def build_config(
     model: str,
     trust_on_first_use: bool,
     calibration: Path | None,
-    images: Path | None,
-    annotations: Path | None,
+    images: Path | None = None,
+    annotations: Path | None = None,
     **values: Any,
 ) -> BuildConfig:
+    """The configuration of a build; raises BadOption or CommandError."""
     if (images is None) != (annotations is None):
         raise CommandError("--images and --annotations go together")
     return validated(
@@ -166,7 +167,7 @@ takes_config = takes(
         **options_of(ANNOTATED, "Build"),
         "trust_on_first_use": parameter("trust_on_first_use", Trust, False),
     },
-    _config,
+    build_config,
 )
 takes_settings = takes("settings", _server(*EVERY_SERVER, *ONE_SERVER), _settings)
 takes_plan = takes(

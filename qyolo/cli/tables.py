@@ -22,11 +22,12 @@ def summarise(report: Report) -> None:
     """A finished build in a few lines on stderr; stdout carries the folder's path."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     counts, calibration = report.int8_convolutions, report.calibration
+    chosen = " (chosen from the calibration images)" if report.options.size == "auto" else ""
     source = "held-out" if report.agreement.held_out else "calibration"
     console.print(
         f"{report.model.name}: {report.model.head} head, {report.model.classes} classes, "
-        f"{report.model.size}x{report.model.size}, ranges by {report.options.ranges} from "
-        f"{calibration.images} images\n"
+        f"{report.model.width}x{report.model.height}{chosen}, "
+        f"ranges by {report.options.ranges} from {calibration.images} images\n"
         f"{counts.executed} of {counts.planned} quantized convolutions run in int8, "
         f"{len(report.layers) - counts.planned} convolutions stay float{_search(report)}"
     )

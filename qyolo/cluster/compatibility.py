@@ -7,7 +7,7 @@ from service.manifest import Manifest
 
 def compatibility_of(manifest: Manifest) -> str:
     """A digest that is equal for models with the same classes and the same tensor shapes."""
-    facts = (manifest.class_names, manifest.size, manifest.output_shape)
+    facts = (manifest.class_names, manifest.size.written, manifest.output_shape)
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

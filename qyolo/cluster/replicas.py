@@ -60,7 +60,7 @@ class Replicas:
         return answer
 
     async def infer(self, tensor: Floats) -> RawAnswer:
-        """The same for f32[1,3,size,size]."""
+        """The same for f32[1,3,height,width]."""
         answer: RawAnswer = await self._call("infer", tensor)
         return answer
 

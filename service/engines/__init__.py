@@ -16,14 +16,14 @@ class Engine(Protocol):
     """
 
     def infer(self, image: Canvas) -> Outputs:
-        """u8[1,size,size,3], RGB -> the outputs of the served graph, in arrays of their own.
+        """u8[1,height,width,3], RGB -> the outputs of the served graph, in arrays of their own.
 
         They are the manifest's maps where the variant has them, otherwise the raw output. Raises
         EngineFailed.
         """
 
     def infer_tensor(self, tensor: Floats) -> Floats:
-        """f32[1,3,size,size] -> the raw output, as the graph's exporter defined both.
+        """f32[1,3,height,width] -> the raw output, as the graph's exporter defined both.
 
         The first call may take seconds: it loads or compiles the whole graph. Raises EngineFailed.
         """

@@ -106,7 +106,9 @@ class ModelInfo(BaseModel):
     model: str
     default: str
     device: str
-    size: int
+    size: int  # the longer side of the input image
+    width: int
+    height: int
     head: HeadName
     preprocess: PreprocessName
     class_names: tuple[str, ...]
@@ -204,7 +206,12 @@ def model_info(models: Models, model: Model) -> ModelInfo:
     of = "" if model is models.first else f"{quote(model.name)}:"
     return ModelInfo(
         model=manifest.name,
-        **manifest.model_dump(include=ModelInfo.model_fields.keys() - {"variants", "models"}),
+        **manifest.model_dump(
+            include=ModelInfo.model_fields.keys() - {"size", "variants", "models"}
+        ),
+        size=manifest.size.longest,
+        width=manifest.size.width,
+        height=manifest.size.height,
         variants=[
             VariantInfo(
                 name=name,

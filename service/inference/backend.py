@@ -49,7 +49,7 @@ class InferenceBackend(Protocol):
         """The boxes of two variants; the timings of each are as if it alone had been requested."""
 
     async def infer(self, tensor: Floats, variant: str) -> RawAnswer:
-        """The raw output for f32[1,3,size,size]."""
+        """The raw output for f32[1,3,height,width]."""
 
     def examine(self, data: bytes, query: Query, variant: str | None = None) -> Detections:
         """The boxes of an image, by default of the default variant, neither counted nor queued.

@@ -52,7 +52,7 @@ class Detector:
         return self._engine.infer(prepared.canvas)
 
     def infer_tensor(self, tensor: Floats) -> Floats:
-        """The raw output for f32[1,3,size,size], preprocessed by the caller."""
+        """The raw output for f32[1,3,height,width], preprocessed by the caller."""
         return self._engine.infer_tensor(tensor)
 
     def postprocess(self, outputs: Outputs, prepared: Prepared, query: Query) -> Detections:
@@ -66,7 +66,8 @@ class Detector:
 
     def warm_up(self, runs: int = 2) -> None:
         """Infer a blank image, since an engine allocates in its first runs."""
-        blank = self.preprocess(Photo.from_pixels(np.zeros((self._size, self._size, 3), np.uint8)))
+        shape = (self._size.height, self._size.width, 3)
+        blank = self.preprocess(Photo.from_pixels(np.zeros(shape, np.uint8)))
         for _ in range(runs):
             self.infer(blank)
 

@@ -15,6 +15,7 @@ from service.engines.gpu import Gpu, find_gpu
 from service.inference.detector import Detector
 from service.manifest import Manifest, read_local, write_local
 from service.vision.image import Photo
+from service.vision.input_size import InputSize
 
 ROUNDS: Final = 20
 TIMES: Final = TypeAdapter(dict[str, float])
@@ -52,9 +53,9 @@ def _saved(folder: Path, name: str, manifest: Manifest) -> dict[str, float]:
     return ms if ms.keys() == manifest.variants.keys() else {}
 
 
-def _milliseconds(detectors: Mapping[str, Detector], size: int) -> dict[str, float]:
+def _milliseconds(detectors: Mapping[str, Detector], size: InputSize) -> dict[str, float]:
     """The median of each; a round runs every variant once, so that a load slows all alike."""
-    blank = Photo.from_pixels(np.zeros((size, size, 3), np.uint8))
+    blank = Photo.from_pixels(np.zeros((size.height, size.width, 3), np.uint8))
     times: dict[str, list[float]] = {name: [] for name in detectors}
     for _ in range(ROUNDS):
         for name, detector in detectors.items():

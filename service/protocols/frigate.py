@@ -33,6 +33,7 @@ from service.settings import Settings
 from service.transport.listener import CannotListen
 from service.vision.detections import Floats
 from service.vision.image import Pixels
+from service.vision.input_size import InputSize
 from service.vision.postprocess import Query
 
 CONFIDENCE: Final = 0.4  # Frigate drops boxes below it
@@ -187,20 +188,20 @@ def _model_state(header: Header) -> list[bytes]:
     return [json.dumps({"model_available": True, "model_loaded": True}).encode()]
 
 
-async def _pixels_of(header: Header, tensor: zmq.Frame, size: int) -> Pixels:
-    """A tensor -> u8[size,size,3] RGB; bytes in NHWC are not copied. Raises BadRequest."""
-    rows, planes = [1, size, size, 3], [1, 3, size, size]
+async def _pixels_of(header: Header, tensor: zmq.Frame, size: InputSize) -> Pixels:
+    """A tensor -> u8[height,width,3] RGB; bytes in NHWC are not copied. Raises BadRequest."""
+    rows, planes = [1, size.height, size.width, 3], [1, 3, size.height, size.width]
     if header.shape not in (rows, planes):
         raise BadRequest(
-            f"the shape is {header.shape}, the model reads {rows}: set width and height to {size} "
-            "in Frigate's model"
+            f"the shape is {header.shape}, the model reads {rows}: set width to {size.width} and "
+            f"height to {size.height} in Frigate's model"
         )
     if header.dtype not in ("uint8", "float32"):
         raise BadRequest(
             f"the dtype is {header.dtype!r}: set input_dtype to int in Frigate's model"
         )
     dtype = np.dtype(header.dtype)
-    expected = 3 * size * size * dtype.itemsize
+    expected = 3 * size.height * size.width * dtype.itemsize
     if len(tensor) != expected:
         raise BadRequest(f"the tensor has {len(tensor)} bytes, not {expected}")
     array = np.frombuffer(tensor.buffer, dtype).reshape(header.shape)

@@ -145,8 +145,8 @@ def _registry(models: Models) -> Response:
             "model_id": model_id,
             "task_type": "object-detection",
             "batch_size": 1,
-            "input_height": model.manifest.size,
-            "input_width": model.manifest.size,
+            "input_height": model.manifest.size.height,
+            "input_width": model.manifest.size.width,
         }
         for model_id, (model, _) in variants_by_name(models, SEPARATOR).items()
     ]

@@ -1,4 +1,4 @@
-"""Raw output -> candidate boxes in the model's square, one function per YOLO layout."""
+"""Raw output -> candidate boxes in the model's input, one function per YOLO layout."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 
 from service.vision.detections import Detections, Floats, Ints
+from service.vision.input_size import InputSize
 
 HeadName = Literal["yolov5", "yolox", "yolov8", "yolonas", "end2end"]
 
@@ -18,19 +19,19 @@ MAX_CANDIDATES: Final = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Boxes before selection: f32[M,4] in pixels of the model's square, f32[M,C] class scores."""
+    """Boxes before selection: f32[M,4] in pixels of the model's input, f32[M,C] class scores."""
 
     xyxy: Floats
     scores: Floats
 
 
-def decode_yolov5(raw: Floats, size: int, conf: float) -> Candidates:
+def decode_yolov5(raw: Floats, size: InputSize, conf: float) -> Candidates:
     """f32[1,N,5+C]: centre x, y, width, height in pixels, objectness, class scores."""
     rows = raw[0][_likely(raw, conf)]
     return Candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 5:] * rows[:, 4:5])
 
 
-def decode_yolox(raw: Floats, size: int, conf: float) -> Candidates:
+def decode_yolox(raw: Floats, size: InputSize, conf: float) -> Candidates:
     """f32[1,N,5+C]: centre offset and log of the size in cells, objectness, class scores."""
     grid, stride = _cells(size)
     likely = _likely(raw, conf)
@@ -45,21 +46,21 @@ def _likely(raw: Floats, conf: float) -> Ints:
     return np.flatnonzero(raw[0, :, 4] > conf)
 
 
-def decode_yolov8(raw: Floats, size: int, conf: float) -> Candidates:
+def decode_yolov8(raw: Floats, size: InputSize, conf: float) -> Candidates:
     """f32[1,4+C,N]: centre x, y, width, height in pixels, class scores; no objectness."""
     rows = raw[0]
     rows = rows[:, rows[4:].max(axis=0) > conf].T
     return Candidates(_corners(rows[:, :2], rows[:, 2:4]), rows[:, 4:])
 
 
-def decode_yolonas(raw: Floats, size: int, conf: float) -> Candidates:
+def decode_yolonas(raw: Floats, size: InputSize, conf: float) -> Candidates:
     """f32[1,N,4+C]: left, top, right, bottom in pixels, class scores; no objectness."""
     rows = raw[0]
     rows = rows[rows[:, 4:].max(axis=1) > conf]
     return Candidates(rows[:, :4], rows[:, 4:])
 
 
-def decode_end2end(raw: Floats, size: int, conf: float) -> Candidates:
+def decode_end2end(raw: Floats, size: InputSize, conf: float) -> Candidates:
     """f32[1,K,6]: left, top, right, bottom in pixels, score, class; NMS is part of the model."""
     rows = raw[0]
     rows = rows[rows[:, 4] > conf]
@@ -73,7 +74,7 @@ def decode_end2end(raw: Floats, size: int, conf: float) -> Candidates:
 class Head:
     """The decoder of one layout, and whether its boxes need NMS."""
 
-    decode: Callable[[Floats, int, float], Candidates]
+    decode: Callable[[Floats, InputSize, float], Candidates]
     nms: bool
 
 
@@ -105,24 +106,24 @@ def detections_of(candidates: Candidates, conf: float, multi_label: bool) -> Det
     return Detections(candidates.xyxy[rows], chosen[order], class_ids[order].astype(np.int64))
 
 
-def cells_of(size: int) -> int:
-    """Number of cells of an anchor-free head on a size x size input (8400 at 640)."""
-    return sum((size // stride) ** 2 for stride in STRIDES)
+def cells_of(size: InputSize) -> int:
+    """Number of cells of an anchor-free head (8400 at 640x640)."""
+    return sum((size.height // stride) * (size.width // stride) for stride in STRIDES)
 
 
 @lru_cache(maxsize=8)
-def _cells(size: int) -> tuple[Floats, Floats]:
+def _cells(size: InputSize) -> tuple[Floats, Floats]:
     """f32[N,2] x, y and f32[N,1] stride of every cell, finest level first."""
     grids, strides = [], []
     for stride in STRIDES:
-        grids.append(grid_of(size // stride))
+        grids.append(grid_of(size, stride))
         strides.append(np.full((len(grids[-1]), 1), stride, np.float32))
     return np.concatenate(grids), np.concatenate(strides)
 
 
-def grid_of(side: int) -> Floats:
-    """f32[side*side,2]: column and row of every cell of a square map, row by row."""
-    y, x = np.mgrid[:side, :side]
+def grid_of(size: InputSize, stride: int) -> Floats:
+    """f32[N,2]: column and row of every cell of a map, row by row."""
+    y, x = np.mgrid[: size.height // stride, : size.width // stride]
     return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
 
 

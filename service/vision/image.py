@@ -18,6 +18,7 @@ from service.errors import (
     NotAnImage,
     OutOfMemory,
 )
+from service.vision.input_size import InputSize
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -60,7 +61,7 @@ Pixels = NDArray[np.uint8]  # [height,width,3] RGB
 class Photo:
     """u8[h,w,3] RGB, upright, and the size of the source image, which may be larger.
 
-    canvas: u8[1,size,size,3] that the image was decoded into; `pixels` is a part of it.
+    canvas: u8[1,height,width,3] that the image was decoded into; `pixels` is a part of it.
     """
 
     pixels: Pixels
@@ -86,20 +87,21 @@ class EncodedImage:
         self,
         data: bytes,
         max_pixels: int,
-        target: int | None = None,
+        target: InputSize | None = None,
         room: Room = lambda *size: None,
     ) -> None:
         """`room` is for an upright JPEG. Raises what `decode_image` raises for a header."""
         image = _open(data, max_pixels)
         self.width, self.height = image.size
-        _limit_sides(self.width, self.height, target)
+        shrinks = _least_shrink(self.width, self.height, target)
+        _limit_sides(self.width, self.height, target, shrinks)
         self._data = data
         self._room = room
         self._image = image
         self._is_jpeg = image.format in JPEGS
         self._scans = _count_scans(image, data, max_pixels) if self._is_jpeg else 1
-        shrinks = max(image.size) / target if target and self._is_jpeg else 1
-        self._scale = next((each for each in REDUCTIONS if each <= shrinks), 1)
+        reductions = REDUCTIONS if self._is_jpeg else ()
+        self._scale = next((each for each in reductions if each <= shrinks), 1)
 
     def cost(self, drawn: bool = False) -> int:
         """Bytes at the peak of decoding, orienting and resizing; `drawn`: at full size too."""
@@ -156,15 +158,15 @@ class EncodedImage:
         return _rgb(image)
 
 
-def decode_image(data: bytes, max_pixels: int, target: int | None = None) -> Photo:
+def decode_image(data: bytes, max_pixels: int, target: InputSize | None = None) -> Photo:
     """Decode a JPEG, PNG, WebP or BMP and apply its EXIF orientation.
 
-    With a `target`, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its longer side still
-    has `target` pixels: enough for a target x target square. Transparent pixels become white.
+    With a `target`, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where it still has the pixels
+    of its letterboxed copy. Transparent pixels become white.
 
     Raises NotAnImage for other data; ImageTooLarge, before any pixel is decoded, when the header
     announces more than `max_pixels` or a longer side than MAX_SIDE; ImageTooNarrow when the image
-    would be thinner than a pixel in the square; CorruptImage when the pixels cannot be read;
+    would be thinner than a pixel in the target; CorruptImage when the pixels cannot be read;
     OutOfMemory.
     """
     return EncodedImage(data, max_pixels, target).decode()
@@ -212,11 +214,25 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _limit_sides(width: int, height: int, target: int | None) -> None:
+def upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Width and height of an image, by its header; raises what `decode_image` raises for one."""
+    image = _open(data, max_pixels)
+    swap, _, _ = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), (False, 1, 1))
+    return (image.height, image.width) if swap else image.size
+
+
+def _least_shrink(width: int, height: int, target: InputSize | None) -> float:
+    """How much an image shrinks at least to fit the target, upright or as it is stored."""
+    if target is None:
+        return 1
+    return min(target.shrink(width, height), target.shrink(height, width))
+
+
+def _limit_sides(width: int, height: int, target: InputSize | None, shrinks: float) -> None:
     """Raise ImageTooLarge or ImageTooNarrow."""
     if max(width, height) > MAX_SIDE:
         raise ImageTooLarge(f"the image is {width}x{height}; a side may have {MAX_SIDE} pixels")
-    if target is not None and min(width, height) * target < max(width, height):
+    if target is not None and min(width, height) < shrinks:
         raise ImageTooNarrow(
             f"the image is {width}x{height}; scaled to the model's {target} pixels it would be "
             "thinner than one"

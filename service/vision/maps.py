@@ -13,6 +13,7 @@ import numpy as np
 
 from service.vision.detections import Floats, Ints
 from service.vision.heads import Candidates, grid_of
+from service.vision.input_size import InputSize
 
 # How a box is written, for a cell at column x and row y of a map with stride s, in pixels:
 #   anchors      centre ((2 sigmoid(t) - 0.5) + (x, y)) s, size (2 sigmoid(t))^2 anchor: YOLOv5, 7
@@ -66,9 +67,9 @@ class MapLayout:
 
 
 class MapDecoder:
-    """Decodes the maps of a model with a size x size input."""
+    """Decodes the maps of a model with an input of this size."""
 
-    def __init__(self, layout: MapLayout, size: int) -> None:
+    def __init__(self, layout: MapLayout, size: InputSize) -> None:
         self._layout = layout
         # Of each anchor of all levels: f32[N,2] the cell's column and row, f32[N,1] the stride,
         # f32[N,2] the anchor's size.
@@ -150,15 +151,15 @@ def _likely_of_top(outputs: Sequence[Floats], least: float) -> tuple[Ints, Float
 _NONE: Final = np.empty((0, 1), np.float32)
 
 
-def _geometry(level: Level, size: int) -> tuple[Floats, Floats, Floats]:
+def _geometry(level: Level, size: InputSize) -> tuple[Floats, Floats, Floats]:
     """Cell, stride and size of each anchor of a level, in the order of its maps."""
-    count, side = max(1, len(level.anchors)), size // level.stride
-    cells = grid_of(side).repeat(count, axis=0)
+    count, grid = max(1, len(level.anchors)), grid_of(size, level.stride)
+    cells = grid.repeat(count, axis=0)
     sizes = np.array(level.anchors or [(level.stride, level.stride)], np.float32)
     return (
         cells,
         np.full((len(cells), 1), level.stride, np.float32),
-        np.tile(sizes, (side * side, 1)),
+        np.tile(sizes, (len(grid), 1)),
     )
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.vision.detections import Detections, Floats
 from service.vision.heads import Candidates, Head, detections_of
+from service.vision.input_size import InputSize
 from service.vision.letterbox import Letterbox
 from service.vision.maps import MapDecoder, MapLayout
 
@@ -30,7 +31,7 @@ class Query:
 class Decoder:
     """How the outputs of an engine are read.
 
-    decode: outputs, threshold -> boxes in pixels of the model's square. nms: its boxes overlap.
+    decode: outputs, threshold -> boxes in pixels of the model's input. nms: its boxes overlap.
     every_class: each class of a box counts, whatever the query says. limit: boxes of one image,
     None: as many as there are.
     """
@@ -41,7 +42,7 @@ class Decoder:
     limit: int | None = None
 
     @classmethod
-    def of(cls, head: Head, size: int, maps: MapLayout | None) -> Self:
+    def of(cls, head: Head, size: InputSize, maps: MapLayout | None) -> Self:
         """Of the maps of a model, or of its raw output."""
         if maps is not None:
             every_class = maps.limit is not None and not maps.one_class

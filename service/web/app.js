@@ -43,7 +43,7 @@ for (const link of document.querySelectorAll("a[data-saved-as]")) {
 /** Read which model and variants there are, then compare on a picture that came early. */
 async function loadModel() {
   const model = await (await request("v1/models")).json();
-  byId("model").textContent = `${model.model}, ${model.device}, ${model.size}×${model.size}`;
+  byId("model").textContent = `${model.model}, ${model.device}, ${model.width}×${model.height}`;
   document.title = `qyolo: ${model.model}`;
   state.variants = model.variants.map(({ name }) => name);
   const labels = new Map(model.variants.map((variant) => [variant.name, labelOf(variant)]));

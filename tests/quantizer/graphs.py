@@ -25,7 +25,7 @@ from service.engines import load_engine
 from service.engines.onnxruntime_engine import EXACT_INT8
 from service.manifest import Variant
 from service.vision.preprocess import PREPROCESS
-from tests.tiny_models import SIZE, save_tiny
+from tests.tiny_models import INPUT, SIZE, save_tiny
 
 HERE = OpenVinoBuilder(1).qdq_format  # what this processor's int8 kernels compute without overflow
 
@@ -34,12 +34,12 @@ HERE = OpenVinoBuilder(1).qdq_format  # what this processor's int8 kernels compu
 def graph_of(name: str) -> Graph:
     """A tiny model as a build reads it."""
     with TemporaryDirectory() as folder:
-        return read_float_model(save_tiny(Path(folder), name), SIZE).graph
+        return read_float_model(save_tiny(Path(folder), name), INPUT).graph
 
 
 def maps_of(name: str) -> Maps | None:
     """The maps of a tiny model; None for relu, whose decode tail no layout describes."""
-    maps = recognise_maps(graph_of(name), "yolov5" if name == "relu" else name, SIZE)
+    maps = recognise_maps(graph_of(name), "yolov5" if name == "relu" else name, INPUT)
     return maps if isinstance(maps, Maps) else None
 
 

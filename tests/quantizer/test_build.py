@@ -24,7 +24,7 @@ from service.manifest import Manifest, read_manifest
 from service.progress import Progress
 from service.vision.image import Photo
 from service.vision.postprocess import Query
-from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, yolov5
+from tests.tiny_models import CELLS, CLASSES, INPUT, SIZE, TINY, yolov5
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def report(tiny_folder):
 
 DESCRIBED = {
     "name": "yolov5",
-    "size": SIZE,
+    "size": INPUT,
     "head": "yolov5",
     "preprocess": "yolo",
     "class_names": CLASSES,
@@ -155,6 +155,8 @@ def test_the_report_describes_the_model_and_the_options(report, tiny_folder):
         "head": "yolov5",
         "preprocess": "yolo",
         "size": SIZE,
+        "width": SIZE,
+        "height": SIZE,
         "classes": 3,
         "output": [1, 252, 8],
     }

@@ -23,7 +23,7 @@ from service.vision.detections import Detections
 from service.vision.image import Photo
 from service.vision.postprocess import Query
 from tests.quantizer.graphs import by_onnxruntime
-from tests.tiny_models import CLASSES, OWN, SIZE, C, save_tiny, yolov8
+from tests.tiny_models import CLASSES, INPUT, OWN, SIZE, C, save_tiny, yolov8
 
 Boxes = tuple[np.ndarray, np.ndarray]  # corners [N,4], scores [N,C]
 
@@ -88,11 +88,11 @@ def test_the_model_is_built_and_detects_what_a_plain_decode_of_the_file_does(
 @pytest.mark.parametrize("name", OWN)
 def test_its_maps_are_recognised_and_its_head_reads_the_whole_output(name, tmp_path):
     path = save_tiny(tmp_path, name)
-    detector = read_detector(path, SIZE)
+    detector = read_detector(path, INPUT)
     assert isinstance(detector.maps, Maps)
     image = np.random.default_rng(4).random((1, 3, SIZE, SIZE), np.float32)
     boxes, scores = DECODED[name](*outputs_of(path, name, image))
-    found = detector.head.decode(by_onnxruntime(detector.model, image), SIZE, -1.0)
+    found = detector.head.decode(by_onnxruntime(detector.model, image), INPUT, -1.0)
     within = 0.05 if name == "half" else 1e-3
     np.testing.assert_allclose(found.xyxy, boxes, rtol=0, atol=within * SIZE)
     np.testing.assert_allclose(found.scores, scores, rtol=0, atol=within)
@@ -102,7 +102,7 @@ def test_its_maps_are_recognised_and_its_head_reads_the_whole_output(name, tmp_p
 def test_opsets_are_read(opset, tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(yolov8(opset=opset), path)
-    detector = read_detector(path, SIZE)
+    detector = read_detector(path, INPUT)
     assert detector.layout.head == "yolov8"
     assert isinstance(detector.maps, Maps)
 
@@ -111,7 +111,7 @@ def test_opsets_are_read(opset, tmp_path):
 def test_a_dynamic_batch_and_a_dynamic_size_are_read(image, tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(yolov8(image=image), path)
-    assert read_detector(path, SIZE).output_shape == (1, 4 + C, 84)
+    assert read_detector(path, INPUT).output_shape == (1, 4 + C, 84)
 
 
 def built(path: Path, photos: Path, folder: Path) -> Report:

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from service.vision.image import Photo
+from service.vision.input_size import InputSize
 from service.vision.letterbox import PAD_GREY, Letterbox, Padding, resize_to_fit
 
 
@@ -35,9 +36,9 @@ def png(width: int = 200, height: int = 100) -> bytes:
     return encoded(gradient(width, height), "PNG")
 
 
-def letterboxed(image: np.ndarray, size: int, padding: Padding) -> tuple[np.ndarray, Letterbox]:
-    """u8[H,W,3] in a grey u8[size,size,3], as a model receives it, in 0..255."""
-    copy, box = resize_to_fit(Photo.from_pixels(image), size, padding)
-    square = np.full((size, size, 3), PAD_GREY, np.uint8)
+def letterboxed(image: np.ndarray, side: int, padding: Padding) -> tuple[np.ndarray, Letterbox]:
+    """u8[H,W,3] in a grey u8[side,side,3], as a model receives it, in 0..255."""
+    copy, box = resize_to_fit(Photo.from_pixels(image), InputSize.of(side), padding)
+    square = np.full((side, side, 3), PAD_GREY, np.uint8)
     square[box.rows, box.columns] = copy
     return square, box

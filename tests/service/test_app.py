@@ -6,11 +6,15 @@ from tests.service.live import FP32_RAW, assert_problem, serving
 
 def test_models_lists_the_variants(client):
     content = client.get("/v1/models").json()
-    shown = {key: content[key] for key in ("model", "default", "size", "class_names")}
+    shown = {
+        key: content[key] for key in ("model", "default", "size", "width", "height", "class_names")
+    }
     assert shown == {
         "model": "tiny",
         "default": "int8",
         "size": 64,
+        "width": 64,
+        "height": 64,
         "class_names": ["person", "traffic light", "dog"],
     }
     keys = ("name", "precision", "default", "rejected", "detect")

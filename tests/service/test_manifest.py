@@ -1,10 +1,12 @@
+import json
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from service.errors import BadModelFolder
-from service.manifest import CHECKSUMS, MANIFEST, Variant, read_manifest, write_manifest
+from service.manifest import CHECKSUMS, MANIFEST, Manifest, Variant, read_manifest, write_manifest
+from service.vision.input_size import InputSize
 from tests.fakes import manifest_of
 
 FILES = ["fp32/model.onnx", "fp32/weights.bin", "report.json"]
@@ -22,6 +24,28 @@ def folder(tmp_path) -> Path:
 
 def test_a_written_manifest_is_read(folder):
     assert read_manifest(folder) == manifest_of("fp32", class_names=("chien", "âne"))
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        (640, InputSize(640, 640)),  # as every build wrote it until there were other shapes
+        ("640x384", InputSize(640, 384)),
+    ],
+)
+def test_the_size_is_a_number_for_a_square_and_text_for_another_shape(folder, written, size):
+    document = json.loads((folder / MANIFEST).read_text()) | {"size": written}
+    assert Manifest.model_validate_json(json.dumps(document)).size == size
+    write_manifest(folder, manifest_of("fp32", size=written))
+    assert json.loads((folder / MANIFEST).read_text())["size"] == written
+    assert read_manifest(folder).size == size
+
+
+@pytest.mark.parametrize("written", [0, -64, "640x", "640 x 384", [640, 384], None, 64.5])
+def test_a_size_of_another_form_is_refused(folder, written):
+    document = json.loads((folder / MANIFEST).read_text()) | {"size": written}
+    with pytest.raises(ValidationError, match="640x384"):
+        Manifest.model_validate_json(json.dumps(document))
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])

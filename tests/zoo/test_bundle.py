@@ -10,6 +10,7 @@ from PIL import Image
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.float_model import read_float_model
 from quantizer.model.layout import Layout, recognise
+from service.vision.input_size import InputSize
 from zoo import bundle
 from zoo.errors import Distrusted
 
@@ -38,7 +39,7 @@ def test_the_detector_is_compact():
 
 
 def test_the_layout_of_the_detector_is_recognised():
-    layout = recognise(read_float_model(bundle.MODEL, 640)).layout
+    layout = recognise(read_float_model(bundle.MODEL, InputSize.of(640))).layout
     assert layout == Layout("yolox", "yolox", COCO_NAMES)
 
 

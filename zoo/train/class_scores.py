@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.vision.image import Photo
+from service.vision.input_size import InputSize
 from service.vision.preprocess import PREPROCESS, preprocess
 from zoo.train.augment import FOUND
 from zoo.train.pack import CLASS_SCORES, Pack, Pixels
@@ -36,7 +37,9 @@ def class_scores(pack: Pack, teacher: Path) -> NDArray[np.float16]:
 
 
 def _letterboxed(photo: Pixels) -> Pixels:
-    return preprocess(Photo.from_pixels(photo), SIZE, PREPROCESS["yolox"].padding).canvas[0]
+    return preprocess(
+        Photo.from_pixels(photo), InputSize.of(SIZE), PREPROCESS["yolox"].padding
+    ).canvas[0]
 
 
 def main() -> None:

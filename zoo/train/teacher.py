@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from quantizer.model.float_model import read_float_model
+from service.vision.input_size import InputSize
 
 # Tensors of yolox_nano.onnx (YOLOX release 0.1.1rc0) at strides 8, 16, 32 -> their channels: first
 # the outputs of the backbone, then those of the neck.
@@ -33,7 +34,7 @@ class Teacher:
     @classmethod
     def load(cls, path: Path, size: int) -> "Teacher":
         """The model at one input size, with its feature maps as additional outputs."""
-        read = read_float_model(path, size)
+        read = read_float_model(path, InputSize.of(size))
         graph = read.model.graph
         for name in MAPS:
             graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))

@@ -32,8 +32,8 @@ class TensorModel:
     """The engine without pre- and postprocessing."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.name = manifest.name
-        self.input = Port(manifest.input_name, "FP32", (1, 3, manifest.size, manifest.size))
+        self.name, size = manifest.name, manifest.size
+        self.input = Port(manifest.input_name, "FP32", (1, 3, size.height, size.width))
         shape = manifest.output_shape or (-1, -1, -1)
         self.outputs: tuple[Port, ...] = (Port(manifest.output_name, "FP32", shape),)
         self.parameters = {"metadata": repr(_ultralytics_metadata(manifest))}  # of its config
@@ -102,7 +102,7 @@ def _ultralytics_metadata(manifest: Manifest) -> dict[str, object]:
         "task": "detect",
         "batch": 1,
         "stride": STRIDES[-1],
-        "imgsz": [manifest.size, manifest.size],
+        "imgsz": [manifest.size.height, manifest.size.width],
         "names": dict(enumerate(manifest.class_names)),
     }
 

@@ -14,16 +14,17 @@ from quantizer.model.execution import open_session
 from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.placement import plan_placement
+from service.vision.input_size import InputSize
 from service.vision.preprocess import PREPROCESS
 from tests.processes import run_python
 from tests.quantizer.calibration.test_histogram import counted
 from tests.shared import COCO_CALIB, YOLOV5N, needs_shared
-from tests.tiny_models import SIZE, Sketch, save_tiny
+from tests.tiny_models import INPUT, SIZE, Sketch, save_tiny
 
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    return read_float_model(save_tiny(tmp_path_factory.mktemp("model"), "yolov5"), SIZE).graph
+    return read_float_model(save_tiny(tmp_path_factory.mktemp("model"), "yolov5"), INPUT).graph
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +115,10 @@ def test_channel_means_are_those_of_all_values(graph, tensors):
 
 @needs_shared
 def test_sampling_does_not_move_the_thresholds_of_a_real_model():
-    graph = read_float_model(YOLOV5N, 640).graph
+    graph = read_float_model(YOLOV5N, InputSize.of(640)).graph
     tensors = plan_placement(graph).tensors
     paths = find_images(COCO_CALIB)[::3]
-    images = list(ImageFiles(paths, 640, PREPROCESS["yolo"]).decodable())
+    images = list(ImageFiles(paths, InputSize.of(640), PREPROCESS["yolo"]).decodable())
     sampled = observe(graph, tensors, images, 2).histograms
     full: dict[str, Histogram] = {}
     for image in images:
@@ -152,8 +153,9 @@ from quantizer.model.execution import open_session
 from quantizer.model.float_model import read_float_model
 from quantizer.calibration.statistics import observe
 from quantizer.qdq.placement import plan_placement
+from service.vision.input_size import InputSize
 
-graph = read_float_model(Path(sys.argv[1]), 64).graph
+graph = read_float_model(Path(sys.argv[1]), InputSize.of(64)).graph
 random = np.random.default_rng(0)
 images = [random.random((1, 3, 64, 64), np.float32) for _ in range(5)]
 tensors = plan_placement(graph).tensors

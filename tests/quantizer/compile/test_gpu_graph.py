@@ -13,7 +13,7 @@ from service.vision.heads import HEADS, detections_of
 from service.vision.maps import MapLayout
 from service.vision.postprocess import Decoder
 from tests.quantizer.graphs import candidates_of
-from tests.tiny_models import SIZE, TINY
+from tests.tiny_models import INPUT, SIZE, TINY
 
 BYTES = np.random.default_rng(5).integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)
 CONF = 0.05
@@ -25,7 +25,7 @@ def boxes(
     """Before NMS, best first; each float16 value is rounded as on a GPU."""
     canvas = BYTES % 2 if name == "yolox" else BYTES  # with brighter pixels its boxes overflow
     outputs = GraphEngine(in_float16(graph), 1, candidate.preprocess).infer(canvas)
-    decoder = Decoder.of(HEADS["yolov5" if name == "relu" else name], SIZE, layout)
+    decoder = Decoder.of(HEADS["yolov5" if name == "relu" else name], INPUT, layout)
     return detections_of(decoder.decode(outputs, CONF), CONF, multi_label=False)
 
 

@@ -20,6 +20,7 @@ from quantizer.model.map_layout import Maps, recognise_maps
 from quantizer.qdq.float8 import to_float8
 from quantizer.qdq.placement import plan_placement
 from service.engines.gpu import RTX_TARGETS
+from service.vision.input_size import InputSize
 from tests.quantizer.graphs import candidates_of, graph_of
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import TINY
@@ -68,7 +69,7 @@ def test_every_head_compiles_for_every_gpu_in_the_types_of_its_graph(name):
 def test_of_real_models_every_planned_convolution_reads_int8(name, head):
     graph = model_of(name)
     planned = plan_placement(graph).layers
-    maps = recognise_maps(graph, head, 640)
+    maps = recognise_maps(graph, head, InputSize.of(640))
     assert isinstance(maps, Maps)
     int8 = compiled(Candidate("int8", quantized(graph), "f16", maps=maps), "sm89")
     assert share_in_int8(graph, int8.executed, planned) == 1.0

@@ -9,7 +9,8 @@ from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.execution import open_session
 from quantizer.model.float_model import FloatModel, read_float_model
 from service.vision.heads import cells_of
-from tests.tiny_models import CELLS, SIZE, TINY, C, Sketch, save_tiny, yolov5, yolox
+from service.vision.input_size import InputSize
+from tests.tiny_models import CELLS, INPUT, SIZE, TINY, C, Sketch, save_tiny, yolov5, yolox
 
 SHAPES = {
     "yolov5": (1, 3 * CELLS, 5 + C),
@@ -20,10 +21,10 @@ SHAPES = {
 }
 
 
-def read(model: onnx.ModelProto, folder: Path, size: int | None = SIZE) -> FloatModel:
+def read(model: onnx.ModelProto, folder: Path, size: int | str | None = SIZE) -> FloatModel:
     path = folder / "model.onnx"
     onnx.save(model, path)
-    return read_float_model(path, size)
+    return read_float_model(path, None if size is None else InputSize.of(size))
 
 
 def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
@@ -34,7 +35,7 @@ def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
 def test_the_output_has_a_static_shape_and_the_same_values(name, tmp_path):
     path = save_tiny(tmp_path, name)
     image = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
-    before, after = onnx.load(path), read_float_model(path, SIZE)
+    before, after = onnx.load(path), read_float_model(path, INPUT)
     assert after.output_shape == SHAPES[name]
     assert after.graph.shapes["images"] == (1, 3, SIZE, SIZE)
     np.testing.assert_allclose(run(after.model, image), run(before, image), rtol=1e-4, atol=1e-4)
@@ -51,7 +52,7 @@ def test_static_and_dynamic_sizes_are_replaced(image, tmp_path):
     model = read(yolox(image=image), tmp_path, size=96)
     assert model.graph.shapes["images"] == (1, 3, 96, 96)
     made = run(model.model, np.zeros((1, 3, 96, 96), np.float32))
-    assert made.shape == model.output_shape == (1, cells_of(96), 5 + C)
+    assert made.shape == model.output_shape == (1, cells_of(InputSize.of(96)), 5 + C)
 
 
 def test_every_tensor_has_a_shape_and_only_the_first_output_and_the_metadata_are_kept(tmp_path):
@@ -78,10 +79,10 @@ def test_external_data_is_read_and_refused_where_it_is_missing(tmp_path):
     path, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
     onnx.save(yolov5(), path, save_as_external_data=True, location=data.name)
     assert data.stat().st_size > 1000
-    assert read_float_model(path, SIZE).output_shape == SHAPES["yolov5"]
+    assert read_float_model(path, INPUT).output_shape == SHAPES["yolov5"]
     data.unlink()
     with pytest.raises(UnsupportedModel, match="not a readable ONNX"):
-        read_float_model(path, SIZE)
+        read_float_model(path, INPUT)
 
 
 # -------------------------------------------------------------------------------- refusals
@@ -136,7 +137,7 @@ def test_a_file_of_another_kind_and_a_missing_one_are_refused(name, content, wor
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UnsupportedModel, match=word) as caught:
-        read_float_model(path, SIZE)
+        read_float_model(path, INPUT)
     assert "\n" not in str(caught.value)
 
 
@@ -147,12 +148,12 @@ def test_a_decode_of_a_fixed_size_is_refused_at_another_size_that_was_asked_for(
 
 def test_a_decode_of_a_fixed_size_is_read_at_that_size_where_none_is_asked_for(tmp_path):
     found = read(yolov5(), tmp_path, size=None)
-    assert found.size == SIZE
+    assert found.size == INPUT
     assert found.graph.shapes["images"] == (1, 3, SIZE, SIZE)
     assert "640x640" in found.assumptions[0]
     assert "64x64" in found.assumptions[0]
     free = read(yolox(), tmp_path, size=None)
-    assert (free.size, free.assumptions) == (640, ())
+    assert (free.size, free.assumptions) == (InputSize(640, 640), ())
 
 
 def test_a_decode_of_a_fixed_size_that_is_no_square_says_how_to_export_it(tmp_path):
@@ -167,6 +168,28 @@ def test_an_unknown_operator_is_refused(tmp_path):
     model.graph.node[1].op_type = "Frobnicate"
     with pytest.raises(UnsupportedModel, match="Frobnicate"):
         read(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"), [("640x360", "640x352"), ("100x64", "96x64"), ("64x10", "64x32")]
+)
+def test_both_sides_must_be_multiples_of_the_stride(size, nearest, tmp_path):
+    with pytest.raises(BadOption, match=f"^size {size}: .*use --size {nearest}$"):
+        read(yolox(), tmp_path, size)
+
+
+def test_a_free_model_is_read_at_a_rectangular_size(tmp_path):
+    model = read(yolox(), tmp_path, size="96x32")
+    assert model.graph.shapes["images"] == (1, 3, 32, 96)
+    assert model.output_shape == (1, cells_of(InputSize(96, 32)), 5 + C)
+
+
+def test_a_decode_of_a_fixed_rectangle_is_read_at_that_size_only(tmp_path):
+    model = yolov5(image=(1, 3, 64, 96))
+    assert read(model, tmp_path, size=None).size == InputSize(96, 64)
+    assert read(model, tmp_path, size="96x64").assumptions == ()
+    with pytest.raises(BadOption, match=r"size 64: .* does not work at 64x64.* use --size 96x64$"):
+        read(model, tmp_path, size=64)
 
 
 @pytest.mark.parametrize("size", [65, 100, 48])

@@ -10,10 +10,12 @@ from quantizer.errors import BadOption, UnsupportedModel
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.float_model import read_float_model
 from quantizer.model.layout import Layout, read_detector, recognise
+from service.vision.input_size import InputSize
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import (
     CELLS,
     CLASSES,
+    INPUT,
     OWN,
     SIZE,
     TINY,
@@ -37,7 +39,7 @@ EXPECTED = {
 def layout_of(model: onnx.ModelProto, folder: Path, **options: object) -> Layout:
     path = folder / "model.onnx"
     onnx.save(model, path)
-    return recognise(read_float_model(path, SIZE), **options).layout
+    return recognise(read_float_model(path, INPUT), **options).layout
 
 
 def named(model: onnx.ModelProto, **metadata: str) -> onnx.ModelProto:
@@ -67,7 +69,8 @@ def test_the_layout_is_recognised(name, tmp_path):
 @needs_shared
 @pytest.mark.parametrize(("path", "name"), [(YOLOV5N, "yolov5"), (YOLOX_NANO, "yolox")])
 def test_the_layout_of_a_real_model_is_recognised(path, name):
-    assert recognise(read_float_model(path, 640)).layout == Layout(*EXPECTED[name], COCO_NAMES)
+    layout = recognise(read_float_model(path, InputSize.of(640))).layout
+    assert layout == Layout(*EXPECTED[name], COCO_NAMES)
 
 
 def test_a_yolox_that_decodes_in_its_graph_keeps_its_preprocessing(tmp_path):
@@ -170,7 +173,7 @@ def test_another_number_of_names_is_refused(count, tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_classes_that_nothing_names_are_numbered_with_a_warning(count, tmp_path):
     onnx.save(named(of_shape(1, 252, 5 + count)), tmp_path / "model.onnx")
-    found = read_detector(tmp_path / "model.onnx", SIZE)
+    found = read_detector(tmp_path / "model.onnx", INPUT)
     assert found.layout.class_names == tuple(f"class_{index}" for index in range(count))
     assert any("--classes FILE" in each for each in found.assumptions)
 
@@ -235,11 +238,11 @@ def test_the_number_of_names_tells_the_form_where_nothing_proves_it(name, head, 
 
 def test_a_form_that_is_a_guess_is_a_warning_with_the_option_that_decides(tmp_path):
     onnx.save(named(scaled(OWN["yolov6"]())), tmp_path / "model.onnx")
-    guess, unnamed = read_detector(tmp_path / "model.onnx", SIZE).assumptions
+    guess, unnamed = read_detector(tmp_path / "model.onnx", INPUT).assumptions
     assert "[1,N,5+C]" in guess
     assert "--head yolov8" in guess
     assert "--classes" in unnamed
-    sure = read_detector(tmp_path / "model.onnx", SIZE, head="yolov5").assumptions
+    sure = read_detector(tmp_path / "model.onnx", INPUT, head="yolov5").assumptions
     assert sure == (unnamed,)
 
 

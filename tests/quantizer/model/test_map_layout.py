@@ -15,11 +15,12 @@ from quantizer.model.serving_graph import ended_at
 from service.vision.detections import Detections
 from service.vision.heads import HEADS, detections_of
 from service.vision.image import MAX_PIXELS, decode_image
+from service.vision.input_size import InputSize
 from service.vision.postprocess import Decoder
 from service.vision.preprocess import preprocess, tensor_of
 from tests.quantizer.graphs import by_onnxruntime, graph_of, images
 from tests.shared import COCO_VAL, SHARED, needs_shared
-from tests.tiny_models import CLASSES, SIZE, STRIDES, Sketch, yolov8
+from tests.tiny_models import CLASSES, INPUT, SIZE, STRIDES, Sketch, yolov8
 
 CODES = {
     "yolov5": "anchors",
@@ -31,7 +32,7 @@ CODES = {
 
 @pytest.mark.parametrize("name", CODES)
 def test_the_layout_of_each_family_is_recognised(name):
-    maps = recognise_maps(graph_of(name), name, SIZE)
+    maps = recognise_maps(graph_of(name), name, INPUT)
     assert isinstance(maps, Maps)
     layout = maps.layout
     assert (layout.code, layout.class_count) == (CODES[name], len(CLASSES))
@@ -41,7 +42,7 @@ def test_the_layout_of_each_family_is_recognised(name):
 
 
 def test_the_anchors_are_read_from_the_tail():
-    layout = recognise_maps(graph_of("yolov5"), "yolov5", SIZE).layout
+    layout = recognise_maps(graph_of("yolov5"), "yolov5", INPUT).layout
     for level in layout.levels:
         expected = level.stride * np.array([[1, 2], [2, 2], [2, 1]])
         np.testing.assert_allclose(level.anchors, expected, rtol=1e-6)
@@ -51,7 +52,7 @@ def test_the_anchors_are_read_from_the_tail():
 @pytest.mark.parametrize("name", CODES)
 def test_the_maps_give_the_boxes_of_the_whole_graph(name, conf):
     graph = graph_of(name)
-    maps = recognise_maps(graph, name, SIZE)
+    maps = recognise_maps(graph, name, INPUT)
     ended = ended_at(graph.model, maps)
     onnx.checker.check_model(ended)
     for image in images(2):
@@ -66,7 +67,7 @@ def test_a_tail_that_decodes_in_another_way_is_not_recognised():
     scaled = onnx.numpy_helper.to_array(pixels) * np.float32(1.001)
     pixels.CopyFrom(onnx.numpy_helper.from_array(scaled, pixels.name))
     graph = graph_from(model)
-    found = recognise_maps(graph, "yolov8", SIZE)
+    found = recognise_maps(graph, "yolov8", INPUT)
     assert isinstance(found, Unrecognised)
     assert "64 at 8x8" in found.reason
 
@@ -78,7 +79,7 @@ def test_a_tail_that_reads_other_tensors_is_not_recognised():
     gate = s.node("ReduceMax", "gate", gate, axes=[1], keepdims=1)
     made = s.node("Mul", "gated", s.conv("last", x, (8, 8)), gate)
     graph = graph_from(s.model(s.reshape("flat", made, [1, 8, -1])))
-    found = recognise_maps(graph, "yolov8", SIZE)
+    found = recognise_maps(graph, "yolov8", INPUT)
     assert isinstance(found, Unrecognised)
     assert "also reads" in found.reason
 
@@ -88,14 +89,18 @@ def test_a_tail_that_reads_other_tensors_is_not_recognised():
 def test_real_models_have_the_same_boxes_before_nms(name):
     if not (path := SHARED / "models" / f"{name}.onnx").exists():
         pytest.skip(f"{path} is not there")
-    detector = read_detector(path, 640)
+    detector = read_detector(path, InputSize.of(640))
     head, how = detector.layout.head, detector.preprocess
-    maps = recognise_maps(detector.graph, head, 640)
+    maps = recognise_maps(detector.graph, head, InputSize.of(640))
     assert isinstance(maps, Maps)
     whole, ended = (open_session(m, 2) for m in (detector.model, ended_at(detector.model, maps)))
     for image in sorted(COCO_VAL.iterdir())[:3]:
-        photo = decode_image(image.read_bytes(), MAX_PIXELS, 640)
-        tensor = {detector.graph.input: tensor_of(preprocess(photo, 640, how.padding).canvas, how)}
+        photo = decode_image(image.read_bytes(), MAX_PIXELS, InputSize.of(640))
+        tensor = {
+            detector.graph.input: tensor_of(
+                preprocess(photo, InputSize.of(640), how.padding).canvas, how
+            )
+        }
         expected = before_nms(whole.run(None, tensor), head, None, 0.001, 640)
         assert len(expected) > 10
         assert_equal(before_nms(ended.run(None, tensor), head, maps, 0.001, 640), expected)

@@ -11,7 +11,7 @@ from quantizer.model.map_layout import Maps, recognise_maps
 from quantizer.model.serving_graph import ended_at, serving_graph
 from service.vision.preprocess import PREPROCESS, Preprocess, tensor_of
 from tests.quantizer.graphs import graph_of, quantized
-from tests.tiny_models import SIZE, TINY
+from tests.tiny_models import INPUT, SIZE, TINY
 
 FAMILIES = {"yolov5": "yolo", "yolox": "yolox", "yolov8": "yolo", "end2end": "yolo"}
 families = pytest.mark.parametrize("name", FAMILIES)
@@ -22,7 +22,7 @@ def canvas(seed: int = 0) -> np.ndarray:
 
 
 def maps_of(name: str) -> Maps:
-    maps = recognise_maps(graph_of(name), name, SIZE)
+    maps = recognise_maps(graph_of(name), name, INPUT)
     assert isinstance(maps, Maps)
     return maps
 

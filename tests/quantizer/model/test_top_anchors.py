@@ -10,7 +10,7 @@ from service.vision.detections import Detections
 from service.vision.heads import detections_of
 from service.vision.maps import MapDecoder, MapLayout
 from tests.quantizer.graphs import graph_of, images, maps_of
-from tests.tiny_models import SIZE
+from tests.tiny_models import INPUT
 
 FAMILIES = ("yolov5", "yolox", "yolov8", "end2end")
 
@@ -19,7 +19,7 @@ def detected(
     model: onnx.ModelProto, layout: MapLayout, image: np.ndarray, conf: float
 ) -> Detections:
     outputs = open_session(model, 1).run(None, {"images": image})
-    candidates = MapDecoder(layout, SIZE).decode(outputs, conf)
+    candidates = MapDecoder(layout, INPUT).decode(outputs, conf)
     return detections_of(candidates, conf, multi_label=False)
 
 

@@ -25,7 +25,7 @@ from quantizer.qdq.insertion import insert_qdq
 from quantizer.qdq.placement import ActivationSite, KeptFloat, Placement, WeightSite, plan_placement
 from quantizer.qdq.weights import Weights
 from tests.quantizer.graphs import HERE, by_onnxruntime, graph_of, images, quantized, served
-from tests.tiny_models import SIZE, TINY, Sketch, relu
+from tests.tiny_models import INPUT, TINY, Sketch, relu
 
 SCHEMES = {"asymmetric": Scheme(), "symmetric": Scheme(symmetric=True)}
 schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
@@ -108,7 +108,7 @@ def test_the_graph_is_valid_and_both_runtimes_agree_on_it(name, scheme):
 
 def test_the_numpy_operators_of_onnx_agree_too(tmp_path):
     onnx.save(relu(opset=19), tmp_path / "relu.onnx")  # the first opset in which they know Q/DQ
-    graph = read_float_model(tmp_path / "relu.onnx", SIZE).graph
+    graph = read_float_model(tmp_path / "relu.onnx", INPUT).graph
     model = quantized(graph, Scheme())
     image = images(1)[0]
     expected = ReferenceEvaluator(model).run(None, {"images": image})[0]

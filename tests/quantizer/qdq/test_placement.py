@@ -13,6 +13,7 @@ from quantizer.model.float_model import read_float_model
 from quantizer.model.graph import Graph
 from quantizer.qdq.format import PLAIN, TENSORRT, QdqFormat
 from quantizer.qdq.placement import Placement, layers_matching, plan_placement
+from service.vision.input_size import InputSize
 from tests.quantizer.graphs import graph_of
 from tests.shared import YOLOV5N, YOLOX_NANO, needs_shared
 from tests.tiny_models import TINY, Sketch
@@ -68,7 +69,7 @@ def test_the_plan_is_the_reviewed_one(name):
 @needs_shared
 @pytest.mark.parametrize("path", [YOLOV5N, YOLOX_NANO], ids=lambda path: path.stem)
 def test_the_plan_of_a_real_model_is_the_reviewed_one(path):
-    check_golden(path.stem, read_float_model(path, 640).graph)
+    check_golden(path.stem, read_float_model(path, InputSize.of(640)).graph)
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -22,14 +22,14 @@ from quantizer.sensitivity.simulation import SAMPLES, Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading, decibels, from_decibels
 from service.vision.heads import HEADS
 from tests.quantizer.graphs import graph_of, images
-from tests.tiny_models import SIZE, TINY, yolov5
+from tests.tiny_models import INPUT, TINY, yolov5
 
 YOLOV5 = HEADS["yolov5"]
 
 
 def simulation_of(name: str, **asked: str) -> Simulation:
     """With the statistics of the layers that are not `asked` to stay float, as in a build."""
-    reading = Reading.of(HEADS.get(name, YOLOV5), SIZE)
+    reading = Reading.of(HEADS.get(name, YOLOV5), INPUT)
     graph = Graph.of(sabotaged()) if name == "sabotaged" else graph_of(name)
     placement = plan_placement(graph, asked)
     averaged = averaged_tensors(graph, placement)
@@ -171,7 +171,7 @@ def test_without_known_precisions_every_layer_is_searched():
 
 def test_samples_are_the_first_images_with_a_detection_the_strongest_signal_first():
     graph = Graph.of(TINY["yolov5"]())
-    found = find_samples(graph.model, Reading.of(YOLOV5, SIZE), images(SAMPLES + 4), 1)
+    found = find_samples(graph.model, Reading.of(YOLOV5, INPUT), images(SAMPLES + 4), 1)
     signals = [sample.reference.signal for sample in found]
     assert signals == sorted(signals, reverse=True)
     first = sorted(image.tobytes() for image in images(SAMPLES))

@@ -4,9 +4,10 @@ import pytest
 from quantizer.sensitivity.detection_loss import Loss, detection_loss, mean_loss
 from quantizer.sensitivity.sqnr import Reading
 from service.vision.heads import HEADS, Candidates
+from service.vision.input_size import InputSize
 
-ALIGNED = Reading.of(HEADS["yolov8"], 64)
-SORTED = Reading.of(HEADS["end2end"], 64)
+ALIGNED = Reading.of(HEADS["yolov8"], InputSize.of(64))
+SORTED = Reading.of(HEADS["end2end"], InputSize.of(64))
 BOX = (10.0, 10.0, 20.0, 20.0)
 HALF = (10.0, 10.0, 20.0, 15.0)  # IoU 1/2 with BOX
 FAR = (40.0, 40.0, 50.0, 50.0)

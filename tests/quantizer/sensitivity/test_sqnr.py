@@ -3,9 +3,10 @@ import pytest
 
 from quantizer.sensitivity.sqnr import LOST, Reading, Reference, decibels, from_decibels, relative
 from service.vision.heads import HEADS
+from service.vision.input_size import InputSize
 
 SIZE = 64
-YOLOV5, END2END = (Reading.of(HEADS[name], SIZE) for name in ("yolov5", "end2end"))
+YOLOV5, END2END = (Reading.of(HEADS[name], InputSize.of(SIZE)) for name in ("yolov5", "end2end"))
 
 
 def raw(*rows: tuple[float, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ from quantizer.model.layout import read_detector
 from quantizer.study.calibrated import Calibrated, calibrate, first_and_last
 from quantizer.study.settings import BETTER_WEIGHTS, Setting, WeightMethod, settings
 from quantizer.study.study import study
-from tests.tiny_models import SIZE, TINY, save_tiny
+from tests.tiny_models import INPUT, SIZE, TINY, save_tiny
 
 SOME = [
     Setting(),
@@ -33,7 +33,7 @@ SOME = [
 def measured(photos, annotations, tmp_path_factory):
     model = save_tiny(tmp_path_factory.mktemp("study"), "yolov5")
     annotated = AnnotatedDataset(photos, annotations)
-    return study(model, photos, annotated, SIZE, 1, SOME, lambda _: None)
+    return study(model, photos, annotated, INPUT, 1, SOME, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def calibrated(photos, tmp_path_factory) -> Calibrated:
     home = tmp_path_factory.mktemp("calibrated")
     for path in hold_out(find_images(photos))[0]:
         (home / path.name).symlink_to(path)
-    detector = read_detector(save_tiny(home, "yolov5"), SIZE)
+    detector = read_detector(save_tiny(home, "yolov5"), INPUT)
     return calibrate(detector, home, photos, 1, adaptive=True, progress=lambda _: None)
 
 
@@ -183,9 +183,9 @@ def test_a_folder_without_images_and_missing_annotations_are_errors(photos, tmp_
     (tmp_path / "none").mkdir()
     absent = AnnotatedDataset(photos, tmp_path / "absent.json")
     with pytest.raises(NoCalibrationImages):
-        study(model, tmp_path / "none", absent, SIZE, 1, SOME[:1], lambda _: None)
+        study(model, tmp_path / "none", absent, INPUT, 1, SOME[:1], lambda _: None)
     with pytest.raises(BadAnnotations):
-        study(model, photos, absent, SIZE, 1, SOME[:1], lambda _: None)
+        study(model, photos, absent, INPUT, 1, SOME[:1], lambda _: None)
 
 
 def test_images_that_cannot_be_decoded_are_named(photos, tmp_path):
@@ -197,4 +197,4 @@ def test_images_that_cannot_be_decoded_are_named(photos, tmp_path):
         NoCalibrationImages,
         match=r"none of the 1 calibration images can be decoded, .*broken/deep/a\.jpg",
     ):
-        study(save_tiny(tmp_path, "yolov5"), broken, annotated, SIZE, 1, SOME[:1], lambda _: None)
+        study(save_tiny(tmp_path, "yolov5"), broken, annotated, INPUT, 1, SOME[:1], lambda _: None)

@@ -164,9 +164,12 @@ UNUSABLE = {
     "a long header": ([b" " * 5000, BYTES.tobytes()], "4096"),
     "no tensor": ([head(BYTES)], "1 frames"),
     "two tensors": ([head(BYTES), BYTES.tobytes(), BYTES.tobytes()], "3 frames"),
-    "another size": ([head(BYTES, shape=(1, 32, 32, 3)), bytes(3072)], "width and height to 64"),
-    "no batch": ([head(BYTES, shape=(64, 64, 3)), BYTES.tobytes()], "width and height to 64"),
-    "no shape": ([b"{}", BYTES.tobytes()], "width and height to 64"),
+    "another size": (
+        [head(BYTES, shape=(1, 32, 32, 3)), bytes(3072)],
+        "width to 64 and height to 64",
+    ),
+    "no batch": ([head(BYTES, shape=(64, 64, 3)), BYTES.tobytes()], "width to 64 and height to 64"),
+    "no shape": ([b"{}", BYTES.tobytes()], "width to 64 and height to 64"),
     "a negative shape": ([head(BYTES, shape=(1, -64, -64, 3)), BYTES.tobytes()], "shape.1"),
     "half a tensor": ([head(BYTES), BYTES.tobytes()[:-1]], "12287 bytes, not 12288"),
     "another dtype": ([head(BYTES, dtype="float64"), bytes(8 * 12288)], "input_dtype"),
@@ -192,7 +195,7 @@ def test_of_a_reason_that_stays_the_same_one_line_is_logged(client, image, caplo
     client.detect(image)
     (line,) = [each for each in caplog.messages if "no boxes" in each]
     assert "[1, 32, 32, 3]" in line
-    assert "set width and height to 64" in line
+    assert "set width to 64 and height to 64" in line
 
 
 def test_requests_and_their_stages_are_counted(shared, client, image):

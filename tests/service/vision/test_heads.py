@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from service.vision.heads import HEADS, Candidates, cells_of, detections_of
+from service.vision.input_size import InputSize
 
 SIZE = 64
 CLASSES = 3
-CELLS = cells_of(SIZE)
+INPUT = InputSize.of(SIZE)
+CELLS = cells_of(INPUT)
 CONF = 0.4
 
 
@@ -83,7 +85,7 @@ def test_a_head_decodes_like_a_plain_loop(head):
     make, naive = CASES[head]
     raw = make(np.random.default_rng(7))
     expected = list(naive(raw))
-    candidates = HEADS[head].decode(raw, SIZE, CONF)
+    candidates = HEADS[head].decode(raw, INPUT, CONF)
     assert 0 < len(expected) < raw.size
     np.testing.assert_allclose(candidates.xyxy, [box for box, _ in expected], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(candidates.scores, [s for _, s in expected], rtol=1e-5)
@@ -93,7 +95,7 @@ def test_a_head_decodes_like_a_plain_loop(head):
 def test_nothing_above_the_threshold_gives_no_boxes(head):
     make, _ = CASES[head]
     raw = make(np.random.default_rng(7))
-    candidates = HEADS[head].decode(raw, SIZE, 1.0)
+    candidates = HEADS[head].decode(raw, INPUT, 1.0)
     for multi_label in (False, True):
         found = detections_of(candidates, 1.0, multi_label)
         assert len(found) == 0

@@ -17,10 +17,12 @@ from bench.robustness.containers import (
 from bench.robustness.containers import png as black_png
 from service.errors import CorruptImage, ImageTooLarge, ImageTooNarrow, NotAnImage
 from service.vision.image import decode_image, full_size
+from service.vision.input_size import InputSize
 from service.vision.letterbox import Letterbox
 from tests.service.pictures import encoded, gradient, jpeg, png
 
 LIMIT = 1_000_000
+TARGETS = [32, 64, 100, "96x32", "64x128"]
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -41,7 +43,7 @@ def test_lossless_formats_keep_every_pixel_and_are_not_reduced(form, options):
     image = gradient(200, 80)
     data = encoded(image, form, **options)
     np.testing.assert_array_equal(decode(data), np.asarray(image))
-    assert decode_image(data, LIMIT, target=50).pixels.shape == (80, 200, 3)
+    assert decode_image(data, LIMIT, target=InputSize.of(50)).pixels.shape == (80, 200, 3)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -67,7 +69,7 @@ def test_every_exif_orientation_is_applied_at_full_and_reduced_size(orientation)
         data = encoded(gradient(200, 80), form, exif=exif, quality=95)
         upright = by_pillow(data)
         np.testing.assert_array_equal(decode(data), upright)
-    photo = decode_image(data, LIMIT, target=50)
+    photo = decode_image(data, LIMIT, target=InputSize.of(50))
     assert (photo.height, photo.width) == upright.shape[:2]
     assert photo.pixels.shape == (photo.height // 4, photo.width // 4, 3)
     small = Image.fromarray(upright).resize(photo.pixels.shape[1::-1], Image.Resampling.BOX)
@@ -76,21 +78,22 @@ def test_every_exif_orientation_is_applied_at_full_and_reduced_size(orientation)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([32, 64, 100]))
-def test_a_reduced_jpeg_is_large_enough_for_the_square(width, height, size):
-    assume(min(width, height) * size >= max(width, height))  # thinner ones are refused
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from(TARGETS))
+def test_a_reduced_jpeg_is_large_enough_for_the_input(width, height, written):
+    size = InputSize.of(written)
+    assume(min(width, height) >= size.shrink(width, height))  # thinner ones are refused
     photo = decode_image(encoded(Image.new("RGB", (width, height)), "JPEG"), LIMIT, size)
     assert (photo.width, photo.height) == (width, height)
     copy = Letterbox.fit(width, height, size, "centre")
     kept = photo.pixels.shape
     assert kept[0] >= min(height, copy.height)
     assert kept[1] >= min(width, copy.width)
-    if max(width, height) >= 2 * size:
+    if size.shrink(width, height) >= 2 and size.shrink(height, width) >= 2:
         assert max(kept) <= max(width, height) // 2 + 1
 
 
 def test_a_photo_at_full_size_is_not_decoded_again():
-    photo = decode_image(png(), LIMIT, target=50)
+    photo = decode_image(png(), LIMIT, target=InputSize.of(50))
     assert full_size(photo, b"", LIMIT) is photo.pixels
 
 
@@ -100,7 +103,7 @@ def test_the_first_picture_of_an_mpo_is_decoded_and_reduced_like_any_jpeg():
     with Image.open(io.BytesIO(both)) as image:
         assert image.format == "MPO"
     np.testing.assert_array_equal(decode(both), decode(data))
-    assert decode_image(both, LIMIT, target=50).pixels.shape == (20, 50, 3)
+    assert decode_image(both, LIMIT, target=InputSize.of(50)).pixels.shape == (20, 50, 3)
 
 
 def with_more_scans(side: int, count: int) -> bytes:
@@ -245,9 +248,9 @@ def test_a_side_is_limited():
 @pytest.mark.parametrize("size", [(641, 10), (10, 641)])
 def test_an_image_that_would_be_thinner_than_a_pixel_in_the_square_is_refused(size):
     data = encoded(Image.new("L", size), "PNG")
-    assert decode_image(data, LIMIT, target=65).pixels.shape == (*size[::-1], 3)
+    assert decode_image(data, LIMIT, target=InputSize.of(65)).pixels.shape == (*size[::-1], 3)
     with pytest.raises(ImageTooNarrow, match="the model's 64 pixels"):
-        decode_image(data, LIMIT, target=64)
+        decode_image(data, LIMIT, target=InputSize.of(64))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "RGB"])
@@ -268,6 +271,7 @@ def test_an_image_of_several_strips_is_decoded_like_one(mode):
 def test_a_padded_jpeg_is_reduced_by_pillow_too():
     data = jpeg(200, 81)
     padded = data[:-2] + bytes(40) + data[-2:]
-    photo = decode_image(padded, LIMIT, target=50)
+    photo = decode_image(padded, LIMIT, target=InputSize.of(50))
     assert (photo.width, photo.height) == (200, 81)
-    assert photo.pixels.shape == decode_image(data, LIMIT, target=50).pixels.shape == (21, 50, 3)
+    unpadded = decode_image(data, LIMIT, target=InputSize.of(50))
+    assert photo.pixels.shape == unpadded.pixels.shape == (21, 50, 3)

@@ -14,6 +14,7 @@ from bench.robustness.worst_inputs import (
     blank_webp,
 )
 from service.vision.image import EncodedImage
+from service.vision.input_size import InputSize
 from tests.processes import run_python
 from tests.service.pictures import encoded, gradient
 
@@ -26,6 +27,7 @@ import json, pathlib, sys
 from qyolo.process import set_up_process
 set_up_process(serves=True)
 from service.vision.image import EncodedImage
+from service.vision.input_size import InputSize
 def status(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return int(dict(line.split(":", 1) for line in lines)[name].split()[0])
@@ -34,7 +36,7 @@ for path in sys.argv[2:]:
     data = pathlib.Path(path).read_bytes()
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
-    EncodedImage(data, 10**9, int(sys.argv[1])).decode()
+    EncodedImage(data, 10**9, InputSize.of(sys.argv[1])).decode()
     peaks.append(status("VmHWM") - before)
 print(json.dumps(peaks))
 """
@@ -80,7 +82,7 @@ def test_the_cost_of_an_image_is_known_from_its_header(files, target):
     paths = [files / name for name in IMAGES]
     peaks = json.loads(run_python(PROGRAM, target, *paths))
     for path, peak in zip(paths, peaks, strict=True):
-        cost = EncodedImage(path.read_bytes(), 10**9, target).cost()
+        cost = EncodedImage(path.read_bytes(), 10**9, InputSize.of(target)).cost()
         assert 1024 * peak <= cost + 4 * MIB, path.name
     assert sum(peaks) > 40 * 1024
 

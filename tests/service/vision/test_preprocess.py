@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from service.vision.image import EncodedImage, Photo, decode_image
+from service.vision.input_size import InputSize
 from service.vision.preprocess import PREPROCESS, preprocess, room_in_canvas, tensor_of
 from tests.service.pictures import encoded, gradient, jpeg, letterboxed, png
 
@@ -20,7 +21,7 @@ PHOTO = Photo.from_pixels(IMAGE)
 )
 def test_each_family_has_its_channel_order_range_and_padding(name, colour, grey, top):
     how = PREPROCESS[name]
-    prepared = preprocess(PHOTO, 64, how.padding)
+    prepared = preprocess(PHOTO, InputSize.of(64), how.padding)
     assert prepared.canvas.shape == (1, 64, 64, 3)
     assert prepared.canvas.flags.c_contiguous
     tensor = tensor_of(prepared.canvas, how)
@@ -36,7 +37,7 @@ def test_each_family_has_its_channel_order_range_and_padding(name, colour, grey,
 def test_rows_and_columns_keep_their_places():
     image = np.zeros((64, 64, 3), np.uint8)
     image[3, 50] = 255
-    canvas = preprocess(Photo.from_pixels(image), 64, "centre").canvas
+    canvas = preprocess(Photo.from_pixels(image), InputSize.of(64), "centre").canvas
     assert np.argwhere(canvas[0, :, :, 0] > 127).tolist() == [[3, 50]]
 
 
@@ -48,7 +49,7 @@ def test_the_tensor_is_the_letterboxed_image_divided(name, shape):
     square, _ = letterboxed(image, 64, how.padding)
     channels = square[:, :, ::-1] if how.bgr else square
     expected = channels.transpose(2, 0, 1).astype(np.float32) / np.float32(how.divisor)
-    prepared = preprocess(Photo.from_pixels(image), 64, how.padding)
+    prepared = preprocess(Photo.from_pixels(image), InputSize.of(64), how.padding)
     np.testing.assert_array_equal(tensor_of(prepared.canvas, how)[0], expected)
 
 
@@ -79,9 +80,40 @@ def turned() -> bytes:
     ],
 )
 def test_a_jpeg_that_fills_the_rows_of_a_canvas_is_decoded_there(data, in_canvas, padding):
-    photo = EncodedImage(data, 10**6, 64, room_in_canvas(64, padding)).decode()
+    size = InputSize.of(64)
+    photo = EncodedImage(data, 10**6, size, room_in_canvas(size, padding)).decode()
     assert (photo.canvas is not None) is in_canvas
-    prepared = preprocess(photo, 64, padding)
-    expected = preprocess(decode_image(data, 10**6, 64), 64, padding)
+    prepared = preprocess(photo, size, padding)
+    expected = preprocess(decode_image(data, 10**6, size), size, padding)
     np.testing.assert_array_equal(prepared.canvas, expected.canvas)
     assert prepared.letterbox == expected.letterbox
+
+
+@pytest.mark.parametrize("padding", ["centre", "bottom-right"])
+@pytest.mark.parametrize(
+    ("data", "in_canvas"),
+    [(jpeg(96, 60), True), (jpeg(192, 108), True), (jpeg(60, 96), False), (jpeg(128, 50), False)],
+    ids=["same", "reduced", "portrait", "resized"],
+)
+def test_a_canvas_may_be_wider_than_high(data, in_canvas, padding):
+    size = InputSize(96, 64)
+    photo = EncodedImage(data, 10**6, size, room_in_canvas(size, padding)).decode()
+    assert (photo.canvas is not None) is in_canvas
+    prepared = preprocess(photo, size, padding)
+    assert prepared.canvas.shape == (1, 64, 96, 3)
+    expected = preprocess(decode_image(data, 10**6, size), size, padding)
+    np.testing.assert_array_equal(prepared.canvas, expected.canvas)
+
+
+def test_a_turned_jpeg_keeps_the_pixels_of_its_letterboxed_copy():
+    upright = gradient(200, 800)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif)
+    size = InputSize(64, 256)
+    photo = decode_image(data, 10**6, size)
+    assert (photo.width, photo.height) == (200, 800)
+    box = preprocess(photo, size, "centre").letterbox
+    assert (box.width, box.height) == (64, 256)
+    assert photo.pixels.shape[0] >= box.height
+    assert photo.pixels.shape[1] >= box.width
