@@ -1,5 +1,7 @@
 """The errors of a build: each message is one line that tells the user what to do."""
 
+from service.vision.input_size import InputSize
+
 
 class QuantizerError(Exception):
     """Base class of errors that the input or the environment causes."""
@@ -27,6 +29,17 @@ class BadOption(QuantizerError):
 
     def __str__(self) -> str:
         return f"{self.field} {self.reason}"
+
+
+class WorksAtOneSize(BadOption):
+    """A model does not work at the size that is asked for, but at its `own`."""
+
+    def __init__(self, reason: str, own: InputSize) -> None:
+        super().__init__("size", reason)
+        self.own = own
+
+    def __reduce__(self) -> tuple[type, tuple[str, InputSize]]:
+        return type(self), (self.reason, self.own)
 
 
 class BuildFailed(QuantizerError):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from quantizer.compile.builder import Candidate
 from quantizer.compile.load import load_builder
+from quantizer.errors import BadOption
 from quantizer.evaluation.detectors import describe, graph_detector
 from quantizer.model.layout import read_detector
 from quantizer.model.map_layout import Maps
@@ -20,6 +21,7 @@ from service.vision.detections import Detections
 from service.vision.image import MAX_PIXELS, Photo
 from service.vision.input_size import InputSize
 from service.vision.postprocess import Query
+from tests.quantizer.graphs import by_onnxruntime
 from tests.qyolo.commands import inline
 from tests.service.live import serving_folder
 from tests.service.pictures import encoded, gradient
@@ -38,12 +40,42 @@ def test_the_engine_of_every_head_has_the_boxes_of_the_exporters_graph(name, siz
     candidate = Candidate("fp32", detector.model, "f32", detector.preprocess, detector.maps)
     built = load_builder("onnxruntime", 1).build(candidate, tmp_path)
     manifest = describe(path, detector, {"fp32": built.variant}, detector.maps.layout)
-    pixels = np.random.default_rng(3).integers(0, 256, (50, 90, 3), np.uint8)
+    # Bright pixels in 0..255 would make the boxes of random weights infinite.
+    brightest = 255 if detector.preprocess.divisor > 1 else 2
+    shape = (2 * size.height, 2 * size.width, 3)
+    pixels = np.random.default_rng(3).integers(0, brightest, shape, np.uint8)
     query = Query(conf=1e-6, iou=1.0, max_det=10**6, multi_label=name != "end2end")
     served = detected(Detector.load(tmp_path, manifest, "fp32", 1), pixels, query)
     assert len(served) >= 10
     uncut = onnx.load(path) if name in TINY else detector.model
     assert_same(served, detected(graph_detector(uncut, manifest, 1), pixels, query))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", sorted(set(HEADS) - {"end2end", "yolox"}))
+def test_an_export_of_one_size_is_resized(name, size, tmp_path):
+    """Its boxes are those of an export for the new size, which has the same weights."""
+    square, right = save_tiny(tmp_path, name), tmp_path / "right"
+    right.mkdir()
+    found, expected = (read_detector(path, size) for path in (square, save_tiny(right, name, size)))
+    assert found.size == size
+    assert found.layout == expected.layout
+    assert any("64x64" in text and size.text in text for text in found.assumptions)
+    assert not any("64x64" in text for text in expected.assumptions)
+    image = np.random.default_rng(5).random((1, 3, size.height, size.width), np.float32)
+    outputs = [
+        each.head.decode(by_onnxruntime(each.model, image), size, -1.0)
+        for each in (found, expected)
+    ]
+    within = 0.05 if name == "half" else 1e-3
+    np.testing.assert_allclose(outputs[0].xyxy, outputs[1].xyxy, rtol=1e-5, atol=within)
+    np.testing.assert_allclose(outputs[0].scores, outputs[1].scores, rtol=0, atol=within)
+
+
+def test_an_end_to_end_export_of_one_size_is_not(tmp_path):
+    path = save_tiny(tmp_path, "end2end")
+    with pytest.raises(BadOption, match=r"96x64: .* only at the size .* use --size 64$"):
+        read_detector(path, InputSize(96, 64))
 
 
 def detected(detector: Detector, pixels: np.ndarray, query: Query) -> Detections:
@@ -66,7 +98,7 @@ def assert_same(found: Detections, expected: Detections) -> None:
 # ------------------------------------------------------------------------------ a served folder
 
 WIDE = InputSize(640, 64)
-BODY = encoded(gradient(300, 30), "PNG")
+BODY = encoded(gradient(300, 40), "PNG")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, checker, helper, shape_inference, version_converter
 
-from quantizer.errors import BadOption, UnsupportedModel
+from quantizer.errors import BadOption, UnsupportedModel, WorksAtOneSize
 from quantizer.model.files import require_onnx
 from quantizer.model.float32 import in_float32
 from quantizer.model.graph import Graph
@@ -54,7 +54,8 @@ class FloatModel:
 
 
 def read_float_model(path: Path, size: InputSize | None = None) -> FloatModel:
-    """Read and normalise a detector; raises UnsupportedModel, or BadOption for `size`.
+    """Read and normalise a detector; raises UnsupportedModel, or BadOption for `size`, which is
+    WorksAtOneSize where the model works at its own.
 
     Without `size` it is 640, or the size of the exported input where the model works at no other.
     """
@@ -81,7 +82,7 @@ def read_float_model(path: Path, size: InputSize | None = None) -> FloatModel:
         ) from made
     only = f"only at the size of its export, {own.text}"
     if size is not None:
-        raise BadOption("size", f"{size}: {failed}, {only}; use --size {own}") from made
+        raise WorksAtOneSize(f"{size}: {failed}, {only}; use --size {own}", own) from made
     assumption = f"{failed}, {only}, which is used"
     return read(Graph.of(at_own), own, assumptions=(assumption,))
 

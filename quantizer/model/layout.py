@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from quantizer.errors import BadOption, UnsupportedModel
+from quantizer.errors import BadOption, UnsupportedModel, WorksAtOneSize
 from quantizer.model.class_names import Names, class_names, given_names
 from quantizer.model.coco_names import COCO_NAMES
 from quantizer.model.execution import open_session
@@ -17,9 +17,11 @@ from quantizer.model.forms import FORMS, Form, Output
 from quantizer.model.graph import Graph, attributes
 from quantizer.model.map_layout import Maps, Unrecognised, recognise_maps
 from quantizer.model.outputs import UNCHANGED, Changes, changed
+from quantizer.model.resized import resized
 from service.vision.detections import Floats
 from service.vision.heads import HEADS, Head, HeadName
 from service.vision.input_size import InputSize
+from service.vision.maps import Level, MapLayout
 from service.vision.preprocess import PREPROCESS, Preprocess, PreprocessName
 
 NEAREST: Final = 3  # forms that the message about an unknown layout describes
@@ -59,9 +61,54 @@ def read_detector(
 ) -> FloatDetector:
     """Read an ONNX file and recognise its layout.
 
+    A model that was exported for another size gets its decode written anew, where that is possible.
     Raises what `read_float_model` and `recognise` raise.
     """
-    return recognise(read_float_model(path, size), head, preprocess, classes)
+    try:
+        return recognise(read_float_model(path, size), head, preprocess, classes)
+    except WorksAtOneSize as exc:
+        exported = recognise(read_float_model(path, exc.own), head, preprocess, classes)
+        detector = _at_size(exported, size) if size is not None else None
+        if detector is None:
+            raise
+        return detector
+
+
+def _at_size(exported: FloatDetector, size: InputSize) -> FloatDetector | None:
+    """The detector of another size; None where its maps are not recognised, or it has no such form.
+
+    The layout of its maps proves that the new decode is that of the exported one.
+    """
+    if not isinstance(exported.maps, Maps):
+        return None
+    graph = resized(exported.graph, exported.layout.head, exported.maps, size)
+    if isinstance(graph, Exception):
+        return None
+    maps = recognise_maps(graph, exported.layout.head, size)
+    if not isinstance(maps, Maps) or not _same_layout(maps.layout, exported.maps.layout):
+        return None
+    note = f"its decode, which was exported for {exported.size.text}, is written for {size.text}"
+    return FloatDetector(
+        graph,
+        size,
+        exported.metadata,
+        exported.layout,
+        maps,
+        assumptions=(*exported.assumptions, note),
+        outputs=exported.outputs,
+    )
+
+
+def _same_layout(a: MapLayout, b: MapLayout) -> bool:
+    """Whether both are equal but for the rounding of the anchors, which are read from the tail."""
+    return replace(a, levels=_without_anchors(a)) == replace(b, levels=_without_anchors(b)) and all(
+        np.allclose(one.anchors, other.anchors, rtol=1e-5)
+        for one, other in zip(a.levels, b.levels, strict=True)
+    )
+
+
+def _without_anchors(layout: MapLayout) -> tuple[Level, ...]:
+    return tuple(replace(level, anchors=()) for level in layout.levels)
 
 
 def recognise(

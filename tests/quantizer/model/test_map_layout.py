@@ -20,7 +20,7 @@ from service.vision.postprocess import Decoder
 from service.vision.preprocess import preprocess, tensor_of
 from tests.quantizer.graphs import by_onnxruntime, graph_of, images
 from tests.shared import COCO_VAL, SHARED, needs_shared
-from tests.tiny_models import CLASSES, INPUT, SIZE, STRIDES, Sketch, yolov8
+from tests.tiny_models import CLASSES, INPUT, STRIDES, Sketch, yolov8
 
 CODES = {
     "yolov5": "anchors",
@@ -101,9 +101,11 @@ def test_real_models_have_the_same_boxes_before_nms(name):
                 preprocess(photo, InputSize.of(640), how.padding).canvas, how
             )
         }
-        expected = before_nms(whole.run(None, tensor), head, None, 0.001, 640)
+        expected = before_nms(whole.run(None, tensor), head, None, 0.001, InputSize.of(640))
         assert len(expected) > 10
-        assert_equal(before_nms(ended.run(None, tensor), head, maps, 0.001, 640), expected)
+        assert_equal(
+            before_nms(ended.run(None, tensor), head, maps, 0.001, InputSize.of(640)), expected
+        )
 
 
 def graph_from(model: onnx.ModelProto) -> Graph:
@@ -111,7 +113,11 @@ def graph_from(model: onnx.ModelProto) -> Graph:
 
 
 def before_nms(
-    outputs: Sequence[np.ndarray], head: str, maps: Maps | None, conf: float, size: int = SIZE
+    outputs: Sequence[np.ndarray],
+    head: str,
+    maps: Maps | None,
+    conf: float,
+    size: InputSize = INPUT,
 ) -> Detections:
     """Every class of every box, best first."""
     decoder = Decoder.of(HEADS[head], size, maps.layout if maps else None)

@@ -133,10 +133,11 @@ def test_a_path_that_is_no_model_folder_is_not_overwritten(model, photos, tmp_pa
     assert list(tmp_path.iterdir()) == [thesis]
 
 
-def test_a_build_that_fails_leaves_nothing_behind(model, photos, tmp_path):
-    ran = inline("build", model, "--calibration", photos, "--size", 96, "--out", tmp_path / "m")
+def test_a_build_that_fails_leaves_nothing_behind(photos, tmp_path):
+    model, out = save_tiny(tmp_path, "end2end"), tmp_path / "m"
+    ran = inline("build", model, "--calibration", photos, "--size", 96, "--out", out)
     failed(ran, "does not work at 96x96", "use --size 64")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [model]
 
 
 def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
@@ -204,6 +205,19 @@ def test_without_calibration_images_the_bundled_ones_are_used(photos, tmp_path):
         (["build", "{tmp}/bad.onnx"], ["bad.onnx is not a readable ONNX file"]),
         (["build", "{model}", "--calibration", "absent"], ["no such folder", "absent"]),
         (["build", "{model}", "--calibration", "{photos}", "--size", "65"], ["--size 65: "]),
+        (
+            ["build", "{model}", "--calibration", "{photos}", "--size", "640x360"],
+            ["--size 640x360: ", "use --size 640x352"],
+        ),
+        (
+            ["build", "{model}", "--calibration", "{photos}", "--size", "0"],
+            ["--size 0: ", "640x384"],
+        ),
+        (["up", "{model}", "--calibration", "{photos}", "--size", "wide"], ["--size wide: "]),
+        (
+            ["study", "{model}", "--size", "640x8", "--images", "a", "--annotations", "b"],
+            ["--size 640x8: a side has 32 to 4096 pixels"],
+        ),
         (["build", "{model}", "--calibration", "{photos}", "--device", "gpu"], ["--device gpu: "]),
         (["build", "{model}", "--calibration", "{photos}", "--classes", "nix"], ["--classes nix"]),
         (
