@@ -24,7 +24,7 @@ from service.manifest import Manifest, read_manifest
 from service.progress import Progress
 from service.vision.image import Photo
 from service.vision.postprocess import Query
-from tests.tiny_models import CELLS, CLASSES, INPUT, SIZE, TINY, yolov5
+from tests.tiny_models import CELLS, CLASSES, SIZE, TINY, yolov5
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def report(tiny_folder):
 
 DESCRIBED = {
     "name": "yolov5",
-    "size": INPUT,
+    "size": SIZE,
     "head": "yolov5",
     "preprocess": "yolo",
     "class_names": CLASSES,

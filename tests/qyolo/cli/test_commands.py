@@ -155,6 +155,7 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
     ran = inline("build", model, "--calibration", photos, "--size", 64, "--out", out, *options)
     assert ran.code == 0, ran.err
     assert report_of(out)["options"] | {"threads": 0} == {
+        "size": "64",
         "ranges": "percentile",
         "symmetric": True,
         "bias_correction": False,
