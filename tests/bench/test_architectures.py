@@ -12,6 +12,7 @@ from quantizer.model.float_model import FloatModel
 from quantizer.model.graph import Graph
 from quantizer.model.layout import recognise
 from quantizer.study.networks import ARCHITECTURES, SIZE
+from service.vision.input_size import InputSize
 from service.vision.preprocess import PREPROCESS
 
 SHAPE = (1, 25200, 85)
@@ -36,7 +37,7 @@ def test_the_architecture_is_the_published_one(name, millions, gflop):
     assert size.parameters / 1e6 == pytest.approx(millions, rel=0.01)
     assert 2 * size.macs / 1e9 == pytest.approx(gflop, rel=0.02)
     assert graph.shapes["output"] == SHAPE
-    layout = recognise(FloatModel(graph, SIZE, {})).layout
+    layout = recognise(FloatModel(graph, InputSize.of(SIZE), {})).layout
     assert (layout.head, layout.preprocess) == ("yolov5", "yolo")
 
 
@@ -55,5 +56,6 @@ def test_the_weights_are_reproducible():
 
 
 def test_drawn_pictures_can_be_calibrated_on(tmp_path):
-    files = ImageFiles(find_images(draw_pictures(tmp_path / "pictures")), SIZE, PREPROCESS["yolo"])
+    paths = find_images(draw_pictures(tmp_path / "pictures"))
+    files = ImageFiles(paths, InputSize.of(SIZE), PREPROCESS["yolo"])
     assert len(list(files.decodable())) == PICTURES

@@ -24,7 +24,7 @@ from service.inference.variants import load_variants
 from service.manifest import read_manifest
 from tests.quantizer.graphs import graph_of, maps_of, quantized
 from tests.quantizer.machines import LAPTOP
-from tests.tiny_models import SIZE, TINY, save_tiny
+from tests.tiny_models import INPUT, SIZE, TINY, save_tiny
 from tests.vendor.fake_openvino import core_with_gpu
 
 WITH_GPU = replace(LAPTOP, intel=LAPTOP.intel | {"intel-gpu": IntelDevice(file="/dev/dri/render")})
@@ -58,7 +58,7 @@ def config(model, photos, **options) -> BuildConfig:
 @pytest.fixture
 def trial(model, photos, tmp_path):
     """A trial, after the processor's fp32 was built into its folder."""
-    detector = read_detector(model, SIZE, None, None, None)
+    detector = read_detector(model, INPUT)
     builder = load_builder("openvino", 1)
     fp32 = builder.build(Candidate("fp32", detector.model), tmp_path)
     manifest = describe(model, detector, {"fp32": fp32.variant})
