@@ -51,7 +51,12 @@ from quantizer.report.findings import Findings
 from quantizer.report.page import render
 from quantizer.sensitivity import decision
 from quantizer.sensitivity.decision import Decision
-from quantizer.sensitivity.simulation import SEARCHED_IMAGES, Simulation, find_samples
+from quantizer.sensitivity.simulation import (
+    SEARCHED_IMAGES,
+    SampleCounts,
+    Simulation,
+    find_samples,
+)
 from quantizer.sensitivity.sqnr import Reading
 from service.inference.variants import AUTO
 from service.manifest import PAGE, QDQ, REPORT, Manifest, Variant, write_manifest
@@ -206,6 +211,7 @@ def decide(
     images = source.spread(SEARCHED_IMAGES)
     layout = source.maps.layout if source.maps else None
     reading = Reading.of(detector.head, detector.size, layout)
+    counts = SampleCounts.of(graph)
     with job.stage("precision"):
         simulation = Simulation(
             graph=graph,
@@ -213,9 +219,14 @@ def decide(
             weights=weights,
             means=collected.channel_means if config.bias_correction else None,
             samples=find_samples(
-                ended_at(detector.model, source.maps), reading, images, config.threads
+                ended_at(detector.model, source.maps),
+                reading,
+                images,
+                config.threads,
+                counts.samples,
             ),
             threads=config.threads,
+            noise_samples=counts.noise_samples,
             maps=source.maps,
         )
         decided = decision.decide(

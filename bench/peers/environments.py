@@ -1,6 +1,7 @@
 """Pinned virtual environments for the peers, and processes whose time and memory are measured."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -9,11 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
+from zipfile import ZipFile
 
 PEERS: Final = Path(__file__).parent
 RUNS: Final = Path("runs")
 NNCF: Final = "nncf==3.4.0"
+ULTRALYTICS: Final = (
+    "ultralytics==8.3.230",
+    "torch==2.13.0",
+    "torchvision==0.28.0",
+    "onnx==1.23.2",
+)
 # Runs its arguments; the last line that it prints is their peak memory in KiB.
 PEAK: Final = """
 import resource, subprocess, sys
@@ -46,6 +55,34 @@ def quantize_onnxruntime(*arguments: str | Path) -> Finished:
 
 def _quantize(peer: str, python: str, *arguments: str | Path) -> Finished:
     return measured([python, str(PEERS / "quantize.py"), peer, *map(str, arguments)])
+
+
+def export_ultralytics(weights: Path, out: Path) -> Path:
+    """Export PyTorch weights to ONNX once; loading them runs code that is in them."""
+    if not out.exists():
+        script, settings = PEERS / "export_ultralytics.py", RUNS / "ultralytics"
+        settings.mkdir(parents=True, exist_ok=True)
+        # Without asking a server, and without installing what it thinks is missing.
+        quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+        subprocess.run(
+            [environment("ultralytics", *ULTRALYTICS), script, weights.resolve(), out.resolve()],
+            env={**os.environ, **quiet, "YOLO_CONFIG_DIR": str(settings.resolve())},
+            check=True,
+        )
+    return out
+
+
+def packaged_file(requirement: str, member: str) -> Path:
+    """A file of a package of the registry, downloaded and unpacked once; nothing is installed."""
+    home = RUNS / "packages" / requirement
+    if not (home / member).exists():
+        with TemporaryDirectory() as scratch:
+            download = ["download", "--quiet", "--no-deps", "--only-binary=:all:", requirement]
+            subprocess.run([sys.executable, "-m", "pip", *download, "--dest", scratch], check=True)
+            (wheel,) = Path(scratch).iterdir()
+            with ZipFile(wheel) as archive:
+                archive.extract(member, home)
+    return home / member
 
 
 def save_openvino(model: Path | bytes, out: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Self
 
 import onnx
 
+from quantizer.compile.workload import macs
 from quantizer.model.execution import over_feeds, over_images
 from quantizer.model.graph import Graph
 from quantizer.model.map_layout import Maps
@@ -24,8 +25,27 @@ SAMPLES: Final = 12  # images on which candidates are compared
 # Of them, those with the strongest signal, on which sets of layers are tried. Two of those rank the
 # layers of YOLOX-nano and YOLOv8n more like all twelve do than four others.
 NOISE_SAMPLES: Final = 2
+# Both where a detector computes more than LARGE multiply-accumulates for an image: the search
+# executes it hundreds of times. YOLOv8n has 4.4 billion of them, YOLOv5s 8.3, YOLOv12m 30.
+LARGE: Final = 8_000_000_000
+SAMPLES_OF_LARGE: Final = 6
+NOISE_SAMPLES_OF_LARGE: Final = 1
 SEARCHED_IMAGES: Final = 32  # at most, for samples
 SAMPLE_SIGNAL: Final = 0.25  # the least of a sample: one box at a score of 0.5
+
+
+class SampleCounts(NamedTuple):
+    """On how many images sets of layers are compared, and on how many of them layers alone."""
+
+    samples: int = SAMPLES
+    noise_samples: int = NOISE_SAMPLES
+
+    @classmethod
+    def of(cls, graph: Graph) -> Self:
+        """For the detector of this graph, whose shapes must be known."""
+        if sum(macs(graph).values()) > LARGE:
+            return cls(SAMPLES_OF_LARGE, NOISE_SAMPLES_OF_LARGE)
+        return cls()
 
 
 class SensitivitySample(NamedTuple):
@@ -46,6 +66,7 @@ class Simulation:
     samples: Sequence[SensitivitySample]
     threads: int
     maps: Maps | None = None  # at which the graph is executed, instead of its decode tail
+    noise_samples: int = NOISE_SAMPLES  # the first of the samples, on which the noise is measured
     # By tensor: activations of the float graph in each of the first samples.
     known: Sequence[Mapping[str, Floats]] = ()
 
@@ -58,7 +79,7 @@ class Simulation:
         computes no more than what quantization changes behind these activations."""
         graph = Graph.of(ended_at(self.graph.model, self.maps))
         kept = [*tensors, *graph.outputs]  # a graph needs outputs, even where nothing is quantized
-        images = (sample.image for sample in self.samples[:NOISE_SAMPLES])
+        images = (sample.image for sample in self.samples[: self.noise_samples])
 
         def feed(number: int, image: Floats, outputs: list[Floats]) -> dict[str, Floats]:
             return {self.graph.input: image, **dict(zip(kept, outputs, strict=True))}
@@ -68,7 +89,7 @@ class Simulation:
 
     def noise(self, placement: Placement) -> float:
         """The output noise of a placement over the first samples."""
-        samples = self.samples[:NOISE_SAMPLES]
+        samples = self.samples[: self.noise_samples]
         feeds = self.known or [{self.graph.input: sample.image} for sample in samples]
         model = resumed(self._executed(placement), self.graph, feeds[0].keys())
         references = [sample.reference for sample in samples]

@@ -18,7 +18,7 @@ from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.quantize import Ranges
 from quantizer.qdq.weights import Weights
 from quantizer.sensitivity.decision import MAX_LOSS, Decision, decide, float_costs
-from quantizer.sensitivity.simulation import SAMPLES, Simulation, find_samples
+from quantizer.sensitivity.simulation import SAMPLES, SampleCounts, Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading, decibels, from_decibels
 from service.vision.heads import HEADS
 from tests.quantizer.graphs import graph_of, images
@@ -176,6 +176,27 @@ def test_samples_are_the_first_images_with_a_detection_the_strongest_signal_firs
     assert signals == sorted(signals, reverse=True)
     first = sorted(image.tobytes() for image in images(SAMPLES))
     assert sorted(sample.image.tobytes() for sample in found) == first
+
+
+def test_a_large_detector_is_searched_on_fewer_samples():
+    small = onnx.shape_inference.infer_shapes(TINY["yolov5"]())
+    assert SampleCounts.of(Graph.of(small)) == (12, 2)
+    large = onnx.ModelProto()
+    large.CopyFrom(small)
+    stem = next(node for node in large.graph.node if node.op_type == "Conv")
+    described = next(each for each in large.graph.value_info if each.name == stem.output[0])
+    described.type.tensor_type.shape.dim[2].dim_value = 10**8
+    assert SampleCounts.of(Graph.of(large)) == (6, 1)
+
+
+def test_the_noise_is_measured_on_the_first_samples():
+    simulation = simulation_of("yolov5")
+    placement = plan_placement(simulation.graph)
+    one, two = (
+        dataclasses.replace(simulation, noise_samples=count).noise(placement) for count in (1, 2)
+    )
+    alone = dataclasses.replace(simulation, samples=simulation.samples[:1])
+    assert one == alone.noise(placement) != two
 
 
 def test_without_a_sample_everything_is_quantized(openvino):
