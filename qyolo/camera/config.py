@@ -48,7 +48,7 @@ class WatchConfig(BaseModel, frozen=True):
     mqtt: str | None = Field(
         None,
         description="broker for events, states and Home Assistant's discovery, as "
-        "mqtt://user:password@host:1883; mqtts:// for TLS",
+        "mqtt://USER:<password>@HOST:1883; mqtts:// for TLS",
         json_schema_extra={"env": "QYOLO_MQTT", "metavar": "URL"},
     )
     mqtt_password: str | None = Field(

@@ -39,7 +39,7 @@ class Publisher:
         except (KeyError, ValueError):
             host, port = "", 0
         if not host:  # without the URL, which may hold a password
-            raise CommandError("--mqtt: not mqtt://user:password@host:1883, or mqtts:// for TLS")
+            raise CommandError("--mqtt: not mqtt://USER:<password>@HOST:1883, or mqtts:// for TLS")
         self._camera, self._link = camera, Link(f"MQTT broker {host}:{port}")
         self._lock = threading.Lock()
         # The retained messages by their topic.

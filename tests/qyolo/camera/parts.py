@@ -79,7 +79,8 @@ def camera(port: int = 0) -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield f"http://user:secret@127.0.0.1:{server.server_port}/video?token=secret"
+            account = "user:secret"
+            yield f"http://{account}@127.0.0.1:{server.server_port}/video?token=secret"
         finally:
             server.is_off.set()
             server.shutdown()

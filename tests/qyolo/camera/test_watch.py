@@ -36,6 +36,7 @@ from tests.service.pictures import gradient, jpeg
 from tests.service.tiny import write_model_folder
 from tests.waiting import WAIT_LIMIT_S, wait_until
 
+ACCOUNT = "camera:a%20secret"
 NOBODY = yolov5_raw([])
 PERSON = yolov5_raw([(32.0, 32.0, 16.0, 8.0, 0.9, 0)])
 TWO = yolov5_raw([(32.0, 32.0, 16.0, 8.0, 0.9, 0), (12.0, 32.0, 8.0, 8.0, 0.8, 0)])
@@ -120,7 +121,7 @@ def test_home_assistant_discovers_the_classes_and_follows_their_objects(detector
 @needs_broker
 def test_without_classes_one_is_discovered_when_it_is_seen(detector, broker):
     port, engine = detector
-    mqtt = {"mqtt": f"mqtt://camera:a%20secret@127.0.0.1:{broker.port}"}
+    mqtt = {"mqtt": f"mqtt://{ACCOUNT}@127.0.0.1:{broker.port}"}
     with camera() as url, watching(url, port, **mqtt):
         # What an earlier run left with the broker is cleared.
         broker.wait_for(available="online", dog__occupancy="OFF", person__occupancy="OFF")
@@ -377,9 +378,9 @@ def test_what_the_user_can_fix_ends_the_command_with_the_reason(server, video, t
     assert f"cannot read {broken}: Invalid data" in refused(broken, **at)
     assert "cannot read missing.mp4: No such file" in refused("missing.mp4", **at)
     assert "--server ftp://x" in refused(video, "--server", "ftp://x")
-    for broker in ("http://user:secret@x", "mqtt://", "mqtt://user:secret@x:port"):
+    for broker in (f"http://{ACCOUNT}@x", "mqtt://", f"mqtt://{ACCOUNT}@x:port"):
         line = refused(video, "--mqtt", broker, **at)
-        assert "mqtt://user:password@host:1883" in line
+        assert "mqtt://USER:<password>@HOST:1883" in line
         assert "secret" not in line
     line = refused(video, "--mjpeg-port", 0, "--mjpeg-host", "0.0.0.0", **at)
     assert "--insecure" in line
