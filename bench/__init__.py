@@ -7,12 +7,13 @@ Run one from the root of the repository, in the project's environment:
 The scripts in this folder measure the server:
 
 - `overhead`: what HTTP adds to the engine.
-- `servers`: qyolo beside FastAPI, LitServe and BentoML.
+- `servers`: qyolo beside FastAPI, LitServe, BentoML and Triton.
 - `capacity`: cost of an image; latency against load, beside a queueing model (`queueing`).
 - `saturation`: throughput over HTTP against `benchmark_app`, and overload.
 - `loadgen`: two scenarios of MLPerf's LoadGen.
 - `cluster`: two Ray replicas against one.
 - `start`: time from `qyolo up` to ready.
+- `jpeg`: decoders of JPEG by time and AP. `frigate`: its zmq detector beside DeepStack's protocol.
 
 `quantization/` measures accuracy, speed and cost of quantizing; `robustness/` sends tens of
 thousands of hostile or good requests. `peers/` are the other servers and quantizers, each in a
