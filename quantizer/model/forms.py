@@ -97,7 +97,9 @@ class Form:
         if self.first_class is None:
             most = output.cells[0] // 4
             return [] if rows < most else [f"fewer than {most} rows, not {rows}"]
-        lacking = [] if rows > columns else [f"more rows than its {columns} columns, not {rows}"]
+        lacking = []
+        if rows <= columns and rows not in output.cells:
+            lacking.append(f"more rows than its {columns} columns, not {rows}")
         decoded = not output.tail <= RAW_OPERATORS
         if self.head == "yolox":
             if rows != output.cells[0]:

@@ -257,3 +257,9 @@ def test_the_message_about_undecoded_maps_lists_every_output(tmp_path):
         layout_of(model, tmp_path)
     for words in ("detect8.y [1,24,8,8]", "detect32.y [1,24,2,2]", "decoded boxes", "export"):
         assert words in str(caught.value)
+
+
+def test_a_small_input_may_have_fewer_cells_than_the_head_has_columns(tmp_path):
+    """A YOLOX for 91 classes at 64x64: 84 cells of 96 numbers."""
+    model = named(of_shape(1, 84, 96, decoded=False))
+    assert layout_of(model, tmp_path).head == "yolox"
