@@ -12,10 +12,9 @@ from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
 from service.vision.heads import STRIDES
 from service.vision.image import MAX_PIXELS, SUFFIXES, Pixels, decode_image, upright_size
-from service.vision.input_size import InputSize
+from service.vision.input_size import DEFAULT_SIZE, InputSize
 from service.vision.preprocess import Preprocess, preprocess, tensor_of
 
-LONGEST: Final = 640  # pixels of the longer side, at which nearly all YOLOs are trained
 MAX_HELD_OUT: Final = 16
 HELD_OUT_SHARE: Final = 6  # one image in six, so that the ranges lose little
 
@@ -68,9 +67,9 @@ def chosen_size(size: WantedSize, paths: Sequence[Path]) -> InputSize | None:
             f"none of {len(paths)} images can be read; --size 640x384 needs none"
         )
     aspect = median(width / height for width, height in sides)
-    step, shorter = STRIDES[-1], round(LONGEST * min(aspect, 1 / aspect))
-    shorter = max(step, -(-shorter // step) * step)
-    return InputSize(LONGEST, shorter) if aspect > 1 else InputSize(shorter, LONGEST)
+    step, longer = STRIDES[-1], DEFAULT_SIZE.longest
+    shorter = max(step, -(-round(longer * min(aspect, 1 / aspect)) // step) * step)
+    return InputSize(longer, shorter) if aspect > 1 else InputSize(shorter, longer)
 
 
 def read_pixels(paths: Sequence[Path]) -> Iterator[Pixels | None]:

@@ -22,12 +22,11 @@ from quantizer.model.float32 import in_float32
 from quantizer.model.graph import Graph
 from quantizer.model.outputs import readable_outputs, with_one_output
 from quantizer.model.stem import without_focus
-from service.vision.input_size import InputSize
+from service.vision.input_size import DEFAULT_SIZE, InputSize
 
 MIN_OPSET: Final = 13  # the first whose QuantizeLinear and DequantizeLinear take an axis
 MAX_REASON: Final = 200  # characters of a library's error message
 STRIDE: Final = 32  # pixels; of the coarsest map that every YOLO has
-DEFAULT_SIZE: Final = InputSize(640, 640)  # pixels, at which nearly all YOLOs are trained
 
 
 @dataclass(frozen=True, slots=True, eq=False)

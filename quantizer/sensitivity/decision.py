@@ -4,7 +4,7 @@ Nothing here is timed, so two builds decide the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
@@ -93,9 +93,7 @@ def decide(
 
     accepts = loses_little if min_sqnr is None else is_quiet
     found = search(layers, trials.noises_alone, budget, costs, progress, accepts)
-    before = after = trials.noise(())
-    if found.kept_float:
-        after = trials.noise(found.kept_float)
+    before, after = trials.noise(()), trials.noise(found.kept_float)
     if min_sqnr is None and found.kept_float not in points:
         loses_little(found.kept_float)
     sensitive = {
@@ -120,12 +118,16 @@ class _Trials:
     fixed: Mapping[str, str]
     layers: Sequence[str]
     executions: int = 0
+    noises: dict[tuple[str, ...], float] = field(default_factory=dict)  # by the layers kept float
 
     def loss(self, kept_float: Iterable[str]) -> float:
         return self.simulation.loss(self._without(kept_float))
 
-    def noise(self, kept_float: Iterable[str]) -> float:
-        return self.simulation.noise(self._without(kept_float))
+    def noise(self, kept_float: tuple[str, ...]) -> float:
+        """Measured once: the search may have asked for it."""
+        if kept_float not in self.noises:
+            self.noises[kept_float] = self.simulation.noise(self._without(kept_float))
+        return self.noises[kept_float]
 
     def noises_alone(self, layers: Sequence[str]) -> Iterator[float]:
         """Of each of these layers, with every other layer kept float."""

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from qyolo.errors import CommandError
-from service.inference.reload import MIN_AGREEMENT
+from service.vision.agreement import MIN_AGREEMENT
 
 Name = Annotated[str | None, typer.Argument(help="Name of a model; default: the first one.")]
 Server = Annotated[str, typer.Option(help="Address of the server.", envvar="QYOLO_SERVER")]
@@ -22,8 +22,6 @@ Agreement = Annotated[
         min=0, max=1, help="Least agreement with the boxes of the served version; 0: any."
     ),
 ]
-
-
 NewClasses = Annotated[bool, typer.Option("--new-classes", help="The classes may be others.")]
 POLL_S: Final = 1.0
 

@@ -9,8 +9,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import InvalidRequest, UnknownClass
-from service.inference.reload import MIN_AGREEMENT, Requirements
+from service.inference.reload import Requirements
 from service.settings import Settings
+from service.vision.agreement import MIN_AGREEMENT
 from service.vision.postprocess import Query
 
 MODEL_MEANING: Final = "name of a model, where the server has several; default: the first one"

@@ -18,13 +18,11 @@ from service.errors import BadModelFolder, EngineFailed, NotReady, Refused, Serv
 from service.inference.backend import InferenceBackend
 from service.inference.models import Model, Models, Version, fingerprint_of
 from service.manifest import verify
-from service.vision.agreement import agreement
+from service.vision.agreement import MIN_AGREEMENT, agreement
 from service.vision.detections import Detections
 from service.vision.image import SUFFIXES
 from service.vision.postprocess import Query
 
-# As much as the accuracy gate of a build lets int8 differ from fp32.
-MIN_AGREEMENT: Final = 0.85
 MAX_IMAGES: Final = 16
 FP32: Final = "fp32"
 

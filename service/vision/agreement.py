@@ -9,6 +9,9 @@ import numpy as np
 from service.vision.detections import Detections, Floats, Ints
 
 MATCH_IOU: Final = 0.5  # COCO's loosest threshold for "the same object"
+# Of a new version of a model with the served one: as much as the accuracy gate of a build lets int8
+# differ from fp32.
+MIN_AGREEMENT: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,3 +45,6 @@ class InputSize:
 
     def __str__(self) -> str:
         return str(self.written)
+
+
+DEFAULT_SIZE: Final = InputSize(640, 640)  # at which nearly all YOLOs are trained
