@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from types import FrameType
 from typing import Final
 
@@ -33,14 +34,14 @@ def run_server(
     source: ModelSource,
     open_backend: OpenBackend | None = None,
     name: str | None = None,
-    rebuild: Rebuild | None = None,
+    rebuilds: Mapping[str, Rebuild] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let the requests in flight finish.
 
-    The model of `source`, under `name` if it is given, is the first, which `rebuild` builds again;
-    `settings.models` are beside it. Where an engine still runs after that, the process exits at
-    once, with the code STUCK. Raises CannotListen, BadKeys, TelemetryMissing, or CommandError if
-    there is no model to serve, or none any more.
+    The model of `source`, under `name` if it is given, is the first; `settings.models` are beside
+    it. `rebuilds`: by name, of those that can be built again. Where an engine still runs after
+    that, the process exits at once, with the code STUCK. Raises CannotListen, BadKeys,
+    TelemetryMissing, or CommandError if there is no model to serve, or none any more.
     """
     set_up_process(serves=True)
     set_up_logs(settings.log_level, settings.log_format)
@@ -59,7 +60,7 @@ def run_server(
             traces,
             name,
             [ModelFolder.parse(text) for text in settings.models],
-            Changes(bundle.SAMPLES, rebuild),
+            Changes(bundle.SAMPLES, rebuilds or {}),
         )
         lifecycle = app.state.lifecycle
         server = Server(server_config(app, settings, ROUTINE), lifecycle.begin_drain)

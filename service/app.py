@@ -1,8 +1,8 @@
 """The application: its table of routes, its middleware, and the model behind them."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -107,7 +107,8 @@ class Changes:
 
     # A folder of images on which two versions of a model are compared where none are collected.
     samples: Path | None = None
-    rebuild: Rebuild | None = None  # builds the first model again
+    # By the names of the models that can be built again.
+    rebuilds: Mapping[str, Rebuild] = field(default_factory=dict)
 
 
 NO_SAMPLES: Final = Changes()
@@ -167,8 +168,7 @@ def create_app(
     recalibration = Recalibration(
         reloader,
         collected,
-        None if changes is None else changes.rebuild,
-        lambda model: model is lifecycle.models.first,
+        {} if changes is None else changes.rebuilds,
     )
 
     @asynccontextmanager

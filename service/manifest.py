@@ -102,6 +102,8 @@ class Manifest(BaseModel):
     def _consistent(self) -> Self:
         if self.default not in self.variants:
             raise ValueError(f"the default {self.default!r} is not among the variants")
+        if self.name == ".." or Path(self.name).name != self.name:  # collected images go there
+            raise ValueError(f"the name {self.name!r} is no name of a file")
         for variant in self.variants.values():
             for path in (variant.model, variant.raw, variant.blob, *variant.plans.values()):
                 if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):

@@ -7,9 +7,10 @@ and served as by a reload.
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
@@ -23,8 +24,9 @@ from service.progress import Progress
 MIN_IMAGES: Final = 16  # fewer describe no camera
 
 State = Literal["idle", "building", "comparing", "offered", "switched", "failed"]
-# (a folder of images, the variant that is served) -> the build that is calibrated on them
-Rebuild = Callable[[Path, str], ModelSource]
+# (a model, a folder of images) -> its build that is calibrated on them; it may write into the
+# folder above that of the images. Raises ServiceError.
+Rebuild = Callable[[Model, Path], ModelSource]
 
 log = logging.getLogger(__name__)
 
@@ -40,51 +42,53 @@ class Status:
 
 
 class Recalibration:
-    """One at a time, of one model: the one that `rebuild` builds, None: of none.
+    """One at a time.
 
-    `images_of`: the folder of a model's collected images, if some are collected.
+    `images_of`: the folder of a model's collected images, if some are collected. `rebuilds`: by the
+    names of the models whose float model is known.
     """
 
     def __init__(
         self,
         reloader: Reloader,
         images_of: Callable[[str], Path | None],
-        rebuild: Rebuild | None,
-        is_rebuilt: Callable[[Model], bool],
+        rebuilds: Mapping[str, Rebuild],
     ) -> None:
         self._reloader = reloader
         self._images_of = images_of
-        self._rebuild = rebuild
-        self._is_rebuilt = is_rebuilt
-        self._status = Status()
-        self._offered: Path | None = None
+        self._rebuilds = rebuilds
+        self._statuses: dict[str, Status] = {}  # by model
+        self._offered: dict[str, Path] = {}
         self._task: asyncio.Task[None] | None = None
         self._source: ModelSource | None = None
         self._is_closed = False
 
     def status(self, model: Model) -> Status:
         """Of the last recalibration of this model."""
-        return self._status if self._is_rebuilt(model) else Status()
+        return self._statuses.get(model.name, Status())
 
     def start(self, model: Model, needed: Requirements, switch: bool) -> None:
         """Begin one, or with `switch` serve the one that is offered; raises Refused."""
-        if self._rebuild is None or not self._is_rebuilt(model):
+        name = model.name
+        rebuild = self._rebuilds.get(name)
+        if rebuild is None:
             raise Refused(
-                f"the float model of {model.name} is not known here: `qyolo up MODEL` knows it. "
-                "Build with --calibration DIR and --out FOLDER, then `qyolo reload`"
+                f"the float model of {name} is not known here: `qyolo up MODEL` knows it, and "
+                f"QYOLO_FLOAT_MODELS={name}=FILE.onnx names it to a server of its folder. Or build "
+                "with --calibration DIR and --out FOLDER, then `qyolo reload`"
             )
         if self._task is not None and not self._task.done():
             raise Refused("a recalibration is in progress")
-        images = self._images_of(model.name)
+        images = self._images_of(name)
         if images is None:
             raise Refused("no images are collected: start the server with --collect DIR")
-        offered, self._offered = self._offered, None
+        offered = self._offered.pop(name, None)
         if not switch or offered is None:
             offered, count = None, len(_collected(images))
             if count < MIN_IMAGES:
                 raise Refused(f"{count} images are collected, of at least {MIN_IMAGES}")
-        self._status = Status("building" if offered is None else "comparing")
-        work = self._run(model, needed, switch, self._rebuild, images, offered)
+        self._statuses[name] = Status("building" if offered is None else "comparing")
+        work = self._run(model, needed, switch, rebuild, images, offered)
         self._task = asyncio.create_task(work)
 
     @asynccontextmanager
@@ -108,31 +112,33 @@ class Recalibration:
     ) -> None:
         try:
             if folder is None:
-                default = model.manifest.default
-                folder = await asyncio.to_thread(self._build, rebuild, images, default)
-            self._status = Status("comparing")
+                folder = await asyncio.to_thread(self._build, rebuild, model, images)
+            self._statuses[model.name] = Status("comparing")
             change = await self._reloader.reload(model, needed, folder, switch)
         except Exception as exc:
             expected = isinstance(exc, ServiceError)
             log.error("the recalibration failed: %s", exc, exc_info=None if expected else exc)
             why = str(exc) if expected else "an unexpected error; the log says which"
-            self._status = Status("failed", detail=why)
+            self._statuses[model.name] = Status("failed", detail=why)
             return
-        self._offered = None if switch else folder
-        self._status = Status("switched" if switch else "offered", change=change)
+        if not switch:
+            self._offered[model.name] = folder
+        self._statuses[model.name] = Status("switched" if switch else "offered", change=change)
 
-    def _build(self, rebuild: Rebuild, images: Path, default: str) -> Path:
+    def _build(self, rebuild: Rebuild, model: Model, collected: Path) -> Path:
         """In a thread; calibrates on a copy, since the images change while the build reads them."""
-        with TemporaryDirectory(prefix="qyolo-") as copy:
-            for path in _collected(images):
-                shutil.copy(path, copy)
-            self._source = source = rebuild(Path(copy), default)
+        with TemporaryDirectory(prefix="qyolo-") as home:
+            images = Path(home) / "images"
+            images.mkdir()
+            for path in _collected(collected):
+                shutil.copy(path, images)
+            self._source = source = rebuild(model, images)
             if self._is_closed:
                 source.cancel()
-            return source.folder(self._report)
+            return source.folder(partial(self._report, model.name))
 
-    def _report(self, progress: Progress) -> None:
-        self._status = Status("building", progress)
+    def _report(self, name: str, progress: Progress) -> None:
+        self._statuses[name] = Status("building", progress)
 
 
 def _collected(folder: Path) -> list[Path]:

@@ -38,6 +38,12 @@ class Settings(BaseSettings):
         description="model folders, comma-separated, each FOLDER or NAME=FOLDER: those of `qyolo "
         "serve` where it names none; with `qyolo up` more models, beside the one that it builds",
     )
+    float_models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        description="float ONNX models that the folders were built of, comma-separated, each FILE "
+        "or, where a folder is served under another name, NAME=FILE: `qyolo recalibrate` builds "
+        "with them. `qyolo up` knows that of the first model",
+    )
     model_memory: NonNegativeInt = Field(
         default=0,
         description="bytes of memory that loaded models may take, as measured when each is loaded; "

@@ -109,8 +109,9 @@ def admission(
 class HeldSource:
     """A build that stays at one progress until it is released or cancelled."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, folder: Path | None = None) -> None:
         self._progress = progress
+        self._folder = folder or Path()
         self._continue = threading.Event()
         self._cancelled = False
 
@@ -119,7 +120,7 @@ class HeldSource:
         assert self._continue.wait(WAIT_LIMIT_S)
         if self._cancelled:
             raise NotReady("the build was cancelled")
-        return Path()
+        return self._folder
 
     def release(self) -> None:
         self._continue.set()

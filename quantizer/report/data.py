@@ -47,6 +47,7 @@ class OptionsReport:
     equalisation: bool
     keep_float: tuple[str, ...]
     min_sqnr: float | None
+    max_drop: float | None  # None: the accuracy gate's limit
     runtime: Runtime
     accelerator: str | None  # OpenVINO's name of the device beside the processor
     target: tuple[str, ...]  # the GPUs elsewhere that it was built for; empty: this machine
@@ -184,6 +185,7 @@ class Report:
                 equalisation=config.equalisation,
                 keep_float=config.keep_float,
                 min_sqnr=config.min_sqnr,
+                max_drop=config.max_drop,
                 runtime=findings.built["fp32"].variant.runtime,
                 accelerator=config.accelerator,
                 target=config.target,

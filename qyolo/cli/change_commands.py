@@ -54,7 +54,7 @@ def recalibrate(
     ] = False,
     min_agreement: Agreement = MIN_AGREEMENT,
 ) -> None:
-    """Have a running `qyolo up` build its model again, calibrated on the collected images.
+    """Have a running server build a model again, calibrated on the images that it has collected.
 
     Prints how far the new build and the served one agree with fp32 on those images. With --switch
     the new one is served then; one that has been compared before is served as it is. If the build

@@ -2,15 +2,17 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, cast
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from quantizer.config import BuildConfig, Default
+from quantizer.config import BuildConfig
 from qyolo.camera.config import WatchConfig
 from qyolo.cli.options import (
     Folders,
+    file_of,
     message,
     takes_config,
     takes_plan,
@@ -23,6 +25,11 @@ from qyolo.user_cache import cache_root
 from service.observability.logs import set_up_logs
 from service.progress import ReportProgress
 from service.settings import Settings
+
+if TYPE_CHECKING:  # `qyolo --help` need not load them
+    from qyolo.building import BuildSource
+    from service.inference.models import Model
+    from service.recalibration import Rebuild
 
 BEHIND: Final = 10  # niceness of a build beside a server, which needs the processor first
 
@@ -38,6 +45,7 @@ def serve(settings: Settings, folders: Folders = None) -> None:
     from service.lifecycle import FolderSource
     from service.manifest import verify
 
+    rebuilds = _rebuilds(settings)
     listed = tuple(folders or settings.models)
     if not listed:
         raise CommandError("name a model folder: qyolo serve FOLDER, or QYOLO_MODELS=FOLDER")
@@ -45,7 +53,8 @@ def serve(settings: Settings, folders: Folders = None) -> None:
     for model in models:
         verify(model.folder)
     more = settings.model_copy(update={"models": listed[1:]})
-    run_server(more, FolderSource(models[0].folder), name=models[0].name)
+    source = FolderSource(models[0].folder)
+    run_server(more, source, name=models[0].name, rebuilds=rebuilds)
 
 
 @takes_config
@@ -59,6 +68,7 @@ def up(config: BuildConfig, settings: Settings) -> None:
     from quantizer.cache import build_key
     from qyolo.building import BuildSource
     from qyolo.cli.progress import progress_bars
+    from qyolo.rebuilding import default_again
     from qyolo.serving import run_server
     from service.inference.models import ModelFolder
     from service.manifest import verify
@@ -67,12 +77,31 @@ def up(config: BuildConfig, settings: Settings) -> None:
         verify(ModelFolder.parse(text).folder)
     source = BuildSource(config, cache_root(), build_key(config), progress_bars, message)
 
-    def rebuild(images: Path, default: str) -> BuildSource:
-        # The times of the variants would be measured while the server works: its choice stays.
-        again = replace(config, calibration=images, default=cast(Default, default))
-        return BuildSource(again, cache_root(), build_key(again), _no_bars, message, BEHIND)
+    def rebuild(model: "Model", images: Path) -> "BuildSource":
+        default = default_again(model.manifest)
+        return _build_behind(replace(config, calibration=images, default=default))
 
-    run_server(settings, source, rebuild=rebuild)
+    run_server(settings, source, rebuilds=_rebuilds(settings) | {config.model.stem: rebuild})
+
+
+def _rebuilds(settings: Settings) -> "dict[str, Rebuild]":
+    """Builds of the folders whose float model the settings name."""
+    from qyolo.rebuilding import config_again
+    from service.inference.models import ModelFolder
+
+    def rebuild(file: Path, model: "Model", images: Path) -> "BuildSource":
+        return _build_behind(config_again(model, file, images))
+
+    named = [ModelFolder.parse(text) for text in settings.float_models]
+    files = [(each.name, file_of(str(each.folder), False)) for each in named]
+    return {name or file.stem: partial(rebuild, file) for name, file in files}
+
+
+def _build_behind(config: BuildConfig) -> "BuildSource":
+    from quantizer.cache import build_key
+    from qyolo.building import BuildSource
+
+    return BuildSource(config, cache_root(), build_key(config), _no_bars, message, BEHIND)
 
 
 def _no_bars() -> AbstractContextManager[ReportProgress]:

@@ -27,7 +27,7 @@ from service.inference.backend import InferenceBackend
 from service.inference.variants import AUTO, unknown_variant
 from service.manifest import CHECKSUMS, Manifest, Precision, read_manifest
 
-NAME: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)  # of a model that is not the first
+NAME: Final = re.compile(r"(?!\.)[\w.-]{1,64}", re.ASCII)  # of a model that is not the first
 VARIANTS: Final = frozenset({AUTO, *get_args(Precision)})
 RETRY_S: Final = 5.0  # after a load that failed
 

@@ -116,8 +116,9 @@ class Running:
     def err(self) -> str:
         return "".join(self.lines)
 
-    def get(self, path: str) -> httpx.Response:
-        return plain_http.get(self.url + path, timeout=WAIT_LIMIT_S)
+    def get(self, path: str, key: str | None = None) -> httpx.Response:
+        headers = {} if key is None else {"X-API-Key": key}
+        return plain_http.get(self.url + path, headers=headers, timeout=WAIT_LIMIT_S)
 
     def detect(self, image: bytes, query: str = "") -> dict:
         headers = {"Content-Type": "image/jpeg"}
