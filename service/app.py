@@ -43,6 +43,7 @@ from service.http.schemas import (
 )
 from service.inference.admission import READY, Admission
 from service.inference.backend import InferenceBackend
+from service.inference.comparison import Checks
 from service.inference.detector import Detector
 from service.inference.models import Model, ModelFolder, Models
 from service.inference.pipeline import Pipeline, workers_for
@@ -158,13 +159,15 @@ def create_app(
 
     def open_models(folder: Path) -> Models:
         folders = (ModelFolder(folder, name), *others)
-        models = Models(folders, open_model, experiments, settings.model_memory, describe)
+        limit = settings.model_memory
+        models = Models(folders, open_model, experiments, limit, checks, describe)
         metrics.predicted_wait.set_function(lambda: models.admission.predicted_wait_s)
         return models
 
-    lifecycle = Lifecycle(source, open_models, on_failure, settings.drain_s)
     query = Query(settings.conf, settings.iou, settings.max_det)
-    reloader = Reloader(lambda: lifecycle.models, images_of, query, metrics.count_reload)
+    checks = Checks(images_of, query, metrics.count_reload)
+    lifecycle = Lifecycle(source, open_models, on_failure, settings.drain_s)
+    reloader = Reloader(lambda: lifecycle.models, checks)
     recalibration = Recalibration(
         reloader,
         collected,

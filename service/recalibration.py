@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 from service.errors import Refused, ServiceError
+from service.inference.comparison import Requirements
 from service.inference.models import Model
-from service.inference.reload import Change, Reloader, Requirements
+from service.inference.reload import Change, Reloader
 from service.lifecycle import ModelSource
 from service.progress import Progress
 

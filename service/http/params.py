@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import InvalidRequest, UnknownClass
-from service.inference.reload import Requirements
+from service.inference.comparison import Requirements
 from service.settings import Settings
 from service.vision.agreement import MIN_AGREEMENT
 from service.vision.postprocess import Query

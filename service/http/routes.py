@@ -21,9 +21,9 @@ from service.http.params import (
 from service.http.pictures import render
 from service.http.schemas import (
     Alive,
-    ChangeAnswer,
     Ready,
     RecalibrationAnswer,
+    change_answer,
     compare_answer,
     detect_answer,
     model_info,
@@ -148,7 +148,7 @@ class Endpoints:
         _require_admin(request)
         served = self._lifecycle.models.find(model)
         change = await self._reloader.reload(served, params.requirements)
-        return _json(ChangeAnswer(**asdict(change)))
+        return _json(change_answer(change))
 
     async def recalibrate(
         self, request: Request, model: str, params: Annotated[RecalibrateParams, Query()]
@@ -173,7 +173,7 @@ class Endpoints:
             model=model.name,
             state=now.state,
             detail=now.detail,
-            change=None if now.change is None else ChangeAnswer(**asdict(now.change)),
+            change=None if now.change is None else change_answer(now.change),
             **({} if now.progress is None else asdict(now.progress)),
         )
 

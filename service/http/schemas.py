@@ -1,5 +1,6 @@
 """The JSON bodies of all responses that are not problems."""
 
+from dataclasses import asdict
 from typing import Literal
 from urllib.parse import quote
 
@@ -7,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from service.inference.models import Model, Models
+from service.inference.reload import Change
 from service.inference.results import Answer
 from service.inference.timings import Stage, Timings
 from service.lifecycle import State
@@ -156,6 +158,12 @@ class Ready(BaseModel):
     done: int | None = None
     total: int | None = None
     detail: str | None = None
+
+
+def change_answer(change: Change) -> ChangeAnswer:
+    fields = asdict(change)
+    compared = fields.pop("compared")
+    return ChangeAnswer(**fields, **compared)
 
 
 def detect_answer(manifest: Manifest, answer: Answer) -> DetectAnswer:

@@ -20,10 +20,11 @@ from threading import Thread
 from types import TracebackType
 from typing import Final, Self, get_args
 
-from service.errors import BadModelFolder, ModelNotFound, NotReady, ServiceError
+from service.errors import BadModelFolder, ModelNotFound, NotReady, Refused, ServiceError
 from service.experiments.split import BadExperiment, Experiment
 from service.inference.admission import Admission
 from service.inference.backend import InferenceBackend
+from service.inference.comparison import Checks, Record, Requirements
 from service.inference.variants import AUTO, unknown_variant
 from service.manifest import CHECKSUMS, Manifest, Precision, read_manifest
 
@@ -114,7 +115,11 @@ class Model:
     version: Version | None = None
     used: float = 0.0  # when a request last asked for it
     failed: float = -RETRY_S  # when it could not be loaded
+    problem: str = ""  # why
+    served: str = ""  # fingerprint of the folder whose version was served last
+    refused: str = ""  # of the one that came while it was unloaded, and did not pass the checks
     loading: "asyncio.Task[None] | None" = field(default=None, repr=False)
+    record: "asyncio.Task[Record] | None" = field(default=None, repr=False)  # of `served`
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -154,19 +159,21 @@ class Models:
         folders: Sequence[ModelFolder],
         open_model: OpenModel,
         experiments: Mapping[str, Experiment],
-        memory_limit: int = 0,
-        on_change: Callable[[Model], None] = lambda model: None,
+        memory_limit: int,
+        checks: Checks,
+        on_change: Callable[[Model], None],
     ) -> None:
         """Load the first model, and others while they fit; raises ServiceError.
 
         `memory_limit`: bytes of the loaded models; 0 is no limit. A model that is asked for is
         loaded, beyond the limit if only the first one is left to make room. `experiments`: by
-        the names of models; that of the first model by "". `on_change` is called with a model
-        whose version has changed.
+        the names of models; that of the first model by "". `checks`: of a build that came while
+        its model was unloaded. `on_change` is called with a model whose version has changed.
         """
         self._open_model = open_model
         self._experiments = experiments
         self._memory_limit = memory_limit
+        self._checks = checks
         self._on_change = on_change
         self._lost: Callable[[str], None] = lambda reason: None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -236,6 +243,13 @@ class Models:
     def open(self, model: Model, folder: Path) -> Version:
         """A new version of a model, which nobody uses yet; blocks, and raises ServiceError."""
         return self._open(folder, model.name, model.experiment)
+
+    async def record(self, model: Model) -> Record:
+        """What the served version finds in images, or the one that was unloaded."""
+        if model.version is not None:
+            with model.version as served:
+                return await asyncio.to_thread(self._checks.record, model.name, served)
+        return Record(model.manifest) if model.record is None else await model.record
 
     def switch(self, model: Model, folder: Path, version: Version) -> None:
         """Give new requests this version of a folder; the old one ends with its last request."""
@@ -321,14 +335,14 @@ class Models:
 
     async def _load_alone(self, model: Model) -> None:
         async with self.changing:
-            self._make_room(model, model.memory_bytes)
             try:
-                version = await asyncio.to_thread(self.open, model, model.folder)
+                version = await self._open_checked(model)
             except Exception as exc:
                 expected = isinstance(exc, ServiceError)
                 log.error(
                     "%s cannot be loaded: %s", model.name, exc, exc_info=None if expected else exc
                 )
+                model.problem = str(exc) if isinstance(exc, Refused) else "the log says why"
                 model.failed = time.monotonic()
                 raise _not_loaded(model) from exc
             if self._is_closed:
@@ -337,8 +351,36 @@ class Models:
             self._install(model, version)
             self._make_room(model)
 
+    async def _open_checked(self, model: Model) -> Version:
+        """What is in its folder now; raises ServiceError.
+
+        A build that came while the model was unloaded must pass the checks of a reload. One that
+        does not is loaded no second time.
+        """
+        if model.refused and model.refused == await asyncio.to_thread(fingerprint_of, model.folder):
+            raise Refused(model.problem)
+        self._make_room(model, model.memory_bytes)
+        version = await asyncio.to_thread(self.open, model, model.folder)
+        if model.served in ("", version.fingerprint):
+            return version
+        try:
+            await asyncio.to_thread(
+                self._checks.judge, await self.record(model), version.backend, Requirements()
+            )
+        except BaseException as exc:
+            await asyncio.to_thread(version.close, None)
+            if isinstance(exc, Refused):
+                model.refused = version.fingerprint
+                self._checks.count(model.name, "refused")
+            raise
+        log.info("%s: another build was in its folder; it is served", model.name)
+        self._checks.count(model.name, "switched")
+        return version
+
     def _install(self, model: Model, version: Version) -> None:
         model.version, model.memory_bytes = version, version.memory_bytes
+        if model.served != version.fingerprint:
+            model.served, model.refused, model.record = version.fingerprint, "", None
         model.manifest = version.backend.variants.manifest
         self._on_change(model)
         if self._loop is not None:
@@ -358,13 +400,28 @@ class Models:
         loaded = sum(each.version.memory_bytes for each in self if each.version)
         return bool(self._memory_limit) and loaded + more > self._memory_limit
 
-    def _unload(self, model: Model) -> None:
+    def _unload(self, model: Model, is_lost: bool = False) -> None:
         if (version := model.version) is None:
             return
         log.info("%s is unloaded", model.name)
         model.version = None
         self._on_change(model)
-        self._retire(version)
+        if self._loop is None or is_lost or model.record is not None:
+            self._retire(version)
+        else:
+            model.record = self._loop.create_task(self._record_last(model, version))
+
+    async def _record_last(self, model: Model, version: Version) -> Record:
+        """What a version that is unloaded finds, before it is freed."""
+        self._retired.add(version)
+        try:
+            return await asyncio.to_thread(self._checks.record, model.name, version.backend)
+        except Exception as exc:
+            log.error("%s cannot be compared with a later build", model.name, exc_info=exc)
+            return Record(version.backend.variants.manifest)
+        finally:
+            if not self._is_closed:
+                self._retire(version)
 
     def _retire(self, version: Version) -> None:
         self._retired = {each for each in self._retired if not each.is_freed} | {version}
@@ -386,7 +443,7 @@ class Models:
 
         def unload() -> None:
             if model.version is version:
-                self._unload(model)
+                self._unload(model, is_lost=True)
 
         assert self._loop is not None
         self._loop.call_soon_threadsafe(unload)
@@ -399,7 +456,7 @@ def _loaded(model: Model, task: "asyncio.Task[None]") -> None:
 
 
 def _not_loaded(model: Model) -> NotReady:
-    return NotReady(f"the model {model.name} cannot be loaded; the log says why")
+    return NotReady(f"the model {model.name} cannot be loaded; {model.problem}")
 
 
 def _size_of(folder: Path, manifest: Manifest) -> int:

@@ -16,7 +16,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from service.experiments.events import Assigned, Compared, Shadowed
-from service.inference.reload import Outcome
+from service.inference.comparison import Outcome
 from service.inference.results import (
     Answer,
     EngineFailure,

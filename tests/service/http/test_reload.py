@@ -69,8 +69,9 @@ def served(live: Live) -> str:
     return live.client.get("/v1/models").json()["created"]
 
 
-def reloads(live: Live, outcome: str) -> float:
-    return sample(samples(live.client), "qyolo_model_reloads_total", outcome=outcome)
+def reloads(live: Live, outcome: str, model: str = "tiny") -> float:
+    found = samples(live.client)
+    return sample(found, "qyolo_model_reloads_total", outcome=outcome, model=model)
 
 
 def test_a_new_build_is_compared_and_served_without_losing_a_request(folder, pictures):
@@ -195,6 +196,50 @@ def test_an_unloaded_model_is_loaded_by_a_reload(folder, tmp_path):
         assert (change["model"], change["switched"], change["agreement"]) == ("boats", True, None)
         assert post(live.client, jpeg(), "/v1/models/boats/detect").status_code == 200
         assert served(live) != NEXT
+
+
+@contextmanager
+def boats_unloaded(folder: Path, pictures: Path, boats: Path):
+    """Of three models, boats has answered and then made room for cars."""
+    write_model_folder(boats)
+    others = [ModelFolder(boats, "boats"), ModelFolder(folder, "cars")]
+    with admin(folder, Changes(pictures), others=others, model_memory=1) as live:
+        for name in ("boats", "cars"):
+            assert post(live.client, jpeg(), f"/v1/models/{name}/detect").status_code == 200
+        yield live
+
+
+def test_a_build_that_came_while_its_model_was_unloaded_is_compared_with_what_was_served(
+    folder, pictures, tmp_path
+):
+    boats = tmp_path / "boats"
+    with boats_unloaded(folder, pictures, boats) as live:
+        rebuild(boats)
+        assert post(live.client, jpeg(), "/v1/models/boats/detect").status_code == 200
+        assert live.client.get("/v1/models?model=boats").json()["created"] == NEXT
+        assert reloads(live, "switched", "boats") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "allowed"),
+    [
+        (OTHER, "agrees with the served one to 0.000 on 3 images", "min_agreement=0"),
+        ({"class_names": ("a", "b", "c")}, "has other classes", "new_classes=true"),
+    ],
+)
+def test_a_build_that_a_reload_would_refuse_is_not_served_after_an_unloading(
+    folder, pictures, tmp_path, changes, words, allowed
+):
+    boats, path = tmp_path / "boats", "/v1/models/boats/detect"
+    with boats_unloaded(folder, pictures, boats) as live:
+        rebuild(boats, **changes)
+        for _ in range(2):
+            assert words in assert_problem(post(live.client, jpeg(), path), 503)["detail"]
+        assert_problem(live.client.post("/v1/models/boats/reload"), 409)
+        assert reloads(live, "refused", "boats") == 2  # by the first request, and by the command
+        assert post(live.client, jpeg()).status_code == 200
+        assert live.client.post(f"/v1/models/boats/reload?{allowed}").json()["switched"]
+        assert post(live.client, jpeg(), path).status_code == 200
 
 
 def test_the_command_reports_the_change_or_the_reason(folder):
