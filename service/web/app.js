@@ -16,12 +16,13 @@ const MIN_CONF = byId("conf").min; // of every request: the slider filters the b
 const RETRYABLE = [0, 401, 408, 429, 500, 503, 504];
 
 const state = {
+  model: {}, // the query of the selected one; empty where the server has only one
   variants: [],
   early: null, // a picture from before the server was ready
   picture: null,
   answer: null,
   sides: null,
-  runs: [], // all answers to this picture by these two variants, for the median times
+  runs: [], // all answers to this picture by these two variants of a model, for the median times
   controller: null, // aborts the request in flight
 };
 
@@ -32,6 +33,7 @@ watch((caveat) => {
 });
 listenForPictures(acceptPicture);
 offerCamera(acceptPicture);
+byId("models").addEventListener("change", changeModel);
 for (const side of ["a", "b"]) byId(side).addEventListener("change", runAgain);
 byId("conf").addEventListener("input", render);
 byId("run-again").addEventListener("click", runAgain);
@@ -40,9 +42,19 @@ for (const link of document.querySelectorAll("a[data-saved-as]")) {
   link.addEventListener("click", downloadWithKey);
 }
 
-/** Read which model and variants there are, then compare on a picture that came early. */
+/** Read which models and variants there are, then compare on a picture that came early. */
 async function loadModel() {
-  const model = await (await request("v1/models")).json();
+  const wanted = byId("models").value; // empty: the first one
+  const query = wanted === "" ? "" : `?${new URLSearchParams({ model: wanted })}`;
+  const response = await request(`v1/models${query}`).catch((error) => {
+    if (error.status !== 404 || wanted === "") throw error;
+    byId("models").replaceChildren(); // the server has been started again without this model
+    return null;
+  });
+  if (response === null) return loadModel();
+  const model = await response.json();
+  if (byId("models").value !== wanted) return; // another one has been selected meanwhile
+  listModels(model);
   byId("model").textContent = `${model.model}, ${model.device}, ${model.width}×${model.height}`;
   document.title = `qyolo: ${model.model}`;
   state.variants = model.variants.map(({ name }) => name);
@@ -56,10 +68,29 @@ async function loadModel() {
     byId(id).replaceChildren(...options);
   }
   byId("trial").hidden = false;
-  startLive(state.variants);
+  startLive(state.variants, state.model.model);
   const { early } = state;
   state.early = null;
   if (early !== null) await compare(early);
+}
+
+function listModels({ model, models }) {
+  const isOne = models.length === 1;
+  state.model = isOne ? {} : { model };
+  const options = models.map(({ model: name }) =>
+    element("option", { value: name, selected: name === model }, name),
+  );
+  byId("models").replaceChildren(...options);
+  byId("model-choice").hidden = isOne;
+  byId("report").href = `v1/report.html${isOne ? "" : `?${new URLSearchParams({ model })}`}`;
+}
+
+function changeModel() {
+  byId("result").hidden = true;
+  attempt(async () => {
+    await loadModel();
+    if (state.picture !== null) await compare(state.picture);
+  });
 }
 
 function labelOf(variant) {
@@ -104,7 +135,7 @@ async function compare(picture) {
 }
 
 function post(picture, query, accept, signal) {
-  const search = new URLSearchParams({ ...query, a: byId("a").value, b: byId("b").value });
+  const search = new URLSearchParams({ ...query, ...state.model, a: byId("a").value, b: byId("b").value });
   const type = picture.type.startsWith("image/") ? picture.type : "application/octet-stream";
   const headers = { "Content-Type": type, Accept: accept };
   const options = { method: "POST", body: picture, headers, signal };
@@ -113,9 +144,9 @@ function post(picture, query, accept, signal) {
   });
 }
 
-/** Whether picture and variants are those of the last answer. */
-function isRepeated(picture, { a, b }) {
-  if (picture !== state.picture) return false;
+/** Whether picture, model and variants are those of the last answer. */
+function isRepeated(picture, { model, a, b }) {
+  if (picture !== state.picture || model !== state.answer.model) return false;
   return a.variant === state.answer.a.variant && b.variant === state.answer.b.variant;
 }
 

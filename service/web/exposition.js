@@ -9,13 +9,15 @@ const IGNORED_ROUTES = new Set([
   ...["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"],
 ]);
 
-/** One scrape: histograms by "variant|stage", requests by status, requests in flight. */
-export function snapshot(text, at) {
+/** One scrape: histograms by "variant|stage", of one model if it is given; requests by status, and
+ * those in flight, of all. */
+export function snapshot(text, at, model) {
   const stages = new Map();
   const requests = new Map();
   let inFlight = 0;
   for (const { name, labels, value } of samples(text)) {
     if (name === "qyolo_stage_duration_seconds_bucket") {
+      if (model !== undefined && labels.model !== model) continue;
       const edge = Number(labels.le.replace("+Inf", "Infinity"));
       addBucket(stages, `${labels.variant}|${labels.stage}`, edge, value);
     } else if (name === "qyolo_http_requests_total" && !IGNORED_ROUTES.has(labels.route)) {

@@ -11,11 +11,16 @@ const SHOWN_MS = 180_000;
 const WINDOW_MS = 10_000; // of each point of a line: between two scrapes there are few values
 const STAGES = ["total", "infer", "queue", "decode", "preprocess", "postprocess"];
 
-const state = { variants: [], scrapes: [], paused: false, stage: STAGES[0], started: false };
+const state = {
+  ...{ variants: [], model: undefined, scrapes: [] },
+  ...{ paused: false, stage: STAGES[0], started: false },
+};
 
-/** Show the charts of these variants; called again after the server was unreachable. */
-export function startLive(variants) {
-  state.variants = variants;
+/** Show the charts of these variants of a model, undefined: of all; called again for another one,
+ * and after the server was unreachable. */
+export function startLive(variants, model) {
+  if (model !== state.model) state.scrapes = [];
+  Object.assign(state, { variants, model });
   byId("live").hidden = false;
   if (state.started) return;
   state.started = true;
@@ -42,7 +47,7 @@ async function scrapeForever() {
 async function scrape() {
   try {
     const answer = await request("metrics", { quiet: true, headers: { Accept: "text/plain" } });
-    const now = snapshot(await answer.text(), Date.now());
+    const now = snapshot(await answer.text(), Date.now(), state.model);
     const recent = ({ at }) => at >= now.at - SHOWN_MS - WINDOW_MS;
     state.scrapes = [...state.scrapes, now].filter(recent);
     const inFlight = now.inFlight - 1; // without this scrape

@@ -13,12 +13,23 @@ from PIL import Image
 from playwright.sync_api import Browser, JSHandle, Page, expect
 
 from service.errors import ModelUnavailable
+from service.inference.models import ModelFolder
+from service.lifecycle import FolderSource
+from service.manifest import write_manifest
 from service.progress import Progress
 from tests.browser import chromium, needs_browser, watch
-from tests.fakes import CLASS_NAMES, FailingSource, FakeEngine, HeldSource, variants_of, yolov5_raw
-from tests.service.live import FP32_RAW, INT8_RAW, Live, serving, two_variants
+from tests.fakes import (
+    CLASS_NAMES,
+    FailingSource,
+    FakeEngine,
+    HeldSource,
+    manifest_of,
+    variants_of,
+    yolov5_raw,
+)
+from tests.service.live import FP32_RAW, INT8_RAW, Live, post, serving, two_variants
 from tests.service.pictures import jpeg, png
-from tests.waiting import WAIT_LIMIT_S
+from tests.waiting import WAIT_LIMIT_S, wait_until
 
 pytestmark = needs_browser
 
@@ -530,6 +541,73 @@ def test_quantiles_are_interpolated_as_prometheus_does(page):
     nothing = exposition({"0.01": 0, "0.02": 0, "0.04": 0, "+Inf": 0})
     assert page.evaluate(QUANTILES, [nothing, slow])["values"] == [40, 40, 40]
     assert page.evaluate(QUANTILES, [slow, slow])["values"] == [None, None, None]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A server of the models tiny and boats-2, which finds other boxes and has no int8."""
+    home = tmp_path_factory.mktemp("several")
+    raw = {"fp32": yolov5_raw([(32.0, 32.0, 16.0, 8.0, 0.7, 1)]), "fp16": INT8_RAW}
+    served = {
+        "tiny": {"fp32": FakeEngine(FP32_RAW), "int8": FakeEngine(INT8_RAW)},
+        "boats-2": {name: FakeEngine(each) for name, each in raw.items()},
+    }
+    for name, engines in served.items():
+        (home / name).mkdir()
+        write_manifest(home / name, manifest_of(*engines, name=name))
+
+    def load(folder, *_):
+        return variants_of(served[folder.name], name=folder.name)
+
+    others = [ModelFolder(home / "boats-2")]
+    with serving(source=FolderSource(home / "tiny"), load=load, others=others) as running:
+        wait_until(lambda: running.client.get("/readyz").status_code == 200)
+        yield running
+
+
+def test_one_of_several_models_is_selected(browser, several):
+    with opened(browser, several) as page:
+        models = page.get_by_role("combobox", name="Model")
+        expect(models).to_have_value("tiny")
+        show(page)
+        assert labels(page, "a") == ["dog 0.60", "person 0.90"]
+        page.get_by_role("button", name="Run again").click()
+        expect(page.locator("#speed")).to_contain_text("Medians of 2 runs")
+        models.select_option("boats-2")
+        expect(page.locator("#model")).to_contain_text("boats-2")
+        expect(page.locator("#panel-b .chip")).to_have_text("fp16")
+        assert labels(page, "a") == ["traffic light 0.70"]
+        expect(page.locator("#speed")).to_contain_text("One run")
+        assert page.locator("#a option").all_inner_texts() == ["fp32", "fp16 (default)"]
+        report = page.get_by_role("link", name="Build report")
+        assert report.get_attribute("href") == "v1/report.html?model=boats-2"
+        with page.expect_request("**/v1/compare?*") as asked, page.expect_download():
+            page.get_by_role("button", name="Save as picture").click()
+        assert "model=boats-2" in asked.value.url
+        show(page, PICTURE | {"buffer": png(), "mimeType": "image/png"})
+        assert labels(page, "a") == ["traffic light 0.70"]
+
+
+def test_the_charts_are_of_the_selected_model(browser, several):
+    with opened(browser, several) as page:
+        page.clock.install()
+        page.reload()
+        page.get_by_role("combobox", name="Model").select_option("boats-2")
+        expect(page.locator("#model")).to_contain_text("boats-2")
+        page.clock.run_for(2000)
+        for model, count in (("tiny", 1), ("boats-2", 2)):
+            for _ in range(count):
+                post(several.client, jpeg(), f"/v1/models/{model}:fp32/detect")
+            page.clock.run_for(2000)
+            drawn = page.locator("#chart-latency path")
+            expect(drawn).to_have_count(0 if model == "tiny" else 2)
+        expect(page.locator("#latency-legend")).to_contain_text("fp16")
+
+
+def test_with_one_model_there_is_nothing_to_select(shown):
+    expect(shown.locator("#models")).to_be_hidden()
+    link = shown.get_by_role("link", name="Build report")
+    assert link.get_attribute("href") == "v1/report.html"
 
 
 def test_the_docs_list_every_operation_and_can_run_one(browser, live):
