@@ -12,7 +12,8 @@ from urllib.request import urlopen
 
 DASHBOARD = Path(__file__).parent / "observe/grafana/dashboards/qyolo.json"
 # The values of Grafana's variables: all of each, and four scrapes of 15 seconds.
-VARIABLES = {"$__rate_interval": "1m", "$instance": ".*", "$variant": ".*", "$stage": ".*"}
+NAMES = ("$instance", "$model", "$variant", "$stage")
+VARIABLES = {"$__rate_interval": "1m"} | dict.fromkeys(NAMES, ".*")
 
 
 def expressions() -> Iterator[tuple[str, str]]:

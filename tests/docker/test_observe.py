@@ -79,6 +79,22 @@ def test_the_queries_of_dashboard_and_rules_name_metrics_and_labels_that_exist()
             assert labels <= metrics.get(name, labels) | {"le"}, query
 
 
+def test_every_query_of_a_model_is_filtered_by_the_selected_ones():
+    metrics = exposed()
+    of_models = {name for name, labels in metrics.items() if "model" in labels}
+    of_models |= {name for name in RECORDED if not name.startswith(("qyolo:ready", "qyolo:http"))}
+    (model,) = (each for each in DASHBOARD["templating"]["list"] if each["name"] == "model")
+    assert model["current"]["value"] == ["$__all"]
+    assert model["query"]["query"].startswith("label_values(qyolo_model_info{")
+    filtered = set()
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            for name, matchers in SERIES.findall(target["expr"]):
+                assert ('model=~"$model"' in matchers) == (name in of_models), target["expr"]
+                filtered |= {name} & of_models
+    assert len(filtered) > 10
+
+
 def test_each_recorded_series_is_used():
     queries = " ".join([*(query for _, query in expressions()), *(rule["expr"] for rule in RULES)])
     for name in RECORDED:
