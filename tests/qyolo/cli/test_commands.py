@@ -163,6 +163,7 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
         "equalisation": False,
         "keep_float": ["p*", "stem"],
         "min_sqnr": 12.0,
+        "max_drop": 1.0,
         "runtime": "onnxruntime",
         "accelerator": None,
         "target": [],
