@@ -20,6 +20,7 @@ MIRROR: Final = 0.5
 WIDE_SCALES: Final = (0.3, 2.0)  # relative to the scale at which the photo just fits
 NEAR_SCALES: Final = (0.8, 1.25)
 WIDE: Final = 0.6  # share of single photos with a scale of the wide range
+PLAIN_WIDE: Final = 0.3  # the same of plain samples
 COVER_SCALES: Final = (0.7, 1.6)  # relative to the scale at which it covers its mosaic tile
 STRETCH: Final = 0.15  # largest change of the logarithm of the aspect ratio
 HUE, SATURATION, VALUE = 0.02, 0.6, 0.4  # largest changes of the gains
@@ -38,26 +39,34 @@ class Sample:
 
 
 class Composer:
-    """Composes samples from a pack; each thread needs its own random generator."""
+    """Composes samples from a pack; each thread needs its own random generator.
 
-    def __init__(self, pack: Pack) -> None:
+    plain: one photo in each sample, mostly near the scale at which it fits, as the finished
+    detector will see it.
+    """
+
+    def __init__(self, pack: Pack, plain: bool = False) -> None:
         self._pack = pack
+        self._mosaic = 0.0 if plain else MOSAIC
+        self._mix = 0.0 if plain else MIX
+        self._paste_share = 0.0 if plain else PASTE
+        self._wide = PLAIN_WIDE if plain else WIDE
         self._labelled = sorted(pack.labels)
         weights = draw_weights(pack)
         self._cumulative = np.cumsum(weights) / weights.sum()
 
     def sample(self, rng: np.random.Generator, size: int) -> Sample:
         image = self._compose(rng, size)
-        if rng.random() < MIX:
+        if rng.random() < self._mix:
             share = rng.beta(8, 8)
             image = cv2.addWeighted(image, share, self._compose(rng, size), 1 - share, 0)
-        if rng.random() < PASTE:
+        if rng.random() < self._paste_share:
             self._paste(rng, image)
         return Sample(_recolour(rng, image), None)
 
     def labelled_sample(self, rng: np.random.Generator, size: int) -> Sample:
         """One labelled photo, or a mosaic of four."""
-        tiles = _tiles(rng, size) if rng.random() < MOSAIC else [(0, 0, size, size)]
+        tiles = _tiles(rng, size) if rng.random() < self._mosaic else [(0, 0, size, size)]
         image = np.full((size, size, 3), PAD_GREY, np.uint8)
         boxes = []
         for tile in tiles:
@@ -70,7 +79,7 @@ class Composer:
         return int(np.searchsorted(self._cumulative, rng.random(), side="right"))
 
     def _compose(self, rng: np.random.Generator, size: int) -> Pixels:
-        mosaic = rng.random() < MOSAIC
+        mosaic = rng.random() < self._mosaic
         image = np.full((size, size, 3), PAD_GREY, np.uint8)
         for tile in _tiles(rng, size) if mosaic else [(0, 0, size, size)]:
             self._place(rng, image, tile, self._draw(rng), cover=mosaic)
@@ -98,7 +107,7 @@ class Composer:
         if cover:
             scale = max(tile_width / width, tile_height / height) * _log_uniform(rng, COVER_SCALES)
         else:
-            scales = WIDE_SCALES if rng.random() < WIDE else NEAR_SCALES
+            scales = WIDE_SCALES if rng.random() < self._wide else NEAR_SCALES
             scale = min(tile_width / width, tile_height / height) * _log_uniform(rng, scales)
         photo = self._pack.photo(number, 1 if scale <= 0.6 else 0)
         stretch = np.exp(rng.uniform(-STRETCH, STRETCH) / 2)

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from service.vision.image import Photo
 from service.vision.input_size import InputSize
 from service.vision.preprocess import PREPROCESS, preprocess
 from zoo.train.augment import FOUND
+from zoo.train.network import default_device
 from zoo.train.pack import CLASS_SCORES, Pack, Pixels
-from zoo.train.teacher import Teacher
+from zoo.train.teacher import load_teacher
 
 SIZE: Final = 416  # pixels: the teacher's training size
 BATCH: Final = 32
@@ -23,14 +25,16 @@ BATCH: Final = 32
 
 def class_scores(pack: Pack, teacher: Path) -> NDArray[np.float16]:
     """The best score of each class in each photo, f16[P,80]."""
-    model = Teacher.load(teacher, SIZE)
+    device = default_device()
+    model = load_teacher(teacher, SIZE, device)
     best = np.zeros((len(pack), 80), np.float16)
     for start in range(0, len(pack), BATCH):
         numbers = range(start, min(start + BATCH, len(pack)))
         photos = [pack.photo(number, 0) for number in numbers]
-        predicted = model.predict([_letterboxed(photo) for photo in photos])
+        images = torch.from_numpy(np.stack([_letterboxed(photo) for photo in photos]))
+        predicted = model.predict(images.to(device))
         scores = predicted.objectness[..., None] * predicted.classes
-        best[numbers.start : numbers.stop] = scores.amax(dim=1).numpy()
+        best[numbers.start : numbers.stop] = scores.amax(dim=1).cpu().numpy()
         if start % (BATCH * 50) == 0:
             print(f"{numbers.stop} of {len(pack)} photos", flush=True)
     return best

@@ -178,6 +178,10 @@ class Detector(nn.Module):
         return Predictions(boxes, objectness[..., 0], classes), Features(backbone, neck)
 
 
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def cells(size: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """The corner f32[A,2] (pixels) and the stride f32[A,1] of every anchor of an SxS image."""
     corners, strides = [], []

@@ -1,17 +1,19 @@
 """YOLOX-nano as the teacher: its predictions at every anchor, and six of its feature maps."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
-import openvino as ov
 import torch
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 from torch import Tensor
 
 from quantizer.model.float_model import read_float_model
 from service.vision.input_size import InputSize
+from zoo.train.torch_graph import TorchGraph
+
+if TYPE_CHECKING:
+    from openvino import InferRequest
 
 # Tensors of yolox_nano.onnx (YOLOX release 0.1.1rc0) at strides 8, 16, 32 -> their channels: first
 # the outputs of the backbone, then those of the neck.
@@ -27,35 +29,53 @@ class TeacherOutput(NamedTuple):
     maps: tuple[Tensor, ...]  # [N, C, H, W] in the order of MAPS
 
 
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    _compiled: ov.CompiledModel
+class Teacher(Protocol):
+    def predict(self, images: Tensor) -> TeacherOutput:
+        """Predict on images u8[N,S,S,3] RGB; the answer is on their device."""
 
-    @classmethod
-    def load(cls, path: Path, size: int) -> "Teacher":
-        """The model at one input size, with its feature maps as additional outputs."""
-        read = read_float_model(path, InputSize.of(size))
-        graph = read.model.graph
+
+def load_teacher(path: Path, size: int, device: torch.device) -> Teacher:
+    """The model at one input size: in OpenVINO on a CPU, in PyTorch on any other device."""
+    model = read_float_model(path, InputSize.of(size)).model
+    return OpenVinoTeacher(model) if device.type == "cpu" else TorchTeacher(model, device)
+
+
+class TorchTeacher:
+    def __init__(self, model: ModelProto, device: torch.device) -> None:
+        self._graph = TorchGraph(model, [model.graph.output[0].name, *MAPS], device)
+
+    def predict(self, images: Tensor) -> TeacherOutput:
+        return _as_output(self._graph(images.flip(3).permute(0, 3, 1, 2).float()))
+
+
+class OpenVinoTeacher:
+    def __init__(self, model: ModelProto) -> None:
+        import openvino as ov  # a machine with a GPU needs none
+
         for name in MAPS:
-            graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-        model = ov.Core().read_model(read.model.SerializeToString())
+            value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            model.graph.output.append(value)
         throughput = {"PERFORMANCE_HINT": "THROUGHPUT"}  # runs in bf16 on CPUs that have it
-        return cls(ov.Core().compile_model(model, "CPU", throughput))
+        core = ov.Core()
+        read = core.read_model(model.SerializeToString())
+        self._queue = ov.AsyncInferQueue(core.compile_model(read, "CPU", throughput))
 
-    def predict(self, images: list[np.ndarray]) -> TeacherOutput:
-        """Predict on images u8[S,S,3] RGB."""
+    def predict(self, images: Tensor) -> TeacherOutput:
         outputs: list[list[np.ndarray]] = [[] for _ in images]
-        queue = ov.AsyncInferQueue(self._compiled)
-        queue.set_callback(lambda request, number: outputs[number].extend(_copy(request)))
-        for number, image in enumerate(images):
+        self._queue.set_callback(lambda request, number: outputs[number].extend(_copy(request)))
+        for number, image in enumerate(images.numpy()):
             tensor = np.ascontiguousarray(image[None, :, :, ::-1].transpose(0, 3, 1, 2), np.float32)
-            queue.start_async({0: tensor}, number)
-        queue.wait_all()
-        output, *maps = (
-            torch.from_numpy(np.concatenate(part)) for part in zip(*outputs, strict=True)
+            self._queue.start_async({0: tensor}, number)
+        self._queue.wait_all()
+        return _as_output(
+            [torch.from_numpy(np.concatenate(part)) for part in zip(*outputs, strict=True)]
         )
-        return TeacherOutput(output[..., :4], output[..., 4], output[..., 5:], tuple(maps))
 
 
-def _copy(request: ov.InferRequest) -> list[np.ndarray]:
+def _as_output(tensors: list[Tensor]) -> TeacherOutput:
+    output, *maps = tensors
+    return TeacherOutput(output[..., :4], output[..., 4], output[..., 5:], tuple(maps))
+
+
+def _copy(request: "InferRequest") -> list[np.ndarray]:
     return [tensor.data.copy() for tensor in request.output_tensors]

@@ -18,6 +18,9 @@ from zoo.train.network import Detector, Predictions, cells, decode  # noqa: E402
 from zoo.train.pack import Pack  # noqa: E402
 from zoo.train.teacher import TeacherOutput  # noqa: E402
 
+# PyTorch's other exporter needs another package, and writes another graph.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 SIZE = 64
 ANCHORS = 8 * 8 + 4 * 4 + 2 * 2
 
