@@ -7,6 +7,10 @@
 #   docker build -f docker/cpu.Dockerfile -t qyolo:intel --build-arg DEVICE=intel-gpu \
 #       --build-arg DRIVER="intel-opencl-icd libze1" .
 #
+# For `qyolo watch` alone, without an engine (docs/how-to/camera.md):
+#
+#   docker build -f docker/cpu.Dockerfile -t qyolo:camera --build-arg LOCK=camera .
+#
 # Another package index: --secret id=pip,src=pip.conf. It is mounted while packages are installed and
 # is in no layer. docs/how-to/containers.md describes the image and its tests.
 
@@ -14,25 +18,28 @@
 ARG PYTHON=3.11-slim-bookworm
 # Debian's packages of the driver of an Intel GPU; empty: OpenVINO's plugins for it are removed.
 ARG DRIVER=
+# The lock file of its packages, in requirements/.
+ARG LOCK=cpu
 
 FROM python:${PYTHON} AS packages
 ARG DRIVER
+ARG LOCK
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv --without-pip /opt/qyolo \
     && python -m venv --without-pip /build/tools
-COPY requirements/cpu.lock requirements/build.lock requirements/
+COPY requirements/${LOCK}.lock requirements/build.lock requirements/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip --python /opt/qyolo/bin/python install --require-hashes --only-binary :all: \
-        -r requirements/cpu.lock \
+        -r "requirements/${LOCK}.lock" \
     && pip --python /build/tools/bin/python install --require-hashes --only-binary :all: \
         -r requirements/build.lock
 # Remove what is never loaded here: the packages' tests and, without a driver, OpenVINO's plugins for
 # Intel's GPUs and NPUs. Remove OpenVINO's telemetry, without which it works.
 RUN packages=$(echo /opt/qyolo/lib/python3.*/site-packages) \
-    && rm -r "$packages/openvino_telemetry" \
+    && rm -rf "$packages/openvino_telemetry" \
     && if [ -z "$DRIVER" ]; then \
         rm -f "$packages/openvino/libs/libopenvino_intel_gpu_plugin.so" \
             "$packages/openvino/libs/libopenvino_intel_npu_plugin.so" \

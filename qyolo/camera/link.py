@@ -14,23 +14,19 @@ class Link:
 
     def __init__(self, peer: str) -> None:
         self._peer = peer
-        self._reason: str | None = ""  # None while it is up
+        self.reason: str | None = ""  # why it is down; None while it is up
         self._wait_s = FIRST_WAIT_S
 
-    @property
-    def is_up(self) -> bool:
-        return self._reason is None
-
     def up(self) -> None:
-        if self._reason is not None:
+        if self.reason is not None:
             log.info("%s: connected", self._peer)
-        self._reason, self._wait_s = None, FIRST_WAIT_S
+        self.reason, self._wait_s = None, FIRST_WAIT_S
 
     def down(self, reason: str, retry_after_s: float | None = None) -> float:
         """The seconds to wait before the next attempt: as told, or longer after each failure."""
-        if reason != self._reason:
+        if reason != self.reason:
             log.warning("%s: %s; trying again", self._peer, reason)
-        self._reason, wait_s = reason, self._wait_s
+        self.reason, wait_s = reason, self._wait_s
         if retry_after_s is not None:
             return min(retry_after_s, LONGEST_WAIT_S)
         self._wait_s = min(2 * wait_s, LONGEST_WAIT_S)

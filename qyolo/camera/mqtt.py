@@ -21,7 +21,6 @@ from qyolo.errors import CommandError
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 DISCOVERY: Final = "homeassistant"  # Home Assistant's default prefix
 AT_LEAST_ONCE: Final = 1
-LAST_MESSAGE_S: Final = 1.0
 ENTITIES: Final = (
     ("binary_sensor", "occupancy", {"device_class": "occupancy"}),
     ("sensor", "count", {"state_class": "measurement", "unit_of_measurement": "objects"}),
@@ -31,8 +30,17 @@ ENTITIES: Final = (
 class Publisher:
     """A camera's states. What changes while the broker is away is published when it is back."""
 
-    def __init__(self, url: str, password: str | None, camera: str) -> None:
-        """Connects in a thread. Raises CommandError if `url` is not that of a broker."""
+    def __init__(self, url: str | None, password: str | None, camera: str) -> None:
+        """Connects in a thread; without a URL it publishes nothing.
+
+        Raises CommandError if `url` is not that of a broker.
+        """
+        self._camera, self._lock = camera, threading.Lock()
+        self._retained: dict[str, str] = {}  # the retained messages by their topic
+        self._client = Client(CallbackAPIVersion.VERSION2, f"qyolo-{camera}")
+        self.available(False)
+        if url is None:
+            return
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
@@ -40,11 +48,7 @@ class Publisher:
             host, port = "", 0
         if not host:  # without the URL, which may hold a password
             raise CommandError("--mqtt: not mqtt://USER:<password>@HOST:1883, or mqtts:// for TLS")
-        self._camera, self._link = camera, Link(f"MQTT broker {host}:{port}")
-        self._lock = threading.Lock()
-        # The retained messages by their topic.
-        self._retained: dict[str, str] = {}
-        self._client = Client(CallbackAPIVersion.VERSION2, f"qyolo-{camera}")
+        self._link = Link(f"MQTT broker {host}:{port}")
         if parts.username is not None:
             secret = unquote(parts.password) if parts.password else password
             self._client.username_pw_set(unquote(parts.username), secret)
@@ -53,11 +57,10 @@ class Publisher:
         self._client.will_set(self._topic("available"), "offline", AT_LEAST_ONCE, retain=True)
         self._client.reconnect_delay_set(FIRST_WAIT_S, LONGEST_WAIT_S)  # type: ignore[arg-type]  # floats work
         self._client.on_connect = self._connected
-        self._client.on_connect_fail = lambda *_: self._failed()
+        self._client.on_connect_fail = self._failed
         self._client.on_disconnect = self._disconnected
         self._client.connect_async(host, port)
         self._client.loop_start()
-        self.available(False)
 
     def discover(self, class_name: str) -> None:
         """Tell Home Assistant of a class: a binary sensor for its presence, one for its count."""
@@ -72,8 +75,9 @@ class Publisher:
                 "origin": {"name": "qyolo", "sw_version": version("qyolo")},
                 **fields,
             }
-            topic = f"{DISCOVERY}/{component}/{device}/{level}_{kind}/config"
-            self._retain(topic, json.dumps(config))
+            self._retain(
+                f"{DISCOVERY}/{component}/{device}/{level}_{kind}/config", json.dumps(config)
+            )
 
     def count(self, class_name: str, count: int) -> None:
         self._retain(self._topic(slug(class_name), "occupancy"), "ON" if count else "OFF")
@@ -84,15 +88,11 @@ class Publisher:
 
     def event(self, document: str) -> None:
         """Publish an event, which is lost while the broker is away."""
-        if self._client.is_connected():
-            self._client.publish(self._topic("events"), document)
+        self._client.publish(self._topic("events"), document)
 
     def close(self) -> None:
         """Say that the camera is unavailable: at a clean end the broker forgets the will."""
-        if self._client.is_connected():
-            topic = self._topic("available")
-            last = self._client.publish(topic, "offline", AT_LEAST_ONCE, retain=True)
-            last.wait_for_publish(LAST_MESSAGE_S)
+        self.available(False)
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -114,15 +114,14 @@ class Publisher:
         self._link.up()
         with self._lock:
             # False before True: a state is there before it is said to be available.
-            is_last = self._topic("available").__eq__
-            for topic in sorted(self._retained, key=is_last):
+            for topic in sorted(self._retained, key=self._topic("available").__eq__):
                 client.publish(topic, self._retained[topic], AT_LEAST_ONCE, retain=True)
 
     def _disconnected(self, client: Client, user: Any, flags: Any, reason: Any, _: Any) -> None:
-        if reason.is_failure and self._link.is_up:
+        if reason.is_failure and self._link.reason is None:
             self._failed()
 
-    def _failed(self) -> None:
+    def _failed(self, *_: Any) -> None:
         self._link.down("not reachable")
 
 

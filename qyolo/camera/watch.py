@@ -1,36 +1,35 @@
 """Watch a camera until a signal stops it."""
 
 import json
-import logging
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import simplejpeg
 import typer
+from pydantic import BaseModel, ValidationError
 
 from qyolo.camera.config import WatchConfig
 from qyolo.camera.link import Link
 from qyolo.camera.mjpeg import MjpegServer
 from qyolo.camera.mqtt import Publisher
 from qyolo.camera.occupancy import Change, Occupancy
-from qyolo.camera.server import DetectionServer, Unavailable
 from qyolo.camera.source import Source, default_name, public
+from qyolo.client import Connection, Unreachable
 from qyolo.errors import CommandError
-from service.http.schemas import Box, ModelInfo
+from service.http.schemas import Box, DetectAnswer, ModelInfo
 from service.vision.image import Pixels
 
 JPEG_QUALITY: Final = 90
 TICK_S: Final = 0.5  # how often a wait looks whether the camera is still available
+TIMEOUT_S: Final = 10.0  # of a request
+TEMPORARY: Final = (408, 429)  # the request took too long; too many of them
 
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
+T = TypeVar("T", bound=BaseModel)
 
 
 def watch(config: WatchConfig) -> None:
@@ -58,24 +57,19 @@ class Watcher:
         self._link = Link(f"server {public(config.server)}")
         self._occupancy = Occupancy(config.confirm, config.cooldown)
         self._answered_at = -float("inf")
-        self._server = stack.enter_context(closing(DetectionServer(config.server, config.api_key)))
-        self._publisher: Publisher | None = None
-        if config.mqtt is not None:
-            self._publisher = stack.enter_context(
-                closing(Publisher(config.mqtt, config.mqtt_password, self._name))
-            )
+        self._server = Connection(config.server, config.api_key, TIMEOUT_S)
+        stack.callback(self._server.close)
+        self._publisher = Publisher(config.mqtt, config.mqtt_password, self._name)
+        stack.callback(self._publisher.close)
         self._viewer: MjpegServer | None = None
         if config.mjpeg_port is not None:
-            self._viewer = stack.enter_context(
-                closing(MjpegServer(config.mjpeg_host, config.mjpeg_port, config.insecure))
-            )
+            self._viewer = MjpegServer(config.mjpeg_host, config.mjpeg_port, config.insecure)
+            stack.callback(self._viewer.close)
 
     def run(self) -> None:
-        model = None
-        while model is None:
+        while (model := self._ask(ModelInfo, "GET", "/v1/models")) is None:
             if self._stop.is_set():
                 return
-            model = self._ask(lambda: self._server.model(model=self._config.served_model))
         self._introduce(model)
         with closing(Source(self._config.source, self._config.loop)) as source:
             while not self._stop.is_set() and not source.has_ended:
@@ -90,33 +84,25 @@ class Watcher:
             if name not in model.class_names:
                 some = ", ".join(model.class_names[:10])
                 raise CommandError(f"--classes: {model.model} has no {name!r}; it has {some}, ...")
-        if self._publisher is not None:
-            # The broker may still have what an earlier run saw.
-            for name in self._classes or model.class_names:
-                self._publisher.count(name, 0)
-            for name in self._classes:
-                self._publisher.discover(name)
+        # The broker may still have what an earlier run saw.
+        for name in self._classes or model.class_names:
+            self._publisher.count(name, 0)
+        for name in self._classes:
+            self._publisher.discover(name)
 
     def _look(self, image: Pixels) -> None:
         jpeg = simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorsubsampling="420")
-        answer = self._ask(
-            lambda: self._server.detect(
-                jpeg,
-                model=self._config.served_model,
-                variant=self._config.variant,
-                conf=self._config.conf,
-                classes=",".join(self._classes) or None,
-            )
-        )
+        wanted = {"variant": self._config.variant, "conf": self._config.conf}
+        classes = ",".join(self._classes) or None
+        answer = self._ask(DetectAnswer, "POST", "/v1/detect", jpeg, **wanted, classes=classes)
         if answer is None:
             return
         boxes, self._answered_at = answer.detections, time.monotonic()
         if self._viewer is not None:
-            self._viewer.show(image, boxes)
+            self._viewer.frame = image, boxes
         seen = Counter(box.class_name for box in boxes)
         for change in self._occupancy.update(seen, self._answered_at):
             self._report(change, boxes)
-        self._wait(0)
 
     def _report(self, change: Change, boxes: list[Box]) -> None:
         """An event on stdout and to the broker, and the new state."""
@@ -129,27 +115,43 @@ class Watcher:
             "scores": [box.score for box in boxes if box.class_name == change.class_name],
         }
         typer.echo(json.dumps(event))
-        if self._publisher is not None:
-            self._publisher.discover(change.class_name)
-            self._publisher.count(change.class_name, change.count)
-            self._publisher.event(json.dumps(event))
+        self._publisher.discover(change.class_name)
+        self._publisher.count(change.class_name, change.count)
+        self._publisher.event(json.dumps(event))
 
-    def _ask(self, request: Callable[[], T]) -> T | None:
-        """The answer of the server; None after the wait that an unavailable one calls for."""
+    def _ask(
+        self, kind: type[T], method: str, path: str, jpeg: bytes | None = None, **query: object
+    ) -> T | None:
+        """The server's answer; None after the wait that an unavailable one calls for.
+
+        Raises CommandError for an answer that trying again will not change.
+        """
         try:
-            answer = request()
-        except Unavailable as exc:
-            self._wait(self._link.down(str(exc), exc.retry_after_s))
+            query["model"] = self._config.served_model
+            answer = self._server.ask(method, path, query, jpeg)
+        except Unreachable as exc:
+            self._wait(self._link.down(str(exc)))
             return None
-        self._link.up()
-        return answer
+        if answer.is_ok:
+            self._link.up()
+            try:
+                return kind.model_validate_json(answer.content)
+            except ValidationError as exc:
+                raise CommandError("--server: the answer is not that of a qyolo server") from exc
+        title, detail = answer.problem()
+        reason = f"status {answer.status}, {title}"
+        if answer.status in TEMPORARY or answer.status >= 500:
+            self._wait(self._link.down(reason, answer.retry_after_s))
+            return None
+        if answer.status == 401:
+            detail = "set QYOLO_API_KEY or --api-key"
+        raise CommandError(f"the server refuses: {reason}: {detail}")
 
     def _wait(self, seconds: float) -> None:
         """Wait, or until a signal; keeps the availability up to date."""
         until = time.monotonic() + seconds
         while True:
             now = time.monotonic()
-            if self._publisher is not None:
-                self._publisher.available(now - self._answered_at < self._config.cooldown)
+            self._publisher.available(now - self._answered_at < self._config.cooldown)
             if now >= until or self._stop.wait(min(until - now, TICK_S)):
                 return

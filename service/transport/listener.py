@@ -19,7 +19,17 @@ class CannotListen(ServiceError):
 
 def open_listener(settings: Settings) -> socket.socket:
     """A bound and listening TCP socket; raises CannotListen."""
-    host, port = settings.host, settings.port
+    listener = listen(settings.host, settings.port)
+    try:
+        require_keys(settings, listener.getsockname()[0])
+    except CannotListen:
+        listener.close()
+        raise
+    return listener
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The same on any address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only where the protocol is IPPROTO_TCP: with Nagle each
     # response waits 40 ms for an ACK.
@@ -27,14 +37,10 @@ def open_listener(settings: Settings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        require_keys(settings, listener.getsockname()[0])
         listener.listen(BACKLOG)  # at once, so that no other process can bind the address too
     except OSError as exc:
         listener.close()
         raise CannotListen(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
-    except CannotListen:
-        listener.close()
-        raise
     return listener
 
 

@@ -7,13 +7,16 @@ import shlex
 import shutil
 import subprocess
 import tomllib
+from urllib.parse import urlsplit
 
 import pytest
 
+from qyolo.camera.config import WatchConfig
 from service.settings import Settings
 from tests.deploy.memory import mib, needed_mib
 from tests.docker.compose import ROOT, read, variables
 from tests.processes import run
+from tests.qyolo.commands import inline
 
 COMPOSE = read("docker-compose.yml")
 SERVICES = COMPOSE["services"]
@@ -52,7 +55,7 @@ def test_each_service_is_hardened_and_limited(name):
     assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
     assert service["restart"] == ("no" if name.startswith("build") else "unless-stopped")
     assert "max-size" in service["logging"]["options"]
-    assert re.search(r":(v?\d+\.\d+\.\d+|cpu|gpu|intel)$", service["image"])
+    assert re.search(r":(v?\d+\.\d+\.\d+|cpu|gpu|intel|camera)$", service["image"])
     assert "privileged" not in service
     assert not any("docker.sock" in str(volume) for volume in service["volumes"])
 
@@ -63,6 +66,34 @@ def test_a_container_for_an_intel_gpu_gets_its_device_and_group(name):
     assert service["devices"] == ["/dev/dri"]
     assert service["group_add"] == ["992"]
     assert service["build"]["args"].keys() == {"DEVICE", "DRIVER"}
+
+
+def test_the_camera_is_watched_beside_the_server():
+    given = {"QYOLO_SOURCE": "rtsp://camera/1", "QYOLO_CAMERA_OPTIONS": "--classes person,car"}
+    camera = read("docker-compose.yml", **given)["services"]["camera"]
+    assert camera["profiles"] == ["camera"]
+    assert camera["depends_on"] == {"qyolo": {"condition": "service_healthy"}}
+    command, *options = shlex.split(camera["command"])
+    configs: list[WatchConfig] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qyolo.cli.serve_commands.set_up_logs", lambda *_: None)
+        patch.setattr("qyolo.camera.watch.watch", configs.append)
+        ran = inline(command, *options, **camera["environment"])
+    assert ran.code == 0, ran.err
+    (config,) = configs
+    assert (config.source, config.classes) == ("rtsp://camera/1", "person,car")
+    assert (config.mqtt, config.api_key) == (None, None)
+    assert camera["ports"] == [f"127.0.0.1:8090:{config.mjpeg_port}"]
+    assert camera["environment"]["QYOLO_PORT"] == str(config.mjpeg_port)
+    host, port = urlsplit(camera["environment"]["QYOLO_SERVER"]).netloc.split(":")
+    assert host in SERVERS
+    assert SERVICES[host]["ports"][0].endswith(f":{port}")
+
+
+def test_the_camera_s_image_has_the_packages_of_its_command():
+    assert SERVICES["camera"]["build"]["args"] == {"LOCK": "camera"}
+    text = (ROOT / "requirements/camera.lock").read_text(encoding="utf-8")
+    assert {"av", "paho-mqtt"} <= set(re.findall(r"^([\w-]+)==", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", sorted(SERVERS))

@@ -9,15 +9,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from qyolo.camera.mqtt import slug
-from qyolo.camera.server import DetectionServer
 from qyolo.camera.source import Source
+from qyolo.client import Connection
 from service.progress import Progress
 from tests import plain_http
 from tests.fakes import HeldSource, yolov5_raw
@@ -199,6 +199,35 @@ def test_a_camera_that_returns_is_opened_again(detector, broker, caplog):
     assert "secret" not in caplog.text
 
 
+@needs_broker
+def test_a_server_that_returns_is_asked_again_and_events_go_on(broker, caplog):
+    """On the same port, first with a person in the picture and then with nobody."""
+    at, mqtt = free_port(), {"mqtt": broker.url, "mqtt_password": "a secret"}
+
+    @contextmanager
+    def started(raw):
+        variants, _, int8 = two_variants()
+        int8.raw = raw
+        with serving(variants, port=at):
+            yield
+
+    with camera() as url, ExitStack() as watched:
+        with started(PERSON):
+            watched.enter_context(watching(url, at, **mqtt))
+            broker.wait_for(available="online", person__occupancy="ON")
+        broker.wait_for(available="offline", person__occupancy="ON")
+        with started(NOBODY):
+            broker.wait_for(available="online", person__occupancy="OFF")
+            wait_until(lambda: len(broker.events) == 2)
+    assert [each["event"] for each in broker.events] == ["appeared", "left"]
+    states = changes(caplog, "server")
+    assert (states[0], states.count("connected"), "connection refused" in states) == (
+        "connected",
+        2,
+        True,
+    )
+
+
 def test_a_server_that_builds_is_waited_for(caplog):
     held = HeldSource(Progress("quantizing"))
     with serving(source=held) as live, camera() as url, watching(url, live.port):
@@ -220,12 +249,11 @@ def test_an_overloaded_server_is_asked_when_it_wants_to_be(caplog):
     assert states == ["connected", "status 429, Server at capacity", "connected"]
 
 
-def test_an_idle_connection_that_the_server_has_closed_is_no_failure(detector, caplog):
-    server = DetectionServer(f"http://127.0.0.1:{detector[0]}", None)
-    with closing(server):
-        assert server.model().size == 64
-        server._connection._connection.sock.shutdown(socket.SHUT_RDWR)
-        assert server.detect(jpeg()).detections == []
+def test_an_idle_connection_that_the_server_has_closed_is_no_failure(detector):
+    with closing(Connection(f"http://127.0.0.1:{detector[0]}", None, WAIT_LIMIT_S)) as server:
+        assert server.ask("GET", "/v1/models", {}).is_ok
+        server._connection.sock.shutdown(socket.SHUT_RDWR)
+        assert server.ask("POST", "/v1/detect", {}, jpeg()).is_ok
 
 
 # ----------------------------------------------------------------------------------- the end
