@@ -131,6 +131,18 @@ def test_symmetric_activations_survive_a_concat_in_openvino(tmp_path):
     assert model.SerializeToString() == before
 
 
+def test_openvino_adds_the_largest_products_without_overflow(tmp_path):
+    """In a range so small that nearly every activation is the lowest or the highest integer."""
+    s = Sketch()
+    x = s.conv_silu("b", s.conv_silu("a", "images", (3, 32)), (32, 64), 3)
+    graph = Graph.of(s.model(s.conv("last", x, (64, 8)), rank=4))
+    model = with_ranges(graph, Range(0, 1e-4), Scheme())
+    built = load_builder("openvino", 1).build(Candidate("int8", model), tmp_path)
+    expected = by_onnxruntime(model, IMAGE, optimised=False)
+    # Where products overflow, the difference is a quarter of the range.
+    np.testing.assert_allclose(served(built.variant, tmp_path, IMAGE), expected, rtol=0, atol=1e-6)
+
+
 def test_onnxruntime_lists_the_convolutions_that_became_integer_kernels(tmp_path):
     """One becomes an integer kernel only where Q/DQ directly follows it."""
     s = Sketch()

@@ -47,6 +47,26 @@ def test_the_output_changes_less_than_with_rounding_to_nearest(shape, groups, bi
     assert low <= adaptive.min() <= adaptive.max() <= high
 
 
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((16, 8, 3, 3), 1), ((16, 7, 1, 1), 1), ((12, 1, 3, 3), 12)]
+)
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_the_products_of_a_pair_of_channels_fit_into_16_bits(shape, groups, adaptive):
+    weight = weights(*shape)
+    params = weight_params(weight, 0, WeightScheme(paired=True))
+    statistics = correlated(groups, int(np.prod(shape[1:])))
+    if adaptive:
+        steps = round_adaptively(weight, params, statistics)
+        nearest = quantize_array(weight, params)
+        errors = [output_error(weight, each, params, statistics) for each in (steps, nearest)]
+        assert errors[0] < 0.6 * errors[1]
+    else:
+        steps = quantize_array(weight, params)
+    padded = np.zeros((shape[0], (shape[1] + 1) // 2, 2, *shape[2:]), int)
+    padded.reshape(shape[0], -1, *shape[2:])[:, : shape[1]] = np.abs(steps)
+    assert 120 < padded.sum(axis=2).max() <= 128  # nearly all of the room is used
+
+
 def test_with_uncorrelated_inputs_it_is_rounding_to_nearest():
     weight = weights(8, 4, 3, 3)
     params = weight_params(weight, 0)
