@@ -1,9 +1,9 @@
 """ONNX -> OpenVINO IR and, where the device exports it, its compiled blob."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import onnx
@@ -27,7 +27,10 @@ class OpenVinoBuilder:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._core = ov.Core()
+        self._core = ov.Core()  # HETERO exports a network only while its core exists
+
+    def __reduce__(self) -> tuple[Callable[[int], Self], tuple[int]]:
+        return type(self), (self._threads,)  # pickled for another process
 
     @property
     def qdq_format(self) -> QdqFormat:

@@ -3,6 +3,7 @@
 import openvino as ov
 
 from quantizer.compile.hardware import OpenVinoDevice
+from service.engines.openvino_engine import read_property
 
 DRIVERS = ("GPU_DRIVER_VERSION", "NPU_DRIVER_VERSION")
 
@@ -13,9 +14,9 @@ def list_devices() -> list[OpenVinoDevice]:
     return [
         OpenVinoDevice(
             name=name,
-            full_name=_property(core, name, "FULL_DEVICE_NAME"),
-            architecture=_property(core, name, "DEVICE_ARCHITECTURE"),
-            driver="".join(_property(core, name, each) for each in DRIVERS),
+            full_name=_text(core, name, "FULL_DEVICE_NAME"),
+            architecture=_text(core, name, "DEVICE_ARCHITECTURE"),
+            driver="".join(_text(core, name, each) for each in DRIVERS),
             precisions=capabilities(name),
         )
         for name in core.available_devices
@@ -27,15 +28,9 @@ def capabilities(device: str) -> tuple[str, ...]:
 
     Empty for a mode over devices, as HETERO:GPU,CPU, and where the device is not here.
     """
-    try:
-        listed = ov.Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
-    except RuntimeError:
-        return ()
+    listed = read_property(ov.Core(), device, "OPTIMIZATION_CAPABILITIES") or ()
     return tuple(each for each in ("FP32", "BF16", "FP16", "INT8") if each in listed)
 
 
-def _property(core: ov.Core, device: str, name: str) -> str:
-    try:
-        return str(core.get_property(device, name))
-    except RuntimeError:
-        return ""
+def _text(core: ov.Core, device: str, name: str) -> str:
+    return str(read_property(core, device, name) or "")

@@ -1,19 +1,24 @@
 """Try engines on a device beside the processor, whose compiler and driver may fail.
 
 A candidate is dropped, with the reason, if it does not compile, does not run, or finds other boxes
-than float32 on the processor.
+than float32 on the processor. It is compiled and first run in a process of its own, which its
+driver may crash.
 """
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from quantizer.calibration.images import read_pixels
 from quantizer.compile.builder import Builder, Built, Candidate
 from quantizer.errors import BuildFailed
 from quantizer.evaluation.accuracy_gate import gate
 from quantizer.evaluation.detectors import open_variants
+from quantizer.evaluation.device_process import DeviceProcess
 from service.errors import EngineFailed
 from service.manifest import Manifest, Variant
 from service.progress import Progress, ReportProgress
@@ -21,6 +26,8 @@ from service.vision.agreement import agreement
 from service.vision.detections import Detections
 from service.vision.image import Photo
 from service.vision.postprocess import Query
+
+LIMIT_S: Final = 600.0  # an NPU's compiler takes minutes for a large graph
 
 
 @dataclass(slots=True)
@@ -40,6 +47,7 @@ class DeviceTrial:
     images: Sequence[Path]
     threads: int
     max_drop: float | None  # of the agreement; None: the accuracy gate's limit
+    limit_s: float = LIMIT_S  # for one candidate
 
     def run(
         self, builder: Builder, candidates: Sequence[Candidate], progress: ReportProgress
@@ -47,20 +55,28 @@ class DeviceTrial:
         """Build and try every candidate; the files of those that are dropped are removed."""
         tried = Tried()
         expected = self._boxes(self.manifest.variants["fp32"])
-        for done, candidate in enumerate(candidates):
-            progress(Progress("try", done, len(candidates)))
-            reason = ""
-            try:
-                part = builder.build(candidate, self.folder)
-                reason = self._disagreement(expected, self._boxes(part.variant))
-            except (BuildFailed, EngineFailed) as exc:
-                reason = _described(exc)
-            if reason:
-                tried.dropped[candidate.name] = reason
-                shutil.rmtree(self.folder / candidate.name, ignore_errors=True)
-            else:
-                tried.built[candidate.name] = part
+        with closing(DeviceProcess(partial(self._try, builder), self.limit_s)) as process:
+            for done, candidate in enumerate(candidates):
+                progress(Progress("try", done, len(candidates)))
+                try:
+                    part, found = process.call(candidate)
+                    reason = self._disagreement(expected, found)
+                except BuildFailed as exc:
+                    reason = str(exc)
+                if reason:
+                    tried.dropped[candidate.name] = reason
+                    shutil.rmtree(self.folder / candidate.name, ignore_errors=True)
+                else:
+                    tried.built[candidate.name] = part
         return tried
+
+    def _try(self, builder: Builder, candidate: Candidate) -> tuple[Built, list[Detections]]:
+        """In the other process; raises BuildFailed."""
+        try:
+            part = builder.build(candidate, self.folder)
+            return part, self._boxes(part.variant)
+        except (BuildFailed, EngineFailed) as exc:
+            raise BuildFailed(_described(exc)) from exc
 
     def _boxes(self, variant: Variant) -> list[Detections]:
         """Of every image that can be decoded; raises EngineFailed."""

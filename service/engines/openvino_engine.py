@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -63,12 +63,17 @@ def _identity(device: str) -> str:
         if part == CPU:
             known.append(cpu_fingerprint())
             continue
-        for name in IDENTITY:
-            try:
-                known.append(str(core.get_property(part, name)))
-            except RuntimeError:  # another kind of device has it, or no such device is here
-                continue
+        told = (read_property(core, part, name) for name in IDENTITY)
+        known += [str(value) for value in told if value is not None]
     return "-".join(known)
+
+
+def read_property(core: ov.Core, device: str, name: str) -> Any:
+    """None where another kind of device has it, or no such device is here."""
+    try:
+        return core.get_property(device, name)
+    except RuntimeError:
+        return None
 
 
 def compile_options(
@@ -88,9 +93,8 @@ def compile_options(
         return options | {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads}
     if target.combines:
         return options
-    try:
-        known = ov.Core().get_property(target.device, "SUPPORTED_PROPERTIES")
-    except RuntimeError:  # no such device, as compiling for it will say
+    known = read_property(ov.Core(), target.device, "SUPPORTED_PROPERTIES")
+    if known is None:  # no such device, as compiling for it will say
         return options
     return {name: value for name, value in options.items() if name in known}
 

@@ -3,6 +3,7 @@
 import json
 from contextlib import closing
 from dataclasses import replace
+from types import MappingProxyType
 
 import openvino as ov
 import pytest
@@ -25,7 +26,7 @@ from service.manifest import read_manifest
 from tests.quantizer.graphs import graph_of, maps_of, quantized
 from tests.quantizer.machines import LAPTOP
 from tests.tiny_models import INPUT, SIZE, TINY, save_tiny
-from tests.vendor.fake_openvino import core_with_gpu
+from tests.vendor.fake_openvino import GpuBuilder, core_with_gpu, faulty
 
 WITH_GPU = replace(LAPTOP, intel=LAPTOP.intel | {"intel-gpu": IntelDevice(file="/dev/dri/render")})
 TYPES = ("f32", "f16")
@@ -35,9 +36,12 @@ TYPES = ("f32", "f16")
 def on_a_gpu(monkeypatch):
     """A function that puts a GPU into this machine, which has this fault."""
 
-    def install(fault=lambda precision, int8: "", **told):
+    def install(faults=MappingProxyType({}), **told):
+        fault = faulty(dict(faults))
         core = core_with_gpu(fault, **told)
         monkeypatch.setattr(ov, "Core", core)
+        builder = lambda threads: GpuBuilder(threads, fault, told)  # noqa: E731
+        monkeypatch.setattr("quantizer.compile.openvino_builder.OpenVinoBuilder", builder)
         for module in ("quantizer.job", "quantizer.cache"):
             monkeypatch.setattr(f"{module}.detect", lambda: WITH_GPU)
         return core
@@ -78,26 +82,64 @@ def test_candidates_have_each_float_type_of_the_device():
     assert {each.device for each in made} == {"HETERO:GPU,CPU"}
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("compile", "GPU cannot compile the fp32 graph: no kernel for Softplus"),
-        ("run", "OpenVINO could not run the model: "),
-        ("boxes", "its boxes disagree with fp32's by"),
-    ],
-)
-def test_a_candidate_that_fails_is_dropped_with_the_reason(fault, words, trial, on_a_gpu, tmp_path):
-    on_a_gpu(lambda precision, int8: fault if precision == "f32" else "")
-    detector, _, compare = trial
-    wrong = Candidate("fp32", detector.model, device="GPU")
-    right = Candidate("fp16", detector.model, "f16", device="GPU")
-    tried = compare.run(load_builder("openvino", 1), [wrong, right], lambda _: None)
+def candidates(detector) -> list[Candidate]:
+    """For the GPU: fp32, int8 in float32, int8 in float16, fp16."""
+    int8 = quantized(graph_of("yolov5"), Scheme())
+    return [
+        Candidate("fp32", detector.model, device="GPU"),
+        Candidate("int8", int8, device="GPU"),
+        Candidate("int8", int8, "f16", device="GPU"),
+        Candidate("fp16", detector.model, "f16", device="GPU"),
+    ]
+
+
+def assert_dropped(tried, folder, **reasons: str) -> None:
+    """The candidates, by the beginning of the reason; fp16 alone is left."""
     assert tried.built.keys() == {"fp16-gpu"}
-    assert tried.dropped.keys() == {"fp32-gpu"}
-    assert tried.dropped["fp32-gpu"].startswith(words)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fp16-gpu", "fp32"]
+    assert tried.dropped.keys() == {name.replace("_", "-") for name in reasons}
+    for name, words in reasons.items():
+        assert tried.dropped[name.replace("_", "-")].startswith(words)
+    assert sorted(path.name for path in folder.iterdir()) == ["fp16-gpu", "fp32"]
+
+
+def test_a_candidate_that_fails_is_dropped_with_the_reason(trial, on_a_gpu, tmp_path):
+    on_a_gpu({("f32", False): "compile", ("f32", True): "run", ("f16", True): "boxes"})
+    detector, _, compare = trial
+    tried = compare.run(load_builder("openvino", 1), candidates(detector), lambda _: None)
+    assert_dropped(
+        tried,
+        tmp_path,
+        fp32_gpu="GPU cannot compile the fp32 graph: no kernel for Softplus",
+        int8_gpu="OpenVINO could not run the model: ",
+        int8_gpu_f16="its boxes disagree with fp32's by",
+    )
     assert tried.built["fp16-gpu"].variant.device == "GPU"
     assert "24.52.32224" in tried.built["fp16-gpu"].variant.blob_key
+
+
+def test_a_candidate_that_crashes_its_process_is_dropped_and_the_next_one_tried(
+    trial, on_a_gpu, tmp_path
+):
+    on_a_gpu({("f32", False): "crash", ("f32", True): "exit"})
+    detector, _, compare = trial
+    fp32, int8, _, fp16 = candidates(detector)
+    tried = compare.run(load_builder("openvino", 1), [fp32, int8, fp16], lambda _: None)
+    assert_dropped(
+        tried,
+        tmp_path,
+        fp32_gpu="the process that tried it ended with SIGSEGV",
+        int8_gpu="the process that tried it ended with exit code 3",
+    )
+
+
+def test_a_candidate_that_hangs_is_dropped_after_a_time(trial, on_a_gpu, tmp_path):
+    on_a_gpu({("f32", False): "hang"})
+    detector, _, compare = trial
+    impatient = replace(compare, limit_s=1)
+    hanging, *_ = candidates(detector)
+    tried = impatient.run(load_builder("openvino", 1), [hanging], lambda _: None)
+    assert tried.dropped == {"fp32-gpu": "it did not compile and run within 1 s"}
+    assert [path.name for path in tmp_path.iterdir()] == ["fp32"]
 
 
 def test_where_fp32_finds_nothing_a_device_cannot_be_checked(trial):
@@ -108,13 +150,13 @@ def test_where_fp32_finds_nothing_a_device_cannot_be_checked(trial):
     assert "cannot be checked" in tried.dropped["fp32-hetero-cpu"]
 
 
-@pytest.mark.parametrize("device", ["GPU", "NPU"])
-def test_without_a_driver_the_real_plugin_is_the_reason(device, trial):
+def test_without_a_driver_the_real_plugin_is_the_reason(trial):
     detector, builder, compare = trial
-    candidate = Candidate("fp16", detector.model, "f16", device=device)
-    tried = compare.run(builder, [candidate], lambda _: None)
-    reason = tried.dropped[f"fp16-{device.lower()}"]
-    assert reason.startswith(f"{device} cannot compile the fp16 graph: ")
+    wanted = [Candidate("fp16", detector.model, "f16", device=name) for name in ("GPU", "NPU")]
+    tried = compare.run(builder, wanted, lambda _: None)
+    for each in wanted:
+        reason = tried.dropped[each.name]
+        assert reason.startswith(f"{each.device} cannot compile the fp16 graph: ")
     assert not tried.built
 
 
@@ -122,7 +164,7 @@ def test_a_build_serves_what_is_right_on_the_gpu_and_the_processor_otherwise(
     model, photos, tmp_path, on_a_gpu
 ):
     """As on Xe3: int8 is wrong with float16 alone. Here float16 does not run either."""
-    on_a_gpu(lambda precision, int8: ("boxes" if int8 else "run") if precision == "f16" else "")
+    on_a_gpu({("f16", True): "boxes", ("f16", False): "run"})
     report = build(config(model, photos, device="intel-gpu"), tmp_path, lambda _: None)
     assert report.rejected_candidates.keys() == {"fp16-gpu", "int8-gpu-f16"}
     for name, reason in report.rejected_candidates.items():

@@ -4,14 +4,20 @@ Everything but the name of the device is the real OpenVINO: the options must be 
 GPU plugin knows, networks are compiled and exported, and a network that fails fails in its runtime.
 """
 
-from collections.abc import Callable
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 import openvino as ov
 from openvino import opset13 as ops
 
-Fault = Literal["", "compile", "run", "boxes"]
+from quantizer.compile.openvino_builder import OpenVinoBuilder
+
+Fault = Literal["", "compile", "run", "boxes", "crash", "exit", "hang"]
 NAME: Final = "GPU"
 TOLD: Final = {
     "FULL_DEVICE_NAME": "Intel(R) Iris(R) Xe Graphics (iGPU)",
@@ -53,6 +59,12 @@ def core_with_gpu(
             match fault(config["INFERENCE_PRECISION_HINT"], int8):
                 case "compile":
                     raise RuntimeError("Exception from program.cpp:512:\nno kernel for Softplus\n")
+                case "crash":
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                case "exit":
+                    os._exit(3)
+                case "hang":
+                    time.sleep(600)
                 case "run":
                     network = of_one_pixel()
                 case "boxes":
@@ -64,6 +76,34 @@ def core_with_gpu(
             return super().import_model(model_stream, device, config)
 
     return GpuCore
+
+
+def faulty(faults: Mapping[tuple[str, bool], Fault]) -> Callable[[str, bool], Fault]:
+    """The fault of each float type, of float and of quantized networks; it can be pickled."""
+    return partial(_fault_of, faults)
+
+
+def _fault_of(faults: Mapping[tuple[str, bool], Fault], precision: str, int8: bool) -> Fault:
+    return faults.get((precision, int8), "")
+
+
+class GpuBuilder(OpenVinoBuilder):
+    """A builder on a machine with this GPU, which the process that it is sent to has too."""
+
+    def __init__(
+        self, threads: int, fault: Callable[[str, bool], Fault], told: Mapping[str, str]
+    ) -> None:
+        super().__init__(threads)
+        self._gpu = fault, told
+
+    def __reduce__(self):
+        return _installed, (self._threads, *self._gpu)
+
+
+def _installed(threads: int, fault: Callable[[str, bool], Fault], told: Mapping[str, str]):
+    """In another process."""
+    ov.Core = core_with_gpu(fault, **told)
+    return GpuBuilder(threads, fault, told)
 
 
 def of_one_pixel() -> ov.Model:
