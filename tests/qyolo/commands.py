@@ -23,6 +23,7 @@ from tests import plain_http
 from tests.waiting import wait_until
 
 WAIT_LIMIT_S = 180.0  # only what hangs takes so long
+PAUSE_S = 0.05  # to ask a server more often would take the processor that it starts on
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -101,7 +102,7 @@ def on_terminal(*arguments: object, **settings: object) -> str:
     return shown.decode()
 
 
-wait_for = partial(wait_until, limit_s=WAIT_LIMIT_S)
+wait_for = partial(wait_until, limit_s=WAIT_LIMIT_S, pause_s=PAUSE_S)
 
 
 @dataclass
