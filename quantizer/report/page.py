@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from quantizer.evaluation.comparison import Example
@@ -15,6 +15,13 @@ from quantizer.report.findings import Findings
 from service.vision.drawing import draw, encode
 
 TEMPLATE: Final = Path(__file__).with_name("page.html")
+# It keeps the compiled template, for the next build of the process.
+TEMPLATES: Final = Environment(
+    loader=FileSystemLoader(TEMPLATE.parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
 SAMPLE_SIDE: Final = 560  # pixels of a sample's longer side
 MAX_BLOCKS: Final = 24  # of the ranking; the noise of the others is too low to see
 
@@ -26,8 +33,7 @@ def render(report: Report, findings: Findings) -> str:
     points = sensitivity.frontier if sensitivity else ()
     histograms = findings.calibration.statistics.histograms
     charted = charts.Histograms()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+    return TEMPLATES.get_template(TEMPLATE.name).render(
         report=report,
         compared_on="held-out" if report.agreement.held_out else "calibration",
         latency=charts.latency(report.ms, report.default) if report.ms else "",
