@@ -2,20 +2,27 @@
 
 import json
 import re
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from quantizer.config import AnnotatedDataset
-from quantizer.evaluation.accuracy import Accuracy, evaluate, evaluate_detectors
+from bench.quantization.tensorrt_graph import quantized
+from quantizer.compile.builder import Candidate
+from quantizer.compile.load import load_builder
+from quantizer.config import AnnotatedDataset, BuildConfig
+from quantizer.evaluation.accuracy import Accuracy, evaluate_detectors
+from quantizer.evaluation.detectors import open_variants
 from service.inference.detector import Detector
 from service.manifest import read_manifest
-from tests.qyolo.commands import Ran, inline, qyolo, running
+from tests.qyolo.commands import Ran, inline, running
 from tests.shared import COCO_CALIB, COCO_VAL, COCO_VAL_JSON, needs_shared
 from zoo import bundle
 
 PHOTOS = sorted(bundle.SAMPLES.glob("*.jpg"))
+THREADS = 1  # a second one would wait for the core of another worker
 
 
 @pytest.fixture(scope="module")
@@ -66,36 +73,42 @@ def test_up_without_arguments_serves_what_the_demo_built(built, cache):
     assert "calibrating on the bundled images" in server.err
 
 
-@pytest.fixture(scope="module")
-def on_bundled_images(built) -> dict[str, Accuracy]:
-    """The accuracy of each variant, calibrated on the bundled images."""
-    return dict(evaluate(built, COCO_VAL, COCO_VAL_JSON, 0, lambda _: None).variants)
+def calibrated_on_photos(built: Path, folder: Path) -> Detector:
+    """int8 with the same layers in float, calibrated on photos.
+
+    No search finds them again, and fp32 is not compiled again: it does not depend on the images.
+    """
+    layers = json.loads((built / "report.json").read_text())["layers"]
+    floats = tuple(each["layer"] for each in layers if each["planned"] == "float")
+    config = BuildConfig(bundle.model(), COCO_CALIB, keep_float=floats, min_sqnr=0, threads=THREADS)
+    manifest = read_manifest(built)
+    builder = load_builder(manifest.variants["int8"].runtime, THREADS)
+    detector, graph = quantized(config, lambda _: None, builder)
+    int8 = Candidate("int8", graph, preprocess=detector.preprocess, maps=detector.maps)
+    variants = {"int8": builder.build(int8, folder).variant}
+    manifest = manifest.model_copy(update={"variants": variants})
+    return Detector.load(folder, manifest, "int8", THREADS)
 
 
 @pytest.fixture(scope="module")
-def int8_on_photos(built, tmp_path_factory) -> Accuracy:
-    """The accuracy of int8, with the same layers in float, calibrated on photos.
+def accuracy(built, tmp_path_factory) -> Mapping[str, Accuracy]:
+    """Of fp32 and of int8 calibrated on the bundled images, and of int8 calibrated on photos.
 
     fp32 does not depend on the images.
     """
-    folder = tmp_path_factory.mktemp("model")
-    layers = json.loads((built / "report.json").read_text())["layers"]
-    floats = [("--keep-float", each["layer"]) for each in layers if each["planned"] == "float"]
-    options = (*(part for pair in floats for part in pair), "--min-sqnr", 0)  # without a search
-    ran = qyolo("build", "--calibration", COCO_CALIB, *options, "--out", folder)
-    assert ran.code == 0, ran.err
-    manifest = read_manifest(folder)
-    annotated = AnnotatedDataset(COCO_VAL, COCO_VAL_JSON)
-    detectors = {"int8": Detector.load(folder, manifest, "int8")}
-    found = evaluate_detectors(detectors, manifest, annotated, lambda _: None)
-    detectors["int8"].close()
-    return found.variants["int8"]
+    manifest = read_manifest(built)
+    with open_variants(built, manifest, THREADS) as variants:
+        photos = calibrated_on_photos(built, tmp_path_factory.mktemp("model"))
+        detectors = {name: variants[name] for name in ("fp32", "int8")} | {"photos": photos}
+        annotated = AnnotatedDataset(COCO_VAL, COCO_VAL_JSON)
+        with closing(photos):
+            return evaluate_detectors(detectors, manifest, annotated, lambda _: None).variants
 
 
 @needs_shared
-def test_the_bundled_detector_has_the_accuracy_on_its_card(on_bundled_images):
+def test_the_bundled_detector_has_the_accuracy_on_its_card(accuracy):
     card = re.search(r"\| fp32 \| ([\d.]+) \| ([\d.]+) \|", bundle.CARD.read_text())
-    fp32 = on_bundled_images["fp32"]
+    fp32 = accuracy["fp32"]
     assert card is not None
     assert fp32.ap == pytest.approx(float(card[1]), abs=0.003)
     assert fp32.ap50 == pytest.approx(float(card[2]), abs=0.005)
@@ -103,11 +116,11 @@ def test_the_bundled_detector_has_the_accuracy_on_its_card(on_bundled_images):
 
 
 @needs_shared
-def test_int8_keeps_the_accuracy(on_bundled_images, int8_on_photos):
-    for int8 in (on_bundled_images["int8"], int8_on_photos):
-        assert int8.ap >= on_bundled_images["fp32"].ap - 0.010
+def test_int8_keeps_the_accuracy(accuracy):
+    for name in ("int8", "photos"):
+        assert accuracy[name].ap >= accuracy["fp32"].ap - 0.010
 
 
 @needs_shared
-def test_the_bundled_images_calibrate_like_photos(on_bundled_images, int8_on_photos):
-    assert on_bundled_images["int8"].ap >= int8_on_photos.ap - 0.005
+def test_the_bundled_images_calibrate_like_photos(accuracy):
+    assert accuracy["int8"].ap >= accuracy["photos"].ap - 0.005

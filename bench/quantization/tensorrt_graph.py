@@ -9,12 +9,13 @@ Beside it stand the same layers in FP8, and the float model in float32 and in fl
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import onnx
 
 from bench.command_line import dataset_parser, print_header, print_row
 from quantizer.build import calibrate, decide, equalise_channels, read, round_weights
-from quantizer.compile.builder import Built, Candidate
+from quantizer.compile.builder import Builder, Built, Candidate
 from quantizer.compile.operations import Operation
 from quantizer.config import AnnotatedDataset, BuildConfig
 from quantizer.evaluation.accuracy import Evaluation, evaluate_detectors
@@ -76,11 +77,14 @@ class Untimed:
         return ()
 
 
+UNTIMED: Final = Untimed()
+
+
 def quantized(
-    config: BuildConfig, progress: ReportProgress
+    config: BuildConfig, progress: ReportProgress, builder: Builder = UNTIMED
 ) -> tuple[FloatDetector, onnx.ModelProto]:
-    """The float detector, and its Q/DQ graph in TensorRT's format with float regions in float32."""
-    job = Job.of(config, Untimed(), Path(), progress)
+    """The float detector, and its Q/DQ graph in the builder's format, float regions in float32."""
+    job = Job.of(config, builder, Path(), progress)
     source = read(job)
     graph = equalise_channels(job, source)
     calibration, weights = calibrate(job, source, graph), round_weights(job, source, graph)
