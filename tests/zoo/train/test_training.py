@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the packages for training are not installed")
 pytest.importorskip("cv2", reason="the packages for training are not installed")
 
-from zoo.train.augment import Composer, _moved_boxes, draw_weights  # noqa: E402
+from zoo.train.augment import Composer, _moved_boxes, _recolour, draw_weights  # noqa: E402
 from zoo.train.export import export  # noqa: E402
 from zoo.train.load_onnx import load_onnx  # noqa: E402
 from zoo.train.losses import distillation, supervision  # noqa: E402
@@ -148,6 +148,15 @@ def test_samples_are_the_same_for_the_same_seed_and_vary_otherwise(board):
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_a_change_of_colour_keeps_greys_grey_and_the_order_of_brightness():
+    greys = np.repeat(np.arange(0, 100, 10, np.uint8), 3).reshape(1, -1, 3)
+    made = [_recolour(np.random.default_rng(seed), greys)[0].astype(int) for seed in range(9)]
+    for changed in made:
+        assert np.ptp(changed, axis=1).max() <= 1
+        assert (np.diff(changed[:, 0]) > 0).all()
+    assert not np.array_equal(made[0], made[1])
 
 
 def test_photos_of_rare_classes_are_drawn_more_often_and_empty_ones_less():
