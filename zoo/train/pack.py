@@ -60,15 +60,11 @@ class Pack:
 
 def pack(sources: list[Path], held_out: list[Path], target: Path) -> Pack:
     """Write a pack of all photos below the sources; prints how many were dropped, and why."""
-    target.mkdir(parents=True, exist_ok=True)
     forbidden = _hashes(held_out)
     hashes: set[int] = set()
     dropped = dict.fromkeys(("unreadable", "small", "grey", "held out", "twice"), 0)
-    places: list[list[tuple[int, int, int]]] = []
-    labels: dict[int, list[list[float]]] = {}
     labels_of = _labels(sources)
-    offset = 0
-    with (target / "pixels.u8.part").open("wb") as blob:
+    with PackWriter(target) as writer:
         for path in _files(sources):
             if any(HELD_OUT in part for part in path.parts):
                 continue
@@ -77,23 +73,50 @@ def pack(sources: list[Path], held_out: list[Path], target: Path) -> Pack:
             if photo is None or reason:
                 dropped[reason] += 1
                 continue
-            if path in labels_of:
-                labels[len(places)] = labels_of[path]
-            levels = []
-            for scale in (1, 2):
-                small = photo if scale == 1 else _fit(photo, LONG_SIDE // scale)
-                blob.write(small.tobytes())
-                levels.append((offset, small.height, small.width))
-                offset += small.height * small.width * 3
-            places.append(levels)
-            if len(places) % 500 == 0:
-                print(f"{len(places)} photos, {len(labels)} of them labelled", flush=True)
-    np.save(target / "places.npy", np.asarray(places, np.int64))
-    (target / "labels.json").write_text(json.dumps(labels))
-    (target / CLASS_SCORES).unlink(missing_ok=True)
-    (target / "pixels.u8.part").replace(target / "pixels.u8")
-    print(f"{len(places)} photos, {len(labels)} labelled; dropped: {dropped}")
-    return Pack.open(target)
+            writer.add(photo, labels_of.get(path))
+            if len(writer) % 500 == 0:
+                print(f"{len(writer)} photos", flush=True)
+    made = Pack.open(target)
+    print(f"{len(made)} photos, {len(made.labels)} labelled; dropped: {dropped}")
+    return made
+
+
+class PackWriter:
+    """Writes a pack photo by photo; the folder has the whole pack when the block is left."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._places: list[list[tuple[int, int, int]]] = []
+        self._labels: dict[int, list[list[float]]] = {}
+        self._offset = 0
+
+    def __enter__(self) -> Self:
+        self._target.mkdir(parents=True, exist_ok=True)
+        self._part = self._target / "pixels.u8.part"
+        self._file = self._part.open("wb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is None:
+            np.save(self._target / "places.npy", np.asarray(self._places, np.int64))
+            (self._target / "labels.json").write_text(json.dumps(self._labels))
+            (self._target / CLASS_SCORES).unlink(missing_ok=True)
+            self._part.replace(self._target / "pixels.u8")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, photo: Image.Image, labels: list[list[float]] | None) -> None:
+        """Append an RGB photo, and its boxes [class, x1, y1, x2, y2] in 0..1 if it is labelled."""
+        if labels is not None:
+            self._labels[len(self)] = labels
+        levels = []
+        for small in (photo, _fit(photo, LONG_SIDE // 2)):
+            self._file.write(small.tobytes())
+            levels.append((self._offset, small.height, small.width))
+            self._offset += small.height * small.width * 3
+        self._places.append(levels)
 
 
 def _files(sources: list[Path]) -> Iterator[Path]:
