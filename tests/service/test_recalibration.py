@@ -157,6 +157,21 @@ def test_each_model_is_calibrated_on_its_own_images(folder, tmp_path):
     assert shades == {"tiny": [40] * MIN_IMAGES, "boats": [200] * MIN_IMAGES}
 
 
+def test_an_unloaded_model_is_loaded_to_be_compared(folder, collected, tmp_path):
+    fresh, home = tmp_path / "fresh", tmp_path / "of-models"
+    write_model_folder(fresh, created=NEXT)
+    home.mkdir()
+    collected.rename(home / "boats")
+    rebuilds = {"boats": lambda *_: FolderSource(fresh)}
+    settings = {"collect": home, "others": [ModelFolder(folder, "boats")], "model_memory": 1}
+    with admin(folder, Changes(None, rebuilds), **settings) as live:
+        boats = "/v1/models/boats/recalibrate"
+        live.client.post(boats)
+        wait_until(lambda: live.client.get(boats).json()["state"] == "offered")
+        change = live.client.get(boats).json()["change"]
+        assert (change["images"], change["agreement"]) == (MIN_IMAGES, 1.0)
+
+
 @pytest.mark.parametrize(
     ("settings", "rebuild", "words"),
     [
