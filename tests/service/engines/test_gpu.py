@@ -3,40 +3,63 @@
 import ctypes.util
 import json
 import os
-from pathlib import Path
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.engines.gpu import Gpu, NoGpu
+from service.engines.gpu import Gpu, NoGpu, find_gpu
 from tests.nvml import GPU_UUID, MIG_UUID, compile_nvml
-from tests.processes import run_python
 
+# A line with settings -> a line with what a new process with them finds: a fork, because most of
+# the time of an interpreter goes into imports.
 LOOK = """
-import json
+import json, os, sys
 from dataclasses import asdict
 from service.engines.gpu import find_gpu
-print(json.dumps(asdict(find_gpu())))
+for line in sys.stdin:
+    if (child := os.fork()) == 0:
+        os.environ.update(json.loads(line))
+        print(json.dumps(asdict(find_gpu())), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
 """
+Look = Callable[..., Gpu | NoGpu]
 RTX = Gpu("NVIDIA GeForce RTX 4090", "8.9", 24564, "580.65.06", 0)
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", 81559, "580.65.06", 1)
 SLICE = Gpu("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "9.0", 9984, "580.65.06", 1)
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory) -> Path:
-    return compile_nvml(tmp_path_factory.mktemp("nvml"))
+def look(tmp_path_factory) -> Iterator[Look]:
+    """What a process with these settings finds."""
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": str(compile_nvml(tmp_path_factory.mktemp("nvml")))
+    }
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    with subprocess.Popen(
+        [sys.executable, "-c", LOOK],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def ask(**settings: object) -> Gpu | NoGpu:
+            process.stdin.write(json.dumps({name: str(each) for name, each in settings.items()}))
+            process.stdin.write("\n")
+            process.stdin.flush()
+            found = json.loads(process.stdout.readline())
+            return Gpu(**found) if "name" in found else NoGpu(**found)
+
+        yield ask
+        process.stdin.close()
 
 
-def look(**settings: object) -> Gpu | NoGpu:
-    ours = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    environment = ours | {name: str(value) for name, value in settings.items()}
-    found = json.loads(run_python(LOOK, env=environment))
-    return Gpu(**found) if "name" in found else NoGpu(**found)
-
-
-def test_the_first_gpu_is_found_and_the_driver_shut_down(library, tmp_path):
+def test_the_first_gpu_is_found_and_the_driver_shut_down(look, tmp_path):
     log = tmp_path / "log"
-    assert look(LD_LIBRARY_PATH=library, NVML_LOG=log) == RTX
+    assert look(NVML_LOG=log) == RTX
     called = log.read_text().split()
     assert [called.count("nvmlInitWithFlags"), called.count("nvmlShutdown")] == [1, 1]
     assert called[-1] == "nvmlShutdown"
@@ -51,25 +74,25 @@ def test_the_first_gpu_is_found_and_the_driver_shut_down(library, tmp_path):
         (MIG_UUID, SLICE),
     ],
 )
-def test_cuda_visible_devices_selects_the_gpu(library, visible, expected):
-    assert look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible) == expected
+def test_cuda_visible_devices_selects_the_gpu(look, visible, expected):
+    assert look(CUDA_VISIBLE_DEVICES=visible) == expected
 
 
 @pytest.mark.parametrize("visible", ["", "-1,0"])
-def test_cuda_visible_devices_can_hide_every_gpu(library, visible):
-    found = look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible)
+def test_cuda_visible_devices_can_hide_every_gpu(look, visible):
+    found = look(CUDA_VISIBLE_DEVICES=visible)
     assert found.reason == "CUDA_VISIBLE_DEVICES hides every GPU: unset CUDA_VISIBLE_DEVICES"
 
 
 @pytest.mark.parametrize("visible", ["2", "-2", "MIG-1"])
-def test_an_unknown_gpu_is_reported_with_the_known_ones(library, visible):
-    found = look(LD_LIBRARY_PATH=library, CUDA_VISIBLE_DEVICES=visible)
+def test_an_unknown_gpu_is_reported_with_the_known_ones(look, visible):
+    found = look(CUDA_VISIBLE_DEVICES=visible)
     assert found.problem == f"CUDA_VISIBLE_DEVICES names {visible}, but there is no such GPU"
     assert "0 to 1" in found.remedy
 
 
-def test_a_driver_without_a_gpu_is_reported(library):
-    found = look(LD_LIBRARY_PATH=library, NVML_GPUS=0)
+def test_a_driver_without_a_gpu_is_reported(look):
+    found = look(NVML_GPUS=0)
     assert found.problem == "the NVIDIA driver sees no GPU"
     assert "--gpus all" in found.remedy
 
@@ -86,16 +109,16 @@ def test_a_driver_without_a_gpu_is_reported(library):
         (999, "the NVIDIA driver fails (Unknown Error)", "nvidia-smi"),
     ],
 )
-def test_each_driver_error_has_a_remedy(library, code, problem, remedy):
-    found = look(LD_LIBRARY_PATH=library, nvmlInitWithFlags=code)
+def test_each_driver_error_has_a_remedy(look, code, problem, remedy):
+    found = look(nvmlInitWithFlags=code)
     assert problem in found.problem
     assert remedy in found.remedy
 
 
 @pytest.mark.parametrize("function", ["nvmlDeviceGetCount_v2", "nvmlDeviceGetIndex"])  # first, last
-def test_a_failing_driver_call_is_reported_and_the_driver_shut_down(library, function, tmp_path):
+def test_a_failing_driver_call_is_reported_and_the_driver_shut_down(look, function, tmp_path):
     log = tmp_path / "log"
-    found = look(LD_LIBRARY_PATH=library, NVML_LOG=log, **{function: 15})
+    found = look(NVML_LOG=log, **{function: 15})
     assert found.problem == "the GPU does not respond"
     called = log.read_text().split()
     assert called[0] == "nvmlInitWithFlags"
@@ -105,8 +128,9 @@ def test_a_failing_driver_call_is_reported_and_the_driver_shut_down(library, fun
 @pytest.mark.skipif(
     ctypes.util.find_library("nvidia-ml") is not None, reason="an NVIDIA driver is installed here"
 )
-def test_without_a_driver_the_reason_has_a_remedy():
-    found = look()
+def test_without_a_driver_the_reason_has_a_remedy(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = find_gpu()
     assert found.problem == "no NVIDIA driver here"
     assert "install the driver" in found.reason
     assert "NVIDIA container toolkit and docker run --gpus all" in found.reason
