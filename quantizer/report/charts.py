@@ -7,6 +7,7 @@ from typing import Final
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from quantizer.calibration.histogram import Bins
@@ -14,14 +15,15 @@ from quantizer.int8 import Range
 from quantizer.report.data import BlockReport, PointReport
 
 COLUMNS: Final = 128  # of a drawn histogram: 2048 bins are finer than its pixels
+WIDTH: Final = 6.0  # of a chart, in inches
+CHARACTER: Final = 0.09  # the width of a label's letter at matplotlib's size of text, in inches
 INK, ACCENT, MUTED = "#1d4ed8", "#b91c1c", "#94a3b8"
 
 
 def latency(ms: Mapping[str, float], default: str) -> str:
     """A bar for each variant, the default in full colour."""
-    figure = Figure(figsize=(6, 0.7 + 0.4 * len(ms)), layout="constrained")
-    axes = figure.subplots()
     names = list(ms)[::-1]
+    figure, axes = _axes(0.7 + 0.4 * len(ms), left=0.2 + CHARACTER * max(map(len, names)))
     colours = [INK if name == default else MUTED for name in names]
     bars = axes.barh(names, [ms[name] for name in names], color=colours)
     axes.bar_label(bars, fmt="%.1f ms", padding=3)
@@ -49,8 +51,7 @@ def sensitivity(blocks: Sequence[BlockReport]) -> str:
 
 def frontier(points: Sequence[PointReport], max_loss: float) -> str:
     """The predicted loss of each set of float layers against the time that they add."""
-    figure = Figure(figsize=(6, 2.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes(2.6, left=0.65)
     across = [100 * point.cost for point in points]
     axes.plot(across, [point.loss for point in points], color=MUTED, marker="o")
     axes.plot(across[-1:], [points[-1].loss], color=INK, marker="o")
@@ -99,6 +100,15 @@ class Histograms:
 def _label(block: BlockReport) -> str:
     first, others = block.layers[0], len(block.layers) - 1
     return f"{first} and {others} more" if others else first
+
+
+def _axes(height: float, left: float) -> tuple[Figure, Axes]:
+    """A new chart, with room for the labels, in inches: matplotlib's own layout draws
+    everything a second time to measure it."""
+    figure = Figure(figsize=(WIDTH, height))
+    bottom, margin = 0.48, 0.08
+    sides = (left / WIDTH, bottom / height, 1 - (left + margin) / WIDTH)
+    return figure, figure.add_axes((*sides, 1 - (bottom + margin) / height))
 
 
 def _uri(figure: Figure) -> str:

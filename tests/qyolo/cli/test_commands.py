@@ -176,7 +176,8 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
 def test_another_family_goes_from_model_to_boxes(photos, tmp_path):
     out = tmp_path / "m"
     path = save_tiny(tmp_path, "yolox")
-    built = inline("build", path, "--calibration", photos, "--size", 64, "--out", out)
+    arguments = ("build", path, "--calibration", photos, "--size", 64, "--out", out)
+    built = inline(*arguments, *FASTEST)
     assert built.code == 0, built.err
     found = inline("detect", out, *sorted(photos.iterdir())[:2], "--conf", "0.01")
     assert found.code == 0, found.err
@@ -266,7 +267,7 @@ def test_an_invalid_command_line_is_exit_code_two(arguments):
 
 def test_a_traceback_is_shown_only_with_debug():
     assert "Traceback" in qyolo("--debug", "serve", "absent").err
-    failed(qyolo("serve", "absent"))
+    failed(inline("serve", "absent"))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def found_by(run, *arguments: object, **settings: object) -> dict:
 
 @driverless
 def test_without_a_gpu_openvino_is_chosen():
-    found = found_by(qyolo)
+    found = found_by(inline)
     hardware = found["hardware"]
     assert hardware["cpu"]["model"] == read_cpu().model
     assert hardware["threads"] == usable_threads()
