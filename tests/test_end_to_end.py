@@ -8,7 +8,7 @@ import pytest
 
 from quantizer.evaluation.accuracy import Evaluation, evaluate
 from service.manifest import read_manifest
-from tests.qyolo.commands import qyolo, running
+from tests.qyolo.commands import inline, running
 from tests.shared import (
     COCO_CALIB,
     COCO_CALIB_JSON,
@@ -41,12 +41,13 @@ class Made:
 @pytest.fixture(scope="module", params=MODELS)
 def made(request, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    ran = qyolo("build", MODELS[request.param], "--calibration", COCO_CALIB, QYOLO_CACHE_DIR=cache)
+    ran = inline("build", MODELS[request.param], "--calibration", COCO_CALIB, QYOLO_CACHE_DIR=cache)
     assert ran.code == 0, ran.err
     folder = Path(ran.out.strip())
     report = json.loads((folder / "report.json").read_text())
-    accuracy = evaluate(folder, COCO_VAL, COCO_VAL_JSON, 0, lambda _: None)
-    on_calibration = evaluate(folder, COCO_CALIB, COCO_CALIB_JSON, 0, lambda _: None)
+    # On one thread: a second one would wait for the core of another worker.
+    accuracy = evaluate(folder, COCO_VAL, COCO_VAL_JSON, 1, lambda _: None)
+    on_calibration = evaluate(folder, COCO_CALIB, COCO_CALIB_JSON, 1, lambda _: None)
     return Made(folder, report, accuracy, on_calibration)
 
 
@@ -118,8 +119,8 @@ def test_the_build_has_no_warnings_and_represents_the_tensors_well(made):
 
 
 def test_boxes_over_http_are_the_boxes_of_the_command_line(made):
-    photos = sorted(COCO_VAL.iterdir())
-    ran = qyolo("detect", made.folder, *photos)
+    photos = sorted(COCO_VAL.iterdir())[::2]
+    ran = inline("detect", made.folder, *photos)
     assert ran.code == 0, ran.err
     lines = [json.loads(line) for line in ran.out.splitlines()]
     assert sum(len(line["detections"]) for line in lines) > 200
