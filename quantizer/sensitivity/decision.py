@@ -129,9 +129,9 @@ class _Trials:
             self.noises[kept_float] = self.simulation.noise(self._without(kept_float))
         return self.noises[kept_float]
 
-    def noises_alone(self, layers: Sequence[str]) -> Iterator[float]:
-        """Of each of these layers, with every other layer kept float."""
-        others = ([each for each in self.layers if each != layer] for layer in layers)
+    def noises_alone(self, groups: Sequence[Sequence[str]]) -> Iterator[float]:
+        """Of each of these groups of layers, with every other layer kept float."""
+        others = ([each for each in self.layers if each not in group] for group in groups)
         return self.simulation.noises(map(self._without, others))
 
     def _without(self, kept_float: Iterable[str]) -> Placement:

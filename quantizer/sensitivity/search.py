@@ -1,13 +1,14 @@
 """Find the layers that lose the most accuracy in int8, and keep the fewest of them float.
 
-Each layer is quantized alone, and the noise of the outputs is measured. Noise powers add up,
-roughly, so the layers are ranked by their noise for the time that keeping them float would cost,
-and a bisection finds how many of the first it takes. A model that quantizes well
-costs one question.
+Few layers are quantized at a time, and the noise of the outputs is measured. Noise powers add up,
+roughly, so the layers of a group with little noise need no closer look; the others are quantized
+alone and ranked by their noise for the time that keeping them float would cost, and a bisection
+finds how many of the first it takes. A model that quantizes well costs one question.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from service.progress import Progress, ReportProgress
@@ -22,14 +23,19 @@ WORTHWHILE: Final = 0.07
 # exceeds the budget by itself justifies any time.
 WORTH: Final = 8.0
 
-# For each layer, in order: the output noise with exactly this layer quantized.
-Noises = Callable[[Sequence[str]], Iterable[float]]
+# Neighbouring layers that are measured together first. Of YOLOv12m, two thirds of the layers have
+# next to no noise; of YOLOX-nano, a third.
+GROUP: Final = 3
+
+# For each set of layers, in order: the output noise with exactly these layers quantized.
+Noises = Callable[[Sequence[Sequence[str]]], Iterable[float]]
 Accepts = Callable[[tuple[str, ...]], bool]  # whether it is enough to keep these layers float
 
 
 @dataclass(frozen=True, slots=True)
 class LayerNoise:
-    """A layer, and the output noise with only this layer quantized."""
+    """A layer, and the output noise with only this layer quantized; in a group with little noise,
+    an equal share of the group's."""
 
     layer: str
     noise: float
@@ -62,16 +68,12 @@ def search(
     """
     if not layers or accepts(()):
         return Found(())
-    noises: dict[str, float] = {}
-    progress(Progress("precision", 0, len(layers)))
-    for layer, noise in zip(layers, noises_of(layers), strict=True):
-        noises[layer] = noise
-        progress(Progress("precision", len(noises), len(layers)))
+    noises = _measured(layers, noises_of, WORTHWHILE * budget, progress)
     least = LEAST_COST * sum(costs.values()) / len(costs)
     worthwhile = [
         layer
-        for layer, noise in noises.items()
-        if noise >= budget * min(1.0, max(WORTHWHILE, WORTH * costs[layer]))
+        for layer in layers
+        if noises[layer] >= budget * min(1.0, max(WORTHWHILE, WORTH * costs[layer]))
     ]
     ranked = sorted(worthwhile, key=lambda layer: -noises[layer] / max(costs[layer], least))
     by_noise = sorted(layers, key=lambda layer: -noises[layer])
@@ -79,6 +81,24 @@ def search(
         tuple(ranked[: _fewest(ranked, accepts)]),
         tuple(LayerNoise(layer, noises[layer]) for layer in by_noise),
     )
+
+
+def _measured(
+    layers: Sequence[str], noises_of: Noises, little: float, progress: ReportProgress
+) -> dict[str, float]:
+    """The noise of each layer; what is below `little` may be that of its group, divided."""
+    noises: dict[str, float] = {}
+
+    def measure(groups: Sequence[Sequence[str]], enough: float) -> None:
+        for group, noise in zip(groups, noises_of(groups), strict=True):
+            if noise < enough:
+                noises.update(dict.fromkeys(group, noise / len(group)))
+                progress(Progress("precision", len(noises), len(layers)))
+
+    progress(Progress("precision", 0, len(layers)))
+    measure([layers[start : start + GROUP] for start in range(0, len(layers), GROUP)], little)
+    measure([[layer] for layer in layers if layer not in noises], inf)
+    return noises
 
 
 def _fewest(ranked: Sequence[str], accepts: Accepts) -> int:

@@ -18,13 +18,13 @@ class Measured:
 
     def __init__(self, noises: dict[str, float]) -> None:
         self.noises = dict.fromkeys(LAYERS, SMALL) | noises
-        self.measured: list[str] = []
+        self.measured: list[tuple[str, ...]] = []
         self.asked: list[tuple[str, ...]] = []
 
-    def __call__(self, layers: Sequence[str]) -> Iterator[float]:
-        for layer in layers:
-            self.measured.append(layer)
-            yield self.noises[layer]
+    def __call__(self, groups: Sequence[Sequence[str]]) -> Iterator[float]:
+        for group in groups:
+            self.measured.append(tuple(group))
+            yield sum(self.noises[layer] for layer in group)
 
     def after(self, kept_float: tuple[str, ...]) -> float:
         return sum(noise for layer, noise in self.noises.items() if layer not in kept_float)
@@ -46,8 +46,13 @@ def test_of_a_model_that_quantizes_well_no_layer_is_measured():
 
 def test_the_noisy_layers_and_no_others_are_kept_float_most_noise_first():
     noise = Measured({"layer7": 0.5, "layer40": 0.2, "layer41": 0.003})
-    assert found(noise).kept_float == ("layer7", "layer40")
-    assert noise.measured == list(LAYERS)
+    result = found(noise)
+    assert result.kept_float == ("layer7", "layer40")
+    assert {each.layer: each.noise for each in result.layers} == pytest.approx(noise.noises)
+    # Groups of neighbours, and then each layer of those two that are noisy.
+    alone = [group for group in noise.measured if len(group) == 1 and group != LAYERS[-1:]]
+    assert alone == [(f"layer{index}",) for index in (6, 7, 8, 39, 40, 41)]
+    assert len(noise.measured) < len(LAYERS) / 2
 
 
 def test_few_questions_find_how_many_layers_it_takes():
@@ -120,5 +125,7 @@ def test_progress_counts_the_layers():
     steps: list[Progress] = []
     noise = Measured({"layer9": 1.0})
     search(LAYERS, noise, BUDGET, EQUAL, steps.append, noise.accepts)
-    assert [step.done for step in steps] == list(range(65))
+    done = [step.done for step in steps]
+    # Groups of three first, without that of the noisy layer, whose layers follow one by one.
+    assert done == [*range(0, 61, 3), 61, 62, 63, 64]
     assert {step.total for step in steps} == {64}
