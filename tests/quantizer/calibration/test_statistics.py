@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -37,17 +37,21 @@ def noise(count: int, size: int = SIZE) -> list[np.ndarray]:
     return [random.random((1, 3, size, size), np.float32) for _ in range(count)]
 
 
-def activations(graph: Graph, tensors: Sequence[str], image: np.ndarray) -> dict[str, np.ndarray]:
-    """Every value of the tensors."""
+def activations(
+    graph: Graph, tensors: Sequence[str], images: Iterable[np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every value of the tensors, for each image."""
     observed = [name for name in tensors if name != graph.input]
-    values = open_session(graph.with_outputs(observed), 1).run(observed, {graph.input: image})
-    return dict(zip(observed, values, strict=True)) | {graph.input: image}
+    session = open_session(graph.with_outputs(observed), 1)
+    for image in images:
+        values = session.run(observed, {graph.input: image})
+        yield dict(zip(observed, values, strict=True)) | {graph.input: image}
 
 
 def test_the_histograms_hold_what_the_graph_computes(graph, tensors):
     images = noise(5)
     observed = observe(graph, tensors, images, 1).histograms
-    seen = [activations(graph, tensors, image) for image in images]
+    seen = list(activations(graph, tensors, images))
     assert tuple(observed) == tensors
     for name in tensors:
         values = np.concatenate([each[name].ravel() for each in seen])
@@ -107,7 +111,7 @@ def test_a_model_that_computes_nan_is_refused():
 def test_channel_means_are_those_of_all_values(graph, tensors):
     images = noise(3)
     means = observe(graph, [], images, 1, averaged=tensors).channel_means
-    seen = [activations(graph, tensors, image) for image in images]
+    seen = list(activations(graph, tensors, images))
     for name in tensors:
         expected = np.concatenate([each[name] for each in seen]).mean(axis=(0, 2, 3))
         np.testing.assert_allclose(means[name], expected, rtol=1e-4, atol=1e-5)
@@ -121,8 +125,8 @@ def test_sampling_does_not_move_the_thresholds_of_a_real_model():
     images = list(ImageFiles(paths, InputSize.of(640), PREPROCESS["yolo"]).decodable())
     sampled = observe(graph, tensors, images, 2).histograms
     full: dict[str, Histogram] = {}
-    for image in images:
-        for name, values in activations(graph, tensors, image).items():
+    for every in activations(graph, tensors, images):
+        for name, values in every.items():
             one = counted(values)
             full[name] = merge(full[name], one) if name in full else one
     floors = lower_bounds(graph)
@@ -172,6 +176,8 @@ def peak_kib(model, count: int) -> int:
 def test_five_hundred_images_take_the_memory_of_fifty(tmp_path, graph, tensors):
     model = save_tiny(tmp_path, "yolov5")
     few, many = peak_kib(model, 50), peak_kib(model, 500)
-    kept = 450 * sum(values.nbytes for values in activations(graph, tensors, noise(1)[0]).values())
+    kept = 450 * sum(
+        values.nbytes for values in next(activations(graph, tensors, noise(1))).values()
+    )
     assert kept / 1024 > 0.2 * few  # keeping the activations would exceed the limit below
     assert many < 1.1 * few
