@@ -54,7 +54,8 @@ class WeightScheme:
 
     rule: each channel is clipped at its peak (minmax, as in the paper), or where the squared error
     is least (mse). half: as in Scheme. paired: the steps of two adjacent input channels have
-    magnitudes that add up to at most PAIR_LIMIT.
+    magnitudes that add up to at most PAIR_LIMIT. Of an odd number of channels, some kernels pair
+    the last one with another tap's first: there each step has a bit less.
     """
 
     rule: WeightRule = "minmax"
@@ -121,9 +122,12 @@ def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPER_WEIGHT
     axis 0 and its input channels at axis 1."""
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     peak = np.abs(weight).max(axis=others)
-    _, highest = step_limits(scheme.bits, signed=True)
+    bits, paired = scheme.bits, scheme.paired and weight.shape[1] > 1
+    if paired and weight.shape[1] % 2:
+        bits, paired = bits - 1, False
+    _, highest = step_limits(bits, signed=True)
     # Rounding adds half a step to each of the two.
-    least = _pair_peak(weight) / (PAIR_LIMIT - 1) if scheme.paired else np.zeros_like(peak)
+    least = _pair_peak(weight) / (PAIR_LIMIT - 1) if paired else np.zeros_like(peak)
 
     def clipped_at(share: np.float64) -> QuantParams:
         scale = np.maximum(peak * share / highest, least)
@@ -131,7 +135,7 @@ def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPER_WEIGHT
         if scheme.half:
             scale = _up_to_half(scale)
         zeros = np.zeros(scale.shape, np.int8)
-        return QuantParams(scale.astype(np.float32), zeros, axis, scheme.bits, scheme.paired)
+        return QuantParams(scale.astype(np.float32), zeros, axis, bits, paired)
 
     def error_of(params: QuantParams) -> NDArray[np.float64]:
         error = dequantize_array(quantize_array(weight, params), params) - weight
@@ -144,14 +148,12 @@ def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPER_WEIGHT
     best = np.argmin([error_of(params) for params in tried], axis=0)
     scales = np.stack([params.scale for params in tried])
     scale = np.take_along_axis(scales, best[None], axis=0)[0]
-    return QuantParams(scale, tried[0].zero_point, axis, scheme.bits, scheme.paired)
+    return QuantParams(scale, tried[0].zero_point, axis, bits, paired)
 
 
 def _pair_peak(weight: Floats) -> Floats:
     """f32[O]: of each output channel, the largest sum of magnitudes that its pairs have."""
     magnitudes = np.abs(weight)
-    if weight.shape[1] % 2:
-        magnitudes = np.concatenate([magnitudes, np.zeros_like(magnitudes[:, :1])], axis=1)
     sums = magnitudes[:, 0::2] + magnitudes[:, 1::2]
     peak: Floats = sums.reshape(len(sums), -1).max(axis=1)
     return peak

@@ -65,12 +65,10 @@ def round_adaptively(
 
 
 def _partners(shape: tuple[int, ...]) -> Indices:
-    """int[K]: for each weight of an output channel, the one of the adjacent input channel; itself,
-    if it has none."""
-    channels = shape[1]
-    weights = np.arange(np.prod(shape[1:])).reshape(channels, -1)
-    partner = np.arange(channels) ^ 1
-    return weights[np.where(partner < channels, partner, np.arange(channels))].ravel()
+    """int[K]: for each weight of an output channel, the one of the adjacent input channel."""
+    weights = np.arange(np.prod(shape[1:])).reshape(shape[1], -1)
+    partners: Indices = weights[np.arange(shape[1]) ^ 1].ravel()
+    return partners
 
 
 def _compensation(covariance: Doubles) -> Doubles:
@@ -94,7 +92,7 @@ def _round_in_order(
 ) -> Doubles:
     """f64[G,O,K] weights -> steps of the same shape; `scale` is f64[G,O].
 
-    `partners` int[G,K]: the weight with which each one shares PAIR_LIMIT; itself, if with none.
+    `partners` int[G,K]: the weight with which each one shares PAIR_LIMIT.
     """
     left, steps = weights.copy(), np.zeros_like(weights)
     size = weights.shape[2]

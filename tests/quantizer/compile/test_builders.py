@@ -131,11 +131,12 @@ def test_symmetric_activations_survive_a_concat_in_openvino(tmp_path):
     assert model.SerializeToString() == before
 
 
-def test_openvino_adds_the_largest_products_without_overflow(tmp_path):
+@pytest.mark.parametrize("groups", [1, 36])
+def test_openvino_adds_the_largest_products_without_overflow(groups, tmp_path):
     """In a range so small that nearly every activation is the lowest or the highest integer."""
     s = Sketch()
-    x = s.conv_silu("b", s.conv_silu("a", "images", (3, 32)), (32, 64), 3)
-    graph = Graph.of(s.model(s.conv("last", x, (64, 8)), rank=4))
+    x = s.conv_silu("b", s.conv_silu("a", "images", (3, 36)), (36, 36), 3, 1, groups)
+    graph = Graph.of(s.model(s.conv("last", x, (36, 8)), rank=4))
     model = with_ranges(graph, Range(0, 1e-4), Scheme())
     built = load_builder("openvino", 1).build(Candidate("int8", model), tmp_path)
     expected = by_onnxruntime(model, IMAGE, optimised=False)
