@@ -53,34 +53,26 @@ class WeightScheme:
     """How weights are represented; always symmetric.
 
     rule: each channel is clipped at its peak (minmax, as in the paper), or where the squared error
-    is least (mse). half: as in Scheme. paired: the steps of two adjacent input channels have
-    magnitudes that add up to at most PAIR_LIMIT. Of an odd number of channels, some kernels pair
-    the last one with another tap's first: there each step has a bit less.
+    is least (mse). half: as in Scheme.
     """
 
     rule: WeightRule = "minmax"
     bits: int = 8
     half: bool = False
-    paired: bool = False
 
 
 PAPER_WEIGHTS: Final = WeightScheme()
-# VPMADDUBSW multiplies the u8 of two adjacent input channels by their weights and adds the products
-# in 16 bits, where they saturate: 255 * 128 is below 2 ** 15, 255 * 129 is not.
-PAIR_LIMIT: Final = 128
 CLIPPINGS: Final = np.linspace(1.0, 0.3, 71)  # fractions of a channel's peak that mse tries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantParams:
-    """scale: f32[] or f32[C]; zero_point: u8 or i8 of the same shape; axis: of the channels;
-    paired: as in WeightScheme."""
+    """scale: f32[] or f32[C]; zero_point: u8 or i8 of the same shape; axis: of the channels."""
 
     scale: Floats
     zero_point: Steps
     axis: int | None = None
     bits: int = 8
-    paired: bool = False
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -118,24 +110,17 @@ def activation_params(bounds: Range, scheme: Scheme) -> QuantParams:
 
 
 def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPER_WEIGHTS) -> QuantParams:
-    """Per-channel symmetric parameters of a weight; one that is paired has its output channels at
-    axis 0 and its input channels at axis 1."""
+    """Per-channel symmetric parameters of a weight."""
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     peak = np.abs(weight).max(axis=others)
-    bits, paired = scheme.bits, scheme.paired and weight.shape[1] > 1
-    if paired and weight.shape[1] % 2:
-        bits, paired = bits - 1, False
-    _, highest = step_limits(bits, signed=True)
-    # Rounding adds half a step to each of the two.
-    least = _pair_peak(weight) / (PAIR_LIMIT - 1) if paired else np.zeros_like(peak)
+    _, highest = step_limits(scheme.bits, signed=True)
 
     def clipped_at(share: np.float64) -> QuantParams:
-        scale = np.maximum(peak * share / highest, least)
-        scale = np.where(peak > 0, scale, 1.0)  # 1: a channel of zeros
+        scale = np.where(peak > 0, peak * share / highest, 1.0)  # 1: a channel of zeros
         if scheme.half:
             scale = _up_to_half(scale)
         zeros = np.zeros(scale.shape, np.int8)
-        return QuantParams(scale.astype(np.float32), zeros, axis, bits, paired)
+        return QuantParams(scale.astype(np.float32), zeros, axis, scheme.bits)
 
     def error_of(params: QuantParams) -> NDArray[np.float64]:
         error = dequantize_array(quantize_array(weight, params), params) - weight
@@ -148,15 +133,7 @@ def weight_params(weight: Floats, axis: int, scheme: WeightScheme = PAPER_WEIGHT
     best = np.argmin([error_of(params) for params in tried], axis=0)
     scales = np.stack([params.scale for params in tried])
     scale = np.take_along_axis(scales, best[None], axis=0)[0]
-    return QuantParams(scale, tried[0].zero_point, axis, bits, paired)
-
-
-def _pair_peak(weight: Floats) -> Floats:
-    """f32[O]: of each output channel, the largest sum of magnitudes that its pairs have."""
-    magnitudes = np.abs(weight)
-    sums = magnitudes[:, 0::2] + magnitudes[:, 1::2]
-    peak: Floats = sums.reshape(len(sums), -1).max(axis=1)
-    return peak
+    return QuantParams(scale, tried[0].zero_point, axis, scheme.bits)
 
 
 def _up_to_half(scale: NDArray[np.float64]) -> NDArray[np.float64]:

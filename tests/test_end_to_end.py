@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quantizer.evaluation.accuracy import Evaluation, evaluate
+from service.engines.cpu import read_cpu
 from service.manifest import read_manifest
 from tests.qyolo.commands import inline, running
 from tests.shared import (
@@ -92,7 +93,8 @@ def test_few_layers_stay_float_to_keep_the_detections(made):
     assert found["reached_db"] > found["all_quantized_db"]
     assert found["reached_db"] >= 19
     layers = made.report["layers"]
-    assert sum(layer["planned"] == "float" for layer in layers) < len(layers) / 3
+    if not read_cpu().int8_saturates:  # there weights have 7 bits, and more layers are sensitive
+        assert sum(layer["planned"] == "float" for layer in layers) < len(layers) / 3
 
 
 def test_int8_agrees_with_fp32_on_most_boxes(made):

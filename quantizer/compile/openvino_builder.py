@@ -34,8 +34,8 @@ class OpenVinoBuilder:
 
     @property
     def qdq_format(self) -> QdqFormat:
-        """OpenVINO reads any Q/DQ graph; weights are smaller where sums of products saturate."""
-        return QdqFormat(paired=True) if read_cpu().int8_saturates else PLAIN
+        """OpenVINO reads any Q/DQ graph; weights lose a bit where sums of two products saturate."""
+        return QdqFormat(weight_bits=7) if read_cpu().int8_saturates else PLAIN
 
     @property
     def low_float(self) -> FloatType | None:

@@ -8,17 +8,17 @@ from quantizer.int8 import WeightScheme
 
 @dataclass(frozen=True, slots=True)
 class QdqFormat:
-    """What a runtime requires of a Q/DQ graph; only `paired` changes the represented values.
+    """What a runtime requires of a Q/DQ graph; only `weight_bits` changes the represented values.
 
-    symmetric: the runtime accepts no zero point but 0. paired: its kernels add the products of two
-    input channels in 16 bits. half_scales: float16 must hold the scales, because the graph has
-    float16 layers. explicit: Q/DQ is also inserted after each pass-through
+    symmetric: the runtime accepts no zero point but 0. weight_bits: of which its kernels add the
+    products without overflow. half_scales: float16 must hold the scales,
+    because the graph has float16 layers. explicit: Q/DQ is also inserted after each pass-through
     operator that is to run in int8, and on the other branch of an Add that joins a quantized
     convolution. float8: it has kernels for FP8 in place of int8 as well.
     """
 
     symmetric: bool = False
-    paired: bool = False
+    weight_bits: int = 8
     half_scales: bool = False
     explicit: bool = False
     float8: bool = False
@@ -26,7 +26,7 @@ class QdqFormat:
     @property
     def weight_scheme(self) -> WeightScheme:
         """How weights are represented for this runtime."""
-        return WeightScheme(half=self.half_scales, paired=self.paired)
+        return WeightScheme(bits=self.weight_bits, half=self.half_scales)
 
 
 PLAIN: Final = QdqFormat()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantizer.calibration.activation_statistics import ActivationStatistics
-from quantizer.int8 import PAIR_LIMIT, QuantParams, Steps
+from quantizer.int8 import QuantParams, Steps
 from quantizer.qdq.weights import Rounding, round_to_nearest
 from service.vision.detections import Floats
 
@@ -25,7 +25,6 @@ DAMPING: Final = 0.01  # of the mean variance, added to each: the samples only e
 BLOCK: Final = 64  # columns whose corrections are applied to the later ones at once
 
 Doubles = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
 
 def adaptive_rounding(inputs: Mapping[str, ActivationStatistics]) -> Rounding:
@@ -54,21 +53,10 @@ def round_adaptively(
         weight.reshape(groups, -1, size).astype(np.float64), order[:, None, :], axis=2
     )
     scale = params.scale.reshape(groups, -1).astype(np.float64)
-    partners = None
-    if params.paired:
-        places = np.argsort(order, axis=1)
-        partners = np.take_along_axis(places, _partners(weight.shape)[order], axis=1)
-    rounded = _round_in_order(weights, scale, params.limits, _compensation(ordered), partners)
+    rounded = _round_in_order(weights, scale, params.limits, _compensation(ordered))
     steps = np.empty_like(rounded)
     np.put_along_axis(steps, np.broadcast_to(order[:, None, :], rounded.shape), rounded, axis=2)
     return steps.reshape(weight.shape).astype(np.int8)
-
-
-def _partners(shape: tuple[int, ...]) -> Indices:
-    """int[K]: for each weight of an output channel, the one of the adjacent input channel."""
-    weights = np.arange(np.prod(shape[1:])).reshape(shape[1], -1)
-    partners: Indices = weights[np.arange(shape[1]) ^ 1].ravel()
-    return partners
 
 
 def _compensation(covariance: Doubles) -> Doubles:
@@ -84,30 +72,18 @@ def _compensation(covariance: Doubles) -> Doubles:
 
 
 def _round_in_order(
-    weights: Doubles,
-    scale: Doubles,
-    limits: tuple[int, int],
-    compensation: Doubles,
-    partners: Indices | None,
+    weights: Doubles, scale: Doubles, limits: tuple[int, int], compensation: Doubles
 ) -> Doubles:
-    """f64[G,O,K] weights -> steps of the same shape; `scale` is f64[G,O].
-
-    `partners` int[G,K]: the weight with which each one shares PAIR_LIMIT.
-    """
-    left, steps = weights.copy(), np.zeros_like(weights)
+    """f64[G,O,K] weights -> steps of the same shape; `scale` is f64[G,O]."""
+    left, steps = weights.copy(), np.empty_like(weights)
     size = weights.shape[2]
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)
         errors = np.empty_like(left[:, :, start:end])
         for i in range(start, end):
             row = compensation[:, i, :]
-            rounded = np.clip(np.rint(left[:, :, i] / scale), *limits)
-            if partners is not None:
-                taken = np.take_along_axis(steps, partners[:, None, i, None], axis=2)[:, :, 0]
-                room = PAIR_LIMIT - np.abs(taken)
-                rounded = np.clip(rounded, -room, room)
-            steps[:, :, i] = rounded
-            error = (left[:, :, i] - rounded * scale) / row[:, i, None]
+            steps[:, :, i] = np.clip(np.rint(left[:, :, i] / scale), *limits)
+            error = (left[:, :, i] - steps[:, :, i] * scale) / row[:, i, None]
             left[:, :, i:end] -= error[:, :, None] * row[:, None, i:end]
             errors[:, :, i - start] = error
         left[:, :, end:] -= errors @ compensation[:, start:end, end:]

@@ -46,7 +46,10 @@ class Cpu:
 
     @property
     def int8_saturates(self) -> bool:
-        """Whether int8 kernels use VPMADDUBSW, which adds two products in 16 bits and saturates."""
+        """Whether int8 kernels use VPMADDUBSW, which adds two products in 16 bits and saturates.
+
+        The products of a u8 and a weight of 7 bits never reach the limit.
+        """
         return self.x86 and not self.int8_features
 
 

@@ -47,35 +47,6 @@ def test_the_output_changes_less_than_with_rounding_to_nearest(shape, groups, bi
     assert low <= adaptive.min() <= adaptive.max() <= high
 
 
-@pytest.mark.parametrize(
-    ("shape", "groups"), [((16, 8, 3, 3), 1), ((16, 2, 3, 3), 4), ((16, 7, 1, 1), 1)]
-)
-@pytest.mark.parametrize("adaptive", [False, True])
-def test_the_products_of_a_pair_of_channels_fit_into_16_bits(shape, groups, adaptive):
-    weight = weights(*shape)
-    params = weight_params(weight, 0, WeightScheme(paired=True))
-    statistics = correlated(groups, int(np.prod(shape[1:])))
-    if adaptive:
-        steps = round_adaptively(weight, params, statistics)
-        nearest = quantize_array(weight, params)
-        errors = [output_error(weight, each, params, statistics) for each in (steps, nearest)]
-        assert errors[0] < 0.6 * errors[1]
-    else:
-        steps = quantize_array(weight, params)
-    magnitudes = np.abs(steps.astype(int))
-    if shape[1] % 2:  # any two may be a pair
-        assert 2 * magnitudes.max() <= 128
-    else:
-        pairs = magnitudes[:, 0::2] + magnitudes[:, 1::2]
-        assert 120 < pairs.max() <= 128  # nearly all of the room is used
-
-
-def test_a_single_input_channel_has_no_pair():
-    weight = weights(12, 1, 3, 3)
-    params = weight_params(weight, 0, WeightScheme(paired=True))
-    assert np.abs(quantize_array(weight, params).astype(int)).max() == 127
-
-
 def test_with_uncorrelated_inputs_it_is_rounding_to_nearest():
     weight = weights(8, 4, 3, 3)
     params = weight_params(weight, 0)
