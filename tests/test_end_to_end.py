@@ -62,8 +62,7 @@ def test_int8_and_the_lower_float_type_keep_the_accuracy(made):
     lost = {"yolov5n": 0.003, "yolox_nano": 0.005}[made.accuracy.model]
     limits = {"fp32": 0, "int8": lost, "bf16": 0.01, "fp16": 0.01}
     assert {"fp32", "int8"} <= made.accuracy.variants.keys()
-    # The mean over both sets: sets of float layers of equal loss, between which measured times
-    # decide, differ by up to 0.004 AP on the 85 images alone.
+    # The mean over both sets: builds of equal loss differ by up to 0.004 AP on the 85 images alone.
     for name in made.accuracy.variants:
         drops = [
             each.variants["fp32"].ap - each.variants[name].ap

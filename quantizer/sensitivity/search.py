@@ -23,8 +23,8 @@ WORTHWHILE: Final = 0.07
 # exceeds the budget by itself justifies any time.
 WORTH: Final = 8.0
 
-# Neighbouring layers that are measured together first. Of YOLOv12m, two thirds of the layers have
-# next to no noise; of YOLOX-nano, a third.
+# Neighbouring layers that are measured together first: two thirds of YOLOv12m's have next to no
+# noise.
 GROUP: Final = 3
 
 # For each set of layers, in order: the output noise with exactly these layers quantized.
