@@ -12,8 +12,12 @@ const WINDOW_MS = 10_000; // of each point of a line: between two scrapes there 
 const STAGES = ["total", "infer", "queue", "decode", "preprocess", "postprocess"];
 
 const state = {
-  ...{ variants: [], model: undefined, scrapes: [] },
-  ...{ paused: false, stage: STAGES[0], started: false },
+  variants: [],
+  model: undefined,
+  scrapes: [],
+  paused: false,
+  stage: STAGES[0],
+  started: false,
 };
 
 /** Show the charts of these variants of a model, undefined: of all; called again for another one,

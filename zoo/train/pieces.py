@@ -1,4 +1,4 @@
-"""A pack <-> JPEG pieces of a few megabytes, to train on a machine that little can be sent to.
+"""A pack <-> JPEGs in zip files of limited size, to train on a machine that little can be sent to.
 
 python -m zoo.train.pieces split PACK PIECES
 python -m zoo.train.pieces join PIECES PACK
