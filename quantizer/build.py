@@ -84,8 +84,7 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     quantized = quantize(job, decided)
     engines = compile_and_time(job, source, quantized)
     variants: dict[str, Variant] = {name: part.variant for name, part in engines.built.items()}
-    layout = source.maps.layout if source.maps else None
-    manifest = describe(config.model, source.detector, variants, layout)
+    manifest = describe(config.model, source.detector, variants, source.maps)
     judged = judge(job, source, manifest)
     findings = Findings(
         job=job,
@@ -281,10 +280,10 @@ def try_on_device(job: Job, source: Source, candidates: list[Candidate], fp32: B
     """Compile for the device beside the processor, and keep what finds fp32's boxes there."""
     if not candidates:
         return Tried()
-    config, layout = job.config, source.maps.layout if source.maps else None
+    config = job.config
     trial = DeviceTrial(
         folder=job.folder,
-        manifest=describe(config.model, source.detector, {"fp32": fp32.variant}, layout),
+        manifest=describe(config.model, source.detector, {"fp32": fp32.variant}, source.maps),
         images=source.held_out or source.calibrating,
         threads=config.threads,
         max_drop=None if config.annotated else config.max_drop,

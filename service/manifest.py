@@ -31,6 +31,7 @@ from service.vision.heads import HeadName
 from service.vision.input_size import InputSize
 from service.vision.maps import MapLayout
 from service.vision.preprocess import PreprocessName
+from service.vision.projections import Projections, read_projections
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Variant(BaseModel):
     model: str
     raw: str | None = None  # the exporter's graph; `model` then reads bytes and may end at its maps
     # TensorRT: the plans of `raw` lie beside it, by the names of those of `model`.
+    projections: str | None = None  # the convolutions that `model` leaves to the server
     blob: str | None = None  # the compiled `model`
     blob_key: str | None = None  # the runtime version and processor that can load the blob
     plans: dict[str, str] = {}  # TensorRT for RTX: a blob for each compute capability, as sm89
@@ -105,7 +107,8 @@ class Manifest(BaseModel):
         if self.name == ".." or Path(self.name).name != self.name:  # collected images go there
             raise ValueError(f"the name {self.name!r} is no name of a file")
         for variant in self.variants.values():
-            for path in (variant.model, variant.raw, variant.blob, *variant.plans.values()):
+            files = (variant.model, variant.raw, variant.projections, variant.blob)
+            for path in (*files, *variant.plans.values()):
                 if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
                     raise ValueError(f"{path!r} leaves the folder")
         return self
@@ -178,6 +181,11 @@ def verify(folder: Path) -> None:
         raise BadModelFolder(f"{folder} is not a model folder: no {MANIFEST}")
     if extra := sorted(present - set(expected)):
         raise BadModelFolder(f"{folder} holds {extra[0]}, which the build did not write")
+
+
+def projections_of(folder: Path, variant: Variant) -> Projections:
+    """The convolutions that the graph of a variant leaves to the server; raises BadModelFolder."""
+    return {} if variant.projections is None else read_projections(folder / variant.projections)
 
 
 def read_local(folder: Path, name: str) -> bytes:

@@ -39,7 +39,7 @@ def test_the_engine_of_every_head_has_the_boxes_of_the_exporters_graph(name, siz
     assert isinstance(detector.maps, Maps)
     candidate = Candidate("fp32", detector.model, "f32", detector.preprocess, detector.maps)
     built = load_builder("onnxruntime", 1).build(candidate, tmp_path)
-    manifest = describe(path, detector, {"fp32": built.variant}, detector.maps.layout)
+    manifest = describe(path, detector, {"fp32": built.variant}, detector.maps)
     # Bright pixels in 0..255 would make the boxes of random weights infinite.
     brightest = 255 if detector.preprocess.divisor > 1 else 2
     shape = (2 * size.height, 2 * size.width, 3)

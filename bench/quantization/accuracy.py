@@ -144,12 +144,17 @@ def _move(source: Path, variant: Variant, folder: Path, name: str) -> Variant:
     for stem, file in (("model", variant.model), ("raw", variant.raw)):
         for suffix in (".xml", ".bin"):
             (source / str(file)).with_suffix(suffix).rename(home / f"{stem}{suffix}")
+    projections = None
+    if variant.projections is not None:
+        left = source / variant.projections
+        projections = f"{name}/{left.rename(home / left.name).name}"
     return Variant(
         runtime="openvino",
         precision=variant.precision,
         float_type=variant.float_type,
         model=f"{name}/model.xml",
         raw=f"{name}/raw.xml",
+        projections=projections,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from service.engines import load_engine
 from service.engines.cpu import usable_threads
-from service.manifest import Manifest
+from service.manifest import Manifest, projections_of
 from service.progress import Progress, ReportProgress
 from service.vision.heads import HEADS
 from service.vision.image import MAX_PIXELS, decode_image
@@ -55,7 +55,8 @@ def time_candidates(
         served = {}
         for name, variant in manifest.variants.items():
             engine = load_engine(folder, variant, usable_threads(), preprocess=how)
-            decoder = Decoder.of(head, manifest.size, manifest.maps_of(name))
+            maps, projections = manifest.maps_of(name), projections_of(folder, variant)
+            decoder = Decoder.of(head, manifest.size, maps, projections)
             served[name] = stack.enter_context(closing(engine)), decoder
         for done in range(-WARM_UP, rounds):
             canvas = canvases[done % len(canvases)]

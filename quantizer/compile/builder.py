@@ -11,12 +11,14 @@ import onnx
 from quantizer.compile.executed_layers import ExecutedLayer
 from quantizer.compile.operations import Operation
 from quantizer.model.map_layout import Maps
-from quantizer.model.serving_graph import reading_bytes, serving_graph
+from quantizer.model.projected import Ended, ended_before
+from quantizer.model.serving_graph import reading_bytes
 from quantizer.model.top_anchors import ended_at_top
 from quantizer.qdq.float16 import to_float16
 from quantizer.qdq.format import QdqFormat
 from service.manifest import FloatType, Precision, Runtime, Variant
 from service.vision.preprocess import PREPROCESS, Preprocess
+from service.vision.projections import FILE, write_projections
 
 INT8_NAMES: Final = frozenset({"u8", "i8"})  # the runtimes' names of 8-bit integers
 
@@ -65,9 +67,22 @@ class Candidate:
             blob_key=blob_key,
         )
 
-    def serving_graph(self, bytes_are_steps: bool = False) -> onnx.ModelProto:
-        """The graph from bytes to maps; see `quantizer.model.serving_graph`."""
-        return serving_graph(self.graph, self.preprocess, self.maps, bytes_are_steps)
+    def served(self, bytes_are_steps: bool = False) -> Ended:
+        """The graph from bytes to what the server reads of the maps, or to the whole output; see
+        `quantizer.model.serving_graph` and `quantizer.model.projected`."""
+        ended = Ended(self.graph) if self.maps is None else ended_before(self.graph, self.maps)
+        return ended._replace(model=reading_bytes(ended.model, self.preprocess, bytes_are_steps))
+
+    def built(
+        self, variant: Variant, served: Ended, executed: Mapping[str, str], folder: Path
+    ) -> "Built":
+        """Write what the graph leaves to the server beside the engine's files in `folder`."""
+        home = folder / self.name
+        if served.projections:
+            write_projections(home / FILE, served.projections)
+            variant = variant.model_copy(update={"projections": f"{self.name}/{FILE}"})
+        size = sum(path.stat().st_size for path in home.iterdir())
+        return Built(variant, executed, size)
 
     def typed_graph(self) -> onnx.ModelProto:
         """The graph with the float type written into it; raises BuildFailed."""

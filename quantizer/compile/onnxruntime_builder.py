@@ -11,6 +11,7 @@ from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.operations import Operation
 from quantizer.errors import BuildFailed
 from quantizer.model.graph import layer_name
+from quantizer.model.projected import Ended
 from quantizer.qdq.format import QdqFormat
 from service.engines.onnxruntime_engine import EXACT_INT8, providers, require_cuda
 from service.manifest import FloatType, Variant
@@ -47,14 +48,14 @@ class OnnxRuntimeBuilder:
         home.mkdir(parents=True)
         path, raw = home / "model.onnx", home / "raw.onnx"
         if self._cuda:
-            onnx.save(candidate.typed_graph(), path)
+            served = Ended(candidate.typed_graph())
             variant = candidate.described("onnxruntime-cuda", path.name)
         else:
-            onnx.save(candidate.serving_graph(bytes_are_steps=True), path)
+            served = candidate.served(bytes_are_steps=True)
             onnx.save(candidate.graph, raw)
             variant = candidate.described("onnxruntime", path.name, raw.name)
-        size = sum(file.stat().st_size for file in home.iterdir())
-        return Built(variant, self._executed(path, candidate), size)
+        onnx.save(served.model, path)
+        return candidate.built(variant, served, self._executed(path, candidate), folder)
 
     def operations(self, variant: Variant, folder: Path) -> tuple[Operation, ...]:
         """None: the layers of the optimised graph are not timed."""

@@ -76,8 +76,9 @@ class OpenVinoBuilder:
         home = folder / candidate.name
         home.mkdir(parents=True)
         xml, raw, blob = home / "model.xml", home / "raw.xml", home / "model.blob"
+        served = candidate.served()
         try:
-            for graph, file in ((candidate.serving_graph(), xml), (candidate.graph, raw)):
+            for graph, file in ((served.model, xml), (candidate.graph, raw)):
                 network = self._core.read_model(_unsigned(graph).SerializeToString())
                 ov.save_model(network, file, compress_to_fp16=False)
             # Compiled from the file, as the server does where it cannot load the blob.
@@ -93,8 +94,7 @@ class OpenVinoBuilder:
             blob.write_bytes(exported)
             key = blob_key(target.device)
             described = candidate.described("openvino", xml.name, raw.name, blob.name, key)
-        size = sum(path.stat().st_size for path in home.iterdir())
-        return Built(described, _executed(compiled, target), size)
+        return candidate.built(described, served, _executed(compiled, target), folder)
 
 
 def _exported(compiled: ov.CompiledModel) -> bytes:

@@ -12,13 +12,16 @@ import numpy as np
 import onnx
 
 from quantizer.model.execution import open_session
+from quantizer.model.graph import Graph
 from quantizer.model.layout import FloatDetector
+from quantizer.model.map_layout import Maps
+from quantizer.model.projected import projected_layout
 from quantizer.model.top_anchors import top_layout
 from quantizer.qdq.emulation import in_float16
 from quantizer.versions import sha256_of, versions
 from service.inference.detector import Detector
 from service.manifest import DEVICE_OF, Manifest, Variant
-from service.vision.detections import Floats, Outputs
+from service.vision.detections import Floats, Outputs, as_output
 from service.vision.maps import MapLayout
 from service.vision.preprocess import PREPROCESS, Canvas, Preprocess, tensor_of
 
@@ -49,11 +52,11 @@ class GraphEngine:
         return self._run(image if self._reads_bytes else tensor_of(image, self._preprocess))
 
     def infer_tensor(self, tensor: Floats) -> Floats:
-        return self._run(tensor)[0]
+        return np.asarray(self._run(tensor)[0], np.float32)
 
     def _run(self, image: Canvas | Floats) -> Outputs:
         outputs = self._session.run(None, {self._input: image})
-        return tuple(np.asarray(each, np.float32) for each in outputs)
+        return tuple(map(as_output, outputs))
 
     def close(self) -> None:
         """The session holds only memory."""
@@ -85,12 +88,12 @@ def describe(
     path: Path,
     detector: FloatDetector,
     variants: Mapping[str, Variant] | None = None,
-    maps: MapLayout | None = None,
+    maps: Maps | None = None,
 ) -> Manifest:
     """The manifest of a model that was read from `path`; fp32 is the default.
 
-    Without `variants` it describes the bare float graph. `maps` is how the maps at which the
-    variants end are read; of TensorRT's, which return the best anchors in them, too.
+    Without `variants` it describes the bare float graph. `maps` are those at which the variants
+    end.
     """
     bare = Variant(runtime="onnxruntime", precision="fp32", model=path.name)
     variants = dict(variants or {"fp32": bare})
@@ -104,7 +107,7 @@ def describe(
         input_name=detector.graph.input,
         output_name=detector.graph.outputs[0],
         output_shape=detector.output_shape,
-        maps=_returned(maps, variants.values()),
+        maps=_returned(detector.graph, maps, variants.values()),
         default="fp32",
         variants=variants,
         source_sha256=sha256_of(path),
@@ -113,9 +116,11 @@ def describe(
     )
 
 
-def _returned(maps: MapLayout | None, variants: Iterable[Variant]) -> MapLayout | None:
+def _returned(graph: Graph, maps: Maps | None, variants: Iterable[Variant]) -> MapLayout | None:
     """How the outputs of the variants are read; None where they are the model's own."""
     runtimes = {each.runtime for each in variants if each.raw is not None}
     if maps is None or not runtimes:
         return None
-    return top_layout(maps) if runtimes <= {"tensorrt", "tensorrt-rtx"} else maps
+    if runtimes <= {"tensorrt", "tensorrt-rtx"}:
+        return top_layout(maps.layout)
+    return projected_layout(graph, maps)

@@ -25,23 +25,14 @@ BYTES: Final = "image/bytes"
 RGB_AS_BGR: Final = [2, 1, 0]
 
 
-def serving_graph(
-    model: onnx.ModelProto,
-    preprocess: Preprocess,
-    maps: Maps | None,
-    bytes_are_steps: bool = False,
-) -> onnx.ModelProto:
-    """A copy of a float or Q/DQ graph with one input f32[1,3,height,width], made as above.
-
-    bytes_are_steps: without the QuantizeLinear of the image.
-    """
-    return reading_bytes(ended_at(model, maps), preprocess, bytes_are_steps)
-
-
 def reading_bytes(
     model: onnx.ModelProto, preprocess: Preprocess, bytes_are_steps: bool = False
 ) -> onnx.ModelProto:
-    """A copy that reads u8[1,height,width,3] in place of f32[1,3,height,width]."""
+    """A copy of a float or Q/DQ graph that reads u8[1,height,width,3] in place of
+    f32[1,3,height,width].
+
+    bytes_are_steps: without the QuantizeLinear of the image.
+    """
     edited = deepcopy(model)
     _read_bytes(edited, preprocess, bytes_are_steps)
     drop_unread(edited)

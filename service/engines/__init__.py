@@ -18,8 +18,8 @@ class Engine(Protocol):
     def infer(self, image: Canvas) -> Outputs:
         """u8[1,height,width,3], RGB -> the outputs of the served graph, in arrays of their own.
 
-        They are the manifest's maps where the variant has them, otherwise the raw output. Raises
-        EngineFailed.
+        They are the manifest's maps where the variant has them, f32 or u8, otherwise the raw
+        output, f32. Raises EngineFailed.
         """
 
     def infer_tensor(self, tensor: Floats) -> Floats:

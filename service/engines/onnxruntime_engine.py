@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.errors import DeviceUnavailable, EngineFailed
-from service.vision.detections import Floats, Outputs
+from service.vision.detections import Floats, Outputs, as_output
 from service.vision.preprocess import PREPROCESS, Canvas, Preprocess, tensor_of
 
 try:
@@ -81,7 +81,7 @@ class OnnxRuntimeEngine:
         with self._loading:
             if self._whole is None and self._served is not None and self._raw is not None:
                 self._whole = self._load(self._raw)
-        return _run(self._whole, tensor)[0]
+        return np.asarray(_run(self._whole, tensor)[0], np.float32)
 
     def close(self) -> None:
         with self._loading:
@@ -109,4 +109,4 @@ def _run(session: ort.InferenceSession | None, image: Canvas | Floats) -> Output
         outputs = session.run(None, {session.get_inputs()[0].name: image})
     except Exception as exc:
         raise EngineFailed("ONNX Runtime could not run the model") from exc
-    return tuple(np.asarray(each, np.float32) for each in outputs)
+    return tuple(map(as_output, outputs))

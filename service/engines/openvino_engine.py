@@ -14,7 +14,7 @@ import numpy as np
 from service.engines.cpu import cpu_fingerprint
 from service.errors import DeviceUnavailable, EngineFailed
 from service.manifest import FloatType
-from service.vision.detections import Floats, Outputs
+from service.vision.detections import Floats, Outputs, as_output
 from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
 
 try:
@@ -26,6 +26,7 @@ except ImportError as exc:
 log = logging.getLogger(__name__)
 
 CPU: Final = "CPU"
+RETURNED: Final = (ov.Type.f32, ov.Type.u8)  # what the server reads
 MODES: Final = ("AUTO", "BATCH", "HETERO", "MULTI")
 # The driver compiles for GPUs and NPUs, so that its version decides too.
 IDENTITY: Final = (
@@ -156,7 +157,7 @@ class OpenVinoEngine:
             if self._for_tensors is None and self._served is not None:
                 compiled = _compile(self._whole, self._target, self._options, lambda read: read)
                 self._for_tensors = _Requests(compiled, self._streams)
-        return _open(self._for_tensors).infer(tensor)[0]
+        return np.asarray(_open(self._for_tensors).infer(tensor)[0], np.float32)
 
     def close(self) -> None:
         with self._compiling:
@@ -169,9 +170,13 @@ class _Requests:
     def __init__(self, compiled: ov.CompiledModel, streams: int) -> None:
         outputs = compiled.outputs
         static = all(
-            each.partial_shape.is_static and each.element_type == ov.Type.f32 for each in outputs
+            each.partial_shape.is_static and each.element_type in RETURNED for each in outputs
         )
-        self._shapes = [tuple(each.shape) for each in outputs] if static else None
+        self._results = (
+            [(tuple(each.shape), each.element_type.to_dtype()) for each in outputs]
+            if static
+            else None
+        )
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
@@ -179,11 +184,11 @@ class _Requests:
     def infer(self, image: Canvas | Floats) -> Outputs:
         request = self._idle.get()
         try:
-            if self._shapes is None:
+            if self._results is None:
                 results = request.infer([image], share_inputs=True)
-                return tuple(np.asarray(each, np.float32) for each in results.to_tuple())
+                return tuple(map(as_output, results.to_tuple()))
             # OpenVINO writes into the caller's arrays: a copy would take as long as the decoding.
-            outputs = tuple(np.empty(shape, np.float32) for shape in self._shapes)
+            outputs: Outputs = tuple(np.empty(*result) for result in self._results)
             for index, array in enumerate(outputs):
                 request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
             request.infer([image], share_inputs=True, share_outputs=True)

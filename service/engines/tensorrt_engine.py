@@ -71,7 +71,7 @@ class TensorRtEngine:
         with self._loading:
             if self._whole is None and self._served is not None:
                 self._whole = load_plan(self._folder, self._variant, raw=True)
-        return _open(self._whole).run(tensor)[0]
+        return np.asarray(_open(self._whole).run(tensor)[0], np.float32)
 
     def close(self) -> None:
         with self._loading:

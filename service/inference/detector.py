@@ -1,38 +1,46 @@
 """One engine with the preprocessing and the postprocessing of its model: pixels -> boxes."""
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 
 from service.engines import Engine, load_engine
-from service.manifest import Manifest
+from service.manifest import Manifest, projections_of
 from service.vision.detections import Detections, Floats, Outputs
 from service.vision.heads import HEADS
 from service.vision.image import EncodedImage, Photo
 from service.vision.maps import MapLayout
 from service.vision.postprocess import Decoder, Query, postprocess
 from service.vision.preprocess import PREPROCESS, Prepared, preprocess, room_in_canvas
+from service.vision.projections import Projections
 
 
 class Detector:
     """The methods are the stages of an image, in order; `detect` is all but the first."""
 
-    def __init__(self, engine: Engine, manifest: Manifest, maps: MapLayout | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        manifest: Manifest,
+        maps: MapLayout | None = None,
+        projections: Projections = MappingProxyType({}),
+    ) -> None:
         self._engine = engine
         self._size = manifest.size
         self._padding = PREPROCESS[manifest.preprocess].padding
-        self._decoder = Decoder.of(HEADS[manifest.head], manifest.size, maps)
+        self._decoder = Decoder.of(HEADS[manifest.head], manifest.size, maps, projections)
 
     @classmethod
     def load(
         cls, folder: Path, manifest: Manifest, variant: str, threads: int = 0, streams: int = 1
     ) -> Self:
-        """The detector of one variant; raises what `load_engine` raises."""
+        """The detector of one variant; raises what `load_engine` and `read_projections` raise."""
         described = manifest.variants[variant]
         how = PREPROCESS[manifest.preprocess]
         engine = load_engine(folder, described, threads, streams, how)
-        return cls(engine, manifest, manifest.maps_of(variant))
+        return cls(engine, manifest, manifest.maps_of(variant), projections_of(folder, described))
 
     def read_header(self, data: bytes, max_pixels: int) -> EncodedImage:
         """What `decode` decodes, and its cost; raises as `decode_image`."""

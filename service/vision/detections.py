@@ -1,5 +1,6 @@
 """The output of a detector, as one struct of arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Outputs = tuple[Floats, ...]  # of an engine
+Output = NDArray[np.float32 | np.uint8]
+Outputs = Sequence[Output]  # of an engine
+
+
+def as_output(values: NDArray[np.generic]) -> Output:
+    """Floats as float32; bytes, which are quantized features, as they are."""
+    return np.asarray(values, np.uint8 if values.dtype == np.uint8 else np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,19 +1,21 @@
 """The maps of a model's last convolutions -> candidate boxes.
 
 A graph that ends at its last convolutions leaves the decoding to the server, which decodes only the
-anchors whose score can exceed the threshold: sigmoid is monotonic, so the logits tell which.
+anchors whose score can exceed the threshold: sigmoid is monotonic, so the logits tell which. It may
+leave the convolution of what only these anchors need, too.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, log
+from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
 
-from service.vision.detections import Floats, Ints
+from service.vision.detections import Floats, Ints, Outputs
 from service.vision.heads import Candidates, grid_of
 from service.vision.input_size import InputSize
+from service.vision.projections import Projections
 
 # How a box is written, for a cell at column x and row y of a map with stride s, in pixels:
 #   anchors      centre ((2 sigmoid(t) - 0.5) + (x, y)) s, size (2 sigmoid(t))^2 anchor: YOLOv5, 7
@@ -28,10 +30,14 @@ SLACK: Final = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a level's values of one kind are: the map's index, and the channel of the first."""
+    """Where a level's values of one kind are: the map's index, and the channel of the first.
+
+    projected: the map holds the features from which a 1x1 convolution computes them.
+    """
 
     map: int
     channel: int = 0
+    projected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class MapLayout:
-    """How the maps f32[1,H,W,C] of a model are read.
+    """How the maps f32[1,H,W,C], or u8 with features, of a model are read.
 
     Objectness and classes are logits; a score is the product of both probabilities.
 
@@ -69,8 +75,11 @@ class MapLayout:
 class MapDecoder:
     """Decodes the maps of a model with an input of this size."""
 
-    def __init__(self, layout: MapLayout, size: InputSize) -> None:
+    def __init__(
+        self, layout: MapLayout, size: InputSize, projections: Projections = MappingProxyType({})
+    ) -> None:
         self._layout = layout
+        self._projections = projections
         # Of each anchor of all levels: f32[N,2] the cell's column and row, f32[N,1] the stride,
         # f32[N,2] the anchor's size.
         cells, strides, sizes = zip(*(_geometry(each, size) for each in layout.levels), strict=True)
@@ -79,7 +88,7 @@ class MapDecoder:
         self._sizes = np.concatenate(sizes)
         self._starts = np.cumsum([0, *map(len, cells)])
 
-    def decode(self, maps: Sequence[Floats], conf: float) -> Candidates:
+    def decode(self, maps: Outputs, conf: float) -> Candidates:
         """The boxes that have a score above `conf`, and possibly a few more."""
         layout = self._layout
         least = _logit(conf)
@@ -98,25 +107,29 @@ class MapDecoder:
         return candidates if layout.limit is None else _best(candidates, layout.limit)
 
     def _likely(
-        self, level: Level, start: int, maps: Sequence[Floats], least: float
+        self, level: Level, start: int, maps: Outputs, least: float
     ) -> tuple[Ints, Floats, Floats, Floats]:
         """The anchors of a level that can pass, and what their maps hold."""
         per_cell = max(1, len(level.anchors))
 
         def columns(part: Part, count: int) -> Floats:
-            values = maps[part.map]
+            values = np.asarray(maps[part.map], np.float32)
             rows = values.reshape(-1, values.shape[3] // per_cell)
             return rows[:, part.channel : part.channel + count]
 
-        classes = columns(level.classes, self._layout.class_count)
+        def rows(part: Part, count: int, index: Ints) -> Floats:
+            if part.projected:
+                return self._projections[part.map].of(maps[part.map], index)
+            return columns(part, count)[index]
+
+        class_count = self._layout.class_count
         if level.objectness is None:
-            index, objectness = _rows_above(classes, least), _NONE
+            index, objectness = _rows_above(columns(level.classes, class_count), least), _NONE
         else:
-            column = columns(level.objectness, 1)
-            index = np.flatnonzero(column > least)
-            objectness = column[index]
-        box = columns(level.box, 4 * max(1, len(self._layout.bins)))
-        return start + index, box[index], classes[index], objectness
+            index = np.flatnonzero(columns(level.objectness, 1) > least)
+            objectness = rows(level.objectness, 1, index)
+        box = rows(level.box, 4 * max(1, len(self._layout.bins)), index)
+        return start + index, box, rows(level.classes, class_count, index), objectness
 
     def _corners(self, box: Floats, index: Ints) -> Floats:
         """f32[M,4]: left, top, right, bottom in pixels of the model's input."""
@@ -139,9 +152,9 @@ class MapDecoder:
         return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _likely_of_top(outputs: Sequence[Floats], least: float) -> tuple[Ints, Floats, Floats, Floats]:
+def _likely_of_top(outputs: Outputs, least: float) -> tuple[Ints, Floats, Floats, Floats]:
     """The same of anchors that the graph has selected."""
-    index, box, classes, *others = (each[0] for each in outputs)
+    index, box, classes, *others = (np.asarray(each[0], np.float32) for each in outputs)
     objectness = others[0] if others else _NONE
     passing = np.flatnonzero((objectness if others else classes).max(axis=1) > least)
     kept = objectness[passing] if others else _NONE

@@ -1,17 +1,19 @@
 """Raw output -> boxes in pixels of the source image, without duplicates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.vision.detections import Detections, Floats
+from service.vision.detections import Detections, Outputs
 from service.vision.heads import Candidates, Head, detections_of
 from service.vision.input_size import InputSize
 from service.vision.letterbox import Letterbox
 from service.vision.maps import MapDecoder, MapLayout
+from service.vision.projections import Projections
 
 BLOCK: Final = 128  # boxes whose overlaps NMS computes at a time
 
@@ -36,23 +38,33 @@ class Decoder:
     None: as many as there are.
     """
 
-    decode: Callable[[Sequence[Floats], float], Candidates]
+    decode: Callable[[Outputs, float], Candidates]
     nms: bool
     every_class: bool = False
     limit: int | None = None
 
     @classmethod
-    def of(cls, head: Head, size: InputSize, maps: MapLayout | None) -> Self:
+    def of(
+        cls,
+        head: Head,
+        size: InputSize,
+        maps: MapLayout | None,
+        projections: Projections = MappingProxyType({}),
+    ) -> Self:
         """Of the maps of a model, or of its raw output."""
         if maps is not None:
             every_class = maps.limit is not None and not maps.one_class
-            decode = MapDecoder(maps, size).decode
+            decode = MapDecoder(maps, size, projections).decode
             return cls(decode, head.nms, every_class, maps.limit)
-        return cls(lambda outputs, conf: head.decode(outputs[0], size, conf), head.nms)
+
+        def decode_raw(outputs: Outputs, conf: float) -> Candidates:
+            return head.decode(np.asarray(outputs[0], np.float32), size, conf)
+
+        return cls(decode_raw, head.nms)
 
 
 def postprocess(
-    outputs: Sequence[Floats], decoder: Decoder, letterbox: Letterbox, query: Query
+    outputs: Outputs, decoder: Decoder, letterbox: Letterbox, query: Query
 ) -> Detections:
     """Outputs of an engine -> boxes in source pixels, best first."""
     multi_label = query.multi_label or decoder.every_class

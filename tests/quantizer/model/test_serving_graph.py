@@ -8,7 +8,7 @@ import pytest
 from quantizer.int8 import Scheme
 from quantizer.model.execution import open_session
 from quantizer.model.map_layout import Maps, recognise_maps
-from quantizer.model.serving_graph import ended_at, serving_graph
+from quantizer.model.serving_graph import ended_at, reading_bytes
 from service.vision.preprocess import PREPROCESS, Preprocess, tensor_of
 from tests.quantizer.graphs import graph_of, quantized
 from tests.tiny_models import INPUT, SIZE, TINY
@@ -56,7 +56,7 @@ def integer_model(name: str, how: Preprocess) -> onnx.ModelProto:
 def test_bytes_give_the_maps_that_the_float_image_gives(name):
     how, maps = PREPROCESS[FAMILIES[name]], maps_of(name)
     model = graph_of(name).model
-    served = serving_graph(model, how, maps)
+    served = reading_bytes(ended_at(model, maps), how)
     onnx.checker.check_model(served, full_check=True)
     assert len(served.graph.output) == len(maps.tensors)
     expected = run(ended_at(model, maps), tensor_of(canvas(), how))
@@ -69,7 +69,7 @@ def test_bytes_give_the_maps_that_the_float_image_gives(name):
 def test_the_quantized_graph_computes_the_same(name, bytes_are_steps):
     how, maps = PREPROCESS[FAMILIES[name]], maps_of(name)
     model = integer_model(name, how)
-    served = serving_graph(model, how, maps, bytes_are_steps)
+    served = reading_bytes(ended_at(model, maps), how, bytes_are_steps)
     onnx.checker.check_model(served, full_check=True)
     expected = run(ended_at(model, maps), tensor_of(canvas(), how))
     for execute in (run, by_openvino):
@@ -81,7 +81,7 @@ def test_the_quantized_graph_computes_the_same(name, bytes_are_steps):
 @families
 def test_openvino_computes_the_first_convolution_on_the_bytes(name):
     how = PREPROCESS[FAMILIES[name]]
-    served = serving_graph(integer_model(name, how), how, maps_of(name))
+    served = reading_bytes(ended_at(integer_model(name, how), maps_of(name)), how)
     core = ov.Core()
     compiled = core.compile_model(core.read_model(served.SerializeToString()), "CPU")
     kinds = []
@@ -98,7 +98,9 @@ def test_openvino_computes_the_first_convolution_on_the_bytes(name):
 @families
 def test_without_the_float_image_no_operator_reads_floats_before_the_first_convolution(name):
     model = integer_model(name, PREPROCESS[FAMILIES[name]])
-    served = serving_graph(model, PREPROCESS[FAMILIES[name]], maps_of(name), bytes_are_steps=True)
+    served = reading_bytes(
+        ended_at(model, maps_of(name)), PREPROCESS[FAMILIES[name]], bytes_are_steps=True
+    )
     kinds = [node.op_type for node in served.graph.node]
     before = kinds[: kinds.index("Conv")]
     assert set(before) <= {"Transpose", "DequantizeLinear"}
@@ -108,7 +110,7 @@ def test_without_the_float_image_no_operator_reads_floats_before_the_first_convo
 @pytest.mark.parametrize("name", TINY)
 def test_a_graph_that_is_not_cut_returns_its_output(name, how):
     model = graph_of(name).model
-    served = serving_graph(model, how, None)
+    served = reading_bytes(model, how)
     assert [each.name for each in served.graph.output] == [each.name for each in model.graph.output]
     expected = run(model, tensor_of(canvas(), how))[0]
     if name == "end2end":  # near ties swap rows
@@ -121,7 +123,7 @@ def test_a_graph_that_is_not_cut_returns_its_output(name, how):
 def test_the_given_graph_does_not_change():
     model = integer_model("yolox", PREPROCESS["yolox"])
     before = model.SerializeToString()
-    serving_graph(model, PREPROCESS["yolox"], maps_of("yolox"))
+    reading_bytes(ended_at(model, maps_of("yolox")), PREPROCESS["yolox"])
     assert model.SerializeToString() == before
 
 
@@ -141,7 +143,7 @@ def test_a_channel_order_that_no_weight_can_take_is_swapped_in_the_graph():
     model.graph.ClearField("node")
     model.graph.node.extend(nodes)
     how = PREPROCESS["yolox"]
-    served = serving_graph(model, how, None)
+    served = reading_bytes(model, how)
     assert "Gather" in {node.op_type for node in served.graph.node}
     expected = run(model, tensor_of(canvas(), how))[0]
     np.testing.assert_allclose(run(served, canvas())[0], expected, rtol=1e-3, atol=1e-3)
