@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from quantizer.model.graph import Graph, attribute, attributes, drop_unread
+from quantizer.model.graph import Graph, attribute, attributes, drop_unread, layer_name
 from quantizer.model.map_layout import Maps
 from service.vision.maps import Level, MapLayout, Part
 from service.vision.projections import Projection, Projections
@@ -94,6 +94,18 @@ def ended_before(model: onnx.ModelProto, maps: Maps) -> Ended:
     drop_unread(copy)
     copy.graph.ClearField("value_info")
     return Ended(shape_inference.infer_shapes(copy, strict_mode=True), projections)
+
+
+def kept_shares(graph: Graph, maps: Maps) -> dict[str, float]:
+    """Of each convolution that is left to the server in part: the share of its outputs that is not.
+
+    The keys are the names of the layers.
+    """
+    return {
+        layer_name(graph.producer[each.tensor]): len(each.kept) / (len(each.kept) + len(each.left))
+        for each in _maps_of(graph, maps)
+        if each.left
+    }
 
 
 def _is_pointwise(graph: Graph, node: onnx.NodeProto, outputs: int) -> bool:

@@ -6,11 +6,13 @@ Nothing here is timed, so two builds decide the same.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Final
 
 from quantizer.compile.builder import INT8_NAMES, Builder
 from quantizer.compile.workload import macs
 from quantizer.model.graph import Graph, layer_name
+from quantizer.model.projected import kept_shares
 from quantizer.qdq.placement import Placement, plan_placement
 from quantizer.sensitivity.search import Found, search
 from quantizer.sensitivity.simulation import Simulation
@@ -80,7 +82,7 @@ def decide(
         return Decision(plan(fixed), None)
     trials = _Trials(simulation.resuming_at(plan(fixed).tensors), plan, fixed, layers)
     budget = from_decibels(ENOUGH_SQNR if min_sqnr is None else min_sqnr)
-    costs = float_costs(simulation.graph, layers)
+    costs = float_costs(simulation.graph, layers, _computed(simulation, builder))
     points: dict[tuple[str, ...], Point] = {}
 
     def loses_little(kept_float: tuple[str, ...]) -> bool:
@@ -151,8 +153,22 @@ def _without_int8_kernel(
     }
 
 
-def float_costs(graph: Graph, layers: Sequence[str]) -> dict[str, float]:
+def _computed(simulation: Simulation, builder: Builder) -> Mapping[str, float]:
+    """The share of a layer's outputs that the served graph computes, where it is not all.
+
+    TensorRT's graphs compute all, since they select the best anchors.
+    """
+    if simulation.maps is None or builder.qdq_format.explicit:
+        return {}
+    return kept_shares(simulation.graph, simulation.maps)
+
+
+def float_costs(
+    graph: Graph, layers: Sequence[str], computed: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, float]:
     """What each layer costs by staying float, as a fraction of the time that all take in int8.
+
+    `computed` is the share of a layer's outputs that are computed at all, where it is not 1.
 
     It is the mean of two shares: of the multiply-accumulates, and of the values that are read and
     written, each of which is wider in float and has to be converted at both ends. Counted, not
@@ -160,13 +176,17 @@ def float_costs(graph: Graph, layers: Sequence[str]) -> dict[str, float]:
     of their measurement, and a build that follows them chooses other layers each time.
     """
     nodes = {layer_name(node): node for node in graph.nodes}
-    products, values = macs(graph), {}
+    counts, products, values = macs(graph), {}, {}
     for layer in layers:
-        ends = (nodes[layer].input[0], nodes[layer].output[0])
-        values[layer] = sum(prod(graph.shapes.get(name, ())) for name in ends)
-    all_products = sum(products.get(layer, 0) for layer in layers) or 1
+        share = computed.get(layer, 1.0)
+        read, made = (
+            prod(graph.shapes.get(name, ()))
+            for name in (nodes[layer].input[0], nodes[layer].output[0])
+        )
+        products[layer] = share * counts.get(layer, 0)
+        values[layer] = read + share * made
+    all_products = sum(products.values()) or 1
     all_values = sum(values.values())
     return {
-        layer: (products.get(layer, 0) / all_products + values[layer] / all_values) / 2
-        for layer in layers
+        layer: (products[layer] / all_products + values[layer] / all_values) / 2 for layer in layers
     }

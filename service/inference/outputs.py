@@ -12,9 +12,10 @@ from service.vision.image import Photo
 def is_finite(outputs: Any) -> bool:
     """Whether one array, or each of several, has finite numbers alone."""
     arrays = outputs if isinstance(outputs, tuple) else (outputs,)
+    floats = (each for each in arrays if each.dtype.kind == "f")
     # A sum that is finite has no other terms, and takes less time; a sum that is not may overflow.
     return all(
-        isfinite(np.einsum("i->", each.ravel())) or np.isfinite(each).all() for each in arrays
+        isfinite(np.einsum("i->", each.ravel())) or np.isfinite(each).all() for each in floats
     )
 
 

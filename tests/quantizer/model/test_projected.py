@@ -12,7 +12,7 @@ from quantizer.model.execution import open_session
 from quantizer.model.graph import Graph
 from quantizer.model.layout import read_detector
 from quantizer.model.map_layout import Maps, recognise_maps
-from quantizer.model.projected import ended_before, projected_layout
+from quantizer.model.projected import ended_before, kept_shares, projected_layout
 from quantizer.model.serving_graph import ended_at
 from service.vision.heads import Candidates
 from service.vision.image import decode_image
@@ -105,6 +105,13 @@ def test_features_that_are_larger_than_the_classes_are_not_returned():
         values = np.zeros((weight.dims[0], features, 1, 1), np.float32)
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     assert projected_layout(Graph.of(wide), maps) == maps.layout
+
+
+def test_the_share_of_a_convolution_that_stays():
+    maps = maps_of("yolov5")
+    shares = kept_shares(graph_of("yolov5"), maps)
+    assert len(shares) == len(maps.layout.levels)
+    assert set(shares.values()) == {5 / (5 + maps.layout.class_count)}
 
 
 def test_the_file_of_a_variant_holds_them(tmp_path):

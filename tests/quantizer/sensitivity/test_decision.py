@@ -138,6 +138,13 @@ def test_a_float_layer_costs_its_share_of_the_products_and_of_the_values():
     assert alone == {"stem": 1.0}
 
 
+def test_what_the_server_computes_costs_nothing():
+    graph = Graph.of(onnx.shape_inference.infer_shapes(TINY["yolov5"]()))
+    whole = float_costs(graph, ["stem", "detect8"])
+    part = float_costs(graph, ["stem", "detect8"], {"detect8": 0.5})
+    assert whole["detect8"] / 2 < part["detect8"] < whole["detect8"]
+
+
 def test_the_frontier_costs_more_with_each_point(openvino):
     decision = decided(simulation_of("sabotaged"), openvino, None)
     costs = [point.cost for point in decision.frontier]
