@@ -17,7 +17,13 @@ from quantizer.calibration import statistics
 from quantizer.calibration.activation_statistics import input_statistics
 from quantizer.calibration.analytic_bounds import lower_bounds
 from quantizer.calibration.channels import measure_channels
-from quantizer.calibration.images import ImageFiles, chosen_size, find_images, hold_out
+from quantizer.calibration.images import (
+    ImageFiles,
+    chosen_size,
+    evenly_spread,
+    find_images,
+    hold_out,
+)
 from quantizer.calibration.statistics import Calibration
 from quantizer.compile.builder import Built, Candidate
 from quantizer.compile.candidates import (
@@ -51,11 +57,12 @@ from quantizer.report.findings import Findings
 from quantizer.report.page import render
 from quantizer.sensitivity import decision
 from quantizer.sensitivity.decision import Decision
+from quantizer.sensitivity.image_counts import ImageCounts
 from quantizer.sensitivity.simulation import (
     SEARCHED_IMAGES,
-    SampleCounts,
+    SampleSearch,
+    SensitivitySample,
     Simulation,
-    find_samples,
 )
 from quantizer.sensitivity.sqnr import Reading
 from service.inference.variants import AUTO
@@ -63,8 +70,6 @@ from service.manifest import PAGE, QDQ, REPORT, Manifest, Variant, write_manifes
 from service.progress import Progress, ReportProgress
 from service.vision.detections import Floats
 
-EQUALISED_ON: Final = 16  # images
-ROUNDED_ON: Final = 20
 # Inputs of an output channel: adaptive rounding takes time with their third power.
 LARGEST_PATCH: Final = 512
 
@@ -78,9 +83,9 @@ def build(config: BuildConfig, folder: Path, progress: ReportProgress) -> Report
     job = Job.of(config, builder, folder, progress, accelerator)
     source = read(job)
     graph = equalise_channels(job, source)
-    calibration = calibrate(job, source, graph)
+    calibration, samples = calibrate(job, source, graph)
     weights = round_weights(job, source, graph)
-    decided = decide(job, source, graph, calibration, weights)
+    decided = decide(job, source, graph, calibration, weights, samples)
     quantized = quantize(job, decided)
     engines = compile_and_time(job, source, quantized)
     variants: dict[str, Variant] = {name: part.variant for name, part in engines.built.items()}
@@ -112,12 +117,17 @@ class Source:
     maps: Maps | None  # at which the served graph ends
     uncut: str  # why it does not
     keep_float: Mapping[str, str]
+    counts: ImageCounts
     calibrating: Sequence[Path]
     held_out: Sequence[Path]
 
+    def step(self, count: int) -> int:
+        """Every how many-th calibration image makes about `count` of them, evenly spread."""
+        return max(1, len(self.calibrating) // count)
+
     def spread(self, count: int) -> Iterator[Floats]:
-        """The tensors of about `count` calibration images, evenly spread over their names."""
-        paths = self.calibrating[:: max(1, len(self.calibrating) // count)]
+        """The tensors of about `count` calibration images."""
+        paths = self.calibrating[:: self.step(count)]
         return ImageFiles(paths, self.detector.size, self.detector.preprocess).decodable()
 
 
@@ -150,10 +160,14 @@ def read(job: Job) -> Source:
         size = chosen_size(config.size, paths)
         detector = read_detector(config.model, size, config.head, config.preprocess, config.classes)
         keep_float = layers_matching(detector.graph, config.keep_float)
-    images = hold_out(paths)
+    counts = ImageCounts.of(detector.graph)
+    calibrating, held_out = hold_out(paths)
+    if counts.calibrated:
+        calibrating = evenly_spread(calibrating, counts.calibrated)
+    images = (keep_float, counts, calibrating, held_out)
     if isinstance(detector.maps, Unrecognised):
-        return Source(detector, None, detector.maps.reason, keep_float, *images)
-    return Source(detector, detector.maps, "", keep_float, *images)
+        return Source(detector, None, detector.maps.reason, *images)
+    return Source(detector, detector.maps, "", *images)
 
 
 def equalise_channels(job: Job, source: Source) -> Graph:
@@ -164,21 +178,33 @@ def equalise_channels(job: Job, source: Source) -> Graph:
     with job.stage("equalise"):
         placement = plan_placement(graph, source.keep_float, job.builder.qdq_format)
         readers = find_readers(graph, placement)
-        images = source.spread(EQUALISED_ON)
+        images = source.spread(source.counts.equalised)
         channels = measure_channels(graph, list(readers), images, job.config.threads)
         return equalise(graph, find_factors(readers, channels, lower_bounds(graph)))
 
 
-def calibrate(job: Job, source: Source, graph: Graph) -> Calibration:
-    """Collect the statistics of every tensor that could be quantized."""
+def calibrate(
+    job: Job, source: Source, graph: Graph
+) -> tuple[Calibration, Sequence[SensitivitySample]]:
+    """Collect the statistics of every tensor that could be quantized, and what is detected."""
     config, detector = job.config, source.detector
     placement = plan_placement(graph, source.keep_float, job.builder.qdq_format)
     averaged = averaged_tensors(graph, placement) if config.bias_correction else ()
     files = ImageFiles(source.calibrating, detector.size, detector.preprocess)
+    layout = source.maps.layout if source.maps else None
+    reading = Reading.of(detector.head, detector.size, layout)
+    search = SampleSearch(reading, source.counts.samples, source.step(SEARCHED_IMAGES))
     with job.timed("calibrate"):
-        return statistics.calibrate(
-            graph, placement.tensors, averaged, files, config.threads, job.progress
+        calibration = statistics.calibrate(
+            Graph.of(ended_at(graph.model, source.maps)),
+            placement.tensors,
+            averaged,
+            files,
+            config.threads,
+            job.progress,
+            search.see,
         )
+    return calibration, search.samples
 
 
 def round_weights(job: Job, source: Source, graph: Graph) -> Weights:
@@ -193,7 +219,7 @@ def round_weights(job: Job, source: Source, graph: Graph) -> Weights:
             for site in placement.weights
             if graph.constant(site.tensor)[0].size <= LARGEST_PATCH
         ]
-        images = source.spread(ROUNDED_ON)
+        images = source.spread(source.counts.rounded)
         inputs = input_statistics(graph, layers, images, config.threads)
         weights = Weights(graph, qdq_format.weight_scheme, adaptive_rounding(inputs))
         for site in placement.weights:
@@ -202,30 +228,25 @@ def round_weights(job: Job, source: Source, graph: Graph) -> Weights:
 
 
 def decide(
-    job: Job, source: Source, graph: Graph, calibration: Calibration, weights: Weights
+    job: Job,
+    source: Source,
+    graph: Graph,
+    calibration: Calibration,
+    weights: Weights,
+    samples: Sequence[SensitivitySample],
 ) -> Decided:
     """Decide which layers stay float, by their sensitivity and by the time that int8 saves."""
     config, detector, collected = job.config, source.detector, calibration.statistics
     image_range = Range(0.0, 255 / detector.preprocess.divisor)
-    images = source.spread(SEARCHED_IMAGES)
-    layout = source.maps.layout if source.maps else None
-    reading = Reading.of(detector.head, detector.size, layout)
-    counts = SampleCounts.of(graph)
     with job.stage("precision"):
         simulation = Simulation(
             graph=graph,
             ranges=Ranges(graph, collected.histograms, config.ranges, job.scheme, image_range),
             weights=weights,
             means=collected.channel_means if config.bias_correction else None,
-            samples=find_samples(
-                ended_at(detector.model, source.maps),
-                reading,
-                images,
-                config.threads,
-                counts.samples,
-            ),
+            samples=samples,
             threads=config.threads,
-            noise_samples=counts.noise_samples,
+            noise_samples=source.counts.noise_samples,
             maps=source.maps,
         )
         decided = decision.decide(

@@ -87,8 +87,9 @@ def quantized(
     job = Job.of(config, builder, Path(), progress)
     source = read(job)
     graph = equalise_channels(job, source)
-    calibration, weights = calibrate(job, source, graph), round_weights(job, source, graph)
-    decided = decide(job, source, graph, calibration, weights)
+    calibration, samples = calibrate(job, source, graph)
+    weights = round_weights(job, source, graph)
+    decided = decide(job, source, graph, calibration, weights, samples)
     return source.detector, decided.simulation.quantized(decided.decision.placement).model
 
 

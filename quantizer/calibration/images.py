@@ -52,6 +52,13 @@ def hold_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [path for index, path in enumerate(paths) if index not in chosen], held_out
 
 
+def evenly_spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """`count` of them, or all where there are no more."""
+    if len(paths) <= count:
+        return list(paths)
+    return [paths[index * len(paths) // count] for index in range(count)]
+
+
 def chosen_size(size: WantedSize, paths: Sequence[Path]) -> InputSize | None:
     """The size itself; for "auto" the least with 640 pixels on its longer side that holds an image
     of the median aspect ratio.

@@ -1,9 +1,9 @@
 """Run the float graph over images and keep histograms and means, not activations."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import onnx
@@ -22,6 +22,10 @@ from service.vision.detections import Floats
 # far from zero are counted, because they decide where a range ends.
 SAMPLE: Final = 16_384
 FAR: Final = 0.5  # of the largest magnitude: few values of a SiLU output lie beyond
+
+
+# Sees the number of an image, the image and the graph's own outputs, in the order of the images.
+Watch = Callable[[int, Floats, list[Floats]], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +52,7 @@ def calibrate(
     files: ImageFiles,
     threads: int,
     progress: ReportProgress,
+    watch: Watch | None = None,
 ) -> Calibration:
     """Histograms of `tensors` and channel means of `averaged` over the files.
 
@@ -63,7 +68,7 @@ def calibrate(
             else:
                 yield tensor
 
-    statistics = observe(graph, tensors, decodable(), threads, averaged)
+    statistics = observe(graph, tensors, decodable(), threads, averaged, watch)
     images = tuple(path for path in files.paths if path not in undecodable)
     if not images:
         count, first = len(files.paths), files.paths[0]
@@ -80,6 +85,7 @@ def observe(
     images: Iterable[Floats],
     threads: int,
     averaged: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> Statistics:
     """Histograms of `tensors` and channel means of `averaged`; the graph runs once on each image.
 
@@ -87,28 +93,40 @@ def observe(
     a value that is not finite.
     """
     observed = [name for name in tensors if name != graph.input]
-    names = [*observed, *map(_mean_of, averaged)]
+    watched = () if watch is None else graph.outputs
+    read = list(dict.fromkeys([*observed, *watched]))
+    names = [*read, *map(_mean_of, averaged)]
 
-    def digest(
-        number: int, image: Floats, outputs: list[Floats]
-    ) -> tuple[list[Histogram], list[Floats]]:
+    def digest(number: int, image: Floats, outputs: list[Floats]) -> _Digest:
         values = {graph.input: image, **dict(zip(names, outputs, strict=False))}
         counted = [_sampled(name, values[name], number) for name in tensors]
-        return counted, [values[_mean_of(name)].ravel() for name in averaged]
+        means = [values[_mean_of(name)].ravel() for name in averaged]
+        return _Digest(counted, means, image, [values[name] for name in watched])
 
-    observing = _observing(graph, observed, averaged) if names else graph.model
+    observing = _observing(graph, read, averaged) if names else graph.model
     histograms: dict[str, Histogram] = {}
     sums = {name: np.zeros(1) for name in averaged}
     count = 0
-    for counted, means in over_images(observing, images, threads, digest):
-        for name, histogram in zip(tensors, counted, strict=True):
+    for each in over_images(observing, images, threads, digest):
+        for name, histogram in zip(tensors, each.counted, strict=True):
             before = histograms.get(name)
             histograms[name] = merge(before, histogram) if before else histogram
-        for name, mean in zip(averaged, means, strict=True):
+        for name, mean in zip(averaged, each.means, strict=True):
             sums[name] = sums[name] + mean
+        if watch is not None:
+            watch(count, each.image, each.watched)
         count += 1
     averages = {name: (total / max(count, 1)).astype(np.float32) for name, total in sums.items()}
     return Statistics(histograms, averages)
+
+
+class _Digest(NamedTuple):
+    """What is kept of one image, until those before it are done."""
+
+    counted: list[Histogram]
+    means: list[Floats]
+    image: Floats
+    watched: list[Floats]
 
 
 def _mean_of(tensor: str) -> str:
@@ -135,9 +153,9 @@ def _sampled(name: str, values: Floats, phase: int) -> Histogram:
     return merge(near, histogram_of(np.concatenate([above, below]), low, high))
 
 
-def _observing(graph: Graph, observed: Sequence[str], averaged: Sequence[str]) -> onnx.ModelProto:
-    """The graph with the observed tensors as its only outputs, so that no decode tail runs."""
-    model = graph.with_outputs(observed)
+def _observing(graph: Graph, read: Sequence[str], averaged: Sequence[str]) -> onnx.ModelProto:
+    """The graph with no other outputs, so that no decode tail runs."""
+    model = graph.with_outputs(read)
     for name in averaged:
         mean = _mean_of(name)
         model.graph.node.append(helper.make_node("GlobalAveragePool", [name], [mean]))

@@ -20,9 +20,9 @@ from service.vision.preprocess import PREPROCESS, Canvas, Preprocess
 
 LOW_NAMES: Final[Mapping[FloatType, Precision]] = {"bf16": "bf16", "f16": "fp16"}
 FLOAT_NAMES: Final[Mapping[FloatType, Precision]] = {"f32": "fp32", **LOW_NAMES}
-WARM_UP: Final = 3  # rounds that are not counted
+WARM_UP: Final = 2  # rounds that are not counted
 ROUNDS: Final = 20  # at most
-FEWEST_ROUNDS: Final = 5
+FEWEST_ROUNDS: Final = 3
 SECONDS: Final = 6.0  # no further round begins later, once FEWEST_ROUNDS are done
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, NamedTuple, Self
 
 import onnx
 
-from quantizer.compile.workload import macs
 from quantizer.model.execution import over_feeds, over_images
 from quantizer.model.graph import Graph
 from quantizer.model.map_layout import Maps
@@ -25,27 +24,8 @@ SAMPLES: Final = 12  # images on which candidates are compared
 # Of them, those with the strongest signal, on which sets of layers are tried. Two of those rank the
 # layers of YOLOX-nano and YOLOv8n more like all twelve do than four others.
 NOISE_SAMPLES: Final = 2
-# Both where a detector computes more than LARGE multiply-accumulates for an image: the search
-# executes it hundreds of times. YOLOv8n has 4.4 billion of them, YOLOv5s 8.3, YOLOv12m 30.
-LARGE: Final = 8_000_000_000
-SAMPLES_OF_LARGE: Final = 6
-NOISE_SAMPLES_OF_LARGE: Final = 1
 SEARCHED_IMAGES: Final = 32  # at most, for samples
 SAMPLE_SIGNAL: Final = 0.25  # the least of a sample: one box at a score of 0.5
-
-
-class SampleCounts(NamedTuple):
-    """On how many images sets of layers are compared, and on how many of them layers alone."""
-
-    samples: int = SAMPLES
-    noise_samples: int = NOISE_SAMPLES
-
-    @classmethod
-    def of(cls, graph: Graph) -> Self:
-        """For the detector of this graph, whose shapes must be known."""
-        if sum(macs(graph).values()) > LARGE:
-            return cls(SAMPLES_OF_LARGE, NOISE_SAMPLES_OF_LARGE)
-        return cls()
 
 
 class SensitivitySample(NamedTuple):
@@ -141,6 +121,33 @@ def loss_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], thread
     return mean_loss(over_images(model, images, threads, loss))
 
 
+@dataclass(frozen=True, slots=True)
+class SampleSearch:
+    """Looks for the first `count` images in which the float model detects something.
+
+    Only every `step`-th image is looked at, SEARCHED_IMAGES of them at most.
+    """
+
+    reading: Reading
+    count: int = SAMPLES
+    step: int = 1
+    found: list[SensitivitySample] = field(default_factory=list)
+
+    def see(self, number: int, image: Floats, outputs: list[Floats]) -> None:
+        """The next image, and what the float model makes of it."""
+        searched, skipped = divmod(number, self.step)
+        if skipped or searched >= SEARCHED_IMAGES or len(self.found) == self.count:
+            return
+        sample = SensitivitySample(image, Reference.of(outputs, self.reading))
+        if sample.reference.signal > SAMPLE_SIGNAL:
+            self.found.append(sample)
+
+    @property
+    def samples(self) -> list[SensitivitySample]:
+        """What was found, the strongest signal first."""
+        return sorted(self.found, key=lambda each: -each.reference.signal)
+
+
 def find_samples(
     model: onnx.ModelProto,
     reading: Reading,
@@ -148,12 +155,16 @@ def find_samples(
     threads: int,
     count: int = SAMPLES,
 ) -> list[SensitivitySample]:
-    """The first `count` images in which the float model detects something, the strongest signal
-    first."""
+    """The samples of these images, for which the float model is executed."""
+    search = SampleSearch(reading, count)
 
-    def sample(number: int, image: Floats, outputs: list[Floats]) -> SensitivitySample:
-        return SensitivitySample(image, Reference.of(outputs, reading))
+    def executed(
+        number: int, image: Floats, outputs: list[Floats]
+    ) -> tuple[int, Floats, list[Floats]]:
+        return number, image, outputs
 
-    samples = over_images(model, islice(images, SEARCHED_IMAGES), threads, sample)
-    found = islice((s for s in samples if s.reference.signal > SAMPLE_SIGNAL), count)
-    return sorted(found, key=lambda each: -each.reference.signal)
+    for each in over_images(model, islice(images, SEARCHED_IMAGES), threads, executed):
+        search.see(*each)
+        if len(search.found) == count:
+            break
+    return search.samples

@@ -6,6 +6,7 @@ from quantizer.calibration.images import (
     MAX_HELD_OUT,
     ImageFiles,
     chosen_size,
+    evenly_spread,
     find_images,
     hold_out,
     read_pixels,
@@ -48,6 +49,16 @@ def test_holding_out_is_a_partition_and_always_the_same(count, tmp_path):
     assert len(held_out) == min(MAX_HELD_OUT, count // 6)
     gaps = np.diff([paths.index(path) for path in held_out])
     assert max(gaps, default=0) - min(gaps, default=0) <= 1  # spread evenly over the names
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 80])
+def test_images_are_spread_evenly_and_the_first_is_one_of_them(count, tmp_path):
+    paths = [tmp_path / f"{index:03}.jpg" for index in range(count)]
+    spread = evenly_spread(paths, 32)
+    assert len(spread) == min(count, 32)
+    assert spread[0] == paths[0]
+    gaps = np.diff([paths.index(path) for path in spread])
+    assert max(gaps, default=1) - min(gaps, default=1) <= 1
 
 
 @pytest.mark.parametrize("how", PREPROCESS.values(), ids=PREPROCESS)

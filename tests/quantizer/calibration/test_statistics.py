@@ -117,6 +117,18 @@ def test_channel_means_are_those_of_all_values(graph, tensors):
         np.testing.assert_allclose(means[name], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_one_pass_also_shows_the_outputs_of_each_image_in_their_order(graph, tensors):
+    images, seen = noise(3), []
+    watched = observe(graph, tensors, images, 2, watch=lambda *each: seen.append(each))
+    assert watched.histograms.keys() == observe(graph, tensors, images, 2).histograms.keys()
+    assert [number for number, _, _ in seen] == [0, 1, 2]
+    for image, (_, seen_image, outputs) in zip(images, seen, strict=True):
+        np.testing.assert_array_equal(seen_image, image)
+        (expected,) = activations(graph, graph.outputs, [image])
+        for name, output in zip(graph.outputs, outputs, strict=True):
+            np.testing.assert_allclose(output, expected[name], rtol=1e-4, atol=1e-5)
+
+
 @needs_shared
 def test_sampling_does_not_move_the_thresholds_of_a_real_model():
     graph = read_float_model(YOLOV5N, InputSize.of(640)).graph

@@ -18,7 +18,7 @@ from quantizer.qdq.placement import plan_placement
 from quantizer.qdq.quantize import Ranges
 from quantizer.qdq.weights import Weights
 from quantizer.sensitivity.decision import MAX_LOSS, Decision, decide, float_costs
-from quantizer.sensitivity.simulation import SAMPLES, SampleCounts, Simulation, find_samples
+from quantizer.sensitivity.simulation import SAMPLES, SampleSearch, Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading, decibels, from_decibels
 from service.vision.heads import HEADS
 from tests.quantizer.graphs import graph_of, images
@@ -185,15 +185,12 @@ def test_samples_are_the_first_images_with_a_detection_the_strongest_signal_firs
     assert sorted(sample.image.tobytes() for sample in found) == first
 
 
-def test_a_large_detector_is_searched_on_fewer_samples():
-    small = onnx.shape_inference.infer_shapes(TINY["yolov5"]())
-    assert SampleCounts.of(Graph.of(small)) == (12, 2)
-    large = onnx.ModelProto()
-    large.CopyFrom(small)
-    stem = next(node for node in large.graph.node if node.op_type == "Conv")
-    described = next(each for each in large.graph.value_info if each.name == stem.output[0])
-    described.type.tensor_type.shape.dim[2].dim_value = 10**8
-    assert SampleCounts.of(Graph.of(large)) == (6, 1)
+def test_samples_may_be_looked_for_in_every_second_image():
+    graph = Graph.of(TINY["yolov5"]())
+    search = SampleSearch(Reading.of(YOLOV5, INPUT), count=2, step=2)
+    observe(graph, [], images(8), 1, watch=search.see)
+    chosen = sorted(image.tobytes() for image in images(3)[::2])
+    assert sorted(sample.image.tobytes() for sample in search.samples) == chosen
 
 
 def test_the_noise_is_measured_on_the_first_samples():
