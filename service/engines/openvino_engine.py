@@ -182,16 +182,17 @@ class _Requests:
             self._idle.put(compiled.create_infer_request())
 
     def infer(self, image: Canvas | Floats) -> Outputs:
-        request = self._idle.get()
+        request, read = self._idle.get(), np.ascontiguousarray(image)
         try:
+            # As a tensor: an argument of `infer` passes through slow dispatchers.
+            request.set_input_tensor(ov.Tensor(read, shared_memory=True))
             if self._results is None:
-                results = request.infer([image], share_inputs=True)
-                return tuple(map(as_output, results.to_tuple()))
+                return tuple(map(as_output, request.infer().to_tuple()))
             # OpenVINO writes into the caller's arrays: a copy would take as long as the decoding.
             outputs: Outputs = tuple(np.empty(*result) for result in self._results)
             for index, array in enumerate(outputs):
                 request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
-            request.infer([image], share_inputs=True, share_outputs=True)
+            request.infer(share_outputs=True)
             return outputs
         except RuntimeError as exc:
             raise EngineFailed("OpenVINO could not run the model") from exc

@@ -9,7 +9,6 @@ from starlette.types import ASGIApp
 
 from service.settings import Settings
 from service.transport.forwarded import ForwardedClient
-from service.transport.h11_connection import MAX_HEADER_BYTES
 from service.transport.protocol import LimitedProtocol
 
 KEEP_ALIVE_S: Final = 5  # an idle connection is closed after this time
@@ -30,5 +29,4 @@ def server_config(app: ASGIApp, settings: Settings, routine: Container[str]) -> 
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_s,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )

@@ -1,35 +1,47 @@
-"""One HTTP/1.1 connection: uvicorn's h11 protocol, with time limits and a limit on connections.
+"""One HTTP/1.1 connection: uvicorn's httptools protocol, with limits.
 
 uvicorn has no time limit for headers, for the rest of a body that is discarded because the response
-came before its end, or for a client that does not read the response.
+came before its end, or for a client that does not read the response. Its parser, llhttp, takes a
+head of any size.
 """
 
 import asyncio
 import logging
-import sys
 from collections.abc import Container, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
-import h11
+import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 from service.http.client_identity import address_of
 from service.http.problems import MEDIA_TYPE, Problem
 from service.settings import Settings
-from service.transport.h11_connection import CLOSE, LimitedConnection
 
+MAX_HEADER_BYTES: Final = 16 * 2**10
+MAX_HEADERS: Final = 100
+MAX_TARGET_BYTES: Final = 8 * 2**10
 SPARE: Final = 16  # connections beyond the limit, for requests for routine paths alone
 IN_USE: Final = "all connections are in use"
-REASONS: Final = {414: "the URL is too long", 431: "the headers are too large"}
+REASONS: Final = {
+    414: "the URL is too long",
+    431: "the headers are too large",
+    501: "the only transfer encoding is chunked",
+}
+FRAMINGS: Final = {b"content-length", b"transfer-encoding"}
 
 log = logging.getLogger(__name__)
 
 
-class LimitedProtocol(H11Protocol):
-    """Closes the connection when a time limit of the settings is exceeded."""
+class LimitedProtocol(HttpToolsProtocol):
+    """Closes the connection when a limit of the settings, or of a head, is exceeded."""
 
     def __init__(
         self,
@@ -42,11 +54,20 @@ class LimitedProtocol(H11Protocol):
         routine: Container[str],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = self._limited = LimitedConnection()
+        # A request with both framings has the body of its chunks; it is the last (RFC 9112, 6.1).
+        self.parser.set_dangerous_leniencies(
+            lenient_data_after_close=True, lenient_chunked_length=True
+        )
         self._settings = settings
         self._routine = routine  # the paths that machines poll
         self._is_spare = False
         self._idle_since = self.loop.time()
+        self._within: Literal["head", "body"] | None = None  # of the request that is being read
+        self._head_bytes = 0  # that came after the piece in which the head began
+        self._header_bytes = 0
+        self._header_count = 0
+        self._refused: HTTPStatus | None = None  # what a head will be answered with
+        self._is_deaf = False  # what comes after an invalid request is not read
         self._reading: Literal["headers", "discarded body"] | None = None  # with a time limit
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -64,8 +85,20 @@ class LimitedProtocol(H11Protocol):
             self._reject(HTTPStatus.SERVICE_UNAVAILABLE, IN_USE)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
+        if self._is_deaf or self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        began_before = self._within == "head"
+        try:
+            self._feed(data)
+            if began_before and self._within == "head":
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEADER_BYTES:
+                    self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        except httptools.HttpParserError:
+            self._end_invalid()
+            return
+        if self._within == "head" or (self._within is None and not self._is_busy()):
             self._limit_reading("headers")
         elif not self._is_discarding_body():
             self._limit_reading(None)
@@ -84,23 +117,92 @@ class LimitedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._is_deaf = True
         self._limit_reading(None)
         if self._write_timer is not None:
             self._write_timer.cancel()
 
     def shutdown(self) -> None:
-        self._limited.closes_after_response = True
         if not self.transport.is_closing():
             super().shutdown()
 
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn calls it while it handles an error of h11, which may have a better status."""
-        error = sys.exception()
-        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        self._reject(HTTPStatus(status), REASONS.get(status, "the request is not valid HTTP/1.1"))
-
     def _should_upgrade(self) -> bool:
-        return False  # uvicorn's own logs two warnings for each request for an upgrade
+        return False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.waiting_for_100_continue:
+            app = partial(_closing_unless_continued, app, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._within = "head"
+        self._head_bytes = self._header_bytes = self._header_count = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MAX_TARGET_BYTES:
+            self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES or self._header_count > MAX_HEADERS:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if self._within == "body":
+            return  # a trailer: the application has begun, and a proxy may not have checked it
+        super().on_header(name, value)
+        if name.lower() == b"transfer-encoding" and value.lower() != b"chunked":
+            self._refuse(HTTPStatus.NOT_IMPLEMENTED)
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if version not in ("1.0", "1.1") or hosts > 1 or (version == "1.1" and not hosts):
+            self._refuse(HTTPStatus.BAD_REQUEST)
+        super().on_headers_complete()
+        self._within = "body"
+        if FRAMINGS.issubset(names):
+            # A proxy before this server may have taken the other of the two for the body's end.
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._within = None
+
+    # Requests
+
+    def _feed(self, data: bytes) -> None:
+        """Parse; nothing is upgraded, so what follows a request for it is the next request."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+            else:
+                return
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Stop the parser, which ends with an error of its own."""
+        self._refused = status
+        raise httptools.HttpParserError
+
+    def _end_invalid(self) -> None:
+        """Answer an invalid request, after those before it."""
+        self._is_deaf = True
+        if self._is_busy() and self._within != "body":
+            self.cycle.keep_alive = False  # the last one before it
+            return
+        status = self._refused or HTTPStatus.BAD_REQUEST
+        self._reject(status, REASONS.get(status, "the request is not valid HTTP/1.1"))
+
+    def _is_busy(self) -> bool:
+        """Whether a request has not been answered."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
 
     # Time limits
 
@@ -120,14 +222,14 @@ class LimitedProtocol(H11Protocol):
     def _end_reading(self) -> None:
         if self.transport.is_closing():
             return
-        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+        if self._within == "head" and not self._is_busy():
             self._reject(HTTPStatus.REQUEST_TIMEOUT, "the headers took too long")
         else:
             self.transport.close()
 
     def _is_discarding_body(self) -> bool:
         """Whether a body is read only to reach the next request."""
-        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+        return self._within == "body" and not self._is_busy()
 
     def _limit_writing(self) -> None:
         """From now on the write buffer must shrink within each `body_timeout_s`."""
@@ -175,26 +277,19 @@ class LimitedProtocol(H11Protocol):
         else:
             await self.config.loaded_app(scope, receive, send)
 
-    def _is_idle(self) -> bool:
-        return self.conn.our_state not in (h11.SEND_RESPONSE, h11.SEND_BODY)
-
     def _reject(self, status: HTTPStatus, detail: str) -> None:
         """Send a problem document, unless a response has begun, and close the connection."""
         fields = {"status": int(status), "client": self.client and self.client[0], "why": detail}
         log.info("rejected", extra={"fields": fields})
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        is_owed = not self.cycle.response_started if self._is_busy() else self._within != "body"
+        if is_owed:
             problem = Problem(title=status.phrase, status=status, detail=detail)
             body = problem.model_dump_json(exclude_none=True).encode()
-            headers = [
-                (b"content-type", MEDIA_TYPE.encode()),
-                (b"content-length", str(len(body)).encode()),
-                CLOSE,
-            ]
-            response = h11.Response(
-                status_code=status, headers=headers, reason=status.phrase.encode()
+            head = (
+                f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+                "connection: close\r\n\r\n"
             )
-            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event))
+            self.transport.write(STATUS_LINE[status] + head.encode() + body)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -203,10 +298,27 @@ class LimitedProtocol(H11Protocol):
 
 def _close_idle(connections: Sequence[LimitedProtocol]) -> bool:
     """Close the one that has had no request in flight for longest; False if there is none."""
-    idle = [each for each in connections if each._is_idle()]
+    idle = [each for each in connections if not each._is_busy()]
     if not idle:
         return False
     longest = min(idle, key=lambda each: each._idle_since)
     longest.transport.abort()
     longest.connections.discard(longest)
     return True
+
+
+async def _closing_unless_continued(
+    app: Any, cycle: RequestResponseCycle, scope: Any, receive: Any, send: Any
+) -> None:
+    """A final response in place of 100 Continue closes the connection.
+
+    The client may or may not send its body then, and the server could not tell the body from the
+    next request.
+    """
+
+    async def checked(message: Any) -> None:
+        if cycle.waiting_for_100_continue:
+            cycle.keep_alive = False
+        await send(message)
+
+    await app(scope, receive, checked)

@@ -76,6 +76,21 @@ def test_an_invalid_head_is_rejected_in_one_piece_and_in_many(live, request_line
             assert client.is_closed()
 
 
+@pytest.mark.parametrize("hosts", ["", HOST * 2], ids=["none", "two"])
+def test_a_request_names_one_host(client, hosts):
+    client.send(f"GET /healthz HTTP/1.1\r\n{hosts}\r\n")
+    assert client.response().status == 400
+    assert client.is_closed()
+
+
+def test_an_invalid_request_does_not_take_the_answer_of_the_one_before(client):
+    client.send(upload(jpeg()), "nonsense\r\n\r\n")
+    response = client.response()
+    assert response.status == 200
+    assert response.headers["connection"] == "close"
+    assert client.is_closed()
+
+
 def test_no_response_names_the_server_s_software(client):
     client.send(head("GET", "/nothing"))
     responses = [client.response()]
@@ -83,7 +98,9 @@ def test_no_response_names_the_server_s_software(client):
     responses.append(client.response())
     for response in responses:
         text = f"{response.headers} {response.body}".lower()
-        assert not {"uvicorn", "h11", "fastapi", "python", "bytearray"} & set(text.split())
+        assert not {"uvicorn", "httptools", "llhttp", "fastapi", "python", "bytearray"} & set(
+            text.split()
+        )
         assert "server" not in response.headers
 
 
@@ -104,6 +121,26 @@ def test_a_chunked_body_is_read_and_limited(client):
     assert client.response().status == 200
     client.send(start, *[b"2710\r\n" + b"x" * 10_000 + b"\r\n"] * 31)
     assert client.response().status == 413
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "xchunked"])
+def test_no_other_transfer_encoding_than_chunked_is_read(client, coding):
+    client.send(head("POST", "/v1/detect", Content_Type="image/jpeg", Transfer_Encoding=coding))
+    assert client.response().status == 501
+    assert client.is_closed()
+
+
+def test_trailers_are_no_headers(client):
+    """A proxy may have checked the headers alone."""
+    data = jpeg()
+    start = head("POST", "/v1/detect", Content_Type="image/jpeg", Transfer_Encoding="chunked")
+    trailer = "X-Request-ID: trailer\r\n"
+    client.send(start, f"{len(data):x}\r\n", data, "\r\n0\r\n", trailer, "\r\n")
+    response = client.response()
+    assert response.status == 200
+    assert response.headers["x-request-id"] != "trailer"
+    client.send(start, "0\r\n", "A: a\r\n" * 100, "\r\n")
+    assert client.response().status == 431
 
 
 def test_pipelined_requests_are_answered_in_order(client):
