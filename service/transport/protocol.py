@@ -7,6 +7,7 @@ head of any size.
 
 import asyncio
 import logging
+import re
 from collections.abc import Container, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -30,7 +31,9 @@ MAX_HEADERS: Final = 100
 MAX_TARGET_BYTES: Final = 8 * 2**10
 SPARE: Final = 16  # connections beyond the limit, for requests for routine paths alone
 IN_USE: Final = "all connections are in use"
+REQUEST_LINE: Final = re.compile(rb"[\w!#$%&'*+.^`|~-]+ \S+ HTTP/1\.[01]\r\n", re.ASCII)
 REASONS: Final = {
+    405: "HTTP has no such method",
     414: "the URL is too long",
     431: "the headers are too large",
     501: "the only transfer encoding is chunked",
@@ -95,7 +98,10 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEADER_BYTES:
                     self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            invalid_method = isinstance(error, httptools.HttpParserInvalidMethodError)
+            if invalid_method and REQUEST_LINE.match(data):
+                self._refused = HTTPStatus.METHOD_NOT_ALLOWED
             self._end_invalid()
             return
         if self._within == "head" or (self._within is None and not self._is_busy()):

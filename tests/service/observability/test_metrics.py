@@ -10,7 +10,7 @@ def test_stages_boxes_and_requests_are_counted(client):
     before = samples(client)
     post(client, jpeg(), "/v1/models/fp32/detect")
     client.get("/v1/nothing")
-    client.request("BREW", "/v1/models")
+    client.request("MKCOL", "/v1/models")
     after = samples(client)
 
     def rise(name: str, **labels: str) -> float:

@@ -60,8 +60,9 @@ def test_a_silent_connection_is_closed(client):
         ("GET /healthz HTTP/1.1", "A: a\r\n" * 100, 431),
         ("GET /healthz HTTP/9", "", 400),
         ("nonsense", "", 400),
+        ("BREW /healthz HTTP/1.1", "", 405),
     ],
-    ids=["url", "bytes", "count", "version", "nonsense"],
+    ids=["url", "bytes", "count", "version", "nonsense", "method"],
 )
 def test_an_invalid_head_is_rejected_in_one_piece_and_in_many(live, request_line, headers, status):
     sent = f"{request_line}\r\n{HOST}{headers}\r\n".encode()
