@@ -182,9 +182,10 @@ class _Requests:
             self._idle.put(compiled.create_infer_request())
 
     def infer(self, image: Canvas | Floats) -> Outputs:
-        request, read = self._idle.get(), np.ascontiguousarray(image)
+        # As a tensor, which a read-only array cannot be: arguments of `infer` take longer.
+        read = np.require(image, requirements=["C", "W"])
+        request = self._idle.get()
         try:
-            # As a tensor: an argument of `infer` passes through slow dispatchers.
             request.set_input_tensor(ov.Tensor(read, shared_memory=True))
             if self._results is None:
                 return tuple(map(as_output, request.infer().to_tuple()))

@@ -42,6 +42,16 @@ def test_a_device_computes_what_the_processor_does(device, streams, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_image_may_be_read_only(tmp_path):
+    engine = load_engine(tmp_path, write_openvino(tmp_path, "fp32"), threads=1)
+    image = IMAGES[0].copy()
+    (expected,) = engine.infer(image)
+    image.flags.writeable = False
+    (found,) = engine.infer(image)
+    np.testing.assert_array_equal(found, expected)
+    engine.close()
+
+
 def test_a_blob_of_another_device_is_not_loaded(tmp_path, caplog):
     variant = write_openvino(tmp_path, "fp32")
     (tmp_path / variant.blob).write_bytes(b"compiled for something else")
