@@ -22,7 +22,7 @@ from service.progress import ReportProgress
 # SQNR of the outputs in dB from which on AP cannot tell them from float ones.
 ENOUGH_SQNR: Final = 25.0
 # The loss of detections that a candidate may have. See docs/results/accuracy.md.
-MAX_LOSS: Final = 0.06
+MAX_LOSS: Final = 0.055
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,15 +104,17 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refused = HTTPStatus.METHOD_NOT_ALLOWED
             self._end_invalid()
             return
-        if self._within == "head" or (self._within is None and not self._is_busy()):
-            self._limit_reading("headers")
-        elif not self._is_discarding_body():
+        if self._is_busy():
             self._limit_reading(None)
+        elif self._within != "body":
+            self._limit_reading("headers")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._idle_since = self.loop.time()
-        if self._is_discarding_body():
+        if self._within == "head":  # of a request that was sent before this response
+            self._limit_reading("headers")
+        elif self._is_discarding_body():
             self._limit_reading("discarded body")
         if self.transport.get_write_buffer_size():
             self._limit_writing()
@@ -186,10 +188,12 @@ class LimitedProtocol(HttpToolsProtocol):
         while data:
             try:
                 self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-            else:
                 return
+            except httptools.HttpParserUpgrade as upgrade:
+                (parsed,) = upgrade.args
+                if not parsed:
+                    raise httptools.HttpParserError from None
+                data = data[parsed:]
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Stop the parser, which ends with an error of its own."""

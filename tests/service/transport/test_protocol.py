@@ -48,6 +48,13 @@ def test_headers_that_trickle_in_get_408(client, first_requests):
     assert TIMEOUT_S * 0.9 < time.monotonic() - began < TIMEOUT_S * 5
 
 
+def test_a_head_that_follows_at_once_has_its_time_after_the_response(client):
+    client.send(upload(jpeg()), "GET /healthz HTTP/1.1\r\n")
+    assert client.response().status == 200
+    assert client.response().status == 408
+    assert client.is_closed()
+
+
 def test_a_silent_connection_is_closed(client):
     assert client.is_closed()
 
@@ -107,8 +114,9 @@ def test_no_response_names_the_server_s_software(client):
 
 def test_an_upgrade_is_ignored_without_a_warning(client, caplog):
     with caplog.at_level(logging.INFO):
-        client.send(head("GET", "/healthz", Connection="Upgrade", Upgrade="websocket"))
-        assert client.response().status == 200
+        upgrade = head("GET", "/healthz", Connection="Upgrade", Upgrade="websocket")
+        client.send(upgrade, upgrade)
+        assert [client.response().status for _ in range(2)] == [200, 200]
     assert "upgrade" not in caplog.text.lower()
 
 
