@@ -146,8 +146,9 @@ def _projection(graph: Graph, node: onnx.NodeProto, split: _Map) -> tuple[str, P
             tensor = reader.input[0]
             rows = rows * float(scale.item())
             offsets = offsets - rows.sum(axis=1) * int(zero.item())
+    by_anchor = rows.reshape(split.anchors, -1, rows.shape[1]).transpose(0, 2, 1)
     projection = Projection(
-        rows.T.reshape(-1, split.anchors, len(left) // split.anchors).astype(np.float32),
+        np.ascontiguousarray(by_anchor, np.float32),
         offsets.reshape(split.anchors, -1).astype(np.float32),
     )
     return tensor, projection

@@ -464,7 +464,7 @@ def _size_of(folder: Path, manifest: Manifest) -> int:
     names = {
         name
         for variant in manifest.variants.values()
-        for name in (variant.model, variant.raw, variant.blob)
+        for name in (variant.model, variant.raw, variant.projections, variant.blob)
         if name is not None
     }
     return sum((folder / name).stat().st_size for name in names if (folder / name).is_file())

@@ -16,23 +16,30 @@ from service.errors import BadModelFolder
 from service.vision.detections import Floats, Ints, Output
 
 FILE: Final = "projections.npz"
+# Multiply-accumulates up to which OpenBLAS uses one thread. Others of its threads would wait for
+# more work with a core busy, and the next inference would take twice as long.
+SINGLE_THREADED: Final = 2**18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """weight f32[F,A,C] and bias f32[A,C], for A anchors of a cell with F features."""
+    """weight f32[A,F,C] and bias f32[A,C], for A anchors of a cell with F features."""
 
     weight: Floats
     bias: Floats
 
     def of(self, features: Output, anchors: Ints) -> Floats:
         """Of some anchors, numbered cell by cell: map[1,H,W,F] -> f32[len(anchors),C]."""
-        width, count, channels = self.weight.shape
+        count, width, channels = self.weight.shape
         cells, positions = np.divmod(anchors, count)
         rows = features.reshape(-1, width)[cells].astype(np.float32)
-        # For every anchor of the cell: one product takes less time than the choice of its weights.
-        products = (rows @ self.weight.reshape(width, -1)).reshape(-1, count, channels)
-        values: Floats = products[np.arange(len(rows)), positions] + self.bias[positions]
+        values = np.empty((len(rows), channels), np.float32)
+        most = max(1, SINGLE_THREADED // (width * channels))
+        for position in range(count):
+            chosen = np.flatnonzero(positions == position)
+            for start in range(0, len(chosen), most):
+                part = chosen[start : start + most]
+                values[part] = rows[part] @ self.weight[position] + self.bias[position]
         return values
 
 
