@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def write_projections(path: Path, projections: Projections) -> None:
 def read_projections(path: Path) -> Projections:
     """Read the file of a variant; raises BadModelFolder."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {
                 int(name.removeprefix("weight")): Projection(
                     arrays[name], arrays[name.replace("weight", "bias")]
@@ -65,5 +66,5 @@ def read_projections(path: Path) -> Projections:
                 for name in arrays.files
                 if name.startswith("weight")
             }
-    except (OSError, ValueError, KeyError) as exc:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as exc:
         raise BadModelFolder(f"{path} cannot be read: {exc}") from exc

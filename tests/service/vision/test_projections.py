@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from service.vision.projections import Projection
+from service.errors import BadModelFolder
+from service.vision.projections import Projection, read_projections
 
 # Prints the seconds that the other threads of the process run meanwhile. They run when they start.
 MEASURED = """
@@ -42,6 +43,13 @@ def test_each_anchor_of_a_cell_has_its_own_weights():
     expected = [cells[a // 3] @ weight[a % 3] + bias[a % 3] for a in anchors]
     np.testing.assert_allclose(Projection(weight, bias).of(features, anchors), expected, rtol=1e-5)
     assert Projection(weight, bias).of(features, anchors[:0]).shape == (0, 5)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_a_damaged_file_is_named(content, tmp_path):
+    (tmp_path / "damaged.npz").write_bytes(content)
+    with pytest.raises(BadModelFolder, match=r"damaged\.npz"):
+        read_projections(tmp_path / "damaged.npz")
 
 
 def seconds_of_other_threads(limit: str) -> float:
