@@ -70,10 +70,10 @@ class Variant(BaseModel):
     model: str
     raw: str | None = None  # the exporter's graph; `model` then reads bytes and may end at its maps
     # TensorRT: the plans of `raw` lie beside it, by the names of those of `model`.
-    projections: str | None = None  # the convolutions that `model` leaves to the server
     blob: str | None = None  # the compiled `model`
     blob_key: str | None = None  # the runtime version and processor that can load the blob
     plans: dict[str, str] = {}  # TensorRT for RTX: a blob for each compute capability, as sm89
+    projections: str | None = None  # the convolutions that `model` leaves to the server
 
 
 class Manifest(BaseModel):

@@ -107,6 +107,15 @@ def silu_input(graph: Graph, node: onnx.NodeProto) -> str | None:
     return None
 
 
+def constant_weight(graph: Graph, convolution: onnx.NodeProto) -> str | None:
+    """The constant that holds a convolution's weight, as floats or, dequantized, as integers."""
+    name = convolution.input[1]
+    producer = graph.producer.get(name)
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        name = producer.input[0]
+    return name if graph.is_constant(name) else None
+
+
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     """An integer attribute of a node."""
     return next((attr.i for attr in node.attribute if attr.name == name), default)

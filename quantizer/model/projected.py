@@ -19,10 +19,18 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, numpy_helper, shape_inference
 
-from quantizer.model.graph import Graph, attribute, attributes, drop_unread, layer_name
+from quantizer.model.graph import (
+    Graph,
+    attribute,
+    attributes,
+    constant_weight,
+    drop_unread,
+    layer_name,
+)
 from quantizer.model.map_layout import Maps
+from quantizer.model.serving_graph import return_channels_last
 from service.vision.maps import Level, MapLayout, Part
 from service.vision.projections import Projection, Projections
 
@@ -84,13 +92,13 @@ def ended_before(model: onnx.ModelProto, maps: Maps) -> Ended:
     for each in split:
         if each.left:
             _keep(copy, graph, nodes[each.tensor], each.kept)
-        _output(copy, each.tensor, f"{each.tensor}/map", TensorProto.FLOAT)
+        return_channels_last(copy, each.tensor, f"{each.tensor}/map")
     projections = {}
     for index, output in _feature_outputs(split).items():
         each, node = split[index], graph.producer[split[index].tensor]
         tensor, projections[output] = _projection(graph, node, each)
         kind = TensorProto.FLOAT if tensor == node.input[0] else TensorProto.UINT8
-        _output(copy, tensor, f"{each.tensor}/features", kind)
+        return_channels_last(copy, tensor, f"{each.tensor}/features", kind)
     drop_unread(copy)
     copy.graph.ClearField("value_info")
     return Ended(shape_inference.infer_shapes(copy, strict_mode=True), projections)
@@ -112,8 +120,11 @@ def _is_pointwise(graph: Graph, node: onnx.NodeProto, outputs: int) -> bool:
     """Whether it is a 1x1 convolution whose features are not larger than these outputs."""
     if node.op_type != "Conv" or attribute(node, "group", 1) != 1:
         return False
-    weight = _weight(graph, node)
-    if weight is None or weight.shape[2:] != (1, 1) or weight.shape[1] > BYTES_PER_VALUE * outputs:
+    weight = constant_weight(graph, node)
+    if weight is None:
+        return False
+    _, features, *kernel = graph.constants[weight].dims
+    if kernel != [1, 1] or features > BYTES_PER_VALUE * outputs:
         return False
     return set(attributes(node, "strides")) <= {1} and not any(attributes(node, "pads"))
 
@@ -128,15 +139,9 @@ def _feature_outputs(split: Sequence[_Map]) -> Mapping[int, int]:
     return {index: output for output, index in enumerate(left, start=len(split))}
 
 
-def _output(model: onnx.ModelProto, tensor: str, name: str, kind: int) -> None:
-    model.graph.node.append(helper.make_node("Transpose", [tensor], [name], perm=[0, 2, 3, 1]))
-    model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-
-
 def _projection(graph: Graph, node: onnx.NodeProto, split: _Map) -> tuple[str, Projection]:
     """The tensor to return, and the convolution of the channels that are left out."""
     weight, bias = _weight(graph, node), _bias(graph, node)
-    assert weight is not None
     left = list(split.left)
     rows, offsets = weight[left, :, 0, 0], bias[left]
     tensor, reader = node.input[0], graph.producer.get(node.input[0])
@@ -178,16 +183,11 @@ def _keep(
         node.input[2] = taken(node.input[2])
 
 
-def _weight(graph: Graph, node: onnx.NodeProto) -> Doubles | None:
-    """f64[O,F,h,w], of int8 weights what they stand for; None for computed weights."""
-    name = node.input[1]
-    if graph.is_constant(name):
-        return graph.constant(name).astype(np.float64)
-    reader = graph.producer.get(name)
-    if reader is None or reader.op_type != "DequantizeLinear":
-        return None
-    if not graph.is_constant(reader.input[0]):
-        return None
+def _weight(graph: Graph, node: onnx.NodeProto) -> Doubles:
+    """f64[O,F,h,w] of a constant weight, of int8 what it stands for."""
+    reader = graph.producer.get(node.input[1])
+    if reader is None:
+        return graph.constant(node.input[1]).astype(np.float64)
     steps, scale, zero = (graph.constant(name).astype(np.float64) for name in reader.input)
     each = (-1, *(1 for _ in steps.shape[1:]))
     return (steps - zero.reshape(each)) * scale.reshape(each)

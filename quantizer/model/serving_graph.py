@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from quantizer.model.graph import Graph, drop_unread
+from quantizer.model.graph import Graph, constant_weight, drop_unread
 from quantizer.model.map_layout import Maps
 from service.vision.preprocess import Preprocess
 
@@ -50,11 +50,17 @@ def ended_at(model: onnx.ModelProto, maps: Maps | None) -> onnx.ModelProto:
         return model
     model.graph.ClearField("output")
     for tensor in maps.tensors:
-        name = f"{tensor}/map"
-        model.graph.node.append(helper.make_node("Transpose", [tensor], [name], perm=[0, 2, 3, 1]))
-        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+        return_channels_last(model, tensor, f"{tensor}/map")
     drop_unread(model)
     return shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def return_channels_last(
+    model: onnx.ModelProto, tensor: str, name: str, kind: int = TensorProto.FLOAT
+) -> None:
+    """Add an output of this name: the tensor [1,C,H,W] as [1,H,W,C]."""
+    model.graph.node.append(helper.make_node("Transpose", [tensor], [name], perm=[0, 2, 3, 1]))
+    model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
 
 
 def _read_bytes(model: onnx.ModelProto, preprocess: Preprocess, bytes_are_steps: bool) -> None:
@@ -155,13 +161,9 @@ def _past_quantization(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProt
 
 
 def _constant_behind(graph: Graph, convolution: onnx.NodeProto) -> str | None:
-    """The constant weight of a convolution, which may be stored as integers."""
-    name = convolution.input[1]
-    producer = graph.producer.get(name)
-    if producer is not None and producer.op_type == "DequantizeLinear":
-        name = producer.input[0]
-    readers = {id(node) for node in graph.consumers.get(name, ())}
-    return name if graph.is_constant(name) and len(readers) == 1 else None
+    """The constant weight of a convolution, if no other node reads it."""
+    name = constant_weight(graph, convolution)
+    return name if name is not None and len(graph.consumers[name]) == 1 else None
 
 
 def _replace_input(model: onnx.ModelProto, old: str, new: str) -> None:

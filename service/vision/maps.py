@@ -126,8 +126,9 @@ class MapDecoder:
         if level.objectness is None:
             index, objectness = _rows_above(columns(level.classes, class_count), least), _NONE
         else:
-            index = np.flatnonzero(columns(level.objectness, 1) > least)
-            objectness = rows(level.objectness, 1, index)
+            column = columns(level.objectness, 1)
+            index = np.flatnonzero(column > least)
+            objectness = column[index]
         box = rows(level.box, 4 * max(1, len(self._layout.bins)), index)
         return start + index, box, rows(level.classes, class_count, index), objectness
 

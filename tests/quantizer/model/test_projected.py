@@ -11,7 +11,7 @@ from quantizer.int8 import Scheme
 from quantizer.model.execution import open_session
 from quantizer.model.graph import Graph
 from quantizer.model.layout import read_detector
-from quantizer.model.map_layout import Maps, recognise_maps
+from quantizer.model.map_layout import Maps
 from quantizer.model.projected import ended_before, kept_shares, projected_layout
 from quantizer.model.serving_graph import ended_at
 from service.vision.heads import Candidates
@@ -20,7 +20,7 @@ from service.vision.input_size import InputSize
 from service.vision.maps import MapDecoder
 from service.vision.preprocess import preprocess, tensor_of
 from service.vision.projections import read_projections, write_projections
-from tests.quantizer.graphs import graph_of, images, quantized
+from tests.quantizer.graphs import graph_of, images, maps_of, quantized
 from tests.shared import COCO_VAL, SHARED, needs_shared
 from tests.tiny_models import INPUT
 
@@ -43,12 +43,6 @@ def by_openvino(model: onnx.ModelProto, image: np.ndarray) -> Sequence[np.ndarra
 
 RUNTIMES = pytest.mark.parametrize("run", [by_onnxruntime, by_openvino])
 families = pytest.mark.parametrize("name", ["yolov5", "yolox", "yolov8", "end2end"])
-
-
-def maps_of(name: str) -> Maps:
-    maps = recognise_maps(graph_of(name), name, INPUT)
-    assert isinstance(maps, Maps)
-    return maps
 
 
 def model_of(name: str, kind: str) -> onnx.ModelProto:
