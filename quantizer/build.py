@@ -6,7 +6,7 @@ Which variant is the default is decided in `quantizer.evaluation.accuracy_gate`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -250,9 +250,14 @@ def decide(
             maps=source.maps,
         )
         decided = decision.decide(
-            simulation, source.keep_float, job.builder, config.min_sqnr, job.progress
+            simulation,
+            source.keep_float,
+            job.builder,
+            config.min_sqnr,
+            job.progress,
+            source.counts.refined if config.range_refinement else 0,
         )
-    return Decided(simulation, decided)
+    return Decided(replace(simulation, ranges=decided.ranges), decided)
 
 
 def quantize(job: Job, decided: Decided) -> Quantized:

@@ -95,6 +95,11 @@ class BuildConfig:
         description="multiply the channels of a tensor whose scale a few of them decide, and "
         "divide the weights that read it",
     )
+    range_refinement: bool = Field(
+        default=True,
+        description="before layers stay float, try other upper bounds for the ranges that cost "
+        "most detections; not for large models",
+    )
     head: HeadName | None = Field(
         default=None, description="output layout, where it is not recognised"
     )

@@ -45,6 +45,7 @@ def config_again(model: Model, file: Path, images: Path) -> BuildConfig:
             openvino_device=options["accelerator"],
             # A limit of AP says nothing about agreement, which is all that is measured here.
             max_drop=None if has_ap else options.get("max_drop"),
+            range_refinement=options.get("range_refinement", True),  # older folders do not say
             default=default_again(manifest),
             timing_caches=cache_root() / "timings",
             **{name: options[name] for name in KEPT},

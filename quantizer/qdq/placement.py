@@ -78,6 +78,22 @@ class Placement:
         """The activations that get Q/DQ, without the propagated ones."""
         return tuple(site.tensor for site in self.activations)
 
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Of these, those that share a range, by the group's name."""
+        members: defaultdict[str, list[str]] = defaultdict(list)
+        for site in self.activations:
+            members[site.group].append(site.tensor)
+        return {group: tuple(tensors) for group, tensors in members.items()}
+
+    def only(self, group: str) -> "Placement":
+        """Of this group alone: no convolution is quantized."""
+        activations, propagated = (
+            tuple(site for site in sites if site.group == group)
+            for sites in (self.activations, self.propagated)
+        )
+        return Placement(activations, (), self.kept_float, propagated)
+
 
 def plan_placement(
     graph: Graph,

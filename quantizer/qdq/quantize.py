@@ -1,9 +1,10 @@
 """Histograms -> ranges -> parameters -> the Q/DQ graph. Pure: no files, no images."""
 
-from collections import defaultdict
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import reduce
+from typing import Self
 
 import onnx
 
@@ -21,11 +22,15 @@ from service.vision.detections import Floats
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupRange:
-    """The range of tensors that share one, and their analytic lower bound, if they have one."""
+    """The range of tensors that share one, and their analytic lower bound, if they have one.
+
+    factor: by which the upper bound was multiplied that the rule chose.
+    """
 
     bounds: Range
     floor: float | None
     params: QuantParams
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +77,19 @@ class Ranges:
             self._known[tensors] = GroupRange(bounds, floor, params)
         return self._known[tensors]
 
+    def scaled(self, factors: Mapping[tuple[str, ...], float]) -> Self:
+        """The same, but the upper bounds of these ranges, not of others with one of their tensors,
+        multiplied by the factors."""
+        other = copy(self)
+        other._known = dict(self._known)
+        for tensors, factor in factors.items():
+            chosen = self.of(tensors)
+            bounds = Range(chosen.bounds.low, chosen.bounds.high * factor)
+            params = activation_params(bounds, self._scheme)
+            factor *= chosen.factor
+            other._known[tensors] = GroupRange(bounds, chosen.floor, params, factor)
+        return other
+
 
 def quantize(
     graph: Graph,
@@ -86,10 +104,7 @@ def quantize(
     """
     if means is not None:
         graph = Graph.of(correct_biases(graph, placement, weights, means))
-    members: defaultdict[str, list[str]] = defaultdict(list)
-    for site in placement.activations:
-        members[site.group].append(site.tensor)
-    chosen = {group: ranges.of(tuple(tensors)) for group, tensors in members.items()}
+    chosen = {group: ranges.of(tensors) for group, tensors in placement.groups.items()}
     sites = (*placement.activations, *placement.propagated)
     params = {site.tensor: chosen[site.group].params for site in sites}
     return Quantized(insert_qdq(graph, placement, params, weights), chosen)

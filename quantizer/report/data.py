@@ -45,6 +45,7 @@ class OptionsReport:
     bias_correction: bool
     adaptive_rounding: bool
     equalisation: bool
+    range_refinement: bool
     keep_float: tuple[str, ...]
     min_sqnr: float | None
     max_drop: float | None  # None: the accuracy gate's limit
@@ -183,6 +184,7 @@ class Report:
                 bias_correction=config.bias_correction,
                 adaptive_rounding=config.adaptive_rounding,
                 equalisation=config.equalisation,
+                range_refinement=config.range_refinement,
                 keep_float=config.keep_float,
                 min_sqnr=config.min_sqnr,
                 max_drop=config.max_drop,

@@ -17,7 +17,8 @@ class TensorReport:
     """One quantized activation.
 
     `clipped` is the share of values outside the represented range, `sqnr_db` the
-    signal-to-quantization-noise ratio over the calibration images.
+    signal-to-quantization-noise ratio over the calibration images. `factor` is what the upper bound
+    that the rule chose was multiplied by.
     """
 
     tensor: str
@@ -31,6 +32,7 @@ class TensorReport:
     zero_point: int
     clipped: float
     sqnr_db: float | None  # None for a tensor that is always zero
+    factor: float
 
     @classmethod
     def of(
@@ -54,4 +56,5 @@ class TensorReport:
             zero_point=zero,
             clipped=float(bins.counts[outside].sum() / bins.counts.sum()),
             sqnr_db=round(10 * float(np.log10(signal / noise)), 2) if signal and noise else None,
+            factor=chosen.factor,
         )

@@ -3,8 +3,8 @@
 Nothing here is timed, so two builds decide the same.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
 from typing import Final
@@ -14,6 +14,8 @@ from quantizer.compile.workload import macs
 from quantizer.model.graph import Graph, layer_name
 from quantizer.model.projected import kept_shares
 from quantizer.qdq.placement import Placement, plan_placement
+from quantizer.qdq.quantize import Ranges
+from quantizer.sensitivity.refinement import find_better_bounds
 from quantizer.sensitivity.search import Found, search
 from quantizer.sensitivity.simulation import Simulation
 from quantizer.sensitivity.sqnr import decibels, from_decibels
@@ -22,7 +24,7 @@ from service.progress import ReportProgress
 # SQNR of the outputs in dB from which on AP cannot tell them from float ones.
 ENOUGH_SQNR: Final = 25.0
 # The loss of detections that a candidate may have. See docs/results/accuracy.md.
-MAX_LOSS: Final = 0.055
+MAX_LOSS: Final = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,14 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The placement to build, and what led to it; None where the float model detected nothing.
+    """The placement and the ranges to build, and what led to them; None where the float model
+    detected nothing.
 
     `frontier` is empty where the configuration names the SQNR to keep.
     """
 
     placement: Placement
+    ranges: Ranges
     sensitivity: Sensitivity | None
     frontier: tuple[Point, ...] = ()
 
@@ -66,11 +70,13 @@ def decide(
     builder: Builder,
     min_sqnr: float | None,
     progress: ReportProgress,
+    refined: int = 0,
 ) -> Decision:
     """Keep layers float until the predicted loss of detections is within MAX_LOSS, at the least
     cost, or until the outputs' SQNR is at `min_sqnr` decibels, if that is given.
 
-    `keep_float` maps the layers that stay float in any case to the reasons. Raises BuildFailed.
+    `keep_float` maps the layers that stay float in any case to the reasons; `refined` is the number
+    of samples on which ranges are refined before more layers stay float. Raises BuildFailed.
     """
 
     def plan(floats: Mapping[str, str]) -> Placement:
@@ -79,7 +85,7 @@ def decide(
     fixed = {**keep_float, **_without_int8_kernel(simulation, plan(keep_float), builder)}
     layers = plan(fixed).layers
     if not simulation.samples:
-        return Decision(plan(fixed), None)
+        return Decision(plan(fixed), simulation.ranges, None)
     trials = _Trials(simulation.resuming_at(plan(fixed).tensors), plan, fixed, layers)
     budget = from_decibels(ENOUGH_SQNR if min_sqnr is None else min_sqnr)
     costs = float_costs(simulation.graph, layers, _computed(simulation, builder))
@@ -93,8 +99,17 @@ def decide(
     def is_quiet(kept_float: tuple[str, ...]) -> bool:
         return trials.noise(kept_float) <= budget
 
+    def refine(noisiest: Sequence[str]) -> Collection[str]:
+        if not refined:
+            return ()
+        placement = plan(fixed)
+        factors = find_better_bounds(simulation, placement, noisiest, refined, progress)
+        trials.use(simulation.ranges.scaled(factors))
+        changed = {tensor for tensors in factors for tensor in tensors}
+        return [site.layer for site in placement.weights if changed.intersection(site.reads)]
+
     accepts = loses_little if min_sqnr is None else is_quiet
-    found = search(layers, trials.noises_alone, budget, costs, progress, accepts)
+    found = search(layers, trials.noises_alone, budget, costs, progress, accepts, refine)
     before, after = trials.noise(()), trials.noise(found.kept_float)
     if min_sqnr is None and found.kept_float not in points:
         loses_little(found.kept_float)
@@ -106,6 +121,7 @@ def decide(
     frontier = sorted(points.values(), key=lambda point: len(point.kept_float))
     return Decision(
         plan({**fixed, **sensitive}),
+        trials.simulation.ranges,
         Sensitivity(found, before, after, trials.executions),
         tuple(each for each in frontier if len(each.kept_float) <= len(found.kept_float)),
     )
@@ -121,6 +137,11 @@ class _Trials:
     layers: Sequence[str]
     executions: int = 0
     noises: dict[tuple[str, ...], float] = field(default_factory=dict)  # by the layers kept float
+
+    def use(self, ranges: Ranges) -> None:
+        """Quantize with these ranges from now on."""
+        self.simulation = replace(self.simulation, ranges=ranges)
+        self.noises.clear()
 
     def loss(self, kept_float: Iterable[str]) -> float:
         return self.simulation.loss(self._without(kept_float))

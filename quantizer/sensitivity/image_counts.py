@@ -14,7 +14,8 @@ LARGE: Final = 8_000_000_000
 class ImageCounts(NamedTuple):
     """At most; 0 stands for all images.
 
-    samples: on which sets of layers are compared; noise_samples: of those, layers alone.
+    samples: on which sets of layers are compared; noise_samples: of those, layers alone; refined:
+    of those, ranges, 0 for none.
     """
 
     calibrated: int = 0
@@ -22,10 +23,11 @@ class ImageCounts(NamedTuple):
     rounded: int = 20
     samples: int = SAMPLES
     noise_samples: int = NOISE_SAMPLES
+    refined: int = 6
 
     @classmethod
     def of(cls, graph: Graph) -> Self:
         """For the detector of this graph, whose shapes must be known."""
         if sum(macs(graph).values()) > LARGE:
-            return cls(calibrated=32, equalised=8, rounded=8, samples=4, noise_samples=1)
+            return cls(calibrated=32, equalised=8, rounded=8, samples=4, noise_samples=1, refined=0)
         return cls()

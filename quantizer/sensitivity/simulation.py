@@ -1,10 +1,11 @@
 """The detector with any set of its layers quantized, executed on a few images."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 import onnx
 
@@ -26,6 +27,9 @@ SAMPLES: Final = 12  # images on which candidates are compared
 NOISE_SAMPLES: Final = 2
 SEARCHED_IMAGES: Final = 32  # at most, for samples
 SAMPLE_SIGNAL: Final = 0.25  # the least of a sample: one box at a score of 0.5
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class SensitivitySample(NamedTuple):
@@ -57,37 +61,68 @@ class Simulation:
     def resuming_at(self, tensors: Sequence[str]) -> Self:
         """The same for many placements: its graph ends at the maps, and of the first samples it
         computes no more than what quantization changes behind these activations."""
+        return self._ended()._knowing(tensors, self.noise_samples)
+
+    def resuming_for(self, placements: Iterable[Placement], count: int) -> Self:
+        """The same for these placements and `count` samples; it keeps only what they read."""
+        ended = self._ended()
+        read: set[str] = set()
+        for placement in placements:
+            known = ended.graph.shapes.keys()
+            model = resumed(ended._executed(placement), ended.graph, known)
+            read.update(each.name for each in model.graph.input)
+        few = replace(ended, samples=self.samples[:count])
+        return few._knowing(sorted(read - {ended.graph.input}), count)
+
+    def noise(self, placement: Placement) -> float:
+        """The output noise of a placement over the first samples."""
+        model, feeds = self._resumed(placement, self.noise_samples)
+        references = [sample.reference for sample in self.samples[: self.noise_samples]]
+        return noise_of(model, feeds, references, self.threads)
+
+    def noises(self, placements: Iterable[Placement]) -> Iterator[float]:
+        """The noise of each placement, in order."""
+        return self.in_pairs(Simulation.noise, placements)
+
+    def loss(self, placement: Placement) -> float:
+        """The share of the detections that a placement costs, predicted over all samples."""
+        model, feeds = self._resumed(placement, len(self.samples))
+        return loss_of(model, feeds, [sample.reference for sample in self.samples], self.threads)
+
+    def in_pairs(self, ask: Callable[["Simulation", T], R], items: Iterable[T]) -> Iterator[R]:
+        """The answer for each item, in order. Two are asked at a time, with half the threads each:
+        more than half of the time goes into making a graph and reading its outputs."""
+        half = replace(self, threads=max(1, self.threads // 2))
+        with ThreadPoolExecutor(min(self.threads, 2)) as pool:
+            try:
+                yield from pool.map(partial(ask, half), items)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _ended(self) -> Self:
+        """The same with a graph that ends at the maps."""
         graph = Graph.of(ended_at(self.graph.model, self.maps))
-        kept = [*tensors, *graph.outputs]  # a graph needs outputs, even where nothing is quantized
-        images = (sample.image for sample in self.samples[: self.noise_samples])
+        return replace(self, graph=graph, maps=None)
+
+    def _knowing(self, tensors: Sequence[str], count: int) -> Self:
+        """The same with these activations of the first `count` samples."""
+        kept = [*tensors, *self.graph.outputs]  # a graph needs outputs
+        images = (sample.image for sample in self.samples[:count])
 
         def feed(number: int, image: Floats, outputs: list[Floats]) -> dict[str, Floats]:
             return {self.graph.input: image, **dict(zip(kept, outputs, strict=True))}
 
-        executed = over_images(graph.with_outputs(kept), images, self.threads, feed)
-        return replace(self, graph=graph, maps=None, known=list(executed))
+        executed = over_images(self.graph.with_outputs(kept), images, self.threads, feed)
+        return replace(self, known=list(executed))
 
-    def noise(self, placement: Placement) -> float:
-        """The output noise of a placement over the first samples."""
-        samples = self.samples[: self.noise_samples]
-        feeds = self.known or [{self.graph.input: sample.image} for sample in samples]
-        model = resumed(self._executed(placement), self.graph, feeds[0].keys())
-        references = [sample.reference for sample in samples]
-        return noise_of(model, feeds, references, self.threads)
-
-    def noises(self, placements: Iterable[Placement]) -> Iterator[float]:
-        """The noise of each placement, in order; two are executed at a time, by half the threads
-        each: more than half of the time goes into making a graph and reading its outputs."""
-        half = replace(self, threads=max(1, self.threads // 2))
-        with ThreadPoolExecutor(min(self.threads, 2)) as pool:
-            try:
-                yield from pool.map(half.noise, placements)
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def loss(self, placement: Placement) -> float:
-        """The share of the detections that a placement costs, predicted over all samples."""
-        return loss_of(self._executed(placement), self.samples, self.threads)
+    def _resumed(
+        self, placement: Placement, count: int
+    ) -> tuple[onnx.ModelProto, Sequence[Mapping[str, Floats]]]:
+        """What to execute for `count` samples, and what to feed it for each."""
+        model = self._executed(placement)
+        if len(self.known) < count:
+            return model, [{self.graph.input: each.image} for each in self.samples[:count]]
+        return resumed(model, self.graph, self.known[0].keys()), self.known[:count]
 
     def _executed(self, placement: Placement) -> onnx.ModelProto:
         model = self.quantized(placement).model
@@ -108,17 +143,20 @@ def noise_of(
     return relative(over_feeds(model, feeds, threads, noise_power), references)
 
 
-def loss_of(model: onnx.ModelProto, samples: Sequence[SensitivitySample], threads: int) -> float:
-    """The detection loss of a quantized graph over the samples."""
-    references = [sample.reference for sample in samples]
+def loss_of(
+    model: onnx.ModelProto,
+    feeds: Iterable[Mapping[str, Floats]],
+    references: Sequence[Reference],
+    threads: int,
+) -> float:
+    """The detection loss of a quantized graph; a feed for each reference."""
 
-    def loss(number: int, image: Floats, outputs: list[Floats]) -> Loss:
+    def loss(number: int, feed: Mapping[str, Floats], outputs: list[Floats]) -> Loss:
         reference = references[number]
         output = reference.reading.decode(outputs, BELOW_ALL_SCORES)
         return detection_loss(reference.candidates, output, reference.reading)
 
-    images = (sample.image for sample in samples)
-    return mean_loss(over_images(model, images, threads, loss))
+    return mean_loss(over_feeds(model, feeds, threads, loss))
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,7 @@ OPTIONS = {
     "bias_correction": False,
     "adaptive_rounding": False,
     "equalisation": False,
+    "range_refinement": False,
     "head": "yolov5",
     "preprocess": "yolox",
     "classes": None,

@@ -61,6 +61,20 @@ def test_a_group_has_one_range_from_the_values_of_all_its_members(observed):
     )
 
 
+def test_the_upper_bound_of_a_range_alone_can_be_scaled(observed):
+    graph, placement, histograms = observed
+    ranges = Ranges(graph, histograms, "uh", Scheme(), IMAGE)
+    stem, image = placement.groups["stem.act.y"], placement.groups["images"]
+    scaled = ranges.scaled({stem: 0.5})
+    before, after = ranges.of(stem), scaled.of(stem)
+    assert after.bounds == Range(before.bounds.low, before.bounds.high / 2)
+    assert after.floor == before.floor
+    assert after.params.scale < before.params.scale
+    assert (before.factor, after.factor) == (1.0, 0.5)
+    assert scaled.scaled({stem: 4.0}).of(stem).factor == 2.0
+    assert (scaled.of(image).bounds, scaled.of(image).factor) == (IMAGE, 1.0)
+
+
 @pytest.mark.parametrize(
     ("floors", "expected"),
     [([-0.3, 0.0], -0.3), ([0.0], 0.0), ([-0.3, None], None), ([None], None)],

@@ -5,65 +5,33 @@ from itertools import pairwise
 
 import onnx
 import pytest
-from onnx import numpy_helper
 
 from quantizer.calibration.statistics import observe
 from quantizer.compile.builder import Builder
 from quantizer.compile.load import load_builder
-from quantizer.int8 import Range, Scheme
 from quantizer.model.graph import Graph
-from quantizer.qdq.bias import averaged_tensors
 from quantizer.qdq.format import PLAIN
 from quantizer.qdq.placement import plan_placement
-from quantizer.qdq.quantize import Ranges
-from quantizer.qdq.weights import Weights
 from quantizer.sensitivity.decision import MAX_LOSS, Decision, decide, float_costs
 from quantizer.sensitivity.simulation import SAMPLES, SampleSearch, Simulation, find_samples
 from quantizer.sensitivity.sqnr import Reading, decibels, from_decibels
-from service.vision.heads import HEADS
-from tests.quantizer.graphs import graph_of, images
-from tests.tiny_models import INPUT, TINY, yolov5
-
-YOLOV5 = HEADS["yolov5"]
-
-
-def simulation_of(name: str, **asked: str) -> Simulation:
-    """With the statistics of the layers that are not `asked` to stay float, as in a build."""
-    reading = Reading.of(HEADS.get(name, YOLOV5), INPUT)
-    graph = Graph.of(sabotaged()) if name == "sabotaged" else graph_of(name)
-    placement = plan_placement(graph, asked)
-    averaged = averaged_tensors(graph, placement)
-    collected = observe(graph, placement.tensors, images(8), 1, averaged)
-    ranges = Ranges(graph, collected.histograms, "uh", Scheme(), Range(0.0, 1.0))
-    samples = find_samples(graph.model, reading, images(8), 1)
-    means = collected.channel_means
-    return Simulation(graph, ranges, Weights(graph), means, samples, 1)
+from tests.quantizer.graphs import images
+from tests.quantizer.sensitivity.simulations import YOLOV5, simulation_of
+from tests.tiny_models import INPUT, TINY
 
 
 def decided(
-    simulation: Simulation, builder: Builder, min_sqnr: float | None, **asked: str
+    simulation: Simulation,
+    builder: Builder,
+    min_sqnr: float | None,
+    refined: int = 0,
+    **asked: str,
 ) -> Decision:
-    return decide(simulation, asked, builder, min_sqnr, lambda _: None)
+    return decide(simulation, asked, builder, min_sqnr, lambda _: None, refined)
 
 
 def reasons(decision: Decision) -> dict[str, str]:
     return {kept.layer: kept.reason for kept in decision.placement.kept_float}
-
-
-def sabotaged() -> onnx.ModelProto:
-    """One input channel of detect8 has ten thousand times the range of the others, and detect8
-    divides it again: in float nothing changes, in int8 the other channels are lost."""
-    model = yolov5()
-    names = ("n8.cv.weight", "n8.cv.bias", "detect8.weight")
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    weight, bias, reader = (numpy_helper.to_array(tensors[name]).copy() for name in names)
-    bias[0] += 30.0  # far into SiLU's linear part
-    weight[0] *= 1e4
-    bias[0] *= 1e4
-    reader[:, 0] /= 1e4
-    for name, values in zip(names, (weight, bias, reader), strict=True):
-        tensors[name].CopyFrom(numpy_helper.from_array(values, name))
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +84,20 @@ def test_a_detector_that_quantizes_well_keeps_no_layer_float():
     assert [point.kept_float for point in decision.frontier] == [()]
     assert decision.frontier[0].loss <= MAX_LOSS
     assert reasons(decision) == {}
+
+
+def test_a_better_bound_comes_before_a_float_layer():
+    simulation, builder = simulation_of("yolov5"), load_builder("onnxruntime", 1)
+    tensors = plan_placement(simulation.graph).groups["stem.act.y"]
+    far = dataclasses.replace(simulation, ranges=simulation.ranges.scaled({tensors: 0.25}))
+    without, refined = (decided(far, builder, None, images) for images in (0, 4))
+    assert without.ranges is far.ranges
+    assert refined.ranges.of(tensors).factor > 0.25
+    assert MAX_LOSS < without.frontier[0].loss
+    assert refined.frontier[0].loss < without.frontier[0].loss
+    assert len(refined.placement.kept_float) < len(without.placement.kept_float)
+    better = dataclasses.replace(far, ranges=refined.ranges)
+    assert better.loss(refined.placement) == pytest.approx(refined.frontier[-1].loss)
 
 
 class WithoutKernel:

@@ -144,7 +144,7 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
     (tmp_path / "names.txt").write_text("Katze\nHund\nVogel\n")
     options = (
         *("--ranges", "percentile", "--symmetric", "--no-bias-correction"),
-        *("--no-adaptive-rounding", "--no-equalisation"),
+        *("--no-adaptive-rounding", "--no-equalisation", "--no-range-refinement"),
         *("--head", "yolov5", "--preprocess", "yolox"),
         *("--classes", tmp_path / "names.txt"),
         *("--keep-float", "p*", "--keep-float", "stem"),
@@ -161,6 +161,7 @@ def test_every_option_of_a_build_reaches_the_report(model, photos, tmp_path):
         "bias_correction": False,
         "adaptive_rounding": False,
         "equalisation": False,
+        "range_refinement": False,
         "keep_float": ["p*", "stem"],
         "min_sqnr": 12.0,
         "max_drop": 1.0,
