@@ -34,6 +34,8 @@ def find_better_bounds(
     `noisiest` are layers, the most noise first; `images` is the number of samples to try it on.
     """
     groups = _read_by(noisiest, placement, simulation.graph.input)[:MOST]
+    if not groups:
+        return {}
     alone = [placement.only(group) for group in groups]
     tried = simulation.resuming_for(alone, images)
     factors: dict[tuple[str, ...], float] = {}

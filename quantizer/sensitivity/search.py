@@ -16,8 +16,8 @@ from service.progress import Progress, ReportProgress
 # The least cost that is assumed of a layer, as a fraction of the mean cost of all layers. Without
 # it, a cheap layer with little noise would come before an expensive one with much.
 LEAST_COST: Final = 0.25
-# A fraction of the budget: a layer with less noise stays int8. What then remains is spread over all
-# layers, and keeping some of them float would cost time and change little.
+# A fraction of the budget: a layer with less noise stays int8, as it is. What then remains is spread
+# over all layers, and keeping some of them float would cost time and change little.
 WORTHWHILE: Final = 0.07
 # Budgets of noise that justify all of int8's time: 0.05 for each hundredth of it. A layer that
 # exceeds the budget by itself justifies any time.
@@ -72,8 +72,10 @@ def search(
     """
     if not layers or accepts(()):
         return Found(())
-    noises = _measured(layers, noises_of, WORTHWHILE * budget, progress)
-    if improved := improve(sorted(layers, key=lambda layer: -noises[layer])):
+    little = WORTHWHILE * budget
+    noises = _measured(layers, noises_of, little, progress)
+    noisy = [layer for layer in layers if noises[layer] >= little]
+    if improved := improve(sorted(noisy, key=lambda layer: -noises[layer])):
         if accepts(()):
             return Found(())
         noises.update(zip(improved, noises_of([[layer] for layer in improved]), strict=True))
