@@ -119,6 +119,15 @@ def test_the_build_has_no_warnings_and_represents_the_tensors_well(made):
         assert tensor["sqnr_db"] > 20, tensor
 
 
+def test_the_report_and_its_page_tell_which_bounds_were_refined(made):
+    factors = [tensor["factor"] for tensor in made.report["tensors"]]
+    refined = [factor for factor in factors if factor != 1]
+    assert refined
+    assert all(0.5 <= factor <= 1.7 for factor in refined)
+    page = (made.folder / "report.html").read_text("utf-8")
+    assert page.count("upper bound refined") == len(refined)
+
+
 def test_boxes_over_http_are_the_boxes_of_the_command_line(made):
     photos = sorted(COCO_VAL.iterdir())[::2]
     ran = inline("detect", made.folder, *photos)

@@ -16,7 +16,7 @@ from service.progress import Progress, ReportProgress
 # The least cost that is assumed of a layer, as a fraction of the mean cost of all layers. Without
 # it, a cheap layer with little noise would come before an expensive one with much.
 LEAST_COST: Final = 0.25
-# A fraction of the budget: a layer with less noise stays int8, as it is. What then remains is spread
+# A fraction of the budget: a layer with less noise stays int8 as it is. What then remains is spread
 # over all layers, and keeping some of them float would cost time and change little.
 WORTHWHILE: Final = 0.07
 # Budgets of noise that justify all of int8's time: 0.05 for each hundredth of it. A layer that
