@@ -66,19 +66,17 @@ class Simulation:
     def resuming_for(self, placements: Iterable[Placement], count: int) -> Self:
         """The same for these placements and `count` samples; it keeps only what they read."""
         ended = self._ended()
-        read: set[str] = set()
+        all_known, read = ended.graph.shapes.keys(), set[str]()
         for placement in placements:
-            known = ended.graph.shapes.keys()
-            model = resumed(ended._executed(placement), ended.graph, known)
+            model = resumed(ended._executed(placement), ended.graph, all_known)
             read.update(each.name for each in model.graph.input)
         few = replace(ended, samples=self.samples[:count])
         return few._knowing(sorted(read - {ended.graph.input}), count)
 
     def noise(self, placement: Placement) -> float:
         """The output noise of a placement over the first samples."""
-        model, feeds = self._resumed(placement, self.noise_samples)
-        references = [sample.reference for sample in self.samples[: self.noise_samples]]
-        return noise_of(model, feeds, references, self.threads)
+        samples = self.samples[: self.noise_samples]
+        return noise_of(*self._resumed(placement, samples), self.threads)
 
     def noises(self, placements: Iterable[Placement]) -> Iterator[float]:
         """The noise of each placement, in order."""
@@ -86,8 +84,7 @@ class Simulation:
 
     def loss(self, placement: Placement) -> float:
         """The share of the detections that a placement costs, predicted over all samples."""
-        model, feeds = self._resumed(placement, len(self.samples))
-        return loss_of(model, feeds, [sample.reference for sample in self.samples], self.threads)
+        return loss_of(*self._resumed(placement, self.samples), self.threads)
 
     def in_pairs(self, ask: Callable[["Simulation", T], R], items: Iterable[T]) -> Iterator[R]:
         """The answer for each item, in order. Two are asked at a time, with half the threads each:
@@ -116,13 +113,14 @@ class Simulation:
         return replace(self, known=list(executed))
 
     def _resumed(
-        self, placement: Placement, count: int
-    ) -> tuple[onnx.ModelProto, Sequence[Mapping[str, Floats]]]:
-        """What to execute for `count` samples, and what to feed it for each."""
-        model = self._executed(placement)
-        if len(self.known) < count:
-            return model, [{self.graph.input: each.image} for each in self.samples[:count]]
-        return resumed(model, self.graph, self.known[0].keys()), self.known[:count]
+        self, placement: Placement, samples: Sequence[SensitivitySample]
+    ) -> tuple[onnx.ModelProto, Sequence[Mapping[str, Floats]], Sequence[Reference]]:
+        """What to execute for the first samples, and for each what to feed it and its reference."""
+        model, references = self._executed(placement), [each.reference for each in samples]
+        if len(self.known) < len(samples):
+            return model, [{self.graph.input: each.image} for each in samples], references
+        known = self.known[: len(samples)]
+        return resumed(model, self.graph, known[0].keys()), known, references
 
     def _executed(self, placement: Placement) -> onnx.ModelProto:
         model = self.quantized(placement).model
