@@ -83,10 +83,11 @@ def decide(
         return plan_placement(simulation.graph, floats, builder.qdq_format)
 
     fixed = {**keep_float, **_without_int8_kernel(simulation, plan(keep_float), builder)}
-    layers = plan(fixed).layers
+    all_int8 = plan(fixed)
+    layers = all_int8.layers
     if not simulation.samples:
-        return Decision(plan(fixed), simulation.ranges, None)
-    trials = _Trials(simulation.resuming_at(plan(fixed).tensors), plan, fixed, layers)
+        return Decision(all_int8, simulation.ranges, None)
+    trials = _Trials(simulation.resuming_at(all_int8.tensors), plan, fixed, layers)
     budget = from_decibels(ENOUGH_SQNR if min_sqnr is None else min_sqnr)
     costs = float_costs(simulation.graph, layers, _computed(simulation, builder))
     points: dict[tuple[str, ...], Point] = {}
@@ -102,11 +103,10 @@ def decide(
     def refine(noisiest: Sequence[str]) -> Collection[str]:
         if not refined:
             return ()
-        placement = plan(fixed)
-        factors = find_better_bounds(simulation, placement, noisiest, refined, progress)
+        factors = find_better_bounds(simulation, all_int8, noisiest, refined, progress)
         trials.use(simulation.ranges.scaled(factors))
         changed = {tensor for tensors in factors for tensor in tensors}
-        return [site.layer for site in placement.weights if changed.intersection(site.reads)]
+        return [site.layer for site in all_int8.weights if changed.intersection(site.reads)]
 
     accepts = loses_little if min_sqnr is None else is_quiet
     found = search(layers, trials.noises_alone, budget, costs, progress, accepts, refine)
